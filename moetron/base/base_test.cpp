@@ -1,0 +1,103 @@
+#include <cmath>
+#include <filesystem>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/hash.h"
+#include "moetron/base/json.h"
+#include "moetron/base/random.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BaseTest : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+  fs::path folder_ = fs::temp_directory_path() / ("moetron_base_" + std::to_string(::getpid()));
+};
+
+TEST_F(BaseTest, ChecksNameValuesAndCarryExitCodes) {
+  try {
+    MT_CHECK_CONFIG(false, "tensor-model-parallel-size (", 3, ") must divide heads (", 8, ")");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "tensor-model-parallel-size (3) must divide heads (8)");
+    EXPECT_EQ(error.exit_code(), kExitConfig);
+  }
+  EXPECT_THROW(MT_CHECK(1 > 2, "never"), InternalError);
+  EXPECT_THROW(MT_CHECK_INPUT(false, "cut short"), InputError);
+}
+
+TEST_F(BaseTest, WriterShowsNothingBeforeCommit) {
+  const fs::path path = folder_ / "text";
+  const std::string big(3 << 20, 'x');
+  {
+    FileWriter writer(path);
+    writer.write("abc");
+    writer.write(big);
+    EXPECT_EQ(writer.position(), 3 + big.size());
+    EXPECT_FALSE(fs::exists(path));
+  }
+  EXPECT_TRUE(fs::is_empty(folder_));  // dropped: the temporary file is gone too
+  FileWriter writer(path);
+  writer.write("abc");
+  writer.write(big);
+  writer.commit();
+  EXPECT_EQ(read_file(path), "abc" + big);
+  EXPECT_EQ(MappedFile(path).text(), "abc" + big);
+}
+
+TEST_F(BaseTest, UnreadableFilesAreInputErrors) {
+  EXPECT_THROW(read_file(folder_ / "absent"), InputError);
+  EXPECT_THROW(read_file(folder_), InputError);
+  EXPECT_THROW(MappedFile(folder_ / "absent"), InputError);
+  EXPECT_THROW(FileWriter(folder_ / "no" / "such"), ConfigError);
+  write_file(folder_ / "empty", "");
+  EXPECT_EQ(MappedFile(folder_ / "empty").size(), 0u);
+}
+
+TEST_F(BaseTest, JsonRefusesBrokenDuplicateAndDeep) {
+  EXPECT_EQ(parse_json(R"({"a": [1, 2]})", "t")["a"][1], 2);
+  EXPECT_THROW(parse_json(R"({"a": 1)", "t"), InputError);
+  EXPECT_THROW(parse_json(R"({"a": 1, "a": 2})", "t"), InputError);
+  EXPECT_NO_THROW(parse_json(R"([{"a": 1}, {"a": 2}])", "t"));
+  EXPECT_THROW(parse_json(std::string(100000, '['), "t"), InputError);
+}
+
+TEST_F(BaseTest, PhiloxMatchesThePublishedVectors) {
+  // Random123's known answers for philox4x32-10.
+  EXPECT_EQ(philox(0, 0, 0),
+            (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox(~0ull, ~0ull, ~0ull),
+            (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+}
+
+TEST_F(BaseTest, NormalsAreStandardAndIndependentOfWhereADrawStarts) {
+  const RandomStream stream(1234, 0, "model.embed_tokens.weight");
+  std::vector<float> whole(100003);
+  stream.fill_normal(whole, 0, 0.02f);
+  std::vector<float> part(777);
+  stream.fill_normal(part, 4242, 0.02f);
+  for (size_t i = 0; i < part.size(); ++i) EXPECT_EQ(part[i], whole[4242 + i]);
+  double sum = 0, squares = 0;
+  for (const float value : whole) {
+    sum += value;
+    squares += double{value} * value;
+  }
+  EXPECT_NEAR(sum / whole.size(), 0, 3e-4);
+  EXPECT_NEAR(std::sqrt(squares / whole.size()), 0.02, 2e-4);
+}
+
+TEST_F(BaseTest, HashIsXxh3) {
+  EXPECT_EQ(hash_hex({}), "99aa06d3014798d86001c324468d497f");  // XXH3-128 of nothing
+}
+
+}  // namespace
+}  // namespace moetron

@@ -1,0 +1,145 @@
+#include "moetron/base/file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+// Opens for reading and returns {descriptor, size}; refuses folders.
+std::pair<int, size_t> open_for_reading(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  MT_CHECK_INPUT(fd >= 0, "cannot read ", path.string(), ": ", std::strerror(errno));
+  struct stat status {};
+  const bool is_file = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  if (!is_file) {
+    ::close(fd);
+    throw InputError(concat("cannot read ", path.string(), ": not a regular file"));
+  }
+  return {fd, static_cast<size_t>(status.st_size)};
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path) {
+  const auto [fd, size] = open_for_reading(path);
+  std::string text(size, '\0');
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t n = ::read(fd, text.data() + done, size - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    done += static_cast<size_t>(n);
+  }
+  ::close(fd);
+  MT_CHECK_INPUT(done == size, "cannot read ", path.string(), ": got ", done, " of ", size,
+                 " bytes");
+  return text;
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+  const auto [fd, size] = open_for_reading(path);
+  size_ = size;
+  if (size_ > 0) {
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+    const int error = errno;
+    ::close(fd);
+    MT_CHECK_INPUT(mapped != MAP_FAILED, "cannot map ", path.string(), ": ", std::strerror(error));
+    data_ = static_cast<const std::byte*>(mapped);
+  } else {
+    ::close(fd);
+  }
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+FileWriter::FileWriter(const std::filesystem::path& path) : path_(path), temporary_(path) {
+  temporary_ += ".tmp";
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  MT_CHECK_CONFIG(fd_ >= 0, "cannot write ", path.string(), ": ", std::strerror(errno));
+  buffer_.reserve(kBufferBytes);
+}
+
+FileWriter::~FileWriter() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+void FileWriter::write(std::span<const std::byte> bytes) {
+  const auto* data = reinterpret_cast<const char*>(bytes.data());
+  position_ += bytes.size();
+  if (buffer_.size() + bytes.size() > kBufferBytes) flush();
+  if (bytes.size() < kBufferBytes) {
+    buffer_.append(data, bytes.size());
+    return;
+  }
+  buffer_.assign(data, bytes.size());
+  flush();
+}
+
+void FileWriter::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    MT_CHECK_CONFIG(n >= 0, "cannot write ", path_.string(), ": ", std::strerror(errno));
+    done += static_cast<size_t>(n);
+  }
+  buffer_.clear();
+}
+
+void FileWriter::commit() {
+  flush();
+  const bool synced = ::fsync(fd_) == 0;
+  MT_CHECK_CONFIG(synced, "cannot write ", path_.string(), ": ", std::strerror(errno));
+  ::close(std::exchange(fd_, -1));
+  rename_durable(temporary_, path_);
+}
+
+void write_file(const std::filesystem::path& path, std::string_view text) {
+  FileWriter writer(path);
+  writer.write(text);
+  writer.commit();
+}
+
+void rename_durable(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const bool renamed = ::rename(from.c_str(), to.c_str()) == 0;
+  MT_CHECK_CONFIG(renamed, "cannot rename ", from.string(), " to ", to.string(), ": ",
+                  std::strerror(errno));
+  sync_folder(to.has_parent_path() ? to.parent_path() : ".");
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  MT_CHECK_CONFIG(fd >= 0, "cannot open folder ", folder.string(), ": ", std::strerror(errno));
+  const bool synced = ::fsync(fd) == 0;
+  const int error = errno;
+  ::close(fd);
+  MT_CHECK_CONFIG(synced, "cannot sync folder ", folder.string(), ": ", std::strerror(error));
+}
+
+}  // namespace moetron
