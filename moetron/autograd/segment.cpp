@@ -1,0 +1,137 @@
+#include "moetron/autograd/segment.h"
+
+#include <type_traits>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+
+using torch::autograd::Edge;
+using torch::autograd::edge_list;
+using torch::autograd::variable_list;
+
+namespace {
+
+// libtorch 2.13 counts nodes intrusively, 2.11 by shared_ptr.
+using NodePointer = decltype(Edge::function);
+
+template <class T, class... Args>
+NodePointer make_node(Args&&... args) {
+  if constexpr (std::is_same_v<NodePointer, std::shared_ptr<torch::autograd::Node>>) {
+    return std::make_shared<T>(std::forward<Args>(args)...);
+  } else {
+    return c10::make_intrusive<T>(std::forward<Args>(args)...);
+  }
+}
+
+// The graph's view of an Operation.
+struct OperationNode : torch::autograd::Node {
+  OperationNode(std::shared_ptr<Operation> made, WeightGradQueue* weight_grads)
+      : operation(std::move(made)), queue(weight_grads) {}
+
+  variable_list apply(variable_list&& d_outputs) override {
+    const at::NoGradGuard no_grad;
+    const at::Tensor& d_output = d_outputs.front();
+    variable_list d_inputs = operation->backward_input(d_output);
+    d_inputs.emplace_back();  // the anchor
+    if (dynamic_cast<PureOperation*>(operation.get()) == nullptr) {
+      queue->push([op = operation, d_output] { op->backward_weight(d_output); });
+    }
+    return d_inputs;
+  }
+
+  void release_variables() override { operation.reset(); }
+
+  std::shared_ptr<Operation> operation;
+  WeightGradQueue* queue;
+};
+
+}  // namespace
+
+struct SegmentRun::Graph {
+  variable_list leaves;
+  edge_list roots;
+  // A leaf that every operation with parameters also hangs from: through it the engine reaches
+  // operations that have no differentiable input.
+  at::Tensor anchor;
+};
+
+void WeightGradQueue::run() {
+  const at::NoGradGuard no_grad;
+  const auto tasks = std::exchange(tasks_, {});
+  for (const auto& task : tasks) task();
+}
+
+SegmentRun::SegmentRun(bool with_grad)
+    : with_grad_(with_grad),
+      graph_(std::make_unique<Graph>()),
+      weight_grads_(std::make_unique<WeightGradQueue>()) {
+  if (with_grad_) graph_->anchor = at::zeros({}).requires_grad_();
+}
+
+SegmentRun::SegmentRun(SegmentRun&&) noexcept = default;
+SegmentRun& SegmentRun::operator=(SegmentRun&&) noexcept = default;
+SegmentRun::~SegmentRun() = default;
+
+at::Tensor SegmentRun::input(const at::Tensor& value) {
+  if (!with_grad_) return value;
+  at::Tensor leaf = value.detach();
+  leaf.requires_grad_();
+  graph_->leaves.push_back(leaf);
+  return leaf;
+}
+
+at::Tensor SegmentRun::output(const at::Tensor& value) {
+  if (!with_grad_) return value;
+  graph_->roots.push_back(value.requires_grad() ? torch::autograd::impl::gradient_edge(value)
+                                                : Edge());
+  return value.detach();
+}
+
+std::vector<at::Tensor> SegmentRun::backward(const std::vector<at::Tensor>& d_outputs) {
+  MT_CHECK(with_grad_, "backward of a segment that ran without gradients");
+  MT_CHECK(d_outputs.size() == graph_->roots.size(), "a segment with ", graph_->roots.size(),
+           " outputs got ", d_outputs.size(), " gradients");
+  edge_list roots;
+  variable_list d_roots;
+  for (size_t i = 0; i < d_outputs.size(); ++i) {
+    if (!d_outputs[i].defined() || !graph_->roots[i].is_valid()) continue;
+    roots.push_back(graph_->roots[i]);
+    d_roots.push_back(d_outputs[i]);
+  }
+  edge_list ends;
+  for (const at::Tensor& leaf : graph_->leaves) {
+    ends.push_back(torch::autograd::impl::gradient_edge(leaf));
+  }
+  ends.push_back(torch::autograd::impl::gradient_edge(graph_->anchor));
+  variable_list d_inputs(ends.size());
+  if (!roots.empty()) {
+    d_inputs = torch::autograd::Engine::get_default_engine().execute(
+        roots, d_roots, /*keep_graph=*/false, /*create_graph=*/false, /*accumulate_grad=*/false,
+        ends);
+  }
+  d_inputs.pop_back();  // the anchor's
+  graph_ = std::make_unique<Graph>();
+  return d_inputs;
+}
+
+void SegmentRun::attach(at::Tensor& y, std::shared_ptr<Operation> operation,
+                        const std::vector<at::Tensor>& inputs) {
+  if (!with_grad_) return;
+  NodePointer node = make_node<OperationNode>(std::move(operation), weight_grads_.get());
+  edge_list edges;
+  for (const at::Tensor& input : inputs) {
+    edges.push_back(input.requires_grad() ? torch::autograd::impl::gradient_edge(input) : Edge());
+  }
+  edges.push_back(torch::autograd::impl::gradient_edge(graph_->anchor));
+  node->set_next_edges(std::move(edges));
+  torch::autograd::create_gradient_edge(y, std::move(node));
+}
+
+}  // namespace moetron
