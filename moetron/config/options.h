@@ -1,0 +1,184 @@
+// The options of a run as plain structs, one per group. A field is named like its option with _ for
+// - (--global-batch-size is training.global_batch_size); option_table.h says what each one means.
+//
+// A std::optional field is empty unless the user gave the option: the model's config.json may know
+// the value, and one that contradicts it is refused. An empty string or list also means "not
+// given". Options that have no effect, or that are refused, have no field.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moetron {
+
+enum class Command { kPretrain, kPreprocess, kGenerate };
+
+enum class ModelFamily { kDeepseek, kQwen, kLlama };
+enum class RouterScoreFunction { kSoftmax, kSigmoid };
+enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
+enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
+enum class LrDecayStyle { kConstant, kLinear, kCosine };
+enum class TokenizerKind { kHf, kBytes };
+enum class CommBackend { kAuto, kGloo, kThread };
+
+// The model's shape. Empty fields come from the config.json of --load, or from the family.
+struct ModelOptions {
+  std::optional<ModelFamily> model_family;
+  std::optional<int64_t> num_layers;
+  std::optional<int64_t> hidden_size;
+  std::optional<int64_t> ffn_hidden_size;
+  std::optional<int64_t> num_attention_heads;
+  std::optional<bool> group_query_attention;
+  std::optional<int64_t> num_query_groups;
+  std::optional<int64_t> kv_channels;
+  std::optional<int64_t> max_position_embeddings;
+  std::optional<double> norm_epsilon;
+  std::optional<bool> add_qkv_bias;
+  std::optional<bool> qk_layernorm;
+  std::optional<bool> untie_embeddings_and_output_weights;
+  double init_method_std = 0.02;
+
+  std::optional<double> rotary_base;
+  std::optional<double> rotary_scaling_factor;  // YaRN, with the five below
+  std::optional<double> rotary_mscale;
+  std::optional<double> rotary_mscale_all_dim;
+  std::optional<int64_t> original_max_position_embeddings;
+  std::optional<double> rotary_beta_fast;
+  std::optional<double> rotary_beta_slow;
+
+  std::optional<bool> multi_latent_attention;
+  std::optional<int64_t> q_lora_rank;
+  std::optional<int64_t> kv_lora_rank;
+  std::optional<int64_t> qk_rope_head_dim;
+  std::optional<int64_t> qk_nope_head_dim;
+  std::optional<int64_t> v_head_dim;
+
+  std::optional<int64_t> vocab_size;  // without padding
+  int64_t extra_vocab_size = 0;
+  int64_t make_vocab_size_divisible_by = 128;
+};
+
+struct MoeOptions {
+  std::optional<int64_t> num_experts;
+  std::optional<int64_t> moe_router_topk;
+  std::optional<int64_t> moe_ffn_hidden_size;
+  std::optional<bool> enable_shared_expert;
+  std::optional<int64_t> num_shared_experts;
+  std::optional<int64_t> first_k_dense_replace;
+  std::optional<bool> moe_router_deepseekv3;
+  std::optional<RouterScoreFunction> moe_router_score_function;
+  std::optional<bool> moe_router_enable_expert_bias;
+  double moe_router_bias_update_rate = 1e-3;
+  std::optional<double> moe_router_topk_scaling_factor;
+  std::optional<bool> moe_router_pre_softmax;
+  std::optional<int64_t> moe_router_num_groups;
+  std::optional<int64_t> moe_router_group_topk;
+  std::optional<double> moe_aux_loss_coeff;
+  LoadBalancing moe_router_load_balancing_type = LoadBalancing::kAuxLoss;
+};
+
+struct TrainingOptions {
+  int64_t seq_length = 0;         // tokens; required
+  int64_t micro_batch_size = 0;   // sequences; required
+  int64_t global_batch_size = 0;  // sequences; required
+  int64_t train_iters = 0;        // steps; required
+  int64_t eval_interval = 1000;   // steps
+  int64_t eval_iters = 100;       // steps of an evaluation; <= 0: none
+  int64_t exit_interval = 0;      // steps; 0: never
+  Dtype dtype = Dtype::kAuto;
+};
+
+struct OptimizerOptions {
+  double lr = 0;  // required
+  double min_lr = 0;
+  LrDecayStyle lr_decay_style = LrDecayStyle::kLinear;
+  std::optional<int64_t> lr_decay_iters;  // steps, warm-up included; empty: train_iters
+  int64_t lr_warmup_iters = 0;            // steps
+  double weight_decay = 0.01;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_eps = 1e-8;
+  double clip_grad = 1.0;  // global norm; 0: off
+};
+
+struct CheckpointOptions {
+  std::string save;           // directory; empty: nothing is saved
+  std::string load;           // directory; empty: a fresh model
+  int64_t save_interval = 0;  // steps; 0: at the end only
+  bool no_save_optim = false;
+  bool no_load_optim = false;
+  bool no_save_rng = false;
+  bool no_load_rng = false;
+};
+
+struct LoggingOptions {
+  int64_t log_interval = 100;  // steps
+  bool log_throughput = false;
+  std::string tensorboard_dir;
+  std::string metrics;  // JSONL file; empty: metrics.jsonl under --save
+};
+
+struct DataOptions {
+  std::vector<std::string> data_path;     // one prefix, or weight prefix weight prefix ...
+  std::vector<double> split{969, 30, 1};  // shares of training, validation, test
+  std::string data_cache_path;
+  bool eod_mask_loss = false;
+};
+
+struct TokenizerOptions {
+  TokenizerKind tokenizer = TokenizerKind::kHf;
+  std::string tokenizer_model;  // directory with tokenizer.json
+};
+
+// Ranks along each axis of the mesh.
+struct ParallelOptions {
+  int64_t tensor_model_parallel_size = 1;
+  int64_t tensor_model_parallel_for_expert = 1;
+  int64_t expert_model_parallel_size = 1;
+  int64_t pipeline_model_parallel_size = 1;
+};
+
+struct RuntimeOptions {
+  int64_t seed = 1234;
+  bool deterministic = false;
+  CommBackend comm_backend = CommBackend::kAuto;
+  double comm_timeout = 600;  // seconds
+  int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
+};
+
+struct PreprocessOptions {
+  std::vector<std::string> input;  // text or JSONL files
+  std::string output_prefix;
+  std::vector<std::string> json_keys{"text"};
+  bool append_eod = false;
+  int64_t workers = 1;  // threads
+  bool skip_bad_lines = false;
+};
+
+struct GenerateOptions {
+  std::string prompt;
+  std::string prompt_file;
+  int64_t max_new_tokens = 128;
+  double temperature = 1.0;
+  double top_p = 1.0;
+  bool greedy = false;
+};
+
+struct Options {
+  ModelOptions model;
+  MoeOptions moe;
+  TrainingOptions training;
+  OptimizerOptions optimizer;
+  CheckpointOptions checkpoint;
+  LoggingOptions logging;
+  DataOptions data;
+  TokenizerOptions tokenizer;
+  ParallelOptions parallel;
+  RuntimeOptions runtime;
+  PreprocessOptions preprocess;
+  GenerateOptions generate;
+};
+
+}  // namespace moetron
