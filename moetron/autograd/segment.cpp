@@ -39,7 +39,7 @@ struct OperationNode : torch::autograd::Node {
     const at::NoGradGuard no_grad;
     const at::Tensor& d_output = d_outputs.front();
     variable_list d_inputs = operation->backward_input(d_output);
-    d_inputs.emplace_back();  // the anchor
+    d_inputs.resize(next_edges().size());  // the anchor's is undefined
     if (dynamic_cast<PureOperation*>(operation.get()) == nullptr) {
       queue->push([op = operation, d_output] { op->backward_weight(d_output); });
     }

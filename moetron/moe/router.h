@@ -1,0 +1,72 @@
+// The router: which experts each token goes to, with what weight, and the losses and statistics
+// that keep their load even. DeepSeek-V2 (arXiv 2405.04434), DeepSeek-V3 (arXiv 2412.19437, with
+// the loss-free bias of arXiv 2408.15664) and Qwen3-MoE are settings of it.
+//
+// Letters in shapes: E experts, K chosen a token, G groups of experts.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/autograd/parameter.h"
+#include "moetron/nn/mlp.h"
+#include "moetron/pipeline/dispatch.h"
+
+namespace moetron {
+
+class SegmentRun;
+
+struct RouterSettings {
+  int64_t hidden_size = 0;
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  bool sigmoid = false;     // scores: sigmoid, or softmax over all experts
+  bool fp32_logits = true;  // the product in fp32 (DeepSeek), or in the activations' dtype (Qwen)
+  bool expert_bias = false;
+  double bias_update_rate = 0;
+  bool normalize = false;  // weights divided by their sum
+  double normalize_eps = 0;
+  double scaling = 1;  // weights multiplied by this
+  int64_t num_groups = 1;
+  int64_t group_top_k = 1;
+  bool group_score_top_two = false;  // a group's score: its two best summed (V3), or its best (V2)
+  enum class AuxLoss { kNone, kSequence, kBatch } aux_loss = AuxLoss::kNone;
+  double aux_loss_coeff = 0;
+};
+
+struct RouterOutput {
+  Routing routing;      // probabilities are part of the graph
+  at::Tensor aux_loss;  // coefficient * loss * tokens of the micro-batch; undefined without
+};
+
+class Router {
+ public:
+  // `prefix` ends in "mlp.gate."; the bias is stored as prefix + "e_score_correction_bias".
+  Router(const std::string& prefix, const RouterSettings& settings, at::ScalarType dtype);
+
+  // x [batch, seq, hidden]; `count` adds this micro-batch to counts().
+  RouterOutput forward(const at::Tensor& x, bool count, SegmentRun& run);
+
+  // Tokens sent to each expert since the last take, [E] int64.
+  at::Tensor& counts() { return counts_; }
+  bool has_bias() const { return bias_.has_value(); }
+  // bias += rate * sign(mean load - load), from the counts of the whole global batch; zeroes them.
+  void update_bias();
+
+  const std::string& name() const { return weight_.label(); }
+  const RouterSettings& settings() const { return settings_; }
+  void visit(const ParameterVisitor& visitor);
+
+ private:
+  at::Tensor choose(const at::Tensor& scores) const;
+  at::Tensor balance_loss(const at::Tensor& scores, const at::Tensor& experts, int64_t batch) const;
+
+  RouterSettings settings_;
+  Parameter weight_;               // [E, hidden]
+  std::optional<Parameter> bias_;  // [E] fp32, moved by update_bias() alone
+  at::Tensor counts_;
+};
+
+}  // namespace moetron

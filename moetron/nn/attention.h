@@ -1,0 +1,91 @@
+// Causal self-attention: grouped-query (Ainslie et al., arXiv 2305.13245) with optional per-head
+// norms and biases, and multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), in its
+// expanded form.
+//
+// Letters in shapes: B batch, T new tokens, S tokens attended to, H hidden, N query heads, G
+// key-value heads, D head size of queries and keys, V head size of values.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/autograd/parameter.h"
+#include "moetron/nn/mlp.h"
+#include "moetron/nn/rope.h"
+
+namespace moetron {
+
+class SegmentRun;
+
+// Keys and values of one layer's past tokens, for generation.
+class AttentionCache {
+ public:
+  // Appends keys [B, T, G, D] and values [B, T, G, V], and returns those of all S tokens so far.
+  std::pair<at::Tensor, at::Tensor> append(const at::Tensor& keys, const at::Tensor& values);
+
+ private:
+  at::Tensor keys_;
+  at::Tensor values_;
+};
+
+// One cache a layer, by layer number.
+class KeyValueCache {
+ public:
+  explicit KeyValueCache(int64_t num_layers) : layers_(static_cast<size_t>(num_layers)) {}
+  AttentionCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
+
+ private:
+  std::vector<AttentionCache> layers_;
+};
+
+struct AttentionSettings {
+  int64_t hidden_size = 0;
+  int64_t num_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  bool bias = false;     // on q, k, v (Qwen2)
+  bool qk_norm = false;  // on each head of q and k (Qwen3)
+  double norm_eps = 1e-6;
+  double softmax_scale = 0;
+  std::vector<float> inverse_frequencies;  // [rotated dims / 2]
+  double rope_scale = 1;
+  RopePairs rope_pairs = RopePairs::kHalves;
+  at::ScalarType dtype = at::kFloat;
+};
+
+struct MlaDims {
+  int64_t q_lora_rank = 0;  // 0: queries come from the hidden state directly
+  int64_t kv_lora_rank = 0;
+  int64_t qk_nope_head_dim = 0;
+  int64_t qk_rope_head_dim = 0;
+  int64_t v_head_dim = 0;
+};
+
+class Attention {
+ public:
+  virtual ~Attention() = default;
+  // x [B, T, H] (normed), positions [B, T] -> [B, T, H]. With a cache the new tokens follow the
+  // cached ones.
+  virtual at::Tensor forward(const at::Tensor& x, const at::Tensor& positions,
+                             AttentionCache* cache, SegmentRun& run) = 0;
+  virtual void visit(const ParameterVisitor& visitor) = 0;
+};
+
+// `prefix` ends in "self_attn.".
+std::unique_ptr<Attention> make_grouped_query_attention(const std::string& prefix,
+                                                        const AttentionSettings& settings);
+std::unique_ptr<Attention> make_latent_attention(const std::string& prefix,
+                                                 const AttentionSettings& settings,
+                                                 const MlaDims& dims);
+
+// q [B, T, N, D], k [B, S, G, D], v [B, S, G, V] -> [B, T, N, V]; causal: query t sees keys <= S -
+// T + t.
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            double softmax_scale);
+
+}  // namespace moetron

@@ -1,0 +1,147 @@
+// Every operation with a hand-written backward against autograd through plain ATen operators.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "moetron/autograd/parameter.h"
+#include "moetron/autograd/segment.h"
+#include "moetron/nn/attention.h"
+#include "moetron/nn/embedding.h"
+#include "moetron/nn/linear.h"
+#include "moetron/nn/loss.h"
+#include "moetron/nn/mlp.h"
+#include "moetron/nn/norm.h"
+#include "moetron/nn/rope.h"
+
+namespace moetron {
+namespace {
+
+at::Tensor leaf(const at::Tensor& value) {
+  return value.detach().clone().requires_grad_();
+}
+
+void expect_close(const at::Tensor& found, const at::Tensor& wanted) {
+  ASSERT_TRUE(found.defined());
+  ASSERT_EQ(found.sizes(), wanted.sizes());
+  const double error = (found - wanted).norm().item<double>();
+  EXPECT_LE(error, 2e-6 * wanted.norm().item<double>() + 1e-12);
+}
+
+class NnTest : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(1); }
+};
+
+TEST_F(NnTest, Linear) {
+  Parameter weight("w", {5, 7}, at::kFloat, {});
+  Parameter bias("b", {5}, at::kFloat, {});
+  weight.value().normal_();
+  bias.value().normal_();
+  const at::Tensor x = at::randn({2, 3, 7}), d_y = at::randn({2, 3, 5});
+  const at::Tensor x0 = leaf(x), w0 = leaf(weight.value()), b0 = leaf(bias.value());
+  const at::Tensor y0 = at::linear(x0, w0, b0);
+  y0.backward(d_y);
+
+  for (int micro_batch = 1; micro_batch <= 2; ++micro_batch) {
+    SegmentRun run(true);
+    expect_close(run.output(linear(run.input(x), weight, run, &bias)), y0.detach());
+    expect_close(run.backward({d_y})[0], x0.grad());
+    run.weight_grads().run();
+    expect_close(weight.grad(), w0.grad() * micro_batch);  // accumulates
+    expect_close(bias.grad(), b0.grad() * micro_batch);
+  }
+}
+
+TEST_F(NnTest, RmsNorm) {
+  Parameter weight("w", {16}, at::kFloat, {});
+  weight.value().normal_();
+  const at::Tensor x = at::randn({4, 3, 16}), d_y = at::randn({4, 3, 16});
+  const at::Tensor x0 = leaf(x), w0 = leaf(weight.value());
+  const at::Tensor y0 = x0 * (x0.square().mean(-1, true) + 1e-5).rsqrt() * w0;
+  y0.backward(d_y);
+  SegmentRun run(true);
+  expect_close(run.output(rms_norm(run.input(x), weight, 1e-5, run)), y0.detach());
+  expect_close(run.backward({d_y})[0], x0.grad());
+  run.weight_grads().run();
+  expect_close(weight.grad(), w0.grad());
+}
+
+TEST_F(NnTest, EmbeddingAddsRepeatedTokens) {
+  Parameter table("t", {6, 4}, at::kFloat, {});
+  table.value().normal_();
+  const at::Tensor tokens = at::tensor(std::vector<int64_t>{1, 5, 1, 0}, at::kLong).view({2, 2});
+  const at::Tensor d_y = at::randn({2, 2, 4});
+  const at::Tensor t0 = leaf(table.value());
+  at::embedding(t0, tokens).backward(d_y);
+  SegmentRun run(true);
+  expect_close(run.output(embedding(tokens, table, run)), at::embedding(table.value(), tokens));
+  run.backward({d_y});
+  run.weight_grads().run();
+  expect_close(table.grad(), t0.grad());
+}
+
+TEST_F(NnTest, RopeKeepsLengthsAndBothPairingsAgreeUpToOrder) {
+  const at::Tensor positions = at::arange(5, at::kLong).repeat({2, 1});
+  const RopeAngles angles = rope_angles(positions, {1.0f, 0.1f, 0.01f}, 1.0);
+  const at::Tensor x = at::randn({2, 5, 3, 6}), d_y = at::randn({2, 5, 3, 6});
+  for (const RopePairs pairs : {RopePairs::kHalves, RopePairs::kNeighbours}) {
+    SegmentRun run(true);
+    const at::Tensor y = run.output(apply_rope(run.input(x), angles, pairs, run));
+    expect_close(y.norm(2, {-1}), x.norm(2, {-1}));
+    EXPECT_TRUE(at::equal(y.select(1, 0), x.select(1, 0)));  // position 0 does not turn
+    // A rotation's adjoint is its inverse.
+    const at::Tensor back = run.backward({y})[0];
+    expect_close(back, x);
+  }
+  const at::Tensor permuted = x.unflatten(-1, {3, 2}).transpose(-1, -2).flatten(-2);
+  SegmentRun run(false);
+  const at::Tensor halves = apply_rope(permuted, angles, RopePairs::kHalves, run);
+  const at::Tensor neighbours = apply_rope(x, angles, RopePairs::kNeighbours, run);
+  expect_close(neighbours.unflatten(-1, {3, 2}).transpose(-1, -2).flatten(-2), halves);
+}
+
+TEST_F(NnTest, SwigluWithAndWithoutWeights) {
+  const at::Tensor gate_up = at::randn({6, 10}), weights = at::rand({6}), d_y = at::randn({6, 5});
+  for (const bool weighted : {false, true}) {
+    const at::Tensor g0 = leaf(gate_up), w0 = leaf(weights);
+    at::Tensor y0 = at::silu(g0.narrow(1, 0, 5)) * g0.narrow(1, 5, 5);
+    if (weighted) y0 = y0 * w0.unsqueeze(1);
+    y0.backward(d_y);
+    SegmentRun run(true);
+    const at::Tensor gate_up_in = run.input(gate_up);
+    const at::Tensor weights_in = weighted ? run.input(weights) : at::Tensor();
+    expect_close(run.output(swiglu(gate_up_in, weights_in, run)), y0.detach());
+    const auto d = run.backward({d_y});
+    expect_close(d[0], g0.grad());
+    if (weighted) expect_close(d[1], w0.grad());
+  }
+}
+
+TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
+  const int64_t batch = 2, seq = 6, heads = 4, groups = 2, dim = 8, value_dim = 5;
+  const at::Tensor q = at::randn({batch, seq, heads, dim}),
+                   k = at::randn({batch, seq, groups, dim});
+  const at::Tensor v = at::randn({batch, seq, groups, value_dim});
+  const at::Tensor all_k = k.repeat_interleave(2, 2), all_v = v.repeat_interleave(2, 2);
+  const at::Tensor scores = at::einsum("btnd,bsnd->bnts", {q, all_k}) * 0.3;
+  const at::Tensor hidden = at::ones({seq, seq}, at::kBool).triu(1);
+  const at::Tensor p = scores.masked_fill(hidden, -INFINITY).softmax(-1);
+  const at::Tensor wanted = at::einsum("bnts,bsnd->btnd", {p, all_v});
+  expect_close(causal_attention(q, k, v, 0.3), wanted);
+  // Token by token through a cache: the same numbers.
+  AttentionCache cache;
+  for (int64_t t = 0; t < seq; ++t) {
+    const auto [keys, values] = cache.append(k.narrow(1, t, 1), v.narrow(1, t, 1));
+    expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3), wanted.narrow(1, t, 1));
+  }
+}
+
+TEST_F(NnTest, CrossEntropySkipsIgnoredLabels) {
+  const at::Tensor logits = at::randn({4, 9});
+  const at::Tensor labels = at::tensor(std::vector<int64_t>{3, kIgnoredLabel, 0, 8}, at::kLong);
+  const at::Tensor log_p = at::log_softmax(logits, 1);
+  const at::Tensor wanted = -(log_p[0][3] + log_p[2][0] + log_p[3][8]);
+  expect_close(cross_entropy_sum(logits, labels), wanted);
+}
+
+}  // namespace
+}  // namespace moetron

@@ -1,0 +1,82 @@
+// The segment contract (DESIGN: idea 1). A decoder layer is the chain
+//   attention -> dispatch -> experts -> combine -> aggregate,   with the shared expert beside it,
+// cut where communication happens. The model implements attention, experts and shared_expert; the
+// engine owns dispatch, combine and aggregate (residual + combined + shared). A dense layer has no
+// dispatcher: its feed-forward is its `experts`, fed with the normed hidden state itself. Embedding
+// and head are layers of one segment. Each segment runs forward and backward on its own, so that an
+// executor may interleave the segments of two micro-batches; running the chain in a row is the
+// plain path, by the same code.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/autograd/segment.h"
+#include "moetron/pipeline/dispatch.h"
+#include "moetron/pipeline/micro_batch.h"
+
+namespace moetron {
+
+class Parameter;
+
+struct AttentionOutput {
+  at::Tensor residual;  // [batch, seq, hidden], the input plus the attention's output
+  at::Tensor normed;    // [batch, seq, hidden], what the feed-forward reads
+  Routing routing;      // of a layer with experts
+  at::Tensor aux_loss;  // scalar fp32 times the micro-batch's tokens; undefined without
+};
+
+class DecoderLayer;
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;
+  virtual DecoderLayer* decoder() { return nullptr; }
+};
+
+// Embedding; final norm, head and loss. `hidden` is undefined for the embedding; the head returns
+// the summed loss, a scalar.
+class SingleSegmentLayer : public Layer {
+ public:
+  virtual at::Tensor compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
+                             SegmentRun& run) = 0;
+};
+
+class DecoderLayer : public Layer {
+ public:
+  DecoderLayer* decoder() final { return this; }
+
+  // Each is given tensors of the segment's own graph (from run.input()), and returns such tensors.
+  virtual AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
+                                    SegmentRun& run) = 0;
+  // rows [rows, hidden] -> [rows, hidden]; of a dense layer: probabilities undefined, counts empty.
+  virtual at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
+                             const std::vector<int64_t>& rows_per_expert, SegmentRun& run) = 0;
+  virtual bool has_shared_expert() const { return false; }
+  virtual at::Tensor shared_expert(const at::Tensor& normed, SegmentRun& run);
+  virtual Dispatcher* dispatcher() { return nullptr; }
+};
+
+// One layer's forward for one micro-batch: what its backward needs.
+struct LayerRun {
+  std::optional<SegmentRun> attention;  // or the single segment
+  std::optional<SegmentRun> shared_expert;
+  std::optional<SegmentRun> experts;
+  Dispatched dispatched;
+  at::Tensor aux_loss;  // detached scalar, undefined without
+};
+
+// Runs a layer's chain in a row. hidden [batch, seq, hidden]; `with_grad` says whether a backward
+// follows.
+at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
+                         bool with_grad, LayerRun& run);
+
+// The chain backwards: input gradients, then the weight gradients of each segment (B = I, W).
+// Returns d_hidden, undefined for a layer without differentiable input. d_aux scales the auxiliary
+// loss.
+at::Tensor backward_layer(Layer& layer, const at::Tensor& d_output, double d_aux, LayerRun& run);
+
+}  // namespace moetron

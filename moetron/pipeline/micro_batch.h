@@ -1,0 +1,18 @@
+// What every layer may know of the micro-batch that it works on.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace moetron {
+
+class KeyValueCache;  // nn/attention.h
+
+struct MicroBatch {
+  at::Tensor tokens;  // [batch, seq] int64
+  at::Tensor labels;  // [batch, seq] int64, -100 where there is no loss; undefined: no loss wanted
+  at::Tensor positions;            // [batch, seq] int64
+  bool training = false;           // count routed tokens (the router's bias follows them)
+  KeyValueCache* cache = nullptr;  // generation: the tokens follow those of the cache
+};
+
+}  // namespace moetron
