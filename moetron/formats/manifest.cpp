@@ -1,0 +1,175 @@
+#include "moetron/formats/manifest.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/hash.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kManifestName[] = "manifest.json";
+constexpr int kVersion = 1;
+
+// The manifest's own checksum: of the document without that key.
+std::string checksum(const Json& body) {
+  const std::string text = body.dump();
+  return hash_hex(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+Json read_document(const fs::path& folder) {
+  const fs::path path = folder / kManifestName;
+  Json document = read_json(path);
+  const bool is_manifest = document.is_object() && document.contains("checksum") &&
+                           document.value("version", Json()) == kVersion &&
+                           document.contains("extra") && document.contains("files") &&
+                           document["files"].is_array();
+  MT_CHECK_INPUT(is_manifest, path.string(), " is no manifest of version ", kVersion);
+  const Json expected = document["checksum"];
+  document.erase("checksum");
+  const std::string found = checksum(document);
+  MT_CHECK_INPUT(expected == found, path.string(), " is damaged: checksum ", expected.dump(),
+                 " expected, \"", found, "\" found");
+  return document;
+}
+
+// Names lead to files below the folder only.
+bool is_inside(const std::string& name) {
+  if (name.empty() || name.front() == '/') return false;
+  for (const fs::path& part : fs::path(name))
+    if (part == ".." || part.empty()) return false;
+  return true;
+}
+
+uint64_t num_blocks(uint64_t size) {
+  return (size + kManifestBlockBytes - 1) / kManifestBlockBytes;
+}
+
+std::vector<ManifestFile> parse_files(const Json& document, const std::string& path) {
+  std::vector<ManifestFile> files;
+  try {
+    for (const Json& entry : document["files"]) {
+      ManifestFile file;
+      file.name = entry.at("name").get<std::string>();
+      file.size = entry.at("size").get<uint64_t>();
+      file.blocks = entry.at("xxh3_128").get<std::vector<std::string>>();
+      MT_CHECK_INPUT(is_inside(file.name) && file.blocks.size() == num_blocks(file.size), path,
+                     " has a bad entry for ", file.name);
+      files.push_back(std::move(file));
+    }
+  } catch (const Json::exception&) {
+    throw InputError(path + " has an entry without name, size or xxh3_128");
+  }
+  return files;
+}
+
+void check_file(const fs::path& folder, const ManifestFile& expected) {
+  const std::string path = (folder / expected.name).string();
+  const ManifestFile found = hash_file(folder, expected.name);
+  MT_CHECK_INPUT(found.size == expected.size, path, " has ", found.size, " bytes, its manifest ",
+                 expected.size);
+  for (size_t i = 0; i < expected.blocks.size(); ++i)
+    MT_CHECK_INPUT(found.blocks[i] == expected.blocks[i], path, " is damaged in block ", i,
+                   " (bytes from ", i * kManifestBlockBytes, "): XXH3-128 ", expected.blocks[i],
+                   " expected, ", found.blocks[i], " found");
+}
+
+// The number at the end of a folder's name, or nothing.
+std::optional<uint64_t> trailing_number(const std::string& name) {
+  const size_t begin = name.find_last_not_of("0123456789") + 1;  // npos + 1 is 0
+  uint64_t number = 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + begin, end, number);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+ManifestFile hash_file(const fs::path& folder, const std::string& name) {
+  const MappedFile file(folder / name);
+  ManifestFile result;
+  result.name = name;
+  result.size = file.size();
+  for (uint64_t begin = 0; begin < result.size; begin += kManifestBlockBytes) {
+    const uint64_t bytes = std::min(kManifestBlockBytes, result.size - begin);
+    result.blocks.push_back(hash_hex(file.bytes().subspan(begin, bytes)));
+  }
+  return result;
+}
+
+void write_manifest(const fs::path& folder, const Json& extra) {
+  std::vector<ManifestFile> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    const std::string name = entry.path().lexically_relative(folder).generic_string();
+    if (entry.is_regular_file() && name != kManifestName) files.push_back(hash_file(folder, name));
+  }
+  write_manifest(folder, std::move(files), extra);
+}
+
+void write_manifest(const fs::path& folder, std::vector<ManifestFile> files, const Json& extra) {
+  std::sort(files.begin(), files.end(),
+            [](const ManifestFile& a, const ManifestFile& b) { return a.name < b.name; });
+  Json document;
+  document["version"] = kVersion;
+  document["block_bytes"] = kManifestBlockBytes;
+  document["extra"] = extra;
+  document["files"] = Json::array();
+  for (const ManifestFile& file : files) {
+    MT_CHECK(is_inside(file.name), "manifest entry \"", file.name, "\" leaves its folder");
+    MT_CHECK(file.blocks.size() == num_blocks(file.size), file.name, " has ", file.blocks.size(),
+             " block hashes for ", file.size, " bytes");
+    document["files"].push_back(
+        {{"name", file.name}, {"size", file.size}, {"xxh3_128", file.blocks}});
+  }
+  document["checksum"] = checksum(document);
+  write_json(folder / kManifestName, document);
+}
+
+std::vector<ManifestFile> read_manifest(const fs::path& folder) {
+  return parse_files(read_document(folder), (folder / kManifestName).string());
+}
+
+Json read_manifest_extra(const fs::path& folder) {
+  return read_document(folder)["extra"];
+}
+
+Json verify_manifest(const fs::path& folder) {
+  const Json document = read_document(folder);
+  for (const ManifestFile& file : parse_files(document, (folder / kManifestName).string()))
+    check_file(folder, file);
+  return document["extra"];
+}
+
+bool manifest_sizes_match(const fs::path& folder) {
+  try {
+    for (const ManifestFile& file : read_manifest(folder)) {
+      std::error_code error;
+      if (fs::file_size(folder / file.name, error) != file.size || error) return false;
+    }
+    return true;
+  } catch (const InputError&) {
+    return false;
+  }
+}
+
+std::optional<fs::path> find_latest_valid(const fs::path& parent) {
+  std::vector<std::pair<uint64_t, fs::path>> folders;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(parent, error)) {
+    const auto number = trailing_number(entry.path().filename().string());
+    if (number && entry.is_directory()) folders.emplace_back(*number, entry.path());
+  }
+  std::sort(folders.rbegin(), folders.rend());
+  for (const auto& [number, folder] : folders)
+    if (manifest_sizes_match(folder)) return folder;
+  return std::nullopt;
+}
+
+}  // namespace moetron

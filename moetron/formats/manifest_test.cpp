@@ -1,0 +1,102 @@
+#include "moetron/formats/manifest.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/formats/damage_test.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+void dump(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+class ManifestTest : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_ / "state"); }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string why_refused() {
+    try {
+      verify_manifest(folder_);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  fs::path folder_ = fs::temp_directory_path() / ("moetron_manifest_" + std::to_string(::getpid()));
+};
+
+TEST_F(ManifestTest, NamesTheDamagedBlock) {
+  std::string big(kManifestBlockBytes + 100, 'a');
+  dump(folder_ / "weights", big);
+  dump(folder_ / "state" / "optimizer", "small");
+  dump(folder_ / "empty", "");
+  write_manifest(folder_, {{"step", 12}});
+  EXPECT_EQ(verify_manifest(folder_)["step"], 12);
+  EXPECT_EQ(read_manifest_extra(folder_)["step"], 12);
+  const auto files = read_manifest(folder_);
+  ASSERT_EQ(files.size(), 3u);
+  EXPECT_EQ(files[1].name, "state/optimizer");
+  EXPECT_EQ(files[2].blocks.size(), 2u);
+
+  big[kManifestBlockBytes + 5] = 'b';
+  dump(folder_ / "weights", big);
+  EXPECT_TRUE(manifest_sizes_match(folder_));  // the cheap check looks at sizes
+  EXPECT_NE(why_refused().find("weights is damaged in block 1 (bytes from 16777216)"),
+            std::string::npos)
+      << why_refused();
+  dump(folder_ / "weights", "short");
+  EXPECT_FALSE(manifest_sizes_match(folder_));
+  EXPECT_NE(why_refused().find("has 5 bytes, its manifest 16777316"), std::string::npos);
+  fs::remove(folder_ / "weights");
+  EXPECT_FALSE(manifest_sizes_match(folder_));
+  EXPECT_NE(why_refused().find("weights"), std::string::npos);
+}
+
+TEST_F(ManifestTest, WritersMayHashTheirOwnBlocks) {
+  dump(folder_ / "weights", "abc");
+  write_manifest(folder_, {hash_file(folder_, "weights")}, Json::object());
+  EXPECT_EQ(why_refused(), "accepted");
+  EXPECT_THROW(write_manifest(folder_, {{"weights", 3, {}}}, Json::object()), InternalError);
+  EXPECT_THROW(write_manifest(folder_, {{"../weights", 0, {}}}, Json::object()), InternalError);
+}
+
+TEST_F(ManifestTest, FindsTheLatestValidFolder) {
+  const fs::path parent = folder_;
+  EXPECT_FALSE(find_latest_valid(parent / "absent"));
+  EXPECT_FALSE(find_latest_valid(parent));
+  for (const char* name : {"iter_9", "iter_0000010", "iter_0000011", "iter_0000012", "notes"}) {
+    fs::create_directories(parent / name);
+    dump(parent / name / "weights", "abc");
+    write_manifest(parent / name, Json::object());
+  }
+  EXPECT_EQ(find_latest_valid(parent)->filename(), "iter_0000012");
+  dump(parent / "iter_0000012" / "weights", "ab");
+  fs::remove(parent / "iter_0000011" / "manifest.json");
+  EXPECT_EQ(find_latest_valid(parent)->filename(), "iter_0000010");
+}
+
+TEST_F(ManifestTest, SurvivesDamage) {
+  dump(folder_ / "weights", "abc");
+  write_manifest(folder_, {{"step", 3}});
+  const std::string good = read_file(folder_ / "manifest.json");
+  read_damaged(good, 2.0, [&](const std::string& bytes) {
+    dump(folder_ / "manifest.json", bytes);
+    // What passes the checksum says the same: only its white space was damaged.
+    EXPECT_EQ(verify_manifest(folder_)["step"], 3);
+  });
+}
+
+}  // namespace
+}  // namespace moetron
