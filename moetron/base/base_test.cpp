@@ -69,6 +69,7 @@ TEST_F(BaseTest, JsonRefusesBrokenDuplicateAndDeep) {
   EXPECT_THROW(parse_json(R"({"a": 1, "a": 2})", "t"), InputError);
   EXPECT_NO_THROW(parse_json(R"([{"a": 1}, {"a": 2}])", "t"));
   EXPECT_THROW(parse_json(std::string(100000, '['), "t"), InputError);
+  EXPECT_THROW(parse_json(R"({"a": 1e999})", "t"), InputError);
 }
 
 TEST_F(BaseTest, PhiloxMatchesThePublishedVectors) {

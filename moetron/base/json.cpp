@@ -31,6 +31,8 @@ Json parse_json(std::string_view text, const std::string& name) {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const Json::parse_error& error) {
     throw InputError(concat(name, " is not JSON: error at byte ", error.byte, " of ", text.size()));
+  } catch (const Json::out_of_range&) {
+    throw InputError(concat(name, " holds a number beyond the range of doubles"));
   }
 }
 
