@@ -1,0 +1,99 @@
+#include "moetron/optim/fused_loops.h"
+
+#include <array>
+#include <bit>
+#include <cmath>
+
+// Compiled with -ffp-contract=off: every vector width then gives the same bits, for each operation
+// is one correctly rounded IEEE operation.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define MT_WIDE __attribute__((target("avx2")))
+#endif
+
+namespace moetron {
+namespace {
+
+inline __attribute__((always_inline)) void update(float* __restrict value,
+                                                  float* __restrict exp_avg,
+                                                  float* __restrict exp_avg_sq,
+                                                  const float* __restrict grad, int64_t count,
+                                                  const AdamWCoefficients c) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = grad[i] * c.grad_scale;
+    const float m = exp_avg[i] + c.one_minus_beta1 * (g - exp_avg[i]);
+    const float v = exp_avg_sq[i] * c.beta2 + c.one_minus_beta2 * g * g;
+    const float denominator = std::sqrt(v) / c.sqrt_correction2 + c.eps;
+    exp_avg[i] = m;
+    exp_avg_sq[i] = v;
+    value[i] = value[i] * c.keep + c.minus_step_size * m / denominator;
+  }
+}
+
+inline __attribute__((always_inline)) void round_all(const float* __restrict values,
+                                                     uint16_t* __restrict rounded, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(values[i]);
+    const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    rounded[i] = static_cast<uint16_t>(is_nan ? 0x7fc0u : nearest);
+  }
+}
+
+inline __attribute__((always_inline)) double add_squares(const float* __restrict values,
+                                                         int64_t count) {
+  constexpr int64_t kLanes = 16;  // independent sums, to fill vector registers of any width
+  std::array<double, kLanes> lanes{};
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const double value = values[i + lane];
+      lanes[lane] += value * value;
+    }
+  }
+  for (int64_t i = whole; i < count; ++i) {
+    const double value = values[i];
+    lanes[i - whole] += value * value;
+  }
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+#ifdef MT_WIDE
+MT_WIDE void update_wide(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
+  update(p.value, p.exp_avg, p.exp_avg_sq, p.grad, count, c);
+}
+
+MT_WIDE void round_wide(const float* values, uint16_t* rounded, int64_t count) {
+  round_all(values, rounded, count);
+}
+
+MT_WIDE double add_squares_wide(const float* values, int64_t count) {
+  return add_squares(values, count);
+}
+#endif
+
+}  // namespace
+
+void adamw_update(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
+#ifdef MT_WIDE
+  if (__builtin_cpu_supports("avx2")) return update_wide(p, count, c);
+#endif
+  update(p.value, p.exp_avg, p.exp_avg_sq, p.grad, count, c);
+}
+
+void round_to_bf16(const float* values, uint16_t* rounded, int64_t count) {
+#ifdef MT_WIDE
+  if (__builtin_cpu_supports("avx2")) return round_wide(values, rounded, count);
+#endif
+  round_all(values, rounded, count);
+}
+
+double sum_of_squares(const float* values, int64_t count) {
+#ifdef MT_WIDE
+  if (__builtin_cpu_supports("avx2")) return add_squares_wide(values, count);
+#endif
+  return add_squares(values, count);
+}
+
+}  // namespace moetron

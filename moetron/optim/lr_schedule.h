@@ -1,0 +1,27 @@
+// The learning rate as a function of the iteration, as Megatron's OptimizerParamScheduler has it.
+#pragma once
+
+#include <cstdint>
+
+namespace moetron {
+
+enum class LrDecayStyle { kConstant, kLinear, kCosine };
+
+struct LrSchedule {
+  double lr = 0;              // the highest, reached at the end of the warm-up
+  double min_lr = 0;          // the lowest, reached at decay_iters; kConstant never decays
+  double warmup_init_lr = 0;  // where the warm-up begins
+  int64_t warmup_iters = 0;
+  int64_t decay_iters = 0;  // counted from the start of training, warm-up included
+  LrDecayStyle style = LrDecayStyle::kLinear;
+};
+
+// Throws ConfigError naming options and values where the schedule makes no sense: negative or
+// reversed rates, a warm-up that is not shorter than the decay.
+void check_lr_schedule(const LrSchedule& schedule);
+
+// The rate to use after `finished_iterations` steps: the first step uses 0, hence warmup_init_lr
+// where there is a warm-up.
+double learning_rate(const LrSchedule& schedule, int64_t finished_iterations);
+
+}  // namespace moetron
