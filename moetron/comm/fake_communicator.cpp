@@ -1,0 +1,104 @@
+#include "moetron/comm/fake_communicator.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include <ATen/ATen.h>
+
+#include "moetron/comm/operation.h"
+
+namespace moetron {
+namespace {
+
+at::Tensor reduce_copies(const at::Tensor& tensor, ReduceOp op, int size) {
+  return op == ReduceOp::kSum ? tensor * size : tensor;
+}
+
+void exchange_with_copies(const Operation& operation) {
+  const at::Tensor output = operation.output.zero_();
+  int64_t out = 0;
+  int64_t in = 0;
+  for (size_t r = 0; r < operation.output_counts.size(); ++r) {
+    const int64_t rows = std::min(operation.output_counts[r], operation.input_counts[r]);
+    output.narrow(0, out, rows).copy_(operation.input.narrow(0, in, rows));
+    out += operation.output_counts[r];
+    in += operation.input_counts[r];
+  }
+}
+
+void imitate(const Operation& operation, int rank, int size) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor& output = operation.output;
+  const at::Tensor& input = operation.input;
+  switch (operation.kind) {
+    case OperationKind::kAllReduce:
+      output.copy_(reduce_copies(output, operation.reduce_op, size));
+      return;
+    case OperationKind::kAllGather:
+      output.view({size, -1}).copy_(input.view({1, -1}).expand({size, input.numel()}));
+      return;
+    case OperationKind::kReduceScatter:
+      output.view({-1}).copy_(
+          reduce_copies(input.view({size, output.numel()})[rank], operation.reduce_op, size));
+      return;
+    case OperationKind::kAllToAllV:
+      return exchange_with_copies(operation);
+    case OperationKind::kRecv:
+      output.zero_();
+      return;
+    case OperationKind::kBroadcast:
+    case OperationKind::kSend:
+    case OperationKind::kBarrier:
+      return;
+  }
+}
+
+class FakeCommunicator : public Communicator {
+ public:
+  FakeCommunicator(std::shared_ptr<RankContext> rank_context, std::shared_ptr<CommLog> log,
+                   std::shared_ptr<Failure> failure, const std::string& group_name, int group_rank,
+                   std::vector<int> world_ranks)
+      : Communicator(std::move(rank_context), group_name, group_rank, std::move(world_ranks)),
+        log_(std::move(log)),
+        failure_(std::move(failure)) {}
+
+ private:
+  std::shared_ptr<PendingWork> start(std::shared_ptr<Operation> operation) override {
+    if (!failure_->reason.empty()) {
+      throw make_comm_error(world_rank(), name(), *operation, *failure_, false);
+    }
+    const int peer = operation->peer < 0 ? -1 : members()[operation->peer];
+    log_->push_back({name(), members(), operation_name(operation->kind), operation->bytes(),
+                     world_rank(), peer, operation->tag, *operation->phase});
+    imitate(*operation, rank(), size());
+    return nullptr;
+  }
+
+  std::unique_ptr<Communicator> make_subgroup(const std::string&, const std::string& group_name,
+                                              int group_rank,
+                                              std::vector<int> world_ranks) override {
+    return std::make_unique<FakeCommunicator>(context(), log_, failure_, group_name, group_rank,
+                                              std::move(world_ranks));
+  }
+
+  void poison(const std::string& reason) override {
+    if (!failure_->reason.empty()) return;
+    *failure_ = {world_rank(), concat(describe_rank(world_rank(), phase()), ": ", reason)};
+  }
+
+  std::shared_ptr<CommLog> log_;
+  std::shared_ptr<Failure> failure_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_fake_world(int rank, int size, std::shared_ptr<CommLog> log) {
+  MT_CHECK(rank >= 0 && rank < size, "rank ", rank, " of a world of ", size);
+  std::vector<int> members(size);
+  std::iota(members.begin(), members.end(), 0);
+  return std::make_unique<FakeCommunicator>(std::make_shared<RankContext>(rank), std::move(log),
+                                            std::make_shared<Failure>(), "world", rank,
+                                            std::move(members));
+}
+
+}  // namespace moetron

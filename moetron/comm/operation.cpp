@@ -1,0 +1,50 @@
+#include "moetron/comm/operation.h"
+
+#include <algorithm>
+
+#include <ATen/ATen.h>
+
+namespace moetron {
+
+const char* operation_name(OperationKind kind) {
+  switch (kind) {
+    case OperationKind::kAllReduce:
+      return "all_reduce";
+    case OperationKind::kAllGather:
+      return "all_gather";
+    case OperationKind::kReduceScatter:
+      return "reduce_scatter";
+    case OperationKind::kAllToAllV:
+      return "all_to_all_v";
+    case OperationKind::kBroadcast:
+      return "broadcast";
+    case OperationKind::kSend:
+      return "send";
+    case OperationKind::kRecv:
+      return "recv";
+    case OperationKind::kBarrier:
+      return "barrier";
+  }
+  return "?";
+}
+
+int64_t Operation::bytes() const {
+  const int64_t out = output.defined() ? static_cast<int64_t>(output.nbytes()) : 0;
+  const int64_t in = input.defined() ? static_cast<int64_t>(input.nbytes()) : 0;
+  return std::max(out, in);
+}
+
+std::string describe_rank(int world_rank, const std::string& phase) {
+  if (phase.empty()) return concat("rank ", world_rank);
+  return concat("rank ", world_rank, " in phase \"", phase, "\"");
+}
+
+CommError make_comm_error(int world_rank, const std::string& group, const Operation& operation,
+                          const Failure& failure, bool first_to_notice) {
+  return CommError(
+      concat(describe_rank(world_rank, *operation.phase), ": ", operation_name(operation.kind),
+             " in group \"", group, "\" failed: ", failure.reason),
+      failure.rank, first_to_notice);
+}
+
+}  // namespace moetron
