@@ -1,0 +1,230 @@
+#include "moetron/arch/config_from_options.h"
+
+#include <string>
+
+#include "moetron/arch/config_check.h"
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+using Family = ModelConfig::Family;
+
+template <class T>
+T required(const std::optional<T>& value, const char* name) {
+  MT_CHECK_CONFIG(value.has_value(), name,
+                  " is missing: without a model in --load the options must give its shape");
+  return *value;
+}
+
+bool wants_latent_attention(const Options& options) {
+  const ModelOptions& model = options.model;
+  MT_CHECK_CONFIG(model.multi_latent_attention.value_or(true) || !model.kv_lora_rank,
+                  "kv-lora-rank (", model.kv_lora_rank.value_or(0),
+                  ") contradicts multi-latent-attention (false)");
+  return model.kv_lora_rank || model.multi_latent_attention.value_or(false);
+}
+
+Family qwen_family(const Options& options) {
+  const bool bias = options.model.add_qkv_bias.value_or(false);
+  const bool norm = options.model.qk_layernorm.value_or(!bias);
+  if (options.moe.num_experts) {
+    MT_CHECK_CONFIG(norm && !bias,
+                    "Qwen3-MoE needs qk-layernorm without add-qkv-bias, not qk-layernorm (", norm,
+                    ") and add-qkv-bias (", bias, ")");
+    return Family::kQwen3Moe;
+  }
+  MT_CHECK_CONFIG(norm != bias,
+                  "a dense Qwen model has either qk-layernorm (Qwen3) or add-qkv-bias (Qwen2), "
+                  "not qk-layernorm (",
+                  norm, ") and add-qkv-bias (", bias, ")");
+  return norm ? Family::kQwen3 : Family::kQwen2;
+}
+
+Family choose_family(const Options& options) {
+  const ModelOptions& model = options.model;
+  const bool latent = wants_latent_attention(options);
+  const bool qwen_like = options.moe.num_experts || model.qk_layernorm.value_or(false) ||
+                         model.add_qkv_bias.value_or(false);
+  const ModelFamily guess = latent      ? ModelFamily::kDeepseek
+                            : qwen_like ? ModelFamily::kQwen
+                                        : ModelFamily::kLlama;
+  switch (model.model_family.value_or(guess)) {
+    case ModelFamily::kDeepseek:
+      MT_CHECK_CONFIG(latent, "kv-lora-rank is missing: model-family (deepseek) needs it");
+      MT_CHECK_CONFIG(!model.qk_layernorm.value_or(false) && !model.add_qkv_bias.value_or(false),
+                      "qk-layernorm and add-qkv-bias do not go with model-family (deepseek)");
+      return options.moe.moe_router_deepseekv3.value_or(false) ? Family::kDeepseekV3
+                                                               : Family::kDeepseekV2;
+    case ModelFamily::kQwen:
+      MT_CHECK_CONFIG(!latent, "kv-lora-rank does not go with model-family (qwen)");
+      return qwen_family(options);
+    case ModelFamily::kLlama:
+      MT_CHECK_CONFIG(!latent && !qwen_like,
+                      "kv-lora-rank, num-experts, qk-layernorm and add-qkv-bias do not go with "
+                      "model-family (llama)");
+      return Family::kLlama;
+  }
+  throw InternalError("unknown model-family");
+}
+
+void fill_mla(const ModelOptions& model, ModelConfig& config) {
+  MlaConfig mla;
+  mla.q_lora_rank = model.q_lora_rank.value_or(0);
+  mla.kv_lora_rank = required(model.kv_lora_rank, "kv-lora-rank");
+  mla.qk_nope_head_dim = model.qk_nope_head_dim.value_or(128);
+  mla.qk_rope_head_dim = model.qk_rope_head_dim.value_or(64);
+  mla.v_head_dim = model.v_head_dim.value_or(128);
+  MT_CHECK_CONFIG(model.kv_channels.value_or(mla.v_head_dim) == mla.v_head_dim, "kv-channels (",
+                  model.kv_channels.value_or(0), ") must equal v-head-dim (", mla.v_head_dim,
+                  ") under multi-head latent attention");
+  config.head_dim = mla.qk_head_dim();
+  config.mla = mla;
+}
+
+void fill_head_dim(const ModelOptions& model, ModelConfig& config) {
+  MT_CHECK_CONFIG(
+      !model.q_lora_rank && !model.qk_rope_head_dim && !model.qk_nope_head_dim && !model.v_head_dim,
+      "q-lora-rank, qk-rope-head-dim, qk-nope-head-dim and v-head-dim need kv-lora-rank");
+  MT_CHECK_CONFIG(model.kv_channels || config.hidden_size % config.num_attention_heads == 0,
+                  "num-attention-heads (", config.num_attention_heads,
+                  ") must divide hidden-size (", config.hidden_size,
+                  ") since kv-channels is not given");
+  config.head_dim = model.kv_channels.value_or(config.hidden_size / config.num_attention_heads);
+}
+
+void fill_rope(const ModelOptions& model, ModelConfig& config) {
+  RopeConfig& rope = config.rope;
+  rope.dim = config.mla ? config.mla->qk_rope_head_dim : config.head_dim;
+  rope.interleaved = config.mla.has_value();
+  rope.theta = model.rotary_base.value_or(rope.theta);
+  if (!model.rotary_scaling_factor) {
+    MT_CHECK_CONFIG(!model.rotary_mscale && !model.rotary_mscale_all_dim &&
+                        !model.original_max_position_embeddings && !model.rotary_beta_fast &&
+                        !model.rotary_beta_slow,
+                    "rotary-mscale, rotary-mscale-all-dim, original-max-position-embeddings, "
+                    "rotary-beta-fast and rotary-beta-slow need rotary-scaling-factor");
+    return;
+  }
+  rope.type = RopeType::kYarn;
+  rope.factor = *model.rotary_scaling_factor;
+  rope.original_max_position_embeddings =
+      required(model.original_max_position_embeddings, "original-max-position-embeddings");
+  rope.beta_fast = model.rotary_beta_fast.value_or(rope.beta_fast);
+  rope.beta_slow = model.rotary_beta_slow.value_or(rope.beta_slow);
+  rope.mscale = model.rotary_mscale;
+  rope.mscale_all_dim = model.rotary_mscale_all_dim;
+  MT_CHECK_CONFIG(rope.beta_fast >= rope.beta_slow, "rotary-beta-fast (", rope.beta_fast,
+                  ") must not be below rotary-beta-slow (", rope.beta_slow, ")");
+}
+
+void fill_deepseek_router(const Options& options, MoeConfig& moe) {
+  const MoeOptions& given = options.moe;
+  const bool v3 = given.moe_router_deepseekv3.value_or(false);
+  moe.router_fp32 = true;
+  moe.routed_scaling_factor = given.moe_router_topk_scaling_factor.value_or(1.0);
+  moe.num_groups = given.moe_router_num_groups.value_or(1);
+  moe.group_topk = given.moe_router_group_topk.value_or(1);
+  MT_CHECK_CONFIG(
+      given.moe_router_num_groups.has_value() == given.moe_router_group_topk.has_value(),
+      "moe-router-num-groups (", moe.num_groups, ") and moe-router-group-topk (", moe.group_topk,
+      ") must be given together");
+  moe.first_k_dense_replace = given.first_k_dense_replace.value_or(0);
+  const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value());
+  MT_CHECK_CONFIG(shared || !given.num_shared_experts, "num-shared-experts (",
+                  given.num_shared_experts.value_or(0),
+                  ") contradicts enable-shared-expert (false)");
+  moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
+  moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
+  if (!v3) {
+    MT_CHECK_CONFIG(given.moe_router_pre_softmax.value_or(true),
+                    "moe-router-pre-softmax (false) is not supported with DeepSeek-V2's router");
+    return;
+  }
+  MT_CHECK_CONFIG(given.moe_router_score_function.value_or(RouterScoreFunction::kSigmoid) ==
+                      RouterScoreFunction::kSigmoid,
+                  "moe-router-score-function (softmax) is not supported with "
+                  "moe-router-deepseekv3: it must be sigmoid");
+  MT_CHECK_CONFIG(given.moe_router_enable_expert_bias.value_or(true),
+                  "moe-router-enable-expert-bias (false) is not supported with "
+                  "moe-router-deepseekv3");
+  moe.score_function = ScoreFunction::kSigmoid;
+  moe.group_score = GroupScore::kTopTwoSum;
+  moe.norm_topk_prob = true;
+  moe.expert_bias = true;
+}
+
+void fill_moe(const Options& options, ModelConfig& config) {
+  const MoeOptions& given = options.moe;
+  MoeConfig moe;
+  moe.num_experts = required(given.num_experts, "num-experts");
+  moe.top_k = required(given.moe_router_topk, "moe-router-topk");
+  moe.expert_intermediate_size = required(given.moe_ffn_hidden_size, "moe-ffn-hidden-size");
+  if (config.mla) {
+    fill_deepseek_router(options, moe);
+  } else {
+    MT_CHECK_CONFIG(!given.enable_shared_expert.value_or(false) && !given.num_shared_experts,
+                    "enable-shared-expert is not supported with model-family (qwen) yet");
+    MT_CHECK_CONFIG(!given.moe_router_num_groups && !given.moe_router_group_topk,
+                    "moe-router-num-groups does not go with model-family (qwen)");
+    MT_CHECK_CONFIG(!given.moe_router_deepseekv3.value_or(false),
+                    "moe-router-deepseekv3 does not go with model-family (qwen)");
+    // Softmax over the chosen logits is softmax over all of them, normalised after the choice.
+    moe.norm_topk_prob = !given.moe_router_pre_softmax.value_or(false);
+  }
+  config.moe = moe;
+}
+
+}  // namespace
+
+ModelConfig model_config_from_options(const Options& options) {
+  const ModelOptions& model = options.model;
+  ModelConfig config;
+  config.family = choose_family(options);
+  config.num_layers = required(model.num_layers, "num-layers");
+  config.hidden_size = required(model.hidden_size, "hidden-size");
+  config.intermediate_size = required(model.ffn_hidden_size, "ffn-hidden-size");
+  config.num_attention_heads = required(model.num_attention_heads, "num-attention-heads");
+  config.vocab_size = required(model.vocab_size, "vocab-size");
+  config.num_key_value_heads = model.num_query_groups.value_or(config.num_attention_heads);
+  MT_CHECK_CONFIG(model.group_query_attention.value_or(true) ||
+                      config.num_key_value_heads == config.num_attention_heads,
+                  "num-query-groups (", config.num_key_value_heads,
+                  ") contradicts group-query-attention (false)");
+  config.max_position_embeddings =
+      model.max_position_embeddings.value_or(options.training.seq_length);
+  config.rms_norm_eps = model.norm_epsilon.value_or(config.family == Family::kLlama ? 1e-5 : 1e-6);
+  config.initializer_range = model.init_method_std;
+  config.tie_word_embeddings = !model.untie_embeddings_and_output_weights.value_or(false);
+  config.attention_bias = config.family == Family::kQwen2;
+  config.qk_norm = config.family == Family::kQwen3 || config.family == Family::kQwen3Moe;
+  config.dtype = options.training.dtype == Dtype::kFp32 ? "float32" : "bfloat16";
+  if (wants_latent_attention(options)) {
+    fill_mla(model, config);
+  } else {
+    fill_head_dim(model, config);
+  }
+  fill_rope(model, config);
+  if (config.mla || config.family == Family::kQwen3Moe) fill_moe(options, config);
+  const auto problem = find_contradiction(config, option_names());
+  MT_CHECK_CONFIG(!problem, problem.value_or(""));
+  apply_training_options(options, config);
+  return config;
+}
+
+void apply_training_options(const Options& options, ModelConfig& config) {
+  if (!config.moe) return;
+  MoeConfig& moe = *config.moe;
+  if (moe.expert_bias) moe.bias_update_rate = options.moe.moe_router_bias_update_rate;
+  if (!options.moe.moe_aux_loss_coeff) return;
+  moe.aux_loss_coeff = *options.moe.moe_aux_loss_coeff;
+  const LoadBalancing type = options.moe.moe_router_load_balancing_type;
+  if (moe.aux_loss_coeff == 0.0 || type == LoadBalancing::kNone) {
+    moe.aux_loss = AuxLossKind::kNone;
+  } else {
+    moe.aux_loss =
+        type == LoadBalancing::kSeqAuxLoss ? AuxLossKind::kSequence : AuxLossKind::kBatch;
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,22 @@
+// The model that Megatron's options describe, and whether options agree with a config.json.
+#pragma once
+
+#include "moetron/arch/model_config.h"
+#include "moetron/config/options.h"
+
+namespace moetron {
+
+// A fresh model from options alone. The caller fills options.model.vocab_size from the tokenizer
+// where the user gave none. Options left out take the family's own value (Qwen3 norms its queries,
+// Llama's epsilon is 1e-5, ...) where the family has one, else Megatron's default. dtype is float32
+// under --fp32, else bfloat16. Throws ConfigError.
+ModelConfig model_config_from_options(const Options& options);
+
+// Throws ConfigError if an option that was given contradicts the model of --load.
+void check_options_match(const ModelConfig& config, const Options& options);
+
+// Settings of training, not of shape: weight and kind of the balance loss where the weight is
+// given, and the rate of the expert bias. They apply to a loaded model too.
+void apply_training_options(const Options& options, ModelConfig& config);
+
+}  // namespace moetron

@@ -1,0 +1,17 @@
+// Model FLOPs as current Megatron counts them, so that TFLOP/s compare: forward plus twice that for
+// backward, half of the attention square (causal), the vocabulary as given, MTP logits; not the
+// router, permutation, recomputation, optimizer or embedding look-up.
+#pragma once
+
+#include <cstdint>
+
+#include "moetron/arch/model_config.h"
+
+namespace moetron {
+
+// FLOPs of training on one token of unpacked sequences of `seq_length` tokens. The last argument is
+// how many of the model's MTP layers are trained.
+double flops_per_token(const ModelConfig& config, int64_t seq_length,
+                       int64_t num_trained_mtp_layers = 0);
+
+}  // namespace moetron

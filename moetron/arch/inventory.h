@@ -1,0 +1,43 @@
+// Every tensor of a model by its Hugging Face name and global shape, as a checkpoint stores it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "moetron/arch/model_config.h"
+
+namespace moetron {
+
+enum class StoredDtype {
+  kModel,    // ModelConfig::dtype
+  kFloat32,  // always fp32: the router's selection bias
+};
+
+struct TensorInfo {
+  std::string name;
+  std::vector<int64_t> shape;
+  StoredDtype dtype = StoredDtype::kModel;
+  int64_t layer = -1;      // -1: embedding, final norm, head
+  int64_t expert = -1;     // -1: no routed expert's
+  bool is_mtp = false;     // belongs to a multi-token prediction layer
+  bool is_buffer = false;  // never touched by the optimizer
+
+  bool is_expert() const { return expert >= 0; }
+  int64_t num_elements() const;
+};
+
+enum class MtpTensors { kLeaveOut, kInclude };
+
+// In the order embedding, layers, norm, head. A tied head is left out. MTP layers (kInclude) carry
+// the indices num_layers, num_layers + 1, ... and copies of embedding and head, as DeepSeek-V3's
+// release does.
+std::vector<TensorInfo> tensor_inventory(const ModelConfig& config,
+                                         MtpTensors mtp = MtpTensors::kLeaveOut);
+
+// Elements of all tensors, buffers included.
+int64_t count_parameters(const std::vector<TensorInfo>& inventory);
+// Bytes of all tensors in the stored dtype.
+int64_t count_stored_bytes(const std::vector<TensorInfo>& inventory, const ModelConfig& config);
+
+}  // namespace moetron

@@ -1,0 +1,134 @@
+#include <string>
+
+#include "moetron/arch/config_from_options.h"
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+using Family = ModelConfig::Family;
+
+std::string spelled(bool value) {
+  return value ? "true" : "false";
+}
+std::string spelled(int64_t value) {
+  return std::to_string(value);
+}
+std::string spelled(double value) {
+  return concat(value);
+}
+std::string spelled(const std::string& value) {
+  return value;
+}
+
+class Matcher {
+ public:
+  explicit Matcher(std::string file) : file_(std::move(file)) {}
+
+  template <class T>
+  void equal(const char* option, const std::optional<T>& given, T actual) const {
+    MT_CHECK_CONFIG(!given || *given == actual, option, " (", spelled(given.value_or(T())),
+                    ") contradicts the model of --load: ", file_, " says ", spelled(actual));
+  }
+
+ private:
+  std::string file_;
+};
+
+const char* option_family(Family family) {
+  if (family == Family::kLlama) return "llama";
+  return family == Family::kDeepseekV2 || family == Family::kDeepseekV3 ? "deepseek" : "qwen";
+}
+
+const char* option_family(ModelFamily family) {
+  if (family == ModelFamily::kLlama) return "llama";
+  return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
+}
+
+void match_shape(const ModelConfig& config, const ModelOptions& given, const Matcher& match) {
+  if (given.model_family)
+    match.equal<std::string>("model-family", std::string(option_family(*given.model_family)),
+                             option_family(config.family));
+  match.equal("num-layers", given.num_layers, config.num_layers);
+  match.equal("hidden-size", given.hidden_size, config.hidden_size);
+  match.equal("ffn-hidden-size", given.ffn_hidden_size, config.intermediate_size);
+  match.equal("num-attention-heads", given.num_attention_heads, config.num_attention_heads);
+  if (!config.mla) {
+    match.equal("num-query-groups", given.num_query_groups, config.num_key_value_heads);
+    match.equal("group-query-attention", given.group_query_attention,
+                given.group_query_attention.value_or(false) ||
+                    config.num_key_value_heads != config.num_attention_heads);
+  }
+  match.equal("kv-channels", given.kv_channels, config.value_head_dim());
+  match.equal("max-position-embeddings", given.max_position_embeddings,
+              config.max_position_embeddings);
+  match.equal("norm-epsilon", given.norm_epsilon, config.rms_norm_eps);
+  match.equal("add-qkv-bias", given.add_qkv_bias, config.attention_bias);
+  match.equal("qk-layernorm", given.qk_layernorm, config.qk_norm);
+  match.equal("untie-embeddings-and-output-weights", given.untie_embeddings_and_output_weights,
+              !config.tie_word_embeddings);
+  match.equal("vocab-size", given.vocab_size, config.vocab_size);
+}
+
+void match_rope(const RopeConfig& rope, const ModelOptions& given, const Matcher& match) {
+  match.equal("rotary-base", given.rotary_base, rope.theta);
+  // Without YaRN the factor is 1 and the other numbers are those that change nothing.
+  const bool yarn = rope.type == RopeType::kYarn;
+  match.equal("rotary-scaling-factor", given.rotary_scaling_factor, yarn ? rope.factor : 1.0);
+  if (!yarn) return;
+  match.equal("rotary-mscale", given.rotary_mscale, rope.mscale.value_or(0.0));
+  match.equal("rotary-mscale-all-dim", given.rotary_mscale_all_dim,
+              rope.mscale_all_dim.value_or(0.0));
+  match.equal("original-max-position-embeddings", given.original_max_position_embeddings,
+              rope.original_max_position_embeddings);
+  match.equal("rotary-beta-fast", given.rotary_beta_fast, rope.beta_fast);
+  match.equal("rotary-beta-slow", given.rotary_beta_slow, rope.beta_slow);
+}
+
+void match_mla(const ModelConfig& config, const ModelOptions& given, const Matcher& match) {
+  const MlaConfig mla = config.mla.value_or(MlaConfig());
+  match.equal("multi-latent-attention", given.multi_latent_attention, config.mla.has_value());
+  match.equal("q-lora-rank", given.q_lora_rank, mla.q_lora_rank);
+  match.equal("kv-lora-rank", given.kv_lora_rank, mla.kv_lora_rank);
+  match.equal("qk-rope-head-dim", given.qk_rope_head_dim, mla.qk_rope_head_dim);
+  match.equal("qk-nope-head-dim", given.qk_nope_head_dim, mla.qk_nope_head_dim);
+  match.equal("v-head-dim", given.v_head_dim, mla.v_head_dim);
+}
+
+void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher& match) {
+  const MoeConfig moe = config.moe.value_or(MoeConfig());
+  const bool v3 = config.family == Family::kDeepseekV3;
+  match.equal("num-experts", given.num_experts, moe.num_experts);
+  match.equal("moe-router-topk", given.moe_router_topk, moe.top_k);
+  match.equal("moe-ffn-hidden-size", given.moe_ffn_hidden_size, moe.expert_intermediate_size);
+  match.equal("enable-shared-expert", given.enable_shared_expert, moe.num_shared_experts > 0);
+  match.equal("num-shared-experts", given.num_shared_experts, moe.num_shared_experts);
+  match.equal("moe-router-deepseekv3", given.moe_router_deepseekv3, v3);
+  match.equal("moe-router-num-groups", given.moe_router_num_groups, moe.num_groups);
+  match.equal("moe-router-group-topk", given.moe_router_group_topk, moe.group_topk);
+  if (config.moe)
+    match.equal("moe-router-pre-softmax", given.moe_router_pre_softmax, !moe.norm_topk_prob);
+  if (!config.mla) return;  // the rest has no effect on other families
+  match.equal("first-k-dense-replace", given.first_k_dense_replace, moe.first_k_dense_replace);
+  match.equal("moe-router-topk-scaling-factor", given.moe_router_topk_scaling_factor,
+              moe.routed_scaling_factor);
+  if (!v3) return;
+  match.equal("moe-router-enable-expert-bias", given.moe_router_enable_expert_bias, true);
+  if (given.moe_router_score_function)
+    match.equal<std::string>(
+        "moe-router-score-function",
+        *given.moe_router_score_function == RouterScoreFunction::kSigmoid ? "sigmoid" : "softmax",
+        "sigmoid");
+}
+
+}  // namespace
+
+void check_options_match(const ModelConfig& config, const Options& options) {
+  const Matcher match(options.checkpoint.load + "/config.json");
+  match_shape(config, options.model, match);
+  match_rope(config.rope, options.model, match);
+  match_mla(config, options.model, match);
+  match_moe(config, options.moe, match);
+}
+
+}  // namespace moetron
