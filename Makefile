@@ -1,0 +1,38 @@
+# Thin: every target is one or two commands that also work by hand. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test build core cuda format lint clean
+
+# As many compile jobs as there are cores, but no more than one for every 2 GB of free memory.
+JOBS ?= $(shell awk '/MemAvailable/ {m = int($$2 / 2000000)} END {print m < 1 ? 1 : m}' /proc/meminfo | \
+          { read m; n=$$(nproc); echo $$((m < n ? m : n)); })
+
+help: ## Lists these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: build ## Trains a small mixture-of-experts model on this machine, on real text, and shows the result
+	@scripts/demo.sh
+
+test: build ## Builds everything and runs every test
+	@ctest --preset cpu -j$(JOBS)
+
+build: setup ## Builds everything for CPUs into build/cpu
+	@scripts/build.sh cpu $(JOBS)
+
+core: setup ## Builds and tests the parts without torch (about a minute)
+	@scripts/build.sh core $(JOBS)
+	@ctest --preset core -j$(JOBS)
+
+cuda: setup ## Builds everything with CUDA kernels into build/cuda
+	@scripts/build_cuda.sh $(JOBS)
+
+format: ## Formats every C++ source in place
+	@scripts/lint.sh fix
+
+lint: setup ## Checks formatting, layers and the torch-free folders with clang-tidy
+	@scripts/lint.sh all
+
+setup: ## Installs what is missing: Debian packages and .venv
+	@scripts/setup.sh
+
+clean: ## Removes what was built; keeps .venv and the demo's text
+	rm -rf build
