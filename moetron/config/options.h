@@ -21,6 +21,7 @@ enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
 enum class LrDecayStyle { kConstant, kLinear, kCosine };
 enum class TokenizerKind { kHf, kBytes };
+enum class PatchTokenizer { kDeepseek, kQwen3 };
 enum class CommBackend { kAuto, kGloo, kThread };
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.
@@ -130,6 +131,7 @@ struct DataOptions {
 struct TokenizerOptions {
   TokenizerKind tokenizer = TokenizerKind::kHf;
   std::string tokenizer_model;  // directory with tokenizer.json
+  std::optional<PatchTokenizer> patch_tokenizer_type;
 };
 
 // Ranks along each axis of the mesh.

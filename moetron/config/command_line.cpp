@@ -1,0 +1,211 @@
+#include "moetron/config/command_line.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "moetron/base/error.h"
+#include "moetron/config/option_value.h"
+#include "moetron/config/options_page.h"
+#include "moetron/config/toml_file.h"
+
+namespace moetron {
+namespace {
+
+bool is_option(const std::string& word) {
+  return word.size() > 2 && word.starts_with("--");
+}
+
+bool is_boolean(std::string word) {
+  for (char& c : word) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return word == "true" || word == "false";
+}
+
+// Cuts the words behind the command into settings.
+class ArgumentReader {
+ public:
+  ArgumentReader(std::vector<std::string> words, std::vector<std::string>& errors)
+      : words_(std::move(words)), errors_(errors) {}
+
+  std::vector<Setting> read() {
+    while (next_ < words_.size()) {
+      const std::string word = words_[next_++];
+      if (is_option(word)) {
+        read_option(word);
+      } else {
+        errors_.push_back(concat("unexpected argument \"", word, "\""));
+      }
+    }
+    return std::move(settings_);
+  }
+
+ private:
+  void read_option(const std::string& word) {
+    const size_t equals = word.find('=');
+    const std::string shown = word.substr(0, equals);
+    const auto found = option_table().find(shown.substr(2));
+    if (!found) {
+      errors_.push_back(concat("unknown option ", shown, "; the nearest known is --",
+                               option_table().nearest_name(shown.substr(2))));
+      while (next_ < words_.size() && !is_option(words_[next_])) ++next_;  // its values
+      return;
+    }
+    Setting setting{found->spec, {}, shown};
+    if (!found->implied.empty()) {
+      if (equals != std::string::npos) errors_.push_back(shown + " takes no value");
+      setting.values = {{ScalarType::kUntyped, found->implied}};
+    } else if (equals != std::string::npos) {
+      setting.values = {{ScalarType::kUntyped, word.substr(equals + 1)}};
+    } else {
+      setting.values = read_values(*found->spec);
+    }
+    settings_.push_back(std::move(setting));
+  }
+
+  std::vector<Scalar> read_values(const OptionSpec& spec) {
+    std::vector<Scalar> values;
+    const bool has_next = next_ < words_.size();
+    if (spec.kind == ValueKind::kFlag) {
+      if (has_next && is_boolean(words_[next_])) return {{ScalarType::kUntyped, words_[next_++]}};
+      return {{ScalarType::kUntyped, "true"}};
+    }
+    const bool is_list = spec.kind == ValueKind::kNumbers || spec.kind == ValueKind::kTexts;
+    while (next_ < words_.size() && !is_option(words_[next_]) && (is_list || values.empty()))
+      values.push_back({ScalarType::kUntyped, words_[next_++]});
+    return values;
+  }
+
+  std::vector<std::string> words_;
+  std::vector<std::string>& errors_;
+  size_t next_ = 0;
+  std::vector<Setting> settings_;
+};
+
+bool belongs_to(const OptionSpec& spec, Command command) {
+  return std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end();
+}
+
+// Applies settings to the options of one command and remembers which were given.
+class Assembler {
+ public:
+  Assembler(Command command, ParsedCommandLine& parsed, std::vector<std::string>& errors)
+      : command_(command), parsed_(parsed), errors_(errors) {}
+
+  // The last of several settings of one option is the one that counts.
+  void add(std::vector<Setting> settings) {
+    for (Setting& setting : settings) {
+      std::erase_if(given_, [&](const Setting& old) { return old.spec == setting.spec; });
+      given_.push_back(std::move(setting));
+    }
+  }
+
+  void assemble() {
+    for (const Setting& setting : given_) apply(setting);
+    for (const Setting& setting : given_) drop_if_idle(setting);
+    for (const OptionSpec& spec : option_table().options())
+      if (spec.is_required && belongs_to(spec, command_) && !is_given(spec))
+        errors_.push_back(concat(command_name(command_), " needs --", spec.name));
+  }
+
+ private:
+  void apply(const Setting& setting) {
+    try {
+      const bool belongs = belongs_to(*setting.spec, command_);
+      // A file may serve several commands: the options of others are checked, then left alone.
+      Options others;
+      const std::string reason = apply_setting(setting, belongs ? parsed_.options : others);
+      if (belongs && !reason.empty()) note(setting, reason);
+      MT_CHECK_CONFIG(belongs || !is_option(setting.shown), setting.shown, " belongs to ",
+                      command_list(setting.spec->commands), ", not to ", command_name(command_));
+    } catch (const ConfigError& error) {
+      errors_.push_back(error.what());
+    }
+  }
+
+  void drop_if_idle(const Setting& setting) {
+    const OptionSpec& spec = *setting.spec;
+    if (!spec.idle || !belongs_to(spec, command_)) return;
+    const std::string reason = spec.idle(parsed_.options);
+    if (reason.empty()) return;
+    reset_option(spec, parsed_.options);
+    note(setting, reason);
+  }
+
+  bool is_given(const OptionSpec& spec) const {
+    return std::any_of(given_.begin(), given_.end(),
+                       [&](const Setting& setting) { return setting.spec == &spec; });
+  }
+
+  void note(const Setting& setting, const std::string& reason) {
+    parsed_.notices.push_back(concat(setting.shown, " has no effect here: ", reason));
+  }
+
+  Command command_;
+  ParsedCommandLine& parsed_;
+  std::vector<std::string>& errors_;
+  std::vector<Setting> given_;
+};
+
+Command find_command(const std::string& word) {
+  std::vector<std::string> names;
+  for (const CommandSpec& spec : command_table()) {
+    if (spec.name == word) {
+      MT_CHECK_CONFIG(spec.command, "the command ", word, " is not there yet");
+      return *spec.command;
+    }
+    names.push_back(spec.name);
+  }
+  throw ConfigError(
+      concat("unknown command \"", word, "\"; the nearest known is ", nearest_of(word, names)));
+}
+
+bool asks_for_help(const std::string& word) {
+  return word == "--help" || word == "-h";
+}
+
+void throw_collected(const std::vector<std::string>& errors) {
+  std::string message;
+  for (const std::string& error : errors) message += (message.empty() ? "" : "\n") + error;
+  if (!message.empty()) throw ConfigError(message);
+}
+
+// Takes --config out of the settings; the last one names the file.
+std::string take_config_path(std::vector<Setting>& settings) {
+  std::string path;
+  Options unused;
+  for (const Setting& setting : settings) {
+    if (setting.spec->name != "config") continue;
+    apply_setting(setting, unused);  // checks that there is one text
+    path = setting.values[0].text;
+  }
+  std::erase_if(settings, [](const Setting& setting) { return setting.spec->name == "config"; });
+  return path;
+}
+
+}  // namespace
+
+ParsedCommandLine parse_command_line(int argc, const char* const* argv) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  ParsedCommandLine parsed;
+  if (words.empty() || asks_for_help(words[0])) {
+    parsed.help = true;
+    parsed.help_text = help_text();
+    return parsed;
+  }
+  parsed.command = find_command(words[0]);
+  if (std::any_of(words.begin() + 1, words.end(), asks_for_help)) {
+    parsed.help = true;
+    parsed.help_text = help_text(parsed.command);
+    return parsed;
+  }
+  std::vector<std::string> errors;
+  std::vector<Setting> typed = ArgumentReader({words.begin() + 1, words.end()}, errors).read();
+  const std::string file = take_config_path(typed);
+  Assembler assembler(parsed.command, parsed, errors);
+  if (!file.empty()) assembler.add(read_toml_settings(file, errors));
+  assembler.add(std::move(typed));
+  assembler.assemble();
+  throw_collected(errors);
+  return parsed;
+}
+
+}  // namespace moetron

@@ -1,0 +1,149 @@
+#include "moetron/config/command_line.h"
+
+#include <gmock/gmock.h>
+
+#include <gtest/gtest.h>
+
+#include "moetron/config/test_args.h"
+
+namespace moetron {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(CommandLine, ReadsEveryKindOfValue) {
+  const Options options =
+      parse(pretrain("--lr=2e-3 --data-path 0.3 a 0.7 b --split 99,1,0 --qk-layernorm "
+                     "--eod-mask-loss True --log-throughput False --fp32 --comm-backend thread "
+                     "--comm-timeout 30 --eval-iters -1 --deterministic-mode"))
+          .options;
+  EXPECT_EQ(options.optimizer.lr, 2e-3);
+  EXPECT_THAT(options.data.data_path, ElementsAre("0.3", "a", "0.7", "b"));
+  EXPECT_THAT(options.data.split, ElementsAre(99, 1, 0));
+  EXPECT_EQ(options.model.qk_layernorm, true);
+  EXPECT_TRUE(options.data.eod_mask_loss);
+  EXPECT_FALSE(options.logging.log_throughput);
+  EXPECT_EQ(options.training.dtype, Dtype::kFp32);
+  EXPECT_EQ(options.runtime.comm_backend, CommBackend::kThread);
+  EXPECT_EQ(options.runtime.comm_timeout, 30);
+  EXPECT_EQ(options.training.eval_iters, -1);
+  EXPECT_TRUE(options.runtime.deterministic);
+  EXPECT_EQ(options.model.num_layers, std::nullopt) << "not given";
+  EXPECT_EQ(options.runtime.seed, 1234);
+}
+
+TEST(CommandLine, TheLastOfARepeatedOptionWins) {
+  const Options options =
+      parse(pretrain("--seed 1 --bf16 --data-path a --seed 2 --fp32 --data-path b "
+                     "--scheduler dualpipev --scheduler 1f1b --qk-layernorm --no-qk-layernorm"))
+          .options;
+  EXPECT_EQ(options.runtime.seed, 2);
+  EXPECT_EQ(options.training.dtype, Dtype::kFp32);
+  EXPECT_THAT(options.data.data_path, ElementsAre("b"));
+  EXPECT_EQ(options.model.qk_layernorm, false);
+}
+
+TEST(CommandLine, OtherCommandsReadTheirOwnOptions) {
+  const Options preprocess =
+      parse(
+          "preprocess --input a.txt b.jsonl --output-prefix out --json-keys text title "
+          "--tokenizer bytes --append-eod --workers 3")
+          .options;
+  EXPECT_THAT(preprocess.preprocess.input, ElementsAre("a.txt", "b.jsonl"));
+  EXPECT_THAT(preprocess.preprocess.json_keys, ElementsAre("text", "title"));
+  EXPECT_TRUE(preprocess.preprocess.append_eod);
+  const Options generate =
+      parse_words({"generate", "--load", "run", "--prompt", "Once upon a time", "--top-p", "0.9"})
+          .options;
+  EXPECT_EQ(generate.generate.prompt, "Once upon a time");
+  EXPECT_EQ(generate.generate.top_p, 0.9);
+  EXPECT_EQ(error_of(pretrain("--prompt x")), "--prompt belongs to generate, not to pretrain");
+}
+
+TEST(CommandLine, UnknownNamesAreErrorsWithTheNearest) {
+  EXPECT_EQ(error_of(pretrain("--micro-batchsize 3")),
+            "unknown option --micro-batchsize; the nearest known is --micro-batch-size");
+  EXPECT_THAT(error_of(pretrain("--expert-tensor-paralel-size 1")),
+              HasSubstr("--expert-tensor-parallel-size"));
+  EXPECT_THAT(error_of(pretrain("--no-swigloo")), HasSubstr("unknown option"));
+  EXPECT_EQ(error_of("pertrain"), "unknown command \"pertrain\"; the nearest known is pretrain");
+  EXPECT_EQ(error_of("sft --lr 1"), "the command sft is not there yet");
+  EXPECT_EQ(error_of(pretrain("--bf16 False")), "unexpected argument \"False\"");
+  EXPECT_EQ(error_of(pretrain("--bf16=true")), "--bf16 takes no value");
+  EXPECT_EQ(error_of(pretrain("--seed 1 stray")), "unexpected argument \"stray\"");
+}
+
+TEST(CommandLine, WrongValuesNameOptionAndValue) {
+  EXPECT_EQ(error_of(pretrain("--lr fast")), "--lr expects a number, not \"fast\"");
+  EXPECT_EQ(error_of(pretrain("--lr nan")), "--lr must be a finite number, not nan");
+  EXPECT_EQ(error_of(pretrain("--lr 1e999")), "--lr must be a finite number, not 1e999");
+  EXPECT_EQ(error_of(pretrain("--lr -1")), "--lr must be above 0, not -1");
+  EXPECT_EQ(error_of(pretrain("--lr 0")), "--lr must be above 0, not 0");
+  EXPECT_EQ(error_of(pretrain("--adam-beta1 1")), "--adam-beta1 must be below 1, not 1");
+  EXPECT_EQ(error_of(pretrain("--num-layers 0")), "--num-layers must be at least 1, not 0");
+  EXPECT_EQ(error_of(pretrain("--num-layers 2.5")),
+            "--num-layers expects a whole number, not \"2.5\"");
+  EXPECT_EQ(error_of(pretrain("--num-layers 3000000000")),
+            "--num-layers must be at most 2147483647, not 3000000000");
+  EXPECT_EQ(error_of(pretrain("--seed 99999999999999999999")),
+            "--seed must fit into 64 bits, not 99999999999999999999");
+  EXPECT_EQ(error_of(pretrain("--lr-decay-style round")),
+            "--lr-decay-style expects one of constant, linear, cosine, inverse-square-root, WSD, "
+            "not \"round\"");
+  EXPECT_EQ(error_of(pretrain("--save")), "--save needs a value");
+  EXPECT_EQ(error_of(pretrain("--save --bf16")), "--save needs a value");
+  EXPECT_EQ(error_of(pretrain("--save=")), "--save expects a text, not \"\"");
+  EXPECT_EQ(error_of(pretrain("--save \xff\xfe")), "--save must be valid UTF-8");
+  EXPECT_EQ(error_of(pretrain("--split 99,,1")), "--split expects a number, not \"\"");
+  EXPECT_EQ(error_of(pretrain("--qk-layernorm=maybe")),
+            "--qk-layernorm expects true or false, not \"maybe\"");
+}
+
+TEST(CommandLine, AllMistakesAreReportedTogether) {
+  EXPECT_EQ(error_of("pretrain --lr x --zzz 1 --micro-batch-size 1 --train-iters 1"),
+            "unknown option --zzz; the nearest known is --lr\n"
+            "--lr expects a number, not \"x\"\n"
+            "pretrain needs --seq-length\n"
+            "pretrain needs --global-batch-size\n"
+            "pretrain needs --data-path");
+}
+
+TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
+  EXPECT_EQ(error_of(pretrain("--tensor-model-parallel-size 1 --hidden-dropout 0")), "");
+  EXPECT_EQ(error_of(pretrain("--hidden-dropout 0.1")),
+            "--hidden-dropout 0.1 is not there yet: dropout (0 works)");
+  EXPECT_EQ(error_of(pretrain("--no-swiglu")),
+            "--no-swiglu false is not there yet: MLPs without a SiLU gate (true works)");
+  EXPECT_EQ(error_of(pretrain("--mlp-recompute False")), "");
+  EXPECT_EQ(error_of(pretrain("--fp16")), "--fp16 fp16 is not there yet: fp16 with loss scaling");
+  EXPECT_THAT(parse(pretrain("--scheduler 1f1b --use-flash-attn")).notices,
+              ElementsAre("--scheduler has no effect here: with one pipeline rank all schedules "
+                          "are the same",
+                          "--use-flash-attn has no effect here: the fastest attention of the "
+                          "machine is always used"));
+  EXPECT_THAT(parse(pretrain("--use-flash-attn False")).notices, ElementsAre());
+}
+
+TEST(CommandLine, OptionsThatIdleBesideOthersAreDropped) {
+  const ParsedCommandLine alone = parse(pretrain("--moe-router-bias-update-rate 5"));
+  EXPECT_EQ(alone.options.moe.moe_router_bias_update_rate, 1e-3);
+  EXPECT_THAT(alone.notices, ElementsAre(HasSubstr("moe-router-deepseekv3 only")));
+  const std::string with = "--moe-router-bias-update-rate 5 --moe-router-deepseekv3";
+  EXPECT_EQ(parse(pretrain(with)).options.moe.moe_router_bias_update_rate, 5);
+}
+
+TEST(CommandLine, HelpListsWhatWorks) {
+  EXPECT_THAT(parse("").help_text, HasSubstr("pretrain"));
+  EXPECT_TRUE(parse("--help").help);
+  const ParsedCommandLine parsed = parse("generate --help --nonsense");
+  EXPECT_TRUE(parsed.help);
+  EXPECT_THAT(parsed.help_text, HasSubstr("--max-new-tokens N\n"));
+  EXPECT_THAT(parsed.help_text, Not(HasSubstr("--train-iters")));
+  EXPECT_THAT(parse("pretrain --help").help_text,
+              HasSubstr("--dtype NAME, --bf16, --fp32, --fp16\n"));
+}
+
+}  // namespace
+}  // namespace moetron

@@ -1,0 +1,26 @@
+// The declarations of the table, one function per file of options. Only option_table.cpp and the
+// table_*.cpp files include this header.
+#pragma once
+
+#include "moetron/config/option_table.h"
+
+// MT_FIELD(optimizer, lr): the group's name, the field's name and the way to the field, so that an
+// option's name cannot differ from its field's.
+#define MT_FIELD(group, field) \
+#group, #field, [](Options & options) -> OptionField { return field_of(options.group.field); }
+
+namespace moetron {
+
+void declare_model(OptionTable& table);
+void declare_rotary_and_mla(OptionTable& table);
+void declare_moe(OptionTable& table);
+void declare_training(OptionTable& table);
+void declare_optimizer(OptionTable& table);
+void declare_files(OptionTable& table);  // checkpoints, logs, data, tokenizer
+void declare_parallel(OptionTable& table);
+void declare_memory(OptionTable& table);
+void declare_kernels(OptionTable& table);
+void declare_runtime(OptionTable& table);
+void declare_tools(OptionTable& table);  // preprocess, generate, convert
+
+}  // namespace moetron

@@ -1,0 +1,241 @@
+#include "moetron/config/option_table.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "moetron/base/error.h"
+#include "moetron/config/option_groups.h"
+
+namespace moetron {
+namespace {
+
+constexpr double kMaxCount = 2147483647;
+
+std::string with_hyphens(std::string_view name) {
+  std::string result(name);
+  std::replace(result.begin(), result.end(), '_', '-');
+  return result;
+}
+
+struct KindOf {
+  ValueKind operator()(std::monostate) const {
+    throw InternalError("a field of an option has no type");
+  }
+  ValueKind operator()(bool*) const { return ValueKind::kFlag; }
+  ValueKind operator()(std::optional<bool>*) const { return ValueKind::kFlag; }
+  ValueKind operator()(int64_t*) const { return ValueKind::kInteger; }
+  ValueKind operator()(std::optional<int64_t>*) const { return ValueKind::kInteger; }
+  ValueKind operator()(double*) const { return ValueKind::kNumber; }
+  ValueKind operator()(std::optional<double>*) const { return ValueKind::kNumber; }
+  ValueKind operator()(std::string*) const { return ValueKind::kText; }
+  ValueKind operator()(std::vector<double>*) const { return ValueKind::kNumbers; }
+  ValueKind operator()(std::vector<std::string>*) const { return ValueKind::kTexts; }
+  ValueKind operator()(const EnumField&) const { return ValueKind::kChoice; }
+};
+
+// Letters to add, drop, replace or swap with a neighbour to turn one name into the other.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> rows(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  std::iota(rows[0].begin(), rows[0].end(), 0);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    rows[i][0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+      rows[i][j] = std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, replaced});
+      const bool is_swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (is_swap) rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
+    }
+  }
+  return rows.back().back();
+}
+
+}  // namespace
+
+OptionSpec& OptionSpec::unit(std::string text) {
+  unit_name = std::move(text);
+  return *this;
+}
+
+OptionSpec& OptionSpec::also(std::string spelling, std::string value) {
+  spellings.push_back({std::move(spelling), std::move(value)});
+  return *this;
+}
+
+OptionSpec& OptionSpec::required() {
+  is_required = true;
+  return *this;
+}
+
+OptionSpec& OptionSpec::for_commands(std::vector<Command> list) {
+  commands = std::move(list);
+  return *this;
+}
+
+OptionSpec& OptionSpec::one_of(std::vector<Choice> list) {
+  choices = std::move(list);
+  return *this;
+}
+
+OptionSpec& OptionSpec::at_least(double bound) {
+  minimum = bound;
+  minimum_excluded = false;
+  return *this;
+}
+
+OptionSpec& OptionSpec::above(double bound) {
+  minimum = bound;
+  minimum_excluded = true;
+  return *this;
+}
+
+OptionSpec& OptionSpec::at_most(double bound) {
+  maximum = bound;
+  maximum_excluded = false;
+  return *this;
+}
+
+OptionSpec& OptionSpec::below(double bound) {
+  maximum = bound;
+  maximum_excluded = true;
+  return *this;
+}
+
+OptionSpec& OptionSpec::count() {
+  return at_least(1).at_most(kMaxCount);
+}
+
+OptionSpec& OptionSpec::count_or_zero() {
+  return at_least(0).at_most(kMaxCount);
+}
+
+OptionSpec& OptionSpec::not_yet(std::string capability) {
+  standing = Standing::kNotYet;
+  why = std::move(capability);
+  return *this;
+}
+
+OptionSpec& OptionSpec::no_effect(std::string reason) {
+  standing = Standing::kNoEffect;
+  why = std::move(reason);
+  return *this;
+}
+
+OptionSpec& OptionSpec::only(std::string value, std::string capability) {
+  only_value = std::move(value);
+  why = std::move(capability);
+  return *this;
+}
+
+OptionSpec& OptionSpec::idle_when(std::string (*reason)(const Options&)) {
+  idle = reason;
+  return *this;
+}
+
+OptionTable::OptionTable() {
+  declare_model(*this);
+  declare_rotary_and_mla(*this);
+  declare_moe(*this);
+  declare_training(*this);
+  declare_optimizer(*this);
+  declare_files(*this);
+  declare_parallel(*this);
+  declare_memory(*this);
+  declare_kernels(*this);
+  declare_runtime(*this);
+  declare_tools(*this);
+}
+
+void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
+  groups_.push_back({std::move(name), std::move(title), std::move(commands)});
+}
+
+OptionSpec& OptionTable::add(const char* group, const char* field_name,
+                             OptionField (*field)(Options&), std::string meaning) {
+  MT_CHECK(groups_.back().name == group, field_name, " is declared under ", groups_.back().name);
+  Options probe;
+  OptionSpec& spec = add_fieldless(with_hyphens(field_name), std::visit(KindOf{}, field(probe)),
+                                   std::move(meaning));
+  spec.field = field;
+  return spec;
+}
+
+OptionSpec& OptionTable::add_fieldless(std::string name, ValueKind kind, std::string meaning) {
+  OptionSpec& spec = options_.emplace_back();
+  spec.group = groups_.back().name;
+  spec.name = std::move(name);
+  spec.kind = kind;
+  spec.meaning = std::move(meaning);
+  spec.commands = groups_.back().commands;
+  return spec;
+}
+
+std::optional<FoundOption> OptionTable::find(std::string_view name) const {
+  const std::string wanted = with_hyphens(name);
+  for (const OptionSpec& spec : options_) {
+    if (spec.name == wanted) return FoundOption{&spec, ""};
+    for (const Spelling& spelling : spec.spellings)
+      if (spelling.name == wanted) return FoundOption{&spec, spelling.value};
+  }
+  if (wanted.starts_with("no-")) {
+    for (const OptionSpec& spec : options_)
+      if (spec.kind == ValueKind::kFlag && spec.standing == Standing::kWorks &&
+          spec.name == wanted.substr(3))
+        return FoundOption{&spec, "false"};
+  }
+  return std::nullopt;
+}
+
+const OptionGroup* OptionTable::find_group(std::string_view name) const {
+  for (const OptionGroup& group : groups_)
+    if (group.name == name) return &group;
+  return nullptr;
+}
+
+std::string OptionTable::nearest_name(std::string_view name) const {
+  std::vector<std::string> names;
+  for (const OptionSpec& spec : options_) {
+    names.push_back(spec.name);
+    for (const Spelling& spelling : spec.spellings) names.push_back(spelling.name);
+  }
+  return nearest_of(with_hyphens(name), names);
+}
+
+const OptionTable& option_table() {
+  static const OptionTable table;
+  return table;
+}
+
+const std::vector<CommandSpec>& command_table() {
+  static const std::vector<CommandSpec> table{
+      {"pretrain", "Trains a model on token files.", Command::kPretrain},
+      {"preprocess", "Turns text or JSONL into token files.", Command::kPreprocess},
+      {"generate", "Continues a prompt with a trained model.", Command::kGenerate},
+      {"sft", "Fine-tunes a model on conversations.", {}},
+      {"convert", "Converts checkpoints between formats.", {}},
+      {"compare", "Compares two checkpoints tensor by tensor.", {}},
+      {"simulate", "Times a pipeline schedule on paper.", {}},
+      {"plan", "Searches for a parallel layout.", {}},
+      {"compare-loss", "Compares the loss curves of two runs.", {}},
+      {"plot", "Draws the curves of a run.", {}},
+      {"inspect", "Shows what a checkpoint or data file holds.", {}},
+      {"bench", "Measures kernels and collectives.", {}},
+      {"doctor", "Checks the machine before a run.", {}},
+  };
+  return table;
+}
+
+const std::string& command_name(Command command) {
+  for (const CommandSpec& spec : command_table())
+    if (spec.command == command) return spec.name;
+  throw InternalError("a command has no name");
+}
+
+std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates) {
+  MT_CHECK(!candidates.empty(), "there is no name to suggest");
+  return *std::min_element(candidates.begin(), candidates.end(),
+                           [&](const std::string& a, const std::string& b) {
+                             return edit_distance(name, a) < edit_distance(name, b);
+                           });
+}
+
+}  // namespace moetron

@@ -1,0 +1,168 @@
+// The table of options: each is declared once, with name, type, default, unit, one sentence,
+// spellings and standing. The command line, --help, TOML files, the dump in a checkpoint and
+// docs/options.md are all read off it.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+#include "moetron/config/options.h"
+
+namespace moetron {
+
+enum class Standing {
+  kWorks,
+  kNotYet,    // refused, naming the capability
+  kNoEffect,  // accepted; one line says why nothing changes
+};
+
+enum class ValueKind { kFlag, kInteger, kNumber, kText, kChoice, kNumbers, kTexts, kPairs };
+
+// An enum field, by the number of its enumerator; -1 stands for an empty std::optional.
+struct EnumField {
+  void* value;
+  int (*get)(const void* value);
+  void (*set)(void* value, int number);
+};
+
+// Where an option's value lives. Options without a field hold std::monostate.
+using OptionField =
+    std::variant<std::monostate, bool*, std::optional<bool>*, int64_t*, std::optional<int64_t>*,
+                 double*, std::optional<double>*, std::string*, std::vector<double>*,
+                 std::vector<std::string>*, EnumField>;
+
+template <class T>
+OptionField field_of(T& field) {
+  if constexpr (std::is_enum_v<T>) {
+    return EnumField{&field, [](const void* value) { return int(*static_cast<const T*>(value)); },
+                     [](void* value, int number) { *static_cast<T*>(value) = T(number); }};
+  } else {
+    return &field;
+  }
+}
+
+template <class T>
+requires std::is_enum_v<T> OptionField field_of(std::optional<T>& field) {
+  return EnumField{&field,
+                   [](const void* value) {
+                     const auto& held = *static_cast<const std::optional<T>*>(value);
+                     return held ? int(*held) : -1;
+                   },
+                   [](void* value, int number) {
+                     auto& held = *static_cast<std::optional<T>*>(value);
+                     held = number < 0 ? std::nullopt : std::optional<T>(T(number));
+                   }};
+}
+
+// One value of a choice. Enumerators stand in the order of their choices.
+struct Choice {
+  std::string name;
+  Standing standing = Standing::kWorks;
+  std::string why = {};  // the missing capability, or the reason of no effect
+};
+
+// A further name. With a value it stands for that value: --bf16 is --dtype bf16.
+struct Spelling {
+  std::string name;
+  std::string value;
+};
+
+struct OptionSpec {
+  std::string group;
+  std::string name;  // with hyphens
+  ValueKind kind = ValueKind::kFlag;
+  std::string meaning;  // one sentence
+  OptionField (*field)(Options&) = nullptr;
+
+  std::string unit_name;
+  std::vector<Command> commands;
+  bool is_required = false;
+  Standing standing = Standing::kWorks;
+  std::string why;
+  std::vector<Choice> choices;
+  std::vector<Spelling> spellings;
+  std::string only_value;  // not empty: the one value that works; `why` names what others need
+  double minimum = -std::numeric_limits<double>::infinity();
+  double maximum = std::numeric_limits<double>::infinity();
+  bool minimum_excluded = false;
+  bool maximum_excluded = false;
+  // Why the option does nothing beside these other options; empty: it acts. Null: it always acts.
+  std::string (*idle)(const Options&) = nullptr;
+
+  // The rest of a declaration, chained behind OptionTable::add().
+  OptionSpec& unit(std::string text);
+  OptionSpec& also(std::string spelling, std::string value = "");
+  OptionSpec& required();
+  OptionSpec& for_commands(std::vector<Command> list);
+  OptionSpec& one_of(std::vector<Choice> list);
+  OptionSpec& at_least(double bound);
+  OptionSpec& above(double bound);
+  OptionSpec& at_most(double bound);
+  OptionSpec& below(double bound);
+  OptionSpec& count();          // 1 .. 2^31 - 1
+  OptionSpec& count_or_zero();  // 0 .. 2^31 - 1
+  OptionSpec& not_yet(std::string capability);
+  OptionSpec& no_effect(std::string reason);
+  OptionSpec& only(std::string value, std::string capability);
+  OptionSpec& idle_when(std::string (*reason)(const Options&));
+};
+
+struct OptionGroup {
+  std::string name;  // the TOML table, and the member of Options
+  std::string title;
+  std::vector<Command> commands;  // of its options, unless they say otherwise
+};
+
+// A name that an option answers to, and the value that the name brings along.
+struct FoundOption {
+  const OptionSpec* spec = nullptr;
+  std::string implied;  // empty: none
+};
+
+class OptionTable {
+ public:
+  OptionTable();  // declares every option
+
+  const std::vector<OptionGroup>& groups() const { return groups_; }
+  const std::vector<OptionSpec>& options() const { return options_; }
+
+  // Underscores count as hyphens; no- before the name of a working flag means false.
+  std::optional<FoundOption> find(std::string_view name) const;
+  const OptionGroup* find_group(std::string_view name) const;
+  // The known name with the least edit distance.
+  std::string nearest_name(std::string_view name) const;
+
+  // For the declarations (option_groups.h).
+  void begin_group(std::string name, std::string title, std::vector<Command> commands);
+  OptionSpec& add(const char* group, const char* field_name, OptionField (*field)(Options&),
+                  std::string meaning);
+  // An option without a field: it is refused, has no effect, or works for the one built-in value.
+  OptionSpec& add_fieldless(std::string name, ValueKind kind, std::string meaning);
+
+ private:
+  std::vector<OptionGroup> groups_;
+  std::vector<OptionSpec> options_;
+};
+
+// The one table of the program; it never changes.
+const OptionTable& option_table();
+
+// A subcommand. Without `command` it is known but not there yet.
+struct CommandSpec {
+  std::string name;
+  std::string meaning;
+  std::optional<Command> command;
+};
+const std::vector<CommandSpec>& command_table();
+const std::string& command_name(Command command);
+
+// The candidate with the least edit distance to `name`; the first of equals.
+std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates);
+
+}  // namespace moetron

@@ -1,0 +1,304 @@
+#include "moetron/config/option_value.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+// A setting's values in the type of its kind. One of the members is filled.
+struct Checked {
+  bool flag = false;
+  int64_t integer = 0;
+  double number = 0;
+  int choice = -1;
+  std::vector<double> numbers;
+  std::vector<std::string> texts;
+};
+
+[[noreturn]] void wrong_type(const Setting& setting, const char* expected, const Scalar& got) {
+  throw ConfigError(concat(setting.shown, " expects ", expected, ", not \"", got.text, "\""));
+}
+
+bool is_one_of(ScalarType type, std::initializer_list<ScalarType> allowed) {
+  return type == ScalarType::kUntyped ||
+         std::find(allowed.begin(), allowed.end(), type) != allowed.end();
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+std::string trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string::npos) return "";
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+std::vector<std::string> split_at_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (size_t end; (end = text.find(',', begin)) != std::string::npos; begin = end + 1)
+    parts.push_back(trimmed(text.substr(begin, end - begin)));
+  parts.push_back(trimmed(text.substr(begin)));
+  return parts;
+}
+
+std::string number_text(double value) {
+  char buffer[32];
+  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  return std::string(buffer, result.ptr);
+}
+
+template <class T>
+void check_range(const Setting& setting, T value, const std::string& text) {
+  const OptionSpec& spec = *setting.spec;
+  const double as_double = static_cast<double>(value);
+  const bool low = spec.minimum_excluded ? as_double <= spec.minimum : as_double < spec.minimum;
+  MT_CHECK_CONFIG(!low, setting.shown, " must be ", spec.minimum_excluded ? "above " : "at least ",
+                  number_text(spec.minimum), ", not ", text);
+  const bool high = spec.maximum_excluded ? as_double >= spec.maximum : as_double > spec.maximum;
+  MT_CHECK_CONFIG(!high, setting.shown, " must be ", spec.maximum_excluded ? "below " : "at most ",
+                  number_text(spec.maximum), ", not ", text);
+}
+
+bool parse_flag(const Setting& setting, const Scalar& value) {
+  const std::string text = lower(value.text);
+  if (!is_one_of(value.type, {ScalarType::kBoolean}) || (text != "true" && text != "false"))
+    wrong_type(setting, "true or false", value);
+  return text == "true";
+}
+
+int64_t parse_integer(const Setting& setting, const Scalar& value) {
+  int64_t number = 0;
+  const char* end = value.text.data() + value.text.size();
+  const auto [stop, error] = std::from_chars(value.text.data(), end, number);
+  if (stop == end && error == std::errc::result_out_of_range)
+    throw ConfigError(concat(setting.shown, " must fit into 64 bits, not ", value.text));
+  if (!is_one_of(value.type, {ScalarType::kInteger}) || stop != end || error != std::errc())
+    wrong_type(setting, "a whole number", value);
+  check_range(setting, number, value.text);
+  return number;
+}
+
+double parse_number(const Setting& setting, const Scalar& value) {
+  double number = 0;
+  const char* end = value.text.data() + value.text.size();
+  const auto [stop, error] = std::from_chars(value.text.data(), end, number);
+  if (!is_one_of(value.type, {ScalarType::kInteger, ScalarType::kNumber}) || stop != end ||
+      error == std::errc::invalid_argument)
+    wrong_type(setting, "a number", value);
+  MT_CHECK_CONFIG(error == std::errc() && std::isfinite(number), setting.shown,
+                  " must be a finite number, not ", value.text);
+  check_range(setting, number, value.text);
+  return number;
+}
+
+std::string parse_text(const Setting& setting, const Scalar& value) {
+  if (value.text.empty() || !is_one_of(value.type, {ScalarType::kText}))
+    wrong_type(setting, "a text", value);
+  try {
+    Json(value.text).dump();  // the text goes into the checkpoint's dump, which is UTF-8
+  } catch (const Json::type_error&) {
+    throw ConfigError(setting.shown + " must be valid UTF-8");
+  }
+  return value.text;
+}
+
+int parse_choice(const Setting& setting, const Scalar& value) {
+  const auto& choices = setting.spec->choices;
+  std::string names;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    if (choices[i].name == value.text && is_one_of(value.type, {ScalarType::kText})) return int(i);
+    names += (i == 0 ? "" : ", ") + choices[i].name;
+  }
+  wrong_type(setting, ("one of " + names).c_str(), value);
+}
+
+// {key:value,key:value}, with or without quotes: a shell may have taken them away.
+void check_pairs(const Setting& setting, const Scalar& value) {
+  std::string text = value.text;
+  std::erase_if(text, [](char c) { return c == '"' || c == '\'' || c == ' '; });
+  bool good = text.size() >= 2 && text.front() == '{' && text.back() == '}';
+  for (const std::string& pair : split_at_commas(good ? text.substr(1, text.size() - 2) : "")) {
+    const size_t colon = pair.find(':');
+    good = good && colon != std::string::npos && colon > 0 && colon + 1 < pair.size() &&
+           pair.find(':', colon + 1) == std::string::npos;
+  }
+  if (!good) wrong_type(setting, "{module:implementation,...}", value);
+}
+
+Checked check_values(const Setting& setting) {
+  Checked checked;
+  const ValueKind kind = setting.spec->kind;
+  MT_CHECK_CONFIG(!setting.values.empty(), setting.shown, " needs a value");
+  if (kind == ValueKind::kNumbers) {
+    for (const Scalar& value : setting.values) {
+      const bool is_list = is_one_of(value.type, {ScalarType::kText});
+      const ScalarType type = is_list ? ScalarType::kUntyped : value.type;
+      for (const std::string& part : split_at_commas(value.text))
+        checked.numbers.push_back(parse_number(setting, {type, part}));
+    }
+    return checked;
+  }
+  if (kind == ValueKind::kTexts) {
+    for (const Scalar& value : setting.values)
+      checked.texts.push_back(parse_text(setting, {ScalarType::kText, value.text}));
+    return checked;
+  }
+  MT_CHECK_CONFIG(setting.values.size() == 1, setting.shown, " takes one value, not ",
+                  setting.values.size());
+  const Scalar& value = setting.values[0];
+  if (kind == ValueKind::kFlag) checked.flag = parse_flag(setting, value);
+  if (kind == ValueKind::kInteger) checked.integer = parse_integer(setting, value);
+  if (kind == ValueKind::kNumber) checked.number = parse_number(setting, value);
+  if (kind == ValueKind::kText) checked.texts = {parse_text(setting, value)};
+  if (kind == ValueKind::kChoice) checked.choice = parse_choice(setting, value);
+  if (kind == ValueKind::kPairs) check_pairs(setting, value);
+  return checked;
+}
+
+// Refuses what is not there yet; returns why there is no effect.
+std::string check_standing(const Setting& setting, const Checked& checked) {
+  const OptionSpec& spec = *setting.spec;
+  const bool is_flag = spec.kind == ValueKind::kFlag;
+  if (!spec.only_value.empty()) {
+    const bool works =
+        is_flag ? checked.flag == (spec.only_value == "true")
+                : (spec.kind == ValueKind::kInteger ? static_cast<double>(checked.integer)
+                                                    : checked.number) == std::stod(spec.only_value);
+    MT_CHECK_CONFIG(works, setting.shown, " ", setting.values[0].text,
+                    " is not there yet: ", spec.why, " (", spec.only_value, " works)");
+    return "";
+  }
+  if (checked.choice >= 0) {
+    const Choice& choice = spec.choices[checked.choice];
+    MT_CHECK_CONFIG(choice.standing != Standing::kNotYet, setting.shown, " ", choice.name,
+                    " is not there yet: ", choice.why);
+    return choice.why;
+  }
+  // A flag that asks for nothing is harmless.
+  if (is_flag && !checked.flag) return "";
+  MT_CHECK_CONFIG(spec.standing != Standing::kNotYet, setting.shown,
+                  " is not there yet: ", spec.why);
+  return spec.standing == Standing::kNoEffect ? spec.why : "";
+}
+
+struct Store {
+  Checked& value;
+  void operator()(std::monostate) const {}
+  void operator()(bool* field) const { *field = value.flag; }
+  void operator()(std::optional<bool>* field) const { *field = value.flag; }
+  void operator()(int64_t* field) const { *field = value.integer; }
+  void operator()(std::optional<int64_t>* field) const { *field = value.integer; }
+  void operator()(double* field) const { *field = value.number; }
+  void operator()(std::optional<double>* field) const { *field = value.number; }
+  void operator()(std::string* field) const { *field = value.texts[0]; }
+  void operator()(std::vector<double>* field) const { *field = value.numbers; }
+  void operator()(std::vector<std::string>* field) const { *field = value.texts; }
+  void operator()(const EnumField& field) const { field.set(field.value, value.choice); }
+};
+
+struct Load {
+  const OptionSpec& spec;
+  Json operator()(std::monostate) const { return nullptr; }
+  Json operator()(const EnumField& field) const {
+    const int number = field.get(field.value);
+    return number < 0 ? Json(nullptr) : Json(spec.choices.at(number).name);
+  }
+  template <class T>
+  Json operator()(std::optional<T>* field) const {
+    return *field ? Json(**field) : Json(nullptr);
+  }
+  template <class T>
+  Json operator()(T* field) const {
+    return *field;
+  }
+};
+
+struct Reset {
+  const OptionSpec& spec;
+  Options& defaults;
+  void operator()(std::monostate) const {}
+  void operator()(const EnumField& field) const {
+    const auto source = std::get<EnumField>(spec.field(defaults));
+    field.set(field.value, source.get(source.value));
+  }
+  template <class T>
+  void operator()(T* field) const {
+    *field = *std::get<T*>(spec.field(defaults));
+  }
+};
+
+Scalar json_scalar(const Json& value, const std::string& shown) {
+  if (value.is_boolean()) return {ScalarType::kBoolean, value.get<bool>() ? "true" : "false"};
+  if (value.is_number_integer()) return {ScalarType::kInteger, value.dump()};
+  if (value.is_number()) return {ScalarType::kNumber, number_text(value.get<double>())};
+  if (value.is_string()) return {ScalarType::kText, value.get<std::string>()};
+  throw ConfigError(concat(shown, " must be a value or a list of values, not ", value.type_name()));
+}
+
+}  // namespace
+
+std::string apply_setting(const Setting& setting, Options& options) {
+  Checked checked = check_values(setting);
+  std::string reason = check_standing(setting, checked);
+  if (setting.spec->field) std::visit(Store{checked}, setting.spec->field(options));
+  return reason;
+}
+
+Json option_value(const OptionSpec& spec, const Options& options) {
+  if (!spec.field) return nullptr;
+  // The accessors are written once, for reading and writing: hence a copy instead of a cast.
+  Options copy = options;
+  return std::visit(Load{spec}, spec.field(copy));
+}
+
+void reset_option(const OptionSpec& spec, Options& options) {
+  Options defaults;
+  if (spec.field) std::visit(Reset{spec, defaults}, spec.field(options));
+}
+
+std::vector<Scalar> json_scalars(const Json& value, const std::string& shown) {
+  if (!value.is_array()) return {json_scalar(value, shown)};
+  std::vector<Scalar> scalars;
+  for (const Json& element : value) scalars.push_back(json_scalar(element, shown));
+  return scalars;
+}
+
+Json options_to_json(const Options& options) {
+  Json json = Json::object();
+  for (const OptionSpec& spec : option_table().options())
+    if (spec.field) json[spec.group][spec.name] = option_value(spec, options);
+  return json;
+}
+
+Options options_from_json(const Json& json) {
+  const Options defaults;
+  Options options;
+  MT_CHECK_CONFIG(json.is_object(), "the options are no JSON object");
+  for (const auto& [group, members] : json.items()) {
+    MT_CHECK_CONFIG(option_table().find_group(group) && members.is_object(), "\"", group,
+                    "\" is no group of options");
+    for (const auto& [key, value] : members.items()) {
+      const auto found = option_table().find(key);
+      MT_CHECK_CONFIG(found && found->implied.empty() && found->spec->group == group,
+                      "unknown option ", key, " under ", group, "; the nearest known is ",
+                      option_table().nearest_name(key));
+      // A required option that its command does not have stands at a default out of its range.
+      if (value != option_value(*found->spec, defaults))
+        apply_setting({found->spec, json_scalars(value, key), key}, options);
+    }
+  }
+  return options;
+}
+
+}  // namespace moetron

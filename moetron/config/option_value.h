@@ -1,0 +1,42 @@
+// Values of options: from text to a checked field, and back to JSON.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "moetron/base/json.h"
+#include "moetron/config/option_table.h"
+
+namespace moetron {
+
+// One value as it was written. The command line has text only; TOML and JSON know their types.
+enum class ScalarType { kUntyped, kBoolean, kInteger, kNumber, kText };
+struct Scalar {
+  ScalarType type;
+  std::string text;
+};
+
+// An option that somebody set, with the name to show in messages: "--lr" or "run.toml: lr".
+struct Setting {
+  const OptionSpec* spec;
+  std::vector<Scalar> values;
+  std::string shown;
+};
+
+// Checks type, range and standing, then stores the value. Throws ConfigError naming option and
+// value. Returns why the value has no effect; empty when it has one.
+std::string apply_setting(const Setting& setting, Options& options);
+
+// The field's value; null for an empty std::optional and for options without a field.
+Json option_value(const OptionSpec& spec, const Options& options);
+void reset_option(const OptionSpec& spec, Options& options);  // back to the default
+
+// Booleans, numbers, texts and lists of them as scalars. Throws ConfigError for anything else.
+std::vector<Scalar> json_scalars(const Json& value, const std::string& shown);
+
+// {"optimizer": {"lr": 1e-4, ...}, ...}: every option that has a field, under its group.
+Json options_to_json(const Options& options);
+// The reverse. What is missing keeps its default; an unknown key is a ConfigError.
+Options options_from_json(const Json& json);
+
+}  // namespace moetron

@@ -1,0 +1,120 @@
+// What a run reads and writes: checkpoints, logs, data, the tokenizer.
+#include "moetron/config/option_groups.h"
+
+namespace moetron {
+namespace {
+
+std::string idle_without_save(const Options& options) {
+  return options.checkpoint.save.empty() ? "nothing is saved without save" : "";
+}
+
+std::string idle_without_load(const Options& options) {
+  return options.checkpoint.load.empty() && options.checkpoint.save.empty()
+             ? "nothing is loaded without load or save"
+             : "";
+}
+
+void declare_checkpoint(OptionTable& table) {
+  table.begin_group("checkpoint", "Checkpoints", {Command::kPretrain});
+  table.add(MT_FIELD(checkpoint, save),
+            "Directory for checkpoints; a valid one in it is resumed. Always saved at the end.");
+  table
+      .add(MT_FIELD(checkpoint, load),
+           "Directory of a checkpoint or of a Hugging Face model to start from.")
+      .for_commands({Command::kPretrain, Command::kGenerate});
+  table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
+      .unit("steps")
+      .count_or_zero()
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, no_save_optim),
+           "Leaves the optimizer's states out; a resumed run then differs.")
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, no_load_optim),
+           "Starts with fresh optimizer states; a resumed run then differs.")
+      .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, no_save_rng),
+           "Leaves the random state out; a resumed run may then differ.")
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, no_load_rng),
+           "Starts with the seed's random state; a resumed run may then differ.")
+      .idle_when(idle_without_load);
+  table.add_fieldless("async-save", ValueKind::kFlag, "Writes checkpoints while training goes on.")
+      .not_yet("saving in the background");
+}
+
+void declare_logging(OptionTable& table) {
+  table.begin_group("logging", "Logs", {Command::kPretrain});
+  table.add(MT_FIELD(logging, log_interval), "Prints a line every so many steps.")
+      .unit("steps")
+      .count();
+  table.add(MT_FIELD(logging, log_throughput), "Adds TFLOP/s to the step's line.");
+  table.add(MT_FIELD(logging, tensorboard_dir), "Directory for TensorBoard events.");
+  table.add(MT_FIELD(logging, metrics),
+            "JSONL file with one record a step; without it, metrics.jsonl under save.");
+  table.add_fieldless("timing-log-level", ValueKind::kInteger, "Detail of the timings, 0 to 2.")
+      .at_least(0)
+      .at_most(2)
+      .no_effect("there is one level of timings, always on");
+  table.add_fieldless("profile", ValueKind::kFlag, "Records a Chrome trace of some steps.")
+      .not_yet("traces of a run");
+}
+
+void declare_data(OptionTable& table) {
+  table.begin_group("data", "Data", {Command::kPretrain});
+  table
+      .add(MT_FIELD(data, data_path),
+           "Prefix of a .bin and .idx pair, or weights and prefixes in turn.")
+      .required();
+  table
+      .add(MT_FIELD(data, split),
+           "Shares of the documents for training, validation and test, separated by commas.")
+      .at_least(0);
+  table.add(MT_FIELD(data, data_cache_path),
+            "Directory for the indices of samples; without it, beside the data.");
+  table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.");
+  table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
+      .one_of({{"LLama-Pretrain-Idxmap"}});
+  table
+      .add_fieldless("reset-position-ids", ValueKind::kFlag,
+                     "Positions start again behind an end-of-document token.")
+      .not_yet("documents apart within a sequence");
+  table
+      .add_fieldless("reset-attention-mask", ValueKind::kFlag,
+                     "Tokens attend within their own document only.")
+      .not_yet("documents apart within a sequence");
+  table.add_fieldless("num-workers", ValueKind::kInteger, "Processes that load data.")
+      .count_or_zero()
+      .no_effect("data is mapped into memory and needs no loading processes");
+  table
+      .add_fieldless("max-padding-length", ValueKind::kInteger,
+                     "Length that samples are padded to.")
+      .count_or_zero()
+      .no_effect("training sequences are packed and hold no padding");
+}
+
+}  // namespace
+
+void declare_files(OptionTable& table) {
+  declare_checkpoint(table);
+  declare_logging(table);
+  declare_data(table);
+  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate};
+  table.begin_group("tokenizer", "Tokenizer", all);
+  table
+      .add(MT_FIELD(tokenizer, tokenizer),
+           "hf: the tokenizer.json of tokenizer-model; bytes: one token per byte.")
+      .one_of({{"hf"}, {"bytes"}});
+  table.add(MT_FIELD(tokenizer, tokenizer_model),
+            "Directory with tokenizer.json; when generating, without it, the model's.");
+  table
+      .add(MT_FIELD(tokenizer, patch_tokenizer_type),
+           "How the vocabulary is counted: DeepSeekTokenizer: the tokenizer's length plus "
+           "extra-vocab-size less 2; Qwen3Tokenizer: its base vocabulary plus extra-vocab-size.")
+      .one_of({{"DeepSeekTokenizer"}, {"Qwen3Tokenizer"}});
+}
+
+}  // namespace moetron

@@ -1,0 +1,140 @@
+// The model's shape, its rotary embedding and its latent attention. Sizes left out come from the
+// config.json of --load.
+#include "moetron/config/option_groups.h"
+
+namespace moetron {
+
+void declare_model(OptionTable& table) {
+  table.begin_group("model", "Model", {Command::kPretrain});
+  table.add(MT_FIELD(model, model_family), "The family whose layers and tensor names are built.")
+      .one_of({{"deepseek"}, {"qwen"}, {"llama"}, {"llava", Standing::kNotYet, "vision towers"}});
+  table.add(MT_FIELD(model, num_layers), "Number of decoder layers.").count();
+  table.add(MT_FIELD(model, hidden_size), "Width of the residual stream.").count();
+  table.add(MT_FIELD(model, ffn_hidden_size), "Inner width of a dense MLP.").count();
+  table.add(MT_FIELD(model, num_attention_heads), "Number of query heads.").count();
+  table.add(MT_FIELD(model, group_query_attention),
+            "Several query heads share one key and value head.");
+  table
+      .add(MT_FIELD(model, num_query_groups),
+           "Number of key and value heads; without it, one per query head.")
+      .count();
+  table
+      .add(MT_FIELD(model, kv_channels),
+           "Width of a head; without it, hidden-size over num-attention-heads.")
+      .count();
+  table
+      .add(MT_FIELD(model, max_position_embeddings), "The longest sequence the model is meant for.")
+      .unit("tokens")
+      .count();
+  table.add(MT_FIELD(model, norm_epsilon), "Added to the mean square in a norm.")
+      .also("layernorm-epsilon")
+      .above(0)
+      .below(1);
+  table.add_fieldless("normalization", ValueKind::kChoice, "The kind of norm; always RMSNorm.")
+      .one_of({{"RMSNorm"}, {"LayerNorm", Standing::kNotYet, "layer norm with mean and bias"}});
+  table
+      .add_fieldless("swiglu", ValueKind::kFlag,
+                     "The MLPs are gated by SiLU; true of every family.")
+      .only("true", "MLPs without a SiLU gate");
+  table
+      .add_fieldless("disable-bias-linear", ValueKind::kFlag,
+                     "Linear layers have no bias; true of every family.")
+      .only("true", "linear layers with a bias");
+  table.add(MT_FIELD(model, add_qkv_bias), "The query, key and value projections have a bias.");
+  table.add(MT_FIELD(model, qk_layernorm), "Norms queries and keys before their product.");
+  table.add(MT_FIELD(model, untie_embeddings_and_output_weights),
+            "The output head has weights of its own instead of the embedding's.");
+  table
+      .add(MT_FIELD(model, init_method_std),
+           "Standard deviation of the normal distribution that fresh weights are drawn from.")
+      .above(0)
+      .at_most(1);
+  table
+      .add(MT_FIELD(model, vocab_size),
+           "Number of token ids without padding; without it, the tokenizer's.")
+      .count();
+  table.add(MT_FIELD(model, extra_vocab_size), "Rows of the vocabulary beyond the tokenizer's own.")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(model, make_vocab_size_divisible_by),
+           "In memory the vocabulary is padded to a multiple of this; files never hold padding.")
+      .count();
+  table
+      .add_fieldless("mtp-num-layers", ValueKind::kInteger,
+                     "Number of layers that predict further tokens ahead.")
+      .only("0", "multi-token prediction");
+}
+
+void declare_rotary_and_mla(OptionTable& table) {
+  table
+      .add_fieldless("position-embedding-type", ValueKind::kChoice,
+                     "How positions enter the model; always rotary embeddings.")
+      .one_of({{"rope"},
+               {"learned_absolute", Standing::kNotYet, "learned positions"},
+               {"none", Standing::kNotYet, "models without positions"}});
+  table
+      .add_fieldless("use-rotary-position-embeddings", ValueKind::kFlag,
+                     "Rotary embeddings; true of every family.")
+      .only("true", "models without rotary embeddings");
+  table
+      .add_fieldless("rotary-percent", ValueKind::kNumber,
+                     "Share of a head's width that is rotated; always all of it.")
+      .only("1", "heads that are rotated in part");
+  table
+      .add_fieldless("rotary-seq-len-interpolation-factor", ValueKind::kNumber,
+                     "Divides the positions (linear interpolation).")
+      .only("1", "linear interpolation of positions");
+  table.add(MT_FIELD(model, rotary_base), "Base of the rotation's wavelengths.").above(1);
+  table
+      .add(MT_FIELD(model, rotary_scaling_factor),
+           "YaRN: how many times longer than the original the context is; switches YaRN on.")
+      .at_least(1);
+  table.add(MT_FIELD(model, rotary_mscale), "YaRN: factor of the rotation's magnitude.")
+      .at_least(0);
+  table
+      .add(MT_FIELD(model, rotary_mscale_all_dim),
+           "YaRN: factor of the attention logits' magnitude.")
+      .at_least(0);
+  table
+      .add(MT_FIELD(model, original_max_position_embeddings),
+           "YaRN: the context before it was stretched.")
+      .unit("tokens")
+      .count();
+  table
+      .add(MT_FIELD(model, rotary_beta_fast),
+           "YaRN: above this many turns over the original context, a wavelength is kept.")
+      .above(0);
+  table
+      .add(MT_FIELD(model, rotary_beta_slow),
+           "YaRN: below this many turns over the original context, a wavelength is stretched.")
+      .above(0);
+
+  table.add(MT_FIELD(model, multi_latent_attention),
+            "Multi-head latent attention; implied by kv-lora-rank.");
+  table
+      .add(MT_FIELD(model, q_lora_rank),
+           "MLA: width of the queries' latent; without it, queries are projected directly.")
+      .count();
+  table.add(MT_FIELD(model, kv_lora_rank), "MLA: width of the latent of keys and values.").count();
+  table
+      .add(MT_FIELD(model, qk_rope_head_dim),
+           "MLA: width of the rotated part of a query or key head.")
+      .also("qk-pos-emb-head-dim")
+      .count();
+  table
+      .add(MT_FIELD(model, qk_nope_head_dim),
+           "MLA: width of the part of a query or key head that is not rotated.")
+      .also("qk-head-dim")
+      .count();
+  table.add(MT_FIELD(model, v_head_dim), "MLA: width of a value head.").count();
+  table
+      .add_fieldless("mla-replicate-l1", ValueKind::kFlag,
+                     "MLA: keeps the down projections whole on every tensor-parallel rank.")
+      .no_effect("it acts under tensor parallelism only");
+  table
+      .add_fieldless("mla-fuse-qkv", ValueKind::kFlag,
+                     "MLA: one down projection for queries, keys and values.")
+      .not_yet("fused down projections");
+}
+
+}  // namespace moetron

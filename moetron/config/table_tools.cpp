@@ -1,0 +1,82 @@
+// How a process runs, and the commands beside training.
+#include "moetron/config/option_groups.h"
+
+namespace moetron {
+
+void declare_runtime(OptionTable& table) {
+  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate};
+  const std::vector<Command> model{Command::kPretrain, Command::kGenerate};
+  table.begin_group("runtime", "Running", model);
+  table
+      .add_fieldless("config", ValueKind::kText,
+                     "TOML file with options; the command line wins over it.")
+      .for_commands(all);
+  table.add(MT_FIELD(runtime, seed), "Seed of all random numbers.").at_least(0);
+  table
+      .add(MT_FIELD(runtime, deterministic),
+           "Same bits on every run of the same layout; always so on a CPU.")
+      .also("deterministic-mode");
+  table.add(MT_FIELD(runtime, comm_backend), "How ranks talk; auto: gloo, or none with one rank.")
+      .for_commands({Command::kPretrain})
+      .also("distributed-backend")
+      .one_of({{"auto"}, {"gloo"}, {"thread"}, {"nccl", Standing::kNotYet, "training on GPUs"}});
+  table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
+      .for_commands({Command::kPretrain})
+      .unit("seconds")
+      .above(0)
+      .at_most(1e6);
+  table
+      .add(MT_FIELD(runtime, num_threads),
+           "Compute threads of a rank; 0: all cores, divided among the ranks of the machine.")
+      .unit("threads")
+      .at_least(0)
+      .at_most(4096);
+}
+
+void declare_tools(OptionTable& table) {
+  table.begin_group("preprocess", "Preprocessing", {Command::kPreprocess});
+  table.add(MT_FIELD(preprocess, input), "Text or JSONL files.").required();
+  table
+      .add(MT_FIELD(preprocess, output_prefix),
+           "Start of the output's names; _KEY_document.bin and .idx follow.")
+      .required();
+  table.add(MT_FIELD(preprocess, json_keys), "Keys of a JSON record that hold text.");
+  table.add(MT_FIELD(preprocess, append_eod),
+            "Ends every document with the end-of-document token.");
+  table.add(MT_FIELD(preprocess, workers), "Threads that tokenize.")
+      .unit("threads")
+      .at_least(1)
+      .at_most(4096);
+  table.add(MT_FIELD(preprocess, skip_bad_lines),
+            "Counts and skips lines that are not valid JSON instead of stopping.");
+  table.add_fieldless("from", ValueKind::kChoice, "A known layout of records.")
+      .one_of({{"alpaca", Standing::kNotYet, "conversations from Alpaca records"}});
+
+  table.begin_group("generate", "Generating", {Command::kGenerate});
+  table.add(MT_FIELD(generate, prompt), "The text to continue.");
+  table.add(MT_FIELD(generate, prompt_file), "File with one prompt a line.");
+  table.add(MT_FIELD(generate, max_new_tokens), "Stops after so many tokens.")
+      .unit("tokens")
+      .count();
+  table.add(MT_FIELD(generate, temperature), "Divides the logits before sampling.").above(0);
+  table
+      .add(MT_FIELD(generate, top_p),
+           "Samples from the likeliest tokens that together have this probability.")
+      .above(0)
+      .at_most(1);
+  table.add(MT_FIELD(generate, greedy), "Always takes the likeliest token.");
+
+  table.begin_group("convert", "Converting", {});
+  const std::string conversion = "conversion between formats";
+  for (const char* name : {"load-path", "save-path", "model"})
+    table.add_fieldless(name, ValueKind::kText, "Source, target and kind of a conversion.")
+        .not_yet(conversion);
+  for (const char* name : {"tp-size", "tpe-size", "ep-size", "pp-size"})
+    table.add_fieldless(name, ValueKind::kInteger, "Layout of the converted checkpoint.")
+        .not_yet(conversion);
+  for (const char* name : {"use-gpu-num", "process-num"})
+    table.add_fieldless(name, ValueKind::kInteger, "GPUs and processes of a conversion.")
+        .not_yet(conversion);
+}
+
+}  // namespace moetron

@@ -1,0 +1,128 @@
+// Batches, steps, the optimizer and the learning rate.
+#include "moetron/config/option_groups.h"
+
+namespace moetron {
+
+void declare_training(OptionTable& table) {
+  table.begin_group("training", "Training", {Command::kPretrain});
+  table.add(MT_FIELD(training, seq_length), "Length of a training sequence.")
+      .unit("tokens")
+      .count()
+      .required();
+  table.add(MT_FIELD(training, micro_batch_size), "Sequences that a rank computes at once.")
+      .unit("sequences")
+      .count()
+      .required();
+  table.add(MT_FIELD(training, global_batch_size), "Sequences of one step over all ranks.")
+      .unit("sequences")
+      .count()
+      .required();
+  table.add(MT_FIELD(training, train_iters), "Number of steps of the run.")
+      .unit("steps")
+      .count()
+      .required();
+  table.add(MT_FIELD(training, eval_interval), "Evaluates every so many steps.")
+      .unit("steps")
+      .count();
+  table
+      .add(MT_FIELD(training, eval_iters),
+           "Global batches of one evaluation; zero or less: no evaluation.")
+      .unit("steps")
+      .at_least(-1)
+      .at_most(2147483647);
+  table
+      .add(MT_FIELD(training, exit_interval),
+           "Saves and exits at the first step that is a multiple of this; 0: never.")
+      .unit("steps")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(training, dtype),
+           "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU.")
+      .one_of({{"auto"},
+               {"bf16"},
+               {"fp32"},
+               {"fp16", Standing::kNotYet, "fp16 with loss scaling"},
+               {"fp8", Standing::kNotYet, "matrix products in fp8"}})
+      .also("bf16", "bf16")
+      .also("fp32", "fp32")
+      .also("fp16", "fp16");
+  for (const char* name : {"attention-dropout", "hidden-dropout"})
+    table.add_fieldless(name, ValueKind::kNumber, "Probability of dropping an activation.")
+        .only("0", "dropout");
+  table
+      .add_fieldless("rampup-batch-size", ValueKind::kTexts,
+                     "Starts with smaller batches: first size, increment, samples.")
+      .not_yet("growing batches");
+}
+
+void declare_optimizer(OptionTable& table) {
+  table.begin_group("optimizer", "Optimizer", {Command::kPretrain});
+  table.add(MT_FIELD(optimizer, lr), "Peak learning rate.").above(0).required();
+  table.add(MT_FIELD(optimizer, min_lr), "Learning rate at the end of the decay.").at_least(0);
+  table.add(MT_FIELD(optimizer, lr_decay_style), "Shape of the decay after the warm-up.")
+      .one_of({{"constant"},
+               {"linear"},
+               {"cosine"},
+               {"inverse-square-root", Standing::kNotYet, "inverse square root decay"},
+               {"WSD", Standing::kNotYet, "warm-up, stable, decay"}});
+  table
+      .add(MT_FIELD(optimizer, lr_decay_iters),
+           "Step at which the decay ends; without it, train-iters.")
+      .unit("steps")
+      .count();
+  table
+      .add(MT_FIELD(optimizer, lr_warmup_iters),
+           "Steps in which the learning rate rises from zero to its peak.")
+      .unit("steps")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(optimizer, weight_decay),
+           "Decoupled weight decay of matrices; vectors are not decayed.")
+      .at_least(0);
+  table.add(MT_FIELD(optimizer, adam_beta1), "Decay of the mean of gradients.")
+      .at_least(0)
+      .below(1);
+  table.add(MT_FIELD(optimizer, adam_beta2), "Decay of the mean of squared gradients.")
+      .at_least(0)
+      .below(1);
+  table.add(MT_FIELD(optimizer, adam_eps), "Added to Adam's denominator.").above(0);
+  table.add(MT_FIELD(optimizer, clip_grad), "Scales gradients down to this global norm; 0: never.")
+      .at_least(0);
+  table
+      .add_fieldless("optimizer", ValueKind::kChoice,
+                     "The update rule; adam decays weights apart from the gradient (AdamW).")
+      .one_of({{"adam"},
+               {"adamw"},
+               {"hybridadam", Standing::kNotYet, "Adam states in host memory"},
+               {"sgd", Standing::kNotYet, "plain gradient descent"},
+               {"muon", Standing::kNotYet, "Muon"}});
+  table
+      .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
+                     "How Adam states are divided between GPU and host.")
+      .one_of({{"static", Standing::kNotYet, "Adam states in host memory"}});
+  table
+      .add_fieldless("optimizer-offload-fraction", ValueKind::kNumber,
+                     "Share of the Adam states held in host memory.")
+      .only("0", "Adam states in host memory");
+  table
+      .add_fieldless("optimizer-enable-pin", ValueKind::kFlag,
+                     "Pins the host memory of Adam states.")
+      .not_yet("Adam states in host memory");
+  table
+      .add_fieldless("optimizer-cpu-offload", ValueKind::kFlag, "Holds Adam states in host memory.")
+      .not_yet("Adam states in host memory");
+  table
+      .add_fieldless("use-distributed-optimizer", ValueKind::kFlag,
+                     "Divides the optimizer's states among data-parallel ranks.")
+      .no_effect("every data-parallel rank holds the whole optimizer for now");
+  table
+      .add_fieldless("overlap-grad-reduce", ValueKind::kFlag,
+                     "Reduces gradients while the backward still runs.")
+      .no_effect("gradients are reduced after the last micro-batch for now");
+  table
+      .add_fieldless("overlap-param-gather", ValueKind::kFlag,
+                     "Gathers updated parameters while the forward runs.")
+      .no_effect("every data-parallel rank holds the whole optimizer for now");
+}
+
+}  // namespace moetron

@@ -1,0 +1,116 @@
+#include "moetron/config/toml_file.h"
+
+#include <map>
+
+#include <nlohmann/json.hpp>
+#include <toml++/toml.h>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+
+namespace moetron {
+namespace {
+
+// TOML's values are JSON's, but for dates and non-finite numbers, which no option takes.
+Json to_json(const toml::node& node, const std::string& shown) {
+  if (const auto* value = node.as_boolean()) return value->get();
+  if (const auto* value = node.as_integer()) return value->get();
+  if (const auto* value = node.as_floating_point()) return value->get();
+  if (const auto* value = node.as_string()) return value->get();
+  if (const auto* array = node.as_array()) {
+    Json list = Json::array();
+    for (const toml::node& element : *array) {
+      MT_CHECK_CONFIG(element.is_value(), shown, " must be a value or a list of values");
+      list.push_back(to_json(element, shown));
+    }
+    return list;
+  }
+  throw ConfigError(concat(shown, " must be a value or a list of values"));
+}
+
+// module-impl = {core_attn = "local"} as the command line would have it.
+std::vector<Scalar> pairs_of(const toml::table& table, const std::string& shown) {
+  std::string text;
+  for (const auto& [key, value] : table) {
+    MT_CHECK_CONFIG(value.is_string(), shown, ".", key.str(), " must be a text");
+    text += concat(text.empty() ? "" : ",", key.str(), ":", value.as_string()->get());
+  }
+  return {{ScalarType::kUntyped, "{" + text + "}"}};
+}
+
+class TomlReader {
+ public:
+  TomlReader(std::string file, std::vector<std::string>& errors)
+      : file_(std::move(file)), errors_(errors) {}
+
+  void read(const toml::table& root) {
+    for (const auto& [key, node] : root) {
+      const std::string name(key.str());
+      const OptionGroup* group = option_table().find_group(name);
+      // "optimizer" is both a group and an option: a table means the group.
+      if (group && node.is_table()) {
+        for (const auto& [inner, value] : *node.as_table())
+          collect(std::string(inner.str()), value, group);
+      } else {
+        collect(name, node, nullptr);
+      }
+    }
+  }
+
+  std::vector<Setting> settings;
+
+ private:
+  void collect(const std::string& key, const toml::node& node, const OptionGroup* group) {
+    try {
+      add(key, node, group);
+    } catch (const ConfigError& error) {
+      errors_.push_back(error.what());
+    }
+  }
+
+  void add(const std::string& key, const toml::node& node, const OptionGroup* group) {
+    const std::string shown = file_ + ": " + key;
+    const auto found = option_table().find(key);
+    MT_CHECK_CONFIG(found, file_, ": unknown option ", key, "; the nearest known is ",
+                    option_table().nearest_name(key));
+    const OptionSpec& spec = *found->spec;
+    MT_CHECK_CONFIG(spec.name != "config", shown, " cannot name another file");
+    MT_CHECK_CONFIG(!group || spec.group == group->name, shown, " belongs under [", spec.group,
+                    "], not [", group ? group->name : "", "]");
+    const auto [first, is_new] = first_.emplace(&spec, key);
+    MT_CHECK_CONFIG(is_new, shown, " sets the same option as ", first->second);
+    if (spec.kind == ValueKind::kPairs && node.is_table()) {
+      settings.push_back({&spec, pairs_of(*node.as_table(), shown), shown});
+      return;
+    }
+    std::vector<Scalar> values = json_scalars(to_json(node, shown), shown);
+    if (!found->implied.empty()) {
+      MT_CHECK_CONFIG(node.value_exact<bool>() == true, shown, " can only be true; see ",
+                      spec.name);
+      values = {{ScalarType::kUntyped, found->implied}};
+    }
+    settings.push_back({&spec, std::move(values), shown});
+  }
+
+  std::string file_;
+  std::vector<std::string>& errors_;
+  std::map<const OptionSpec*, std::string> first_;  // the key that set the option
+};
+
+}  // namespace
+
+std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
+                                        std::vector<std::string>& errors) {
+  const std::string text = read_file(path);
+  TomlReader reader(path.filename().string(), errors);
+  try {
+    reader.read(toml::parse(text));
+  } catch (const toml::parse_error& error) {
+    const auto place = error.source().begin;
+    throw ConfigError(concat(path.string(), " is not TOML: line ", place.line, ", column ",
+                             place.column, ": ", error.description()));
+  }
+  return std::move(reader.settings);
+}
+
+}  // namespace moetron

@@ -1,0 +1,17 @@
+// Options from a TOML file: flat keys (lr = 1e-4), or under their group ([optimizer] lr = 1e-4).
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "moetron/config/option_value.h"
+
+namespace moetron {
+
+// Every key of the file as a setting. What is wrong with single keys is added to `errors`; a file
+// that is not TOML is a ConfigError with line and column.
+std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
+                                        std::vector<std::string>& errors);
+
+}  // namespace moetron
