@@ -1,0 +1,71 @@
+// How the indices of a GPT dataset lie on disk, and the checks of what is read from there.
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/data/gpt_index.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path with_suffix(const fs::path& stem, const char* suffix) {
+  fs::path path = stem;
+  return path += suffix;
+}
+
+constexpr char kDocuments[] = "-document_index.npy";
+constexpr char kSamples[] = "-sample_index.npy";
+constexpr char kShuffle[] = "-shuffle_index.npy";
+constexpr char kDescription[] = "-description.json";
+
+}  // namespace
+
+// The description comes last: with it, the cache is complete.
+void GptIndex::write(const fs::path& stem, const std::string& description) const {
+  documents_.write(with_suffix(stem, kDocuments), {documents_.size()});
+  samples_.write(with_suffix(stem, kSamples), {num_samples_ + 1, 2});
+  shuffle_.write(with_suffix(stem, kShuffle), {num_samples_});
+  write_file(with_suffix(stem, kDescription), description);
+}
+
+void GptIndex::map(const fs::path& stem) {
+  const int64_t sequences = key_.range.end - key_.range.begin;
+  read_file(with_suffix(stem, kDescription));
+  documents_ = IndexArray(NpyFile(with_suffix(stem, kDocuments)));
+  samples_ = IndexArray(NpyFile(with_suffix(stem, kSamples)));
+  shuffle_ = IndexArray(NpyFile(with_suffix(stem, kShuffle)));
+  const bool sound = documents_.has_shape({num_epochs_ * sequences}) &&
+                     samples_.has_shape({num_samples_ + 1, 2}) &&
+                     shuffle_.has_shape({num_samples_});
+  MT_CHECK_INPUT(sound, stem.string(), "-*.npy are not the indices of ", num_samples_,
+                 " samples; delete them");
+}
+
+int64_t GptIndex::num_documents() const {
+  return documents_.size();
+}
+
+int64_t GptIndex::shuffled(int64_t index) const {
+  const int64_t sample = shuffle_[index];
+  MT_CHECK_INPUT(sample >= 0 && sample < num_samples_, "damaged dataset cache: shuffle index ",
+                 index, " is ", sample, " of ", num_samples_, " samples");
+  return sample;
+}
+
+GptIndex::Position GptIndex::sample_start(int64_t sample) const {
+  const Position position = {samples_[2 * sample], samples_[2 * sample + 1]};
+  MT_CHECK_INPUT(
+      position.document >= 0 && position.document < num_documents() && position.offset >= 0,
+      "damaged dataset cache: sample ", sample, " begins in document ", position.document, " of ",
+      num_documents(), " at ", position.offset);
+  return position;
+}
+
+int64_t GptIndex::sequence(int64_t document) const {
+  const int64_t sequence = documents_[document];
+  MT_CHECK_INPUT(sequence >= key_.range.begin && sequence < key_.range.end,
+                 "damaged dataset cache: document ", document, " is sequence ", sequence);
+  return sequence;
+}
+
+}  // namespace moetron

@@ -1,0 +1,160 @@
+#include "moetron/data/preprocess.h"
+
+#include <chrono>
+#include <memory>
+#include <set>
+#include <span>
+
+#include "moetron/base/error.h"
+#include "moetron/data/ordered_workers.h"
+#include "moetron/data/text_input.h"
+#include "moetron/formats/indexed_dataset.h"
+
+namespace moetron {
+namespace {
+
+// Batches under way for each thread: enough that none waits for the writer.
+constexpr size_t kBatchesPerWorker = 4;
+
+struct KeyTokens {
+  std::vector<int32_t> tokens;  // documents back to back
+  std::vector<size_t> lengths;  // [documents]
+};
+
+struct EncodedBatch {
+  std::vector<KeyTokens> keys;
+  int64_t empty_documents = 0;
+  int64_t bad_lines = 0;
+  uint64_t bytes = 0;
+};
+
+// Encodes the documents of one batch.
+class BatchEncoder : public DocumentSink {
+ public:
+  BatchEncoder(const PreprocessSettings& settings, const TextEncoder& encoder)
+      : settings_(settings), encoder_(encoder) {
+    batch_.keys.resize(settings.keys.size());
+  }
+
+  void add(std::span<const std::string_view> texts) override {
+    bool has_empty = false;
+    for (size_t k = 0; k < texts.size(); ++k) {
+      std::vector<int32_t> tokens = encoder_.encode(texts[k]);
+      for (const int32_t token : tokens)
+        MT_CHECK(token >= 0 && token < encoder_.vocab_size, "the tokenizer gave ", token,
+                 " of a vocabulary of ", encoder_.vocab_size);
+      has_empty |= tokens.empty();
+      if (settings_.append_eod && !tokens.empty()) tokens.push_back(*encoder_.eos_id);
+      KeyTokens& key = batch_.keys[k];
+      key.tokens.insert(key.tokens.end(), tokens.begin(), tokens.end());
+      key.lengths.push_back(tokens.size());
+    }
+    batch_.empty_documents += has_empty;
+  }
+
+  void refuse(const std::string& place, const std::string& reason) override {
+    MT_CHECK_INPUT(settings_.skip_bad_lines, place, ": ", reason,
+                   " (skip-bad-lines leaves such documents out)");
+    ++batch_.bad_lines;
+  }
+
+  EncodedBatch take() { return std::move(batch_); }
+
+ private:
+  const PreprocessSettings& settings_;
+  const TextEncoder& encoder_;
+  EncodedBatch batch_;
+};
+
+// Writes finished batches in order and keeps the report.
+class Output {
+ public:
+  Output(const PreprocessSettings& settings, int64_t vocab_size, uint64_t bytes_total)
+      : settings_(settings), bytes_total_(bytes_total) {
+    for (const std::string& key : settings.keys) {
+      report_.outputs.push_back(settings.output_prefix + "_" + key + "_document");
+      writers_.push_back(std::make_unique<IndexedDatasetWriter>(report_.outputs.back(),
+                                                                token_type_for_vocab(vocab_size)));
+    }
+  }
+
+  void write(const EncodedBatch& batch) {
+    for (size_t k = 0; k < writers_.size(); ++k) write_key(batch.keys[k], writers_[k].get());
+    report_.documents += static_cast<int64_t>(batch.keys[0].lengths.size());
+    report_.empty_documents += batch.empty_documents;
+    report_.bad_lines += batch.bad_lines;
+    report_.bytes += static_cast<int64_t>(batch.bytes);
+    if (settings_.progress) settings_.progress(static_cast<uint64_t>(report_.bytes), bytes_total_);
+  }
+
+  PreprocessReport commit() {
+    MT_CHECK_INPUT(report_.documents > 0, "the inputs hold no documents (", report_.bad_lines,
+                   " bad lines, ", report_.bytes, " bytes)");
+    report_.bytes = static_cast<int64_t>(bytes_total_);  // with byte order marks and the like
+    if (settings_.progress) settings_.progress(bytes_total_, bytes_total_);
+    for (const auto& writer : writers_) {
+      report_.tokens += writer->num_tokens();
+      writer->commit();
+    }
+    return report_;
+  }
+
+ private:
+  static void write_key(const KeyTokens& key, IndexedDatasetWriter* writer) {
+    std::span<const int32_t> rest = key.tokens;
+    for (const size_t length : key.lengths) {
+      if (length > 0) writer->add_sequence(rest.first(length));
+      writer->end_document();
+      rest = rest.subspan(length);
+    }
+  }
+
+  const PreprocessSettings& settings_;
+  uint64_t bytes_total_;
+  std::vector<std::unique_ptr<IndexedDatasetWriter>> writers_;
+  PreprocessReport report_;
+};
+
+void check_settings(const PreprocessSettings& settings, const TextEncoder& encoder) {
+  MT_CHECK_CONFIG(!settings.inputs.empty(), "input names no file");
+  MT_CHECK_CONFIG(!settings.output_prefix.empty(), "output-prefix is empty");
+  MT_CHECK_CONFIG(settings.num_workers > 0, "workers (", settings.num_workers,
+                  ") must be positive");
+  const std::set<std::string> keys(settings.keys.begin(), settings.keys.end());
+  MT_CHECK_CONFIG(!keys.empty() && keys.size() == settings.keys.size(),
+                  "json-keys must name one key or more, each once");
+  MT_CHECK_CONFIG(!settings.append_eod || encoder.eos_id,
+                  "append-eod needs a tokenizer with an end-of-document token");
+}
+
+}  // namespace
+
+PreprocessReport preprocess(const PreprocessSettings& settings, const TextEncoder& encoder) {
+  check_settings(settings, encoder);
+  const auto begin = std::chrono::steady_clock::now();
+  const InputList inputs = list_inputs(settings.inputs);
+  Output output(settings, encoder.vocab_size, inputs.bytes);
+  OrderedWorkers<EncodedBatch> workers(
+      settings.num_workers, kBatchesPerWorker * static_cast<size_t>(settings.num_workers));
+  for (const std::filesystem::path& file : inputs.files) {
+    cut_into_batches(file, settings.keys, [&](TextBatch batch) {
+      if (workers.full()) output.write(workers.take());
+      workers.add([&settings, &encoder, batch = std::move(batch)] {
+        BatchEncoder sink(settings, encoder);
+        batch.read(&sink);
+        EncodedBatch encoded = sink.take();
+        encoded.bytes = batch.bytes;
+        return encoded;
+      });
+    });
+  }
+  while (!workers.empty()) output.write(workers.take());
+  PreprocessReport report = output.commit();
+  report.skipped_files = inputs.skipped_files;
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+  report.seconds = elapsed.count();
+  report.megabytes_per_second = static_cast<double>(report.bytes) / 1e6 / report.seconds;
+  return report;
+}
+
+}  // namespace moetron
