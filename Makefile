@@ -13,14 +13,14 @@ demo: build ## Trains a small mixture-of-experts model on this machine, on real 
 	@scripts/demo.sh
 
 test: build ## Builds everything and runs every test
-	@ctest --preset cpu -j$(JOBS)
+	@ctest --preset cpu --no-tests=error -j$(JOBS)
 
 build: setup ## Builds everything for CPUs into build/cpu
 	@scripts/build.sh cpu $(JOBS)
 
 core: setup ## Builds and tests the parts without torch (about a minute)
 	@scripts/build.sh core $(JOBS)
-	@ctest --preset core -j$(JOBS)
+	@ctest --preset core --no-tests=error -j$(JOBS)
 
 cuda: setup ## Builds everything with CUDA kernels into build/cuda
 	@scripts/build_cuda.sh $(JOBS)

@@ -74,8 +74,8 @@ title "5. Resume: the same command again"
 train
 
 title "6. A sample of what it has learned"
-show $moetron generate --load "$run" --prompt "Select the text that you want to" --max-new-tokens 40 --greedy
-show $moetron generate --load "$run" --prompt "如果要打开一个文件，" --max-new-tokens 40 --greedy
+show $moetron generate --load "$run" --prompt "Select the text that you want to" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
+show $moetron generate --load "$run" --prompt "如果要打开一个文件，" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
 
 title "7. The checkpoint is a Hugging Face directory: transformers loads it"
 newest=$(find "$run" -name config.json -printf '%T@ %h\n' | sort -n | tail -n 1 | cut -d' ' -f2)
