@@ -203,12 +203,14 @@ std::string Communicator::phase() const {
 }
 
 PhaseScope::PhaseScope(Communicator& communicator, const std::string& phase)
-    : communicator_(communicator), previous_(communicator.phase()) {
+    : communicator_(communicator),
+      previous_(communicator.phase()),
+      num_exceptions_(std::uncaught_exceptions()) {
   communicator.set_phase(phase);
 }
 
 PhaseScope::~PhaseScope() {
-  communicator_.set_phase(previous_);
+  if (std::uncaught_exceptions() == num_exceptions_) communicator_.set_phase(previous_);
 }
 
 }  // namespace moetron

@@ -1,0 +1,243 @@
+#include "moetron/comm/gloo_communicator.h"
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <numeric>
+#include <thread>
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "moetron/comm/gloo_collectives.h"
+#include "moetron/comm/gloo_link.h"
+#include "moetron/comm/gloo_world.h"
+#include "moetron/comm/local_execution.h"
+#include "moetron/comm/operation.h"
+
+namespace moetron {
+namespace {
+
+// One group's connections, with what an error message needs.
+struct GlooGroup {
+  std::shared_ptr<GlooWorld> world;
+  std::string name;
+  std::vector<int> members;
+  std::unique_ptr<GlooLink> link;
+
+  int world_rank() const { return world->options().rank; }
+
+  CommError make_error(const Operation& operation, const GlooWorld::Verdict& verdict) const {
+    return make_comm_error(world_rank(), name, operation, verdict.failure, verdict.first_to_notice);
+  }
+
+  // What a broken exchange means: reports it to all ranks, and learns what came first.
+  CommError explain(const Operation& operation, const TransferError& error) const {
+    const std::string symptom =
+        concat(describe_rank(world_rank(), *operation.phase), " in ",
+               operation_name(operation.kind), " of group \"", name, "\", waiting for rank ",
+               members[error.peer], " (", error.what(), ")");
+    return make_error(operation, world->report({-1, symptom}, false));
+  }
+};
+
+class CollectiveWork : public PendingWork {
+ public:
+  void wait() override {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return done_; });
+    if (error_) std::rethrow_exception(error_);
+  }
+
+  void finish(std::exception_ptr error) {
+    std::lock_guard lock(mutex_);
+    done_ = true;
+    error_ = std::move(error);
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+  std::exception_ptr error_;
+};
+
+class MessageWork : public PendingWork {
+ public:
+  MessageWork(std::shared_ptr<GlooGroup> group, std::shared_ptr<Operation> operation,
+              Transfer transfer)
+      : group_(std::move(group)),
+        operation_(std::move(operation)),
+        transfer_(std::move(transfer)) {}
+
+  void wait() override {
+    try {
+      group_->link->wait(transfer_);
+    } catch (const TransferError& error) {
+      throw group_->explain(*operation_, error);
+    }
+  }
+
+ private:
+  std::shared_ptr<GlooGroup> group_;
+  std::shared_ptr<Operation> operation_;
+  Transfer transfer_;
+};
+
+// A thread that runs the collectives of one group in the order of their issue.
+class CollectiveQueue {
+ public:
+  explicit CollectiveQueue(std::shared_ptr<GlooGroup> group)
+      : group_(std::move(group)), thread_([this] { run(); }) {}
+
+  ~CollectiveQueue() {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  std::shared_ptr<PendingWork> push(std::shared_ptr<Operation> operation) {
+    auto work = std::make_shared<CollectiveWork>();
+    {
+      std::lock_guard lock(mutex_);
+      queue_.push_back({std::move(operation), work});
+    }
+    changed_.notify_all();
+    return work;
+  }
+
+ private:
+  struct Entry {
+    std::shared_ptr<Operation> operation;
+    std::shared_ptr<CollectiveWork> work;
+  };
+
+  void run() {
+    while (true) {
+      Entry entry;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+        if (queue_.empty()) return;
+        entry = std::move(queue_.front());
+        queue_.pop_front();
+      }
+      entry.work->finish(run_one(*entry.operation));
+    }
+  }
+
+  std::exception_ptr run_one(const Operation& operation) {
+    try {
+      run_collective(*group_->link, operation);
+      return nullptr;
+    } catch (const TransferError& error) {
+      return std::make_exception_ptr(group_->explain(operation, error));
+    } catch (const std::exception& error) {
+      const std::string who = describe_rank(group_->world_rank(), *operation.phase);
+      const Failure failure = {group_->world_rank(), concat(who, ": ", error.what())};
+      return std::make_exception_ptr(
+          group_->make_error(operation, group_->world->report(failure, true)));
+    }
+  }
+
+  std::shared_ptr<GlooGroup> group_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Entry> queue_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+class GlooCommunicator : public Communicator {
+ public:
+  GlooCommunicator(std::shared_ptr<RankContext> rank_context, std::shared_ptr<GlooWorld> world,
+                   const std::string& key, const std::string& group_name, int group_rank,
+                   std::vector<int> world_ranks)
+      : Communicator(std::move(rank_context), group_name, group_rank, std::move(world_ranks)),
+        group_(std::make_shared<GlooGroup>(GlooGroup{std::move(world), name(), members(), {}})) {
+    if (size() == 1) return;
+    connect(key);
+    queue_ = std::make_unique<CollectiveQueue>(group_);
+    subscription_ = group_->world->subscribe([link = group_->link.get()] { link->abort(); });
+  }
+
+  ~GlooCommunicator() override {
+    queue_.reset();  // runs what has been issued
+    if (group_->link) group_->world->unsubscribe(subscription_);
+  }
+
+ private:
+  void connect(const std::string& key) {
+    try {
+      group_->link = std::make_unique<GlooLink>(*group_->world, key, rank(), size());
+    } catch (const std::exception& error) {
+      const std::string what =
+          concat(describe_rank(world_rank(), phase()), " could not connect group \"", name(), "\"");
+      const GlooWorld::Verdict verdict =
+          group_->world->report({-1, concat(what, " (", first_line(error), ")")}, false);
+      throw CommError(concat(what, ": ", verdict.failure.reason), verdict.failure.rank,
+                      verdict.first_to_notice);
+    }
+  }
+
+  std::shared_ptr<PendingWork> start(std::shared_ptr<Operation> operation) override {
+    if (const std::optional<Failure> failure = group_->world->failure()) {
+      throw group_->make_error(*operation, {*failure, false});
+    }
+    for (const at::Tensor& tensor : {operation->output, operation->input}) {
+      MT_CHECK(!tensor.defined() || tensor.is_cpu(), "gloo moves tensors of CPUs, not of ",
+               tensor.device());
+    }
+    const bool is_send = operation->kind == OperationKind::kSend;
+    if (is_send || operation->kind == OperationKind::kRecv) return start_message(operation);
+    if (size() > 1) return queue_->push(std::move(operation));
+    execute_together({operation});
+    return nullptr;
+  }
+
+  std::shared_ptr<PendingWork> start_message(const std::shared_ptr<Operation>& operation) {
+    const bool is_send = operation->kind == OperationKind::kSend;
+    const at::Tensor& tensor = is_send ? operation->input : operation->output;
+    const Message message = {tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes())};
+    try {
+      Transfer transfer = is_send ? group_->link->send(message, operation->peer, operation->tag)
+                                  : group_->link->recv(message, operation->peer, operation->tag);
+      return std::make_shared<MessageWork>(group_, operation, std::move(transfer));
+    } catch (const TransferError& error) {
+      throw group_->explain(*operation, error);
+    }
+  }
+
+  std::unique_ptr<Communicator> make_subgroup(const std::string& key, const std::string& group_name,
+                                              int group_rank,
+                                              std::vector<int> world_ranks) override {
+    return std::make_unique<GlooCommunicator>(context(), group_->world, key, group_name, group_rank,
+                                              std::move(world_ranks));
+  }
+
+  void poison(const std::string& reason) override {
+    const std::string who = describe_rank(world_rank(), phase());
+    group_->world->report({world_rank(), concat(who, ": ", reason)}, true);
+  }
+
+  std::shared_ptr<GlooGroup> group_;
+  std::unique_ptr<CollectiveQueue> queue_;
+  int subscription_ = -1;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options) {
+  MT_CHECK(options.rank >= 0 && options.rank < options.size, "rank ", options.rank,
+           " of a world of ", options.size);
+  std::vector<int> members(options.size);
+  std::iota(members.begin(), members.end(), 0);
+  return std::make_unique<GlooCommunicator>(std::make_shared<RankContext>(options.rank),
+                                            std::make_shared<GlooWorld>(options), "", "world",
+                                            options.rank, std::move(members));
+}
+
+}  // namespace moetron

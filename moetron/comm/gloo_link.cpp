@@ -1,0 +1,90 @@
+#include "moetron/comm/gloo_link.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+namespace moetron {
+namespace {
+
+std::vector<at::Tensor> view_bytes(const Message& message) {
+  return {at::from_blob(message.data, {message.bytes}, at::kByte)};
+}
+
+}  // namespace
+
+GlooLink::GlooLink(GlooWorld& world, const std::string& key, int rank, int size)
+    : rank_(rank), size_(size), timeout_(world.options().timeout) {
+  auto options = c10d::ProcessGroupGloo::Options::create(timeout_);
+  options->devices.push_back(world.device());
+  options->threads = 1;  // for Gloo's own collectives, which are not used
+  auto store = c10::make_intrusive<c10d::PrefixStore>(concat("gloo", key), world.options().store);
+  group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, std::move(options));
+}
+
+GlooLink::~GlooLink() = default;
+
+Transfer GlooLink::send(const Message& message, int peer, int tag) {
+  if (message.bytes == 0) return {};
+  std::vector<at::Tensor> bytes = view_bytes(message);
+  std::lock_guard lock(issue_mutex_);
+  try {
+    return {group_->send(bytes, peer, tag), peer};
+  } catch (const std::exception& error) {
+    throw TransferError(peer, first_line(error));
+  }
+}
+
+Transfer GlooLink::recv(const Message& message, int peer, int tag) {
+  if (message.bytes == 0) return {};
+  std::vector<at::Tensor> bytes = view_bytes(message);
+  std::lock_guard lock(issue_mutex_);
+  try {
+    return {group_->recv(bytes, peer, tag), peer};
+  } catch (const std::exception& error) {
+    throw TransferError(peer, first_line(error));
+  }
+}
+
+void GlooLink::wait(const Transfer& transfer) {
+  if (!transfer.work) return;
+  std::list<c10::intrusive_ptr<c10d::Work>>::iterator place;
+  {
+    std::lock_guard lock(waiting_mutex_);
+    if (aborted_) throw TransferError(transfer.peer, "another rank failed");
+    place = waiting_.insert(waiting_.end(), transfer.work);
+  }
+  std::string symptom;
+  try {
+    if (!transfer.work->wait(timeout_)) symptom = "another rank failed";
+  } catch (const std::exception& error) {
+    symptom = first_line(error);
+  }
+  std::lock_guard lock(waiting_mutex_);
+  waiting_.erase(place);
+  if (!symptom.empty()) throw TransferError(transfer.peer, symptom);
+}
+
+void GlooLink::exchange(const std::vector<Message>& outgoing,
+                        const std::vector<Message>& incoming) {
+  const int tag = kFirstCollectiveTag | (num_rounds_++ & (kFirstCollectiveTag - 1));
+  std::vector<Transfer> transfers;
+  for (int r = 0; r < size_; ++r) {
+    if (r != rank_) transfers.push_back(recv(incoming[r], r, tag));
+  }
+  // Each rank starts with its neighbour, so that not all send to rank 0 first.
+  for (int i = 1; i < size_; ++i) {
+    const int r = (rank_ + i) % size_;
+    transfers.push_back(send(outgoing[r], r, tag));
+  }
+  // Receives first, in rank order: the first that fails is from a rank that did not come.
+  for (const Transfer& transfer : transfers) wait(transfer);
+}
+
+void GlooLink::abort() {
+  std::lock_guard lock(waiting_mutex_);
+  aborted_ = true;
+  for (const auto& work : waiting_) work->abort();
+}
+
+}  // namespace moetron

@@ -1,0 +1,156 @@
+#include "moetron/comm/rendezvous.h"
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "moetron/comm/gloo_communicator.h"
+#include "moetron/comm/gloo_world.h"
+#include "moetron/comm/thread_communicator.h"
+
+namespace moetron {
+namespace {
+
+// A launcher's names for what we ask.
+struct Launcher {
+  const char* rank;
+  const char* size;
+  const char* local_rank;
+  const char* local_size;
+};
+constexpr Launcher kLaunchers[] = {
+    {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+     "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
+    {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"},
+};
+
+class Variables {
+ public:
+  explicit Variables(const ReadVariable& read) : read_(read) {}
+
+  bool has(const char* name) const { return read_(name) != nullptr; }
+
+  std::string text(const char* name, const std::string& fallback) const {
+    const char* value = read_(name);
+    return value ? value : fallback;
+  }
+
+  int number(const char* name) const {
+    const char* value = read_(name);
+    MT_CHECK_CONFIG(value, "the environment variable ", name, " is missing");
+    int number = 0;
+    const char* end = value + std::strlen(value);
+    const auto [rest, error] = std::from_chars(value, end, number);
+    MT_CHECK_CONFIG(error == std::errc() && rest == end && number >= 0, "the environment variable ",
+                    name, " (\"", value, "\") is not a number >= 0");
+    return number;
+  }
+
+  int number(const char* name, int fallback) const { return has(name) ? number(name) : fallback; }
+
+ private:
+  const ReadVariable& read_;
+};
+
+// The first host of "gpu[07-09,12],login1": gpu07.
+std::string first_host(const std::string& list) {
+  const size_t end = list.find_first_of(",[");
+  if (end == std::string::npos || list[end] == ',') return list.substr(0, end);
+  const size_t number_end = list.find_first_of("-,]", end + 1);
+  return list.substr(0, end) + list.substr(end + 1, number_end - end - 1);
+}
+
+void find_master(const Variables& variables, RankEnvironment& environment) {
+  environment.master_address = variables.text("MASTER_ADDR", "");
+  if (environment.master_address.empty()) {
+    if (variables.has("SLURM_STEP_NODELIST") || variables.has("SLURM_JOB_NODELIST")) {
+      environment.master_address = first_host(
+          variables.text("SLURM_STEP_NODELIST", variables.text("SLURM_JOB_NODELIST", "")));
+    } else if (!variables.has("RANK") && environment.local_size == environment.size) {
+      environment.master_address = "127.0.0.1";
+    }
+  }
+  MT_CHECK_CONFIG(!environment.master_address.empty(),
+                  "the environment variable MASTER_ADDR is missing: the host where rank 0 of ",
+                  environment.size, " runs");
+  const bool slurm_port = !variables.has("MASTER_PORT") && variables.has("SLURM_JOB_ID");
+  environment.master_port = slurm_port ? 20000 + variables.number("SLURM_JOB_ID") % 10000
+                                       : variables.number("MASTER_PORT");
+  MT_CHECK_CONFIG(environment.master_port > 0 && environment.master_port < 65536,
+                  "the environment variable MASTER_PORT (", environment.master_port,
+                  ") is not a port");
+}
+
+}  // namespace
+
+RankEnvironment read_rank_environment() {
+  return read_rank_environment([](const char* name) -> const char* { return std::getenv(name); });
+}
+
+RankEnvironment read_rank_environment(const ReadVariable& read) {
+  const Variables variables(read);
+  RankEnvironment environment;
+  for (const Launcher& launcher : kLaunchers) {
+    // WORLD_SIZE alone is a torchrun environment that lost its RANK.
+    if (!variables.has(launcher.rank) && !variables.has(launcher.size)) continue;
+    if (launcher.rank == kLaunchers[3].rank && !variables.has(launcher.rank)) continue;
+    environment.rank = variables.number(launcher.rank);
+    environment.size = variables.number(launcher.size);
+    MT_CHECK_CONFIG(environment.rank < environment.size, launcher.rank, " (", environment.rank,
+                    ") must be below ", launcher.size, " (", environment.size, ")");
+    environment.local_rank = variables.number(launcher.local_rank, 0);
+    environment.local_size = variables.number(launcher.local_size, 1);
+    break;
+  }
+  environment.run_id = variables.text("TORCHELASTIC_RUN_ID", variables.text("SLURM_JOB_ID", "0"));
+  environment.restart_count = variables.number("TORCHELASTIC_RESTART_COUNT", 0);
+  environment.agent_serves_store =
+      variables.has("TORCHELASTIC_RUN_ID") &&
+      variables.text("TORCHELASTIC_USE_AGENT_STORE", "False") == "True";
+  if (environment.size > 1) find_master(variables, environment);
+  return environment;
+}
+
+c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment,
+                                              std::chrono::milliseconds timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<std::uint16_t>(environment.master_port);
+  options.isServer = environment.rank == 0 && !environment.agent_serves_store;
+  options.waitWorkers = false;
+  options.timeout = timeout;
+  try {
+    auto store = c10::make_intrusive<c10d::TCPStore>(environment.master_address, options);
+    return c10::make_intrusive<c10d::PrefixStore>(
+        concat("moetron/", environment.run_id, "/", environment.restart_count), std::move(store));
+  } catch (const std::exception& error) {
+    throw ConfigError(concat("rank ", environment.rank, " cannot ",
+                             options.isServer ? "serve" : "reach", " the store at MASTER_ADDR (",
+                             environment.master_address, "), MASTER_PORT (",
+                             environment.master_port, "): ", first_line(error)));
+  }
+}
+
+std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
+                                           std::chrono::milliseconds timeout,
+                                           std::chrono::milliseconds join_timeout) {
+  if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
+  const auto begin = std::chrono::steady_clock::now();
+  GlooOptions options;
+  options.store = connect_store(environment, join_timeout);
+  options.rank = environment.rank;
+  options.size = environment.size;
+  options.timeout = timeout;
+  options.join_timeout = join_timeout - std::chrono::duration_cast<std::chrono::milliseconds>(
+                                            std::chrono::steady_clock::now() - begin);
+  options.agent_serves_store = environment.agent_serves_store;
+  options.serves_store = environment.rank == 0 && !environment.agent_serves_store;
+  return make_gloo_world(options);
+}
+
+}  // namespace moetron

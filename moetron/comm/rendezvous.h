@@ -1,0 +1,56 @@
+// How the processes of a run find each other: the environment that torchrun, MPI or Slurm gives
+// them, and the store where they meet.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <c10/util/intrusive_ptr.h>
+
+#include "moetron/comm/communicator.h"
+
+namespace c10d {
+class Store;
+}
+
+namespace moetron {
+
+struct RankEnvironment {
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;  // among the ranks of this host: which device is mine
+  int local_size = 1;
+  std::string master_address;  // where rank 0 (or torchrun) serves the store; empty at size 1
+  int master_port = 0;
+  std::string run_id = "0";
+  int restart_count = 0;
+  bool agent_serves_store = false;  // torchrun serves it: every rank is a client
+};
+
+// Looks up a variable; nullptr where it is not set. std::getenv, but for tests.
+using ReadVariable = std::function<const char*(const char* name)>;
+
+// Reads the first of: RANK and WORLD_SIZE (torchrun, or by hand), OMPI_COMM_WORLD_RANK (Open MPI),
+// PMI_RANK (MPICH), SLURM_PROCID (srun). With none of them set, this is a run of one rank.
+// MASTER_ADDR and MASTER_PORT hold for all; where they are absent, Slurm's first host and a port
+// made of the job's number, or this host if MPI says that all ranks are on it, take their place.
+// Throws ConfigError, naming the variable that is missing or makes no sense.
+RankEnvironment read_rank_environment();
+RankEnvironment read_rank_environment(const ReadVariable& read);
+
+// The store of this run: its keys carry run id and restart count, so that nothing left by an
+// earlier start is taken for this one. Throws ConfigError when it cannot be reached.
+c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment,
+                                              std::chrono::milliseconds timeout);
+
+// The world communicator of this process: gloo over the run's store; of one rank, without network.
+// Returns when all ranks have joined, at most `join_timeout` later; afterwards a wait longer than
+// `timeout` poisons the world. Throws ConfigError for ranks that never came, came twice, or count
+// another world size.
+std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
+                                           std::chrono::milliseconds timeout,
+                                           std::chrono::milliseconds join_timeout);
+
+}  // namespace moetron
