@@ -1,0 +1,82 @@
+#include "moetron/metrics/metrics_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <string>
+#include <string_view>
+#include <unistd.h>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/log.h"
+
+namespace moetron {
+namespace {
+
+// The text up to the next line break, which is skipped; nothing when no break is left.
+std::optional<std::string_view> next_line(std::string_view& text) {
+  const size_t end = text.find('\n');
+  if (end == std::string_view::npos) return std::nullopt;
+  const std::string_view line = text.substr(0, end);
+  text.remove_prefix(end + 1);
+  return line;
+}
+
+// Rewrites the file without what a run that continues after last_step must not find there.
+void drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
+  const std::string before = read_file(path);
+  std::string_view rest = before;
+  std::string kept;
+  int64_t num_unreadable = 0;
+  while (const auto line = next_line(rest)) {
+    try {
+      if (parse_step_record(*line, path.string()).step <= last_step) kept.append(*line) += '\n';
+    } catch (const InputError&) {
+      ++num_unreadable;
+    }
+  }
+  if (!rest.empty()) ++num_unreadable;
+  if (num_unreadable > 0)
+    log_warning(
+        concat(path.string(), ": dropped ", num_unreadable,
+               num_unreadable == 1 ? " line that is no record" : " lines that are no records"));
+  if (kept != before) write_file(path, kept);
+}
+
+}  // namespace
+
+std::vector<StepRecord> read_metrics(const std::filesystem::path& path) {
+  const std::string text = read_file(path);
+  std::string_view rest = text;
+  std::vector<StepRecord> records;
+  int64_t line_number = 0;
+  while (const auto line = next_line(rest))
+    records.push_back(parse_step_record(*line, concat(path.string(), ":", ++line_number)));
+  return records;
+}
+
+MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t last_step) : path_(path) {
+  std::error_code ignored;  // open() reports what is wrong
+  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
+  if (std::filesystem::exists(path)) drop_lines_beyond(path, last_step);
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  MT_CHECK_CONFIG(fd_ >= 0, "cannot write ", path.string(), ": ", std::strerror(errno));
+}
+
+MetricsWriter::~MetricsWriter() {
+  ::close(fd_);
+}
+
+void MetricsWriter::write(const StepRecord& record) {
+  const std::string line = to_json_line(record) + "\n";
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    const ssize_t written = ::write(fd_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    MT_CHECK_CONFIG(written >= 0, "cannot write ", path_.string(), ": ", std::strerror(errno));
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,36 @@
+// metrics.jsonl: one StepRecord a line, in order of steps.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "moetron/metrics/step_record.h"
+
+namespace moetron {
+
+// A last line that a crash cut short (without line break) is dropped. Throws InputError with file
+// and line number for any other line that is no record.
+std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
+
+// Appends to the file. A resumed run repeats the steps after its checkpoint, so on opening the
+// lines of steps beyond `last_step` go, and with them what a crash left behind: lines that are no
+// records (a warning counts them). A fresh run passes 0.
+class MetricsWriter {
+ public:
+  // Makes the folder if need be. Throws ConfigError if the file cannot be written.
+  MetricsWriter(const std::filesystem::path& path, int64_t last_step);
+  ~MetricsWriter();
+  MetricsWriter(const MetricsWriter&) = delete;
+  MetricsWriter& operator=(const MetricsWriter&) = delete;
+
+  // Hands the whole line to the system at once: a reader never sees half of it, and a crash of this
+  // program loses none.
+  void write(const StepRecord& record);
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
+}  // namespace moetron

@@ -1,0 +1,89 @@
+#include "moetron/metrics/step_printer.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace moetron {
+namespace {
+
+constexpr int64_t kLinesPerHeader = 40;
+constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
+
+std::string formatted(const char* format, double value) {
+  char text[64];
+  std::snprintf(text, sizeof(text), format, value);
+  return text;
+}
+
+// Right-aligned; a text that is too long keeps one space before it.
+void append_cell(std::string& line, const std::string& text, size_t width) {
+  const size_t padding = text.size() < width ? width - text.size() : 1;
+  line.append(padding, ' ');
+  line += text;
+}
+
+std::string loss_text(double loss) {
+  return std::abs(loss) < 1000.0 ? formatted("%.5f", loss) : formatted("%.4e", loss);
+}
+
+}  // namespace
+
+std::string readable_number(double value) {
+  const double size = std::abs(value);
+  if (!std::isfinite(value) || size >= 1e9) return formatted("%.3e", value);
+  if (size < 1000.0) return formatted("%.4g", value);
+  std::string digits = formatted("%.0f", value);
+  const size_t first = value < 0 ? 1 : 0;
+  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
+  return digits;
+}
+
+StepPrinter::StepPrinter(std::ostream& out, ProgressBar* bar) : out_(out), bar_(bar) {}
+
+std::string StepPrinter::header() const {
+  std::string line;
+  append_cell(line, "step", 8);
+  append_cell(line, "loss", 11);
+  if (has_aux_loss_) append_cell(line, "aux loss", 11);
+  append_cell(line, "grad norm", 11);
+  append_cell(line, "lr", 11);
+  append_cell(line, "tok/s/dev", 11);
+  append_cell(line, "TFLOP/s/dev", 13);
+  if (has_mfu_) append_cell(line, "MFU", 8);
+  if (has_memory_) append_cell(line, "memory", 11);
+  append_cell(line, "s/step", 9);
+  return line;
+}
+
+std::string StepPrinter::line(const StepRecord& record) const {
+  std::string line;
+  append_cell(line, std::to_string(record.step), 8);
+  append_cell(line, loss_text(record.loss), 11);
+  if (has_aux_loss_) append_cell(line, record.aux_loss ? loss_text(*record.aux_loss) : "-", 11);
+  append_cell(line, record.grad_norm ? readable_number(*record.grad_norm) : "-", 11);
+  append_cell(line, formatted("%.3e", record.lr), 11);
+  append_cell(line, readable_number(record.tokens_per_second), 11);
+  append_cell(line, readable_number(record.tflops_per_second), 13);
+  if (has_mfu_) append_cell(line, record.mfu ? formatted("%.1f %%", 100.0 * *record.mfu) : "-", 8);
+  if (has_memory_)
+    append_cell(line, formatted("%.2f GiB", static_cast<double>(record.memory_bytes) / kGibibyte),
+                11);
+  append_cell(line, readable_number(record.seconds), 9);
+  if (record.validation_loss) line += "   validation loss " + loss_text(*record.validation_loss);
+  return line;
+}
+
+void StepPrinter::print(const StepRecord& record) {
+  if (num_lines_ == 0) {
+    has_aux_loss_ = record.aux_loss.has_value();
+    has_mfu_ = record.mfu.has_value();
+    has_memory_ = record.memory_bytes > 0;
+  }
+  if (bar_) bar_->hide();
+  if (num_lines_ % kLinesPerHeader == 0) out_ << header() << '\n';
+  out_ << line(record) << '\n' << std::flush;
+  ++num_lines_;
+  if (bar_) bar_->show();
+}
+
+}  // namespace moetron

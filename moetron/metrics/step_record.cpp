@@ -1,0 +1,103 @@
+#include "moetron/metrics/step_record.h"
+
+#include <cmath>
+#include <limits>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/json.h"
+
+namespace moetron {
+namespace {
+
+Json number_to_json(double value) {
+  if (std::isfinite(value)) return value;
+  if (std::isnan(value)) return "nan";
+  return value > 0 ? "inf" : "-inf";
+}
+
+void add_optional(Json& out, const char* key, const std::optional<double>& value) {
+  if (value) out[key] = number_to_json(*value);
+}
+
+double number_from_json(const Json& value, const char* key, const std::string& place) {
+  if (value.is_number()) return value.get<double>();
+  if (value == "nan") return std::numeric_limits<double>::quiet_NaN();
+  if (value == "inf") return std::numeric_limits<double>::infinity();
+  if (value == "-inf") return -std::numeric_limits<double>::infinity();
+  throw InputError(concat(place, ": ", key, " is not a number"));
+}
+
+std::optional<double> optional_number(const Json& json, const char* key, const std::string& place) {
+  const auto found = json.find(key);
+  if (found == json.end()) return std::nullopt;
+  return number_from_json(*found, key, place);
+}
+
+double required_number(const Json& json, const char* key, const std::string& place) {
+  const auto value = optional_number(json, key, place);
+  MT_CHECK_INPUT(value.has_value(), place, ": the key ", key, " is missing");
+  return *value;
+}
+
+int64_t required_integer(const Json& json, const char* key, const std::string& place) {
+  const auto found = json.find(key);
+  MT_CHECK_INPUT(found != json.end(), place, ": the key ", key, " is missing");
+  MT_CHECK_INPUT(found->is_number_integer(), place, ": ", key, " is not an integer");
+  return found->get<int64_t>();
+}
+
+}  // namespace
+
+std::string to_json_line(const StepRecord& record) {
+  Json out;
+  out["step"] = record.step;
+  out["loss"] = number_to_json(record.loss);
+  add_optional(out, "aux_loss", record.aux_loss);
+  add_optional(out, "grad_norm", record.grad_norm);
+  out["lr"] = number_to_json(record.lr);
+  out["tokens_per_second"] = number_to_json(record.tokens_per_second);
+  out["tflops_per_second"] = number_to_json(record.tflops_per_second);
+  add_optional(out, "mfu", record.mfu);
+  out["memory_bytes"] = record.memory_bytes;
+  out["seconds"] = number_to_json(record.seconds);
+  out["consumed_samples"] = record.consumed_samples;
+  add_optional(out, "validation_loss", record.validation_loss);
+  if (record.router_balance) {
+    const RouterBalance& balance = *record.router_balance;
+    out["router_balance"] = {{"max_load", number_to_json(balance.max_load)},
+                             {"mean_load", number_to_json(balance.mean_load)},
+                             {"idle_share", number_to_json(balance.idle_share)}};
+  }
+  return out.dump();
+}
+
+StepRecord parse_step_record(std::string_view line, const std::string& place) {
+  const Json json = parse_json(line, place);
+  MT_CHECK_INPUT(json.is_object(), place, ": a JSON object is expected");
+  StepRecord record;
+  record.step = required_integer(json, "step", place);
+  record.loss = required_number(json, "loss", place);
+  record.aux_loss = optional_number(json, "aux_loss", place);
+  record.grad_norm = optional_number(json, "grad_norm", place);
+  record.lr = required_number(json, "lr", place);
+  record.tokens_per_second = required_number(json, "tokens_per_second", place);
+  record.tflops_per_second = required_number(json, "tflops_per_second", place);
+  record.mfu = optional_number(json, "mfu", place);
+  record.memory_bytes = required_integer(json, "memory_bytes", place);
+  record.seconds = required_number(json, "seconds", place);
+  record.consumed_samples = required_integer(json, "consumed_samples", place);
+  record.validation_loss = optional_number(json, "validation_loss", place);
+  if (const auto found = json.find("router_balance"); found != json.end()) {
+    MT_CHECK_INPUT(found->is_object(), place, ": router_balance is not an object");
+    RouterBalance balance;
+    balance.max_load = required_number(*found, "max_load", place);
+    balance.mean_load = required_number(*found, "mean_load", place);
+    balance.idle_share = required_number(*found, "idle_share", place);
+    record.router_balance = balance;
+  }
+  return record;
+}
+
+}  // namespace moetron

@@ -1,0 +1,41 @@
+// What is known of one training step, and its one-line JSON form.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace moetron {
+
+// How evenly a step's tokens were spread over the experts of all MoE layers.
+struct RouterBalance {
+  double max_load = 0.0;    // rows of the fullest expert over the mean; the worst layer
+  double mean_load = 0.0;   // the same, averaged over layers; 1 is perfect balance
+  double idle_share = 0.0;  // share of experts that got no row
+};
+
+struct StepRecord {
+  int64_t step = 0;
+  double loss = 0.0;  // mean over the step's target tokens, without auxiliary losses
+  std::optional<double> aux_loss;
+  std::optional<double> grad_norm;  // before clipping
+  double lr = 0.0;
+  double tokens_per_second = 0.0;  // per device
+  double tflops_per_second = 0.0;  // per device, model FLOPs
+  std::optional<double> mfu;       // share of the device's peak, 0 to 1
+  int64_t memory_bytes = 0;        // peak of the fullest device
+  double seconds = 0.0;            // of one step
+  int64_t consumed_samples = 0;    // since the start of training
+  std::optional<double> validation_loss;
+  std::optional<RouterBalance> router_balance;
+};
+
+// One JSON object without line break. Doubles keep every bit; those that are not finite are the
+// strings "nan", "inf" and "-inf", as JSON has no numbers for them.
+std::string to_json_line(const StepRecord& record);
+
+// Ignores unknown keys. Throws InputError "PLACE: ..." for anything that to_json_line cannot write.
+StepRecord parse_step_record(std::string_view line, const std::string& place);
+
+}  // namespace moetron

@@ -1,0 +1,144 @@
+#include "moetron/metrics/tensorboard.h"
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <unistd.h>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+
+constexpr std::array<uint32_t, 256> make_crc_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t value = byte;
+    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1u) != 0 ? 0x82f63b78u : 0u);
+    table[byte] = value;
+  }
+  return table;
+}
+
+constexpr std::array<uint32_t, 256> kCrcTable = make_crc_table();
+
+// A CRC stored beside the data it covers is masked, so that a CRC of it all stays strong.
+uint32_t masked_crc(std::string_view bytes) {
+  const uint32_t crc = crc32c(bytes);
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
+}
+
+template <class T>
+void append_raw(std::string& out, T value) {
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));
+  out.append(bytes, sizeof(T));
+}
+
+// Protocol buffer fields: a tag (number and wire type), then the value.
+enum WireType : uint64_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+
+void append_varint(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
+  out.push_back(static_cast<char>(value));
+}
+
+void append_tag(std::string& out, uint64_t field, WireType type) {
+  append_varint(out, field << 3 | type);
+}
+
+void append_bytes(std::string& out, uint64_t field, std::string_view bytes) {
+  append_tag(out, field, kBytes);
+  append_varint(out, bytes.size());
+  out.append(bytes);
+}
+
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Event: 1 wall_time (double), 2 step (int64), 3 file_version (string), 5 summary (Summary).
+std::string event_head() {
+  std::string event;
+  append_tag(event, 1, kFixed64);
+  append_raw(event, wall_time());
+  return event;
+}
+
+}  // namespace
+
+uint32_t crc32c(std::string_view bytes) {
+  uint32_t crc = ~0u;
+  for (const char byte : bytes)
+    crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<unsigned char>(byte)) & 0xffu];
+  return ~crc;
+}
+
+TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder) {
+  char host[256] = "localhost";
+  ::gethostname(host, sizeof(host) - 1);
+  // TensorBoard reads the files of a folder in the order of their names: time comes first.
+  path_ = folder / concat("events.out.tfevents.", static_cast<int64_t>(wall_time()), ".", host, ".",
+                          ::getpid());
+  std::error_code ignored;  // opening reports what is wrong
+  std::filesystem::create_directories(folder, ignored);
+  file_.open(path_, std::ios::binary | std::ios::app);
+  MT_CHECK_CONFIG(file_.is_open(), "cannot write ", path_.string(), ": ", std::strerror(errno));
+  std::string event = event_head();
+  append_bytes(event, 3, "brain.Event:2");
+  write_event(event);
+}
+
+void TensorBoardWriter::write_event(const std::string& event) {
+  std::string frame;
+  append_raw(frame, static_cast<uint64_t>(event.size()));
+  append_raw(frame, masked_crc(frame));
+  frame += event;
+  append_raw(frame, masked_crc(event));
+  file_.write(frame.data(), static_cast<std::streamsize>(frame.size()));
+  file_.flush();
+  MT_CHECK_CONFIG(file_.good(), "cannot write ", path_.string(), ": ", std::strerror(errno));
+}
+
+void TensorBoardWriter::scalar(const std::string& tag, double value, int64_t step) {
+  // Summary: 1 value (repeated Value). Value: 1 tag (string), 2 simple_value (float).
+  std::string entry;
+  append_bytes(entry, 1, tag);
+  append_tag(entry, 2, kFixed32);
+  append_raw(entry, static_cast<float>(value));
+  std::string summary;
+  append_bytes(summary, 1, entry);
+  std::string event = event_head();
+  append_tag(event, 2, kVarint);
+  append_varint(event, static_cast<uint64_t>(step));
+  append_bytes(event, 5, summary);
+  write_event(event);
+}
+
+void TensorBoardWriter::write(const StepRecord& record) {
+  const auto optional_scalar = [&](const char* tag, const std::optional<double>& value) {
+    if (value) scalar(tag, *value, record.step);
+  };
+  scalar("train/loss", record.loss, record.step);
+  optional_scalar("train/aux_loss", record.aux_loss);
+  optional_scalar("train/grad_norm", record.grad_norm);
+  scalar("train/lr", record.lr, record.step);
+  scalar("train/consumed_samples", static_cast<double>(record.consumed_samples), record.step);
+  optional_scalar("validation/loss", record.validation_loss);
+  scalar("speed/tokens_per_second_per_device", record.tokens_per_second, record.step);
+  scalar("speed/tflops_per_device", record.tflops_per_second, record.step);
+  optional_scalar("speed/mfu", record.mfu);
+  scalar("speed/seconds_per_step", record.seconds, record.step);
+  scalar("memory/gib", static_cast<double>(record.memory_bytes) / (1 << 30), record.step);
+  if (record.router_balance) {
+    scalar("router/max_load", record.router_balance->max_load, record.step);
+    scalar("router/mean_load", record.router_balance->mean_load, record.step);
+    scalar("router/idle_share", record.router_balance->idle_share, record.step);
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,37 @@
+// TensorBoard event files with scalars. Format: TFRecord frames (length, masked CRC-32C of the
+// length, data, masked CRC-32C of the data) that hold protocol buffers of type tensorflow.Event.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+#include "moetron/metrics/step_record.h"
+
+namespace moetron {
+
+// CRC-32C (Castagnoli), as in RFC 3720.
+uint32_t crc32c(std::string_view bytes);
+
+class TensorBoardWriter {
+ public:
+  // Opens a new event file in the folder, which it makes if need be. Throws ConfigError.
+  explicit TensorBoardWriter(const std::filesystem::path& folder);
+
+  // TensorBoard keeps scalars as fp32.
+  void scalar(const std::string& tag, double value, int64_t step);
+  // All numbers of a step.
+  void write(const StepRecord& record);
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  void write_event(const std::string& event);
+
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
+
+}  // namespace moetron
