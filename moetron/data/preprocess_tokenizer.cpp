@@ -1,0 +1,12 @@
+#include "moetron/data/preprocess.h"
+#include "moetron/tokenizer/tokenizer.h"
+
+namespace moetron {
+
+PreprocessReport preprocess(const PreprocessSettings& settings, const Tokenizer& tokenizer) {
+  const TextEncoder encoder = {[&](std::string_view text) { return tokenizer.encode(text); },
+                               tokenizer.vocab_size(), tokenizer.eos_id()};
+  return preprocess(settings, encoder);
+}
+
+}  // namespace moetron
