@@ -49,7 +49,7 @@ class ArgumentReader {
       while (next_ < words_.size() && !is_option(words_[next_])) ++next_;  // its values
       return;
     }
-    Setting setting{found->spec, {}, shown};
+    Setting setting{found->spec, {}, shown, !found->implied.empty()};
     if (!found->implied.empty()) {
       if (equals != std::string::npos) errors_.push_back(shown + " takes no value");
       setting.values = {{ScalarType::kUntyped, found->implied}};

@@ -227,6 +227,9 @@ TEST(Validate, NamesBothOptionsAndBothValues) {
             "data-path expects a weight above 0 before \"a\", not \"0\"");
   EXPECT_EQ(invalid(pretrain("--data-path a b c")),
             "data-path takes one prefix, or weights and prefixes in turn, not 3 values");
+  EXPECT_EQ(invalid("pretrain --model-family qwen --seq-length 1 --micro-batch-size 1 --lr 1 "
+                    "--global-batch-size 1 --train-iters 1 --data-path a"),
+            "pretrain needs vocab-size, tokenizer-model, or load with a config.json");
   EXPECT_THROW(validate(Options{}, Command::kPretrain, 1), ConfigError);
 }
 

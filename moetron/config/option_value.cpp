@@ -170,19 +170,20 @@ Checked check_values(const Setting& setting) {
 std::string check_standing(const Setting& setting, const Checked& checked) {
   const OptionSpec& spec = *setting.spec;
   const bool is_flag = spec.kind == ValueKind::kFlag;
+  const std::string asked =
+      setting.shown + (setting.is_implied ? "" : " " + setting.values[0].text);
   if (!spec.only_value.empty()) {
     const bool works =
         is_flag ? checked.flag == (spec.only_value == "true")
                 : (spec.kind == ValueKind::kInteger ? static_cast<double>(checked.integer)
                                                     : checked.number) == std::stod(spec.only_value);
-    MT_CHECK_CONFIG(works, setting.shown, " ", setting.values[0].text,
-                    " is not there yet: ", spec.why, " (", spec.only_value, " works)");
+    MT_CHECK_CONFIG(works, asked, " is not there yet: ", spec.why, " (", spec.only_value,
+                    " works)");
     return "";
   }
   if (checked.choice >= 0) {
     const Choice& choice = spec.choices[checked.choice];
-    MT_CHECK_CONFIG(choice.standing != Standing::kNotYet, setting.shown, " ", choice.name,
-                    " is not there yet: ", choice.why);
+    MT_CHECK_CONFIG(choice.standing != Standing::kNotYet, asked, " is not there yet: ", choice.why);
     return choice.why;
   }
   // A flag that asks for nothing is harmless.

@@ -21,6 +21,7 @@ struct Setting {
   const OptionSpec* spec;
   std::vector<Scalar> values;
   std::string shown;
+  bool is_implied = false;  // the value came with the name: --bf16, --no-swiglu
 };
 
 // Checks type, range and standing, then stores the value. Throws ConfigError naming option and

@@ -53,6 +53,7 @@ std::string default_text(const OptionSpec& spec) {
   const Json value = option_value(spec, Options{});
   if (value.is_null() || value == "" || (value.is_array() && value.empty())) return "";
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return concat(value.get<double>());
   if (!value.is_array()) return value.dump();
   std::string list;
   for (const Json& element : value) {
@@ -78,12 +79,15 @@ std::string standing_text(const OptionSpec& spec) {
   return text;
 }
 
-// Neither the option nor any value of it does or changes anything.
-bool is_usable(const OptionSpec& spec) {
-  if (spec.standing != Standing::kWorks) return false;
-  return spec.choices.empty() ||
-         std::any_of(spec.choices.begin(), spec.choices.end(),
-                     [](const Choice& choice) { return choice.standing == Standing::kWorks; });
+// The best standing that a value of the option has.
+Standing best_standing(const OptionSpec& spec) {
+  if (spec.choices.empty()) return spec.standing;
+  Standing best = Standing::kNotYet;
+  for (const Choice& choice : spec.choices) {
+    if (choice.standing == Standing::kWorks) return Standing::kWorks;
+    if (choice.standing == Standing::kNoEffect) best = Standing::kNoEffect;
+  }
+  return best;
 }
 
 void append_wrapped(std::string& out, const std::string& text, size_t indent) {
@@ -196,10 +200,11 @@ std::string help_text(Command command) {
     std::string section;
     for (const OptionSpec& spec : option_table().options()) {
       if (spec.group != group.name || !belongs_to(spec, command)) continue;
-      if (is_usable(spec)) {
+      const Standing standing = best_standing(spec);
+      if (standing == Standing::kWorks) {
         append_help(section, spec);
       } else {
-        std::string& list = spec.standing == Standing::kNotYet ? later : idle;
+        std::string& list = standing == Standing::kNotYet ? later : idle;
         list += (list.empty() ? "--" : ", --") + spec.name;
       }
     }

@@ -40,7 +40,8 @@ inline std::string error_of(const std::string& text) {
 
 // What pretrain cannot do without, then `more`.
 inline std::string pretrain(const std::string& more = "") {
-  return "pretrain --model-family qwen --seq-length 64 --micro-batch-size 2 --global-batch-size 8 "
+  return "pretrain --model-family qwen --vocab-size 256 --seq-length 64 --micro-batch-size 2 "
+         "--global-batch-size 8 "
          "--train-iters 10 --lr 1e-3 --data-path data/text_document " +
          more;
 }

@@ -89,7 +89,7 @@ class TomlReader {
                       spec.name);
       values = {{ScalarType::kUntyped, found->implied}};
     }
-    settings.push_back({&spec, std::move(values), shown});
+    settings.push_back({&spec, std::move(values), shown, !found->implied.empty()});
   }
 
   std::string file_;

@@ -31,6 +31,10 @@ void check_model(const Options& options) {
   const ModelOptions& model = options.model;
   MT_CHECK_CONFIG(model.model_family || !options.checkpoint.load.empty(),
                   "pretrain needs model-family, or load with a config.json");
+  MT_CHECK_CONFIG(model.vocab_size || !options.tokenizer.tokenizer_model.empty() ||
+                      options.tokenizer.tokenizer == TokenizerKind::kBytes ||
+                      !options.checkpoint.load.empty(),
+                  "pretrain needs vocab-size, tokenizer-model, or load with a config.json");
   check_multiple("num-attention-heads", model.num_attention_heads, "num-query-groups",
                  model.num_query_groups);
   if (model.group_query_attention && options.checkpoint.load.empty()) {
