@@ -18,7 +18,7 @@ test: build ## Builds everything and runs every test
 build: setup ## Builds everything for CPUs into build/cpu
 	@scripts/build.sh cpu $(JOBS)
 
-core: setup ## Builds and tests the parts without torch (about a minute)
+core: setup ## Builds and tests the parts without torch (a minute or two)
 	@scripts/build.sh core $(JOBS)
 	@ctest --preset core --no-tests=error -j$(JOBS)
 

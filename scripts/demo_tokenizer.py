@@ -44,7 +44,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(out / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "pad_token": END,
-              "clean_up_tokenization_spaces": False, "model_max_length": 256}
+              "clean_up_tokenization_spaces": False}
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     sample = texts[:: max(1, len(texts) // 500)]
     num_bytes = sum(len(text.encode()) for text in sample)
