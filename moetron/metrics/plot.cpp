@@ -71,15 +71,17 @@ void run_gnuplot(const fs::path& folder, const fs::path& picture) {
   throw ConfigError(concat("cannot draw ", picture.string(), ": gnuplot failed: ", log));
 }
 
-// Mean over a centred window of about a fiftieth of the run, narrower at both ends.
+// Mean over a centred window of about a fiftieth of the run: narrower at the start, where the loss
+// falls steeply, and cut off at the end.
 std::vector<double> running_mean(const std::vector<double>& values) {
   const size_t half = values.size() / 100 + 1;
   std::vector<double> sums(values.size() + 1, 0.0);
   for (size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
   std::vector<double> means(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    const size_t reach = std::min({half, i, values.size() - 1 - i});
-    means[i] = (sums[i + reach + 1] - sums[i - reach]) / static_cast<double>(2 * reach + 1);
+    const size_t before = std::min(half, i);
+    const size_t after = std::min(before, values.size() - 1 - i);
+    means[i] = (sums[i + after + 1] - sums[i - before]) / static_cast<double>(before + after + 1);
   }
   return means;
 }
@@ -102,20 +104,54 @@ std::string quoted(const std::string& text) {
   return result + "'";
 }
 
-std::string script_text(bool png, bool has_validation, const std::string& title) {
+// What the axes span.
+struct Extent {
+  int64_t first_step = std::numeric_limits<int64_t>::max();
+  int64_t last_step = std::numeric_limits<int64_t>::min();
+  double lowest = std::numeric_limits<double>::infinity();
+  double highest = -std::numeric_limits<double>::infinity();
+
+  void include(int64_t step, double loss) {
+    first_step = std::min(first_step, step);
+    last_step = std::max(last_step, step);
+    lowest = std::min(lowest, loss);
+    highest = std::max(highest, loss);
+  }
+};
+
+// A run falls steeply and then for long by little: on a logarithmic axis both are seen.
+std::string axes_text(const Extent& extent) {
+  const bool logarithmic = extent.lowest > 0.0 && extent.highest > 2.0 * extent.lowest;
+  const double margin = 0.05 * std::max(extent.highest - extent.lowest, 0.01);
+  const double low = logarithmic ? extent.lowest * 0.96 : extent.lowest - margin;
+  const double high = logarithmic ? extent.highest * 1.04 : extent.highest + margin;
+  char ranges[160];
+  std::snprintf(ranges, sizeof(ranges), "set xrange [%lld:%lld]\nset yrange [%.9g:%.9g]\n",
+                static_cast<long long>(extent.first_step - (extent.first_step == 1 ? 1 : 0)),
+                static_cast<long long>(std::max(extent.last_step, extent.first_step + 1)), low,
+                high);
+  std::string text = ranges;
+  text += logarithmic
+              ? "set logscale y\nset ytics (0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.3,0.5,"
+                "0.7,1,1.5,2,2.5,3,4,5,6,8,10,12,15,20,30,50,100,200,500,1000)\n"
+                "set ylabel 'loss (nats per token), logarithmic'\n"
+              : "set ylabel 'loss (nats per token)'\n";
+  return text;
+}
+
+std::string script_text(bool png, bool has_validation, const Extent& extent,
+                        const std::string& title) {
   std::string script =
       png ? "set terminal pngcairo noenhanced size 1600,900 font 'Sans,20' linewidth 2\n"
           : "set terminal svg noenhanced size 1000,560 dynamic font 'Sans,14' background 'white'\n";
-  script += "set output 'picture'\nset title " + quoted(title) + "\n";
+  script += "set output 'picture'\nset decimalsign '.'\nset title " + quoted(title) + "\n";
+  script += "set xlabel 'step'\nset format x '%.0f'\n" + axes_text(extent);
   script +=
-      "set xlabel 'step'\nset ylabel 'loss (nats per token)'\n"
-      "set border 3 linecolor rgb '#606060'\nset tics nomirror out\n"
-      "set grid linecolor rgb '#e4e4e4' linetype 1 linewidth 0.5\n"
-      "set key top right samplen 2\nset decimalsign '.'\n"
-      "set offsets graph 0.01, graph 0.02, graph 0.05, graph 0.05\n"
-      "plot 'train' using 1:2 with lines linecolor rgb '#b5cfe8' linewidth 1 title 'training',"
-      " '' using 1:3 with lines linecolor rgb '#1f5f9f' linewidth 2"
-      " title 'training, running mean'";
+      "set border 3 linecolor rgb '#606060'\nset tics nomirror out textcolor rgb '#303030'\n"
+      "set grid linecolor rgb '#e0e0e0' linetype 1 linewidth 0.5\n"
+      "set key top right Left reverse samplen 2 opaque\nset rmargin 4\n"
+      "plot 'train' using 1:2 with lines linecolor rgb '#a9c9e8' linewidth 1 title 'training',"
+      " '' using 1:3 with lines linecolor rgb '#1f5f9f' linewidth 2 title 'running mean'";
   if (has_validation)
     script +=
         ", 'validation' using 1:2 with linespoints linecolor rgb '#d9541e' linewidth 2"
@@ -133,13 +169,17 @@ void plot_losses(const std::vector<StepRecord>& records, const fs::path& path,
   std::vector<int64_t> steps;
   std::vector<double> losses;
   std::string validation;
+  Extent extent;
   for (const StepRecord& record : records) {
     if (std::isfinite(record.loss)) {
       steps.push_back(record.step);
       losses.push_back(record.loss);
+      extent.include(record.step, record.loss);
     }
-    if (record.validation_loss && std::isfinite(*record.validation_loss))
+    if (record.validation_loss && std::isfinite(*record.validation_loss)) {
       validation += data_line(record.step, *record.validation_loss, 0.0);
+      extent.include(record.step, *record.validation_loss);
+    }
   }
   MT_CHECK_CONFIG(!steps.empty(), "cannot draw ", path.string(), ": there is no finite loss");
   const std::vector<double> means = running_mean(losses);
@@ -149,7 +189,8 @@ void plot_losses(const std::vector<StepRecord>& records, const fs::path& path,
   const TemporaryFolder folder;
   write_file(folder.path() / "train", train);
   if (!validation.empty()) write_file(folder.path() / "validation", validation);
-  write_file(folder.path() / "script", script_text(kind == ".png", !validation.empty(), title));
+  write_file(folder.path() / "script",
+             script_text(kind == ".png", !validation.empty(), extent, title));
   run_gnuplot(folder.path(), path);
   write_file(path, read_file(folder.path() / "picture"));
 }

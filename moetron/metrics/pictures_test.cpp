@@ -1,0 +1,82 @@
+#include <cmath>
+#include <cstdlib>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/json.h"
+#include "moetron/metrics/chrome_trace.h"
+#include "moetron/metrics/metrics_test_data.h"
+#include "moetron/metrics/plot.h"
+
+namespace moetron {
+namespace {
+
+using Pictures = MetricsFolderTest;
+
+std::vector<StepRecord> sample_run(int64_t num_steps) {
+  std::vector<StepRecord> records;
+  for (int64_t step = 1; step <= num_steps; ++step) {
+    StepRecord record = sample_record(step);
+    const auto x = static_cast<double>(step);
+    record.loss = 2.4 + 8.0 * std::exp(-x / 120.0) + 0.15 * std::sin(x * 12.9898) * std::cos(x * x);
+    if (step % 100 == 0) record.validation_loss = 2.5 + 8.0 * std::exp(-x / 120.0);
+    records.push_back(record);
+  }
+  return records;
+}
+
+bool gnuplot_is_there() {
+  return std::system("command -v gnuplot > /dev/null 2>&1") == 0;
+}
+
+TEST_F(Pictures, DrawsPngAndSvg) {
+  if (!gnuplot_is_there()) GTEST_SKIP() << "no gnuplot here";
+  auto records = sample_run(1000);
+  records[3].loss = std::nan("");
+  plot_losses(records, folder_ / "a b'c.png", "Moe's first_run");
+  EXPECT_EQ(read_file(folder_ / "a b'c.png").substr(0, 8), "\x89PNG\r\n\x1a\n");
+  plot_losses(sample_run(1), folder_ / "one.svg", "one step & no more");
+  const std::string svg = read_file(folder_ / "one.svg");
+  EXPECT_NE(svg.find("<svg"), std::string::npos);
+  EXPECT_NE(svg.find("one step &amp; no more"), std::string::npos);
+  EXPECT_EQ(svg.find("validation"), std::string::npos);
+}
+
+TEST_F(Pictures, RefusesWhatItCannotDraw) {
+  EXPECT_THROW(plot_losses(sample_run(3), folder_ / "loss.pdf", "t"), ConfigError);
+  EXPECT_THROW(plot_losses({}, folder_ / "loss.png", "t"), ConfigError);
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", folder_.c_str(), 1);
+  std::string message;
+  try {
+    plot_losses(sample_run(3), folder_ / "loss.png", "t");
+  } catch (const ConfigError& error) {
+    message = error.what();
+  }
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_NE(message.find("gnuplot is missing (Debian package gnuplot-nox)"), std::string::npos)
+      << message;
+}
+
+TEST_F(Pictures, WritesAChromeTrace) {
+  const std::filesystem::path path = folder_ / "trace.json";
+  write_chrome_trace(path, {{"attention \"F\"", 1, 2, 0.5, 0.25, "micro-batch 3"}},
+                     {{1, 2, "compute"}});
+  const Json trace = read_json(path);
+  const Json& events = trace.at("traceEvents");
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[0].at("args").at("name"), "rank 1");
+  EXPECT_EQ(events[1].at("args").at("name"), "compute");
+  EXPECT_EQ(events[2].at("name"), "attention \"F\"");
+  EXPECT_EQ(events[2].at("ph"), "X");
+  EXPECT_EQ(events[2].at("ts"), 5e5);
+  EXPECT_EQ(events[2].at("dur"), 2.5e5);
+  EXPECT_EQ(events[2].at("args").at("description"), "micro-batch 3");
+  write_chrome_trace(path, {}, {});
+  EXPECT_TRUE(read_json(path).at("traceEvents").empty());
+}
+
+}  // namespace
+}  // namespace moetron

@@ -1,0 +1,89 @@
+"""Checks that the tensorboard package reads our event files, and Pillow our pictures.
+
+Usage: metrics_oracle.py METRICS_TOOL [FOLDER_TO_KEEP]
+"""
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+import numpy
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+TAGS = {
+    "train/loss": lambda r: r["loss"],
+    "train/aux_loss": lambda r: r.get("aux_loss"),
+    "train/grad_norm": lambda r: r.get("grad_norm"),
+    "train/lr": lambda r: r["lr"],
+    "train/consumed_samples": lambda r: r["consumed_samples"],
+    "validation/loss": lambda r: r.get("validation_loss"),
+    "speed/tokens_per_second_per_device": lambda r: r["tokens_per_second"],
+    "speed/tflops_per_device": lambda r: r["tflops_per_second"],
+    "speed/mfu": lambda r: r.get("mfu"),
+    "speed/seconds_per_step": lambda r: r["seconds"],
+    "memory/gib": lambda r: r["memory_bytes"] / 2**30,
+    "router/max_load": lambda r: r.get("router_balance", {}).get("max_load"),
+    "router/mean_load": lambda r: r.get("router_balance", {}).get("mean_load"),
+    "router/idle_share": lambda r: r.get("router_balance", {}).get("idle_share"),
+}
+
+
+def make_records(count):
+    random.seed(1)
+    records = []
+    for step in range(1, count + 1):
+        trend = 2.1 + 9.4 * math.exp(-step / 60) + 1.5 * math.exp(-step / 700)
+        record = dict(step=step, loss=trend + random.gauss(0, 0.09), lr=3e-4 * min(1, step / 100),
+                      tokens_per_second=7000 + random.random() * 500, tflops_per_second=301.25,
+                      memory_bytes=70 * 2**30 + step, seconds=1.7, consumed_samples=1024 * step)
+        if step % 2:
+            record.update(aux_loss=1.0 + random.random() / 10, grad_norm=random.random(), mfu=0.31,
+                          router_balance=dict(max_load=1.6, mean_load=1.3, idle_share=0.01))
+        if step % 100 == 0:
+            record["validation_loss"] = trend + 0.08
+        records.append(record)
+    return records
+
+
+def check(tool, folder):
+    records = make_records(1500)
+    path = os.path.join(folder, "metrics.jsonl")
+    with open(path, "w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    events = os.path.join(folder, "events")
+    subprocess.run([tool, path, events], check=True)
+
+    read = EventAccumulator(events, size_guidance={"scalars": 0})
+    read.Reload()
+    assert set(read.Tags()["scalars"]) == set(TAGS), read.Tags()["scalars"]
+    for tag, value_of in TAGS.items():
+        expected = [(r["step"], value_of(r)) for r in records if value_of(r) is not None]
+        scalars = read.Scalars(tag)
+        assert [s.step for s in scalars] == [step for step, _ in expected], tag
+        assert [numpy.float32(s.value) for s in scalars] == [numpy.float32(v) for _, v in expected], tag
+        assert all(b.wall_time >= a.wall_time for a, b in zip(scalars, scalars[1:])), tag
+
+    with Image.open(os.path.join(events, "loss.png")) as picture:
+        assert picture.size == (1600, 900), picture.size
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+        for curve in ((0xA9, 0xC9, 0xE8), (0x1F, 0x5F, 0x9F), (0xD9, 0x54, 0x1E)):
+            assert curve in colours, curve
+    print(f"{len(records)} steps, {len(TAGS)} tags, picture {os.path.join(events, 'loss.png')}")
+
+
+def main():
+    if len(sys.argv) > 2:
+        os.makedirs(sys.argv[2], exist_ok=True)
+        check(sys.argv[1], sys.argv[2])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            check(sys.argv[1], folder)
+
+
+if __name__ == "__main__":
+    main()
