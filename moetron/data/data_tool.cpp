@@ -2,8 +2,10 @@
 //   data_tool shuffle SEED COUNT OUT.npy
 //   data_tool gpt OUT_FOLDER SPLIT SEQUENCE SEED TRAIN VALID TEST EOD PATH...
 //   data_tool safetensors IN OUT
+//   data_tool verdicts FOLDER OUT.npy   (1 for each valid safetensors file 0, 1, 2, ... of FOLDER)
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <numeric>
 #include <span>
 #include <string>
@@ -74,6 +76,19 @@ void copy_safetensors(const Words& words) {
   out.commit();
 }
 
+void verdicts(const Words& words) {
+  std::vector<int32_t> valid;
+  for (int i = 0; std::filesystem::exists(words.at(0) + "/" + std::to_string(i)); ++i) {
+    try {
+      const SafetensorsFile file(words.at(0) + "/" + std::to_string(i));
+      valid.push_back(1);
+    } catch (const InputError&) {
+      valid.push_back(0);
+    }
+  }
+  write_npy<int32_t>(words.at(1), valid, {static_cast<int64_t>(valid.size())});
+}
+
 int run(const Words& words) {
   const std::string command = words.empty() ? "" : words[0];
   const Words rest(words.begin() + !words.empty(), words.end());
@@ -83,6 +98,8 @@ int run(const Words& words) {
     gpt(rest);
   else if (command == "safetensors")
     copy_safetensors(rest);
+  else if (command == "verdicts")
+    verdicts(rest);
   else
     return kExitConfig;
   return kExitDone;
