@@ -13,7 +13,7 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kPollInterval{200};
 constexpr milliseconds kSignOfLifeTime{1200};  // several polls
-constexpr milliseconds kVerdictTime{5000};
+constexpr milliseconds kVerdictTime{3000};
 constexpr milliseconds kGoodbyeTime{10000};
 constexpr milliseconds kGoodbyeTimeAfterFailure{3000};
 
@@ -117,16 +117,8 @@ class Watcher {
   }
 
   void settle(const Failure& failure) {
-    std::map<int, std::function<void()>> subscribers;
-    {
-      std::lock_guard lock(watch_->mutex);
-      if (watch_->failure) return;
-      watch_->failure = failure;
-      subscribers.swap(watch_->subscribers);
-      // Under the lock, so that a subscriber cannot leave while it is called.
-      for (auto& [id, on_failure] : subscribers) on_failure();
-    }
-    watch_->changed.notify_all();
+    std::lock_guard lock(watch_->mutex);
+    watch_->settle(failure);
   }
 
   void say_goodbye() {

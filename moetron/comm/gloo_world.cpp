@@ -1,5 +1,6 @@
 #include "moetron/comm/gloo_world.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <thread>
 
@@ -10,7 +11,7 @@
 namespace moetron {
 namespace {
 
-constexpr std::chrono::seconds kReportTime{8};  // after which the store is given up
+constexpr std::chrono::seconds kReportTime{4};  // after which the store is given up
 constexpr std::chrono::seconds kEndTime{12};
 
 std::shared_ptr<::gloo::transport::Device> make_device() {
@@ -23,8 +24,19 @@ std::shared_ptr<::gloo::transport::Device> make_device() {
 }  // namespace
 
 std::string first_line(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
+  std::string text = error.what();
+  text.resize(std::min(text.size(), text.find('\n')));
+  const size_t place_end = text.find("] ");
+  return text.starts_with('[') && place_end != std::string::npos ? text.substr(place_end + 2)
+                                                                 : text;
+}
+
+void GlooWatch::settle(const Failure& cause) {
+  if (failure) return;
+  failure = cause;
+  for (auto& [id, on_failure] : subscribers) on_failure();
+  subscribers.clear();
+  changed.notify_all();
 }
 
 GlooWorld::GlooWorld(const GlooOptions& options) : watch_(std::make_shared<GlooWatch>(options)) {
@@ -37,6 +49,7 @@ GlooWorld::~GlooWorld() {
   std::unique_lock lock(watch_->mutex);
   watch_->stop = true;
   watch_->changed.notify_all();
+  if (watch_->store_hangs) return;  // with the thread left behind
   watch_->changed.wait_for(lock, kEndTime, [&] { return watch_->ended; });
 }
 
@@ -55,7 +68,9 @@ GlooWorld::Verdict GlooWorld::report(const Failure& noticed, bool is_known_cause
   const bool settled =
       watch_->changed.wait_for(lock, kReportTime, [&] { return watch_->failure.has_value(); });
   if (!settled) {
-    return {{noticed.rank, concat(noticed.reason, "; the store does not answer")}, true};
+    watch_->store_hangs = true;
+    watch_->settle({noticed.rank, concat(noticed.reason, "; the store does not answer")});
+    return {*watch_->failure, true};
   }
   return {*watch_->failure, std::exchange(watch_->first_to_notice, false)};
 }

@@ -25,18 +25,24 @@ class Device;
 
 namespace moetron {
 
-// The part of an exception's message that is for people: libtorch appends a stack trace.
+// The part of an exception's message that is for people: libtorch appends a stack trace, Gloo
+// starts with a place in its sources.
 std::string first_line(const std::exception& error);
 
 // What a rank and the thread that watches the store tell each other.
 struct GlooWatch {
   explicit GlooWatch(const GlooOptions& gloo_options) : options(gloo_options) {}
 
+  // Ends the world and calls the subscribers; the first failure stays. Called under the mutex, so
+  // that no subscriber leaves while it is called.
+  void settle(const Failure& cause);
+
   const GlooOptions options;
   std::mutex mutex;  // guards what follows
   std::condition_variable changed;
   bool stop = false;
   bool ended = false;              // the thread has done its last work
+  bool store_hangs = false;        // the thread did not publish a report in time
   std::optional<Failure> report;   // what this rank noticed, for the thread to publish
   bool is_known_cause = false;     // the report is the whole story: nobody else is to be suspected
   bool first_to_notice = false;    // this rank's report came before any other's

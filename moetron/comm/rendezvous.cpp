@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -14,6 +15,10 @@
 
 namespace moetron {
 namespace {
+
+// c10d logs each connection that breaks or is refused, with a stack trace. All of it comes to us as
+// exceptions, which we report in a line.
+constexpr int kLogFatalOnly = 3;
 
 // A launcher's names for what we ask.
 struct Launcher {
@@ -140,6 +145,7 @@ std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
                                            std::chrono::milliseconds join_timeout) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kLogFatalOnly;
   const auto begin = std::chrono::steady_clock::now();
   GlooOptions options;
   options.store = connect_store(environment, join_timeout);

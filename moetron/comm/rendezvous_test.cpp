@@ -1,0 +1,171 @@
+// What launchers say about a rank, and the fake backend's record.
+#include "moetron/comm/rendezvous.h"
+
+#include <gmock/gmock.h>
+#include <map>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "moetron/comm/fake_communicator.h"
+
+namespace moetron {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+RankEnvironment read(const std::map<std::string, std::string>& variables) {
+  return read_rank_environment([&](const char* name) -> const char* {
+    const auto found = variables.find(name);
+    return found == variables.end() ? nullptr : found->second.c_str();
+  });
+}
+
+std::string refusal(const std::map<std::string, std::string>& variables) {
+  try {
+    read(variables);
+    return "accepted";
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+}
+
+TEST(RendezvousTest, ReadsTorchrun) {
+  const RankEnvironment environment = read({{"RANK", "5"},
+                                            {"WORLD_SIZE", "8"},
+                                            {"LOCAL_RANK", "1"},
+                                            {"LOCAL_WORLD_SIZE", "4"},
+                                            {"MASTER_ADDR", "gpu7"},
+                                            {"MASTER_PORT", "29500"},
+                                            {"TORCHELASTIC_RUN_ID", "abc"},
+                                            {"TORCHELASTIC_RESTART_COUNT", "2"},
+                                            {"TORCHELASTIC_USE_AGENT_STORE", "True"},
+                                            {"SLURM_PROCID", "0"},  // torchrun under srun
+                                            {"SLURM_NTASKS", "2"}});
+  EXPECT_EQ(environment.rank, 5);
+  EXPECT_EQ(environment.size, 8);
+  EXPECT_EQ(environment.local_rank, 1);
+  EXPECT_EQ(environment.local_size, 4);
+  EXPECT_EQ(environment.master_address, "gpu7");
+  EXPECT_EQ(environment.master_port, 29500);
+  EXPECT_EQ(environment.run_id, "abc");
+  EXPECT_EQ(environment.restart_count, 2);
+  EXPECT_TRUE(environment.agent_serves_store);
+}
+
+TEST(RendezvousTest, ReadsMpiSlurmAndNothing) {
+  const RankEnvironment mpi = read({{"OMPI_COMM_WORLD_RANK", "1"},
+                                    {"OMPI_COMM_WORLD_SIZE", "2"},
+                                    {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                                    {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+                                    {"MASTER_PORT", "4000"}});
+  EXPECT_EQ(mpi.rank, 1);
+  EXPECT_EQ(mpi.master_address, "127.0.0.1");  // all ranks are on this host
+  EXPECT_FALSE(mpi.agent_serves_store);
+
+  std::map<std::string, std::string> slurm = {{"SLURM_PROCID", "3"},
+                                              {"SLURM_NTASKS", "16"},
+                                              {"SLURM_LOCALID", "3"},
+                                              {"SLURM_JOB_ID", "1234567"},
+                                              {"SLURM_STEP_NODELIST", "gpu[07-09,12],login1"}};
+  EXPECT_EQ(read(slurm).size, 16);
+  EXPECT_EQ(read(slurm).local_rank, 3);
+  EXPECT_EQ(read(slurm).master_address, "gpu07");
+  EXPECT_EQ(read(slurm).master_port, 24567);
+  EXPECT_EQ(read(slurm).run_id, "1234567");
+  slurm["SLURM_STEP_NODELIST"] = "a1,a2";
+  EXPECT_EQ(read(slurm).master_address, "a1");
+  slurm["MASTER_ADDR"] = "b1";
+  slurm["MASTER_PORT"] = "77";
+  EXPECT_EQ(read(slurm).master_address, "b1");
+  EXPECT_EQ(read(slurm).master_port, 77);
+
+  const RankEnvironment alone = read({{"MASTER_ADDR", "x"}});
+  EXPECT_EQ(alone.rank, 0);
+  EXPECT_EQ(alone.size, 1);
+}
+
+TEST(RendezvousTest, NamesWhatIsMissingOrWrong) {
+  EXPECT_EQ(refusal({{"RANK", "1"}}), "the environment variable WORLD_SIZE is missing");
+  EXPECT_EQ(refusal({{"WORLD_SIZE", "4"}}), "the environment variable RANK is missing");
+  EXPECT_THAT(refusal({{"RANK", "1"}, {"WORLD_SIZE", "2"}}), HasSubstr("MASTER_ADDR is missing"));
+  EXPECT_EQ(refusal({{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}}),
+            "the environment variable MASTER_PORT is missing");
+  EXPECT_EQ(refusal({{"RANK", "4"}, {"WORLD_SIZE", "4"}}), "RANK (4) must be below WORLD_SIZE (4)");
+  EXPECT_THAT(refusal({{"RANK", "one"}, {"WORLD_SIZE", "4"}}),
+              AllOf(HasSubstr("RANK"), HasSubstr("\"one\"")));
+  EXPECT_THAT(refusal({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "-2"}}),
+              AllOf(HasSubstr("OMPI_COMM_WORLD_SIZE"), HasSubstr("\"-2\"")));
+  EXPECT_THAT(
+      refusal({{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}, {"MASTER_PORT", "70000"}}),
+      AllOf(HasSubstr("MASTER_PORT"), HasSubstr("70000")));
+}
+
+TEST(RendezvousTest, AStoreThatIsNotThereIsAConfigError) {
+  RankEnvironment environment;
+  environment.rank = 1;
+  environment.size = 2;
+  environment.master_address = "127.0.0.1";
+  environment.master_port = 1;
+  try {
+    connect_gloo(environment, std::chrono::seconds(1), std::chrono::milliseconds(300));
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("rank 1 cannot reach the store"),
+                                    HasSubstr("MASTER_ADDR (127.0.0.1), MASTER_PORT (1)")));
+  }
+}
+
+TEST(FakeCommunicatorTest, RecordsEveryOperationOfAllGroupsInOrder) {
+  auto log = std::make_shared<CommLog>();
+  auto world = make_fake_world(5, 8, log);
+  world->set_phase("plan");
+  auto pair = world->subgroup({4, 5}, "pair");
+  world->all_reduce(at::ones({10})).wait();
+  pair->all_gather(at::empty({6}, at::kBFloat16), at::ones({3}, at::kBFloat16)).wait();
+  pair->send(at::ones({2}), 0, 3).wait();
+  world->broadcast(at::ones({1}, at::kByte), 7).wait();
+  world->barrier();
+  ASSERT_EQ(log->size(), 5u);
+  const std::vector<std::string> operations = {"all_reduce", "all_gather", "send", "broadcast",
+                                               "barrier"};
+  const std::vector<int64_t> bytes = {40, 12, 8, 1, 0};
+  const std::vector<int> peers = {-1, -1, 4, 7, -1};
+  for (size_t i = 0; i < operations.size(); ++i) {
+    EXPECT_EQ((*log)[i].operation, operations[i]);
+    EXPECT_EQ((*log)[i].bytes, bytes[i]);
+    EXPECT_EQ((*log)[i].peer, peers[i]);
+    EXPECT_EQ((*log)[i].rank, 5);
+    EXPECT_EQ((*log)[i].phase, "plan");
+  }
+  EXPECT_EQ((*log)[1].group, "pair");
+  EXPECT_EQ((*log)[1].members, (std::vector<int>{4, 5}));
+  EXPECT_EQ((*log)[2].tag, 3);
+}
+
+TEST(FakeCommunicatorTest, ResultsAreThoseOfEqualPeers) {
+  auto world = make_fake_world(1, 3, std::make_shared<CommLog>());
+  const at::Tensor sum = at::full({2}, 5, at::kLong);
+  world->all_reduce(sum).wait();
+  EXPECT_EQ(sum[0].item<int64_t>(), 15);
+  world->all_reduce(sum, ReduceOp::kMax).wait();
+  EXPECT_EQ(sum[1].item<int64_t>(), 15);
+  const at::Tensor gathered = at::empty({3, 2});
+  world->all_gather(gathered, at::arange(2, at::kFloat)).wait();
+  EXPECT_TRUE(at::equal(gathered, at::arange(2, at::kFloat).expand({3, 2})));
+  const at::Tensor piece = at::empty({2}, at::kLong);
+  world->reduce_scatter(piece, at::arange(6)).wait();
+  EXPECT_TRUE(at::equal(piece, at::arange(2) * 3 + 6));
+  const at::Tensor rows = at::empty({4, 1}, at::kLong);
+  const std::vector<int64_t> expected = {0, 3, 1};
+  const std::vector<int64_t> sent = {1, 2, 0};
+  world->all_to_all_v(rows, at::arange(1, 4).view({3, 1}), expected, sent).wait();
+  EXPECT_TRUE(at::equal(rows.view({4}), at::tensor({2, 3, 0, 0}, at::kLong)));
+  EXPECT_EQ(world->split(0, 0, "all")->size(), 3);
+  world->abort("enough");
+  EXPECT_THROW(world->barrier(), CommError);
+}
+
+}  // namespace
+}  // namespace moetron
