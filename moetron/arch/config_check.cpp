@@ -24,6 +24,25 @@ std::string must_not_exceed(const char* small, int64_t small_value, const char* 
   return concat(field(small, small_value), " must not exceed ", field(large, large_value));
 }
 
+std::optional<std::string> find_absurd_size(const ModelConfig& config, const FieldNames& names) {
+  struct Bound {
+    const char* name;
+    int64_t value;
+    int64_t high;
+  };
+  const int64_t experts = config.moe ? config.moe->num_experts : 1;
+  for (const Bound& bound :
+       {Bound{names.num_layers, config.num_layers, kMaxLayers},
+        Bound{names.hidden_size, config.hidden_size, kMaxWidth},
+        Bound{names.num_attention_heads, config.num_attention_heads, kMaxHeads},
+        Bound{names.head_dim, config.head_dim, 2 * kMaxWidth},
+        Bound{names.intermediate_size, config.intermediate_size, kMaxWidth},
+        Bound{names.num_experts, experts, kMaxExperts}})
+    if (bound.value < 1 || bound.value > bound.high)
+      return concat(field(bound.name, bound.value), " must be from 1 to ", bound.high);
+  return std::nullopt;
+}
+
 std::optional<std::string> find_attention_contradiction(const ModelConfig& config,
                                                         const FieldNames& names) {
   const int64_t heads = config.num_attention_heads;
@@ -71,22 +90,31 @@ std::optional<std::string> find_moe_contradiction(const ModelConfig& config,
 }  // namespace
 
 FieldNames config_json_names(ModelConfig::Family family) {
-  FieldNames names{"hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-                   "head_dim",    "qk_rope_head_dim",  "n_routed_experts",    "num_experts_per_tok",
-                   "n_group",     "topk_group"};
+  FieldNames names{"hidden_size",
+                   "num_hidden_layers",
+                   "num_attention_heads",
+                   "num_key_value_heads",
+                   "head_dim",
+                   "intermediate_size",
+                   "qk_rope_head_dim",
+                   "n_routed_experts",
+                   "num_experts_per_tok",
+                   "n_group",
+                   "topk_group"};
   if (family == Family::kQwen3Moe) names.num_experts = "num_experts";
   return names;
 }
 
 FieldNames option_names() {
-  return {"hidden-size",          "num-layers",      "num-attention-heads",
-          "num-query-groups",     "kv-channels",     "qk-rope-head-dim",
-          "num-experts",          "moe-router-topk", "moe-router-num-groups",
-          "moe-router-group-topk"};
+  return {"hidden-size",           "num-layers",           "num-attention-heads",
+          "num-query-groups",      "kv-channels",          "ffn-hidden-size",
+          "qk-rope-head-dim",      "num-experts",          "moe-router-topk",
+          "moe-router-num-groups", "moe-router-group-topk"};
 }
 
 std::optional<std::string> find_contradiction(const ModelConfig& config, const FieldNames& names) {
-  auto problem = find_attention_contradiction(config, names);
+  auto problem = find_absurd_size(config, names);
+  if (!problem) problem = find_attention_contradiction(config, names);
   if (!problem && config.moe) problem = find_moe_contradiction(config, names);
   return problem;
 }

@@ -1,12 +1,20 @@
 // What must hold between the numbers of a model, wherever they came from.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
 #include "moetron/arch/model_config.h"
 
 namespace moetron {
+
+// Bounds that no model nears and that keep every count of elements and bytes within 64 bits.
+constexpr int64_t kMaxLayers = 1024;
+constexpr int64_t kMaxWidth = int64_t{1} << 18;
+constexpr int64_t kMaxHeads = 4096;
+constexpr int64_t kMaxExperts = 65536;
+constexpr int64_t kMaxSharedExperts = 1024;
 
 // How the place that a model came from spells the fields that a message names.
 struct FieldNames {
@@ -15,6 +23,7 @@ struct FieldNames {
   const char* num_attention_heads;
   const char* num_key_value_heads;
   const char* head_dim;
+  const char* intermediate_size;
   const char* qk_rope_head_dim;
   const char* num_experts;
   const char* top_k;

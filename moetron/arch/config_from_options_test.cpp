@@ -117,6 +117,10 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
             "num-attention-heads (6) must divide hidden-size (64) since kv-channels is not given");
   options = dense_options();
+  options.model.num_layers = 1000000000;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "num-layers (1000000000) must be from 1 to 1024");
+  options = dense_options();
   options.model.rotary_mscale = 1.0;
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
   options = qwen_options();

@@ -13,12 +13,7 @@ namespace {
 
 using Family = ModelConfig::Family;
 
-// Bounds that no model nears and that keep every product of two of them within 64 bits.
-constexpr int64_t kMaxLayers = 4096;
-constexpr int64_t kMaxWidth = int64_t{1} << 24;
 constexpr int64_t kMaxVocabulary = int64_t{1} << 28;
-constexpr int64_t kMaxHeads = 65536;
-constexpr int64_t kMaxExperts = 65536;
 constexpr int64_t kMaxPositions = int64_t{1} << 40;
 
 Family read_family(const JsonFields& fields) {
@@ -151,7 +146,7 @@ void read_deepseek_moe(const JsonFields& fields, ModelConfig& config) {
   moe.expert_intermediate_size = fields.required_integer("moe_intermediate_size", 1, kMaxWidth);
   if (!fields.is_null("n_shared_experts"))
     moe.num_shared_experts =
-        fields.integer("n_shared_experts", 0, kMaxExperts).value_or(v3 ? 1 : 2);
+        fields.integer("n_shared_experts", 0, kMaxSharedExperts).value_or(v3 ? 1 : 2);
   moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
   moe.first_k_dense_replace =
       fields.integer("first_k_dense_replace", 0, kMaxLayers).value_or(v3 ? 3 : 0);

@@ -1,8 +1,12 @@
 #include "moetron/arch/config_reader.h"
 
+#include <cmath>
 #include <gmock/gmock.h>
 
 #include "moetron/arch/arch_test_data.h"
+#include "moetron/arch/config_writer.h"
+#include "moetron/arch/inventory.h"
+#include "moetron/arch/rope.h"
 
 namespace moetron {
 namespace {
@@ -169,11 +173,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{llama_json, "hidden_size", "\"64\"", "hidden_size (\"64\") must be an integer"},
         Refusal{llama_json, "hidden_size", "64.5", "hidden_size (64.5) must be an integer"},
         Refusal{llama_json, "num_hidden_layers", "1000000000",
-                "num_hidden_layers (1000000000) must be from 1 to 4096"},
+                "num_hidden_layers (1000000000) must be from 1 to 1024"},
         Refusal{llama_json, "num_hidden_layers", "18446744073709551615",
-                "num_hidden_layers (18446744073709551615) must be from 1 to 4096"},
+                "num_hidden_layers (18446744073709551615) must be from 1 to 1024"},
         Refusal{llama_json, "num_attention_heads", "0",
-                "num_attention_heads (0) must be from 1 to 65536"},
+                "num_attention_heads (0) must be from 1 to 4096"},
         Refusal{llama_json, "num_attention_heads", "5",
                 "num_attention_heads (5) must divide hidden_size (64) since head_dim is not given"},
         Refusal{llama_json, "num_key_value_heads", "3",
@@ -211,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{qwen3_moe_json, "num_experts", "1",
                 "num_experts_per_tok (2) must not exceed num_experts (1)"},
         Refusal{qwen3_moe_json, "mlp_only_layers", "[-1]",
-                "mlp_only_layers ([-1]) must be from 0 to 4096"},
+                "mlp_only_layers ([-1]) must be from 0 to 1024"},
         Refusal{deepseek_v3_json, "n_group", "3", "n_group (3) must divide n_routed_experts (8)"},
         Refusal{deepseek_v3_json, "topk_group", "5", "topk_group (5) must not exceed n_group (4)"},
         Refusal{deepseek_v3_json, "num_experts_per_tok", "9",
@@ -230,8 +234,55 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ConfigReader, NeverAllocatesForAbsurdProducts) {
   Json json = qwen3_moe_json();
   json["num_experts"] = 65536;
-  json["num_hidden_layers"] = 4096;
-  EXPECT_THAT(reading_error(json), HasSubstr("num_hidden_layers (4096) times num_experts (65536)"));
+  json["num_hidden_layers"] = 1024;
+  EXPECT_THAT(reading_error(json), HasSubstr("num_hidden_layers (1024) times num_experts (65536)"));
+}
+
+// Any value in any place is read or refused in one line, never a crash or another kind of error.
+TEST(ConfigReader, SurvivesAnyValueOfAnyKey) {
+  Json linear = llama_json();
+  linear["rope_parameters"] = {
+      {"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 1}, {"high_freq_factor", 4}};
+  const Json values = parse_json(
+      R"([null, true, "", "x", -1, 0, 1, 3, 1e308, -0.5, 9223372036854775807, 18446744073709551615,
+          [], [1], [null], {}, {"type": "yarn"}, {"a": {"b": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}}])",
+      "values");
+  int num_refused = 0;
+  int num_read = 0;
+  const auto attempt = [&](const Json& json) {
+    const std::string error = reading_error(json);
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+    EXPECT_LT(error.size(), 250u) << error;
+    (error.empty() ? num_read : num_refused) += 1;
+    if (!error.empty()) return;
+    const ModelConfig config = read_model_config(json, "config.json");
+    EXPECT_GT(count_stored_bytes(tensor_inventory(config), config), 0);  // no overflow
+    for (const float frequency : inverse_frequencies(config.rope))
+      EXPECT_TRUE(std::isfinite(frequency)) << json.dump();
+    EXPECT_EQ(read_model_config(write_model_config(config), "config.json").num_layers,
+              config.num_layers);
+  };
+  for (const Json& base : {qwen3_moe_json(), deepseek_v3_json(), linear}) {
+    for (const auto& [key, unused] : base.items()) {
+      for (const Json& value : values) {
+        Json json = base;
+        json[key] = value;
+        attempt(json);
+      }
+    }
+    for (const char* outer : {"rope_scaling", "rope_parameters"}) {
+      if (!base.contains(outer)) continue;
+      for (const auto& [key, unused] : base.at(outer).items()) {
+        for (const Json& value : values) {
+          Json json = base;
+          json[outer][key] = value;
+          attempt(json);
+        }
+      }
+    }
+  }
+  EXPECT_GT(num_refused, 600);
+  EXPECT_GT(num_read, 100);
 }
 
 TEST(ConfigReader, NamesTheFileOfAFolder) {
