@@ -15,7 +15,8 @@ std::vector<at::Tensor> view_bytes(const Message& message) {
 
 GlooLink::GlooLink(GlooWorld& world, const std::string& key, int rank, int size)
     : rank_(rank), size_(size), timeout_(world.options().timeout) {
-  auto options = c10d::ProcessGroupGloo::Options::create(timeout_);
+  // Its own time-out serves to connect; each wait here brings its own.
+  auto options = c10d::ProcessGroupGloo::Options::create(world.options().join_timeout);
   options->devices.push_back(world.device());
   options->threads = 1;  // for Gloo's own collectives, which are not used
   auto store = c10::make_intrusive<c10d::PrefixStore>(concat("gloo", key), world.options().store);

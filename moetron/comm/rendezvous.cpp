@@ -146,14 +146,12 @@ std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds join_timeout) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kLogFatalOnly;
-  const auto begin = std::chrono::steady_clock::now();
   GlooOptions options;
   options.store = connect_store(environment, join_timeout);
   options.rank = environment.rank;
   options.size = environment.size;
   options.timeout = timeout;
-  options.join_timeout = join_timeout - std::chrono::duration_cast<std::chrono::milliseconds>(
-                                            std::chrono::steady_clock::now() - begin);
+  options.join_timeout = join_timeout;
   options.agent_serves_store = environment.agent_serves_store;
   options.serves_store = environment.rank == 0 && !environment.agent_serves_store;
   return make_gloo_world(options);

@@ -46,9 +46,10 @@ c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment
                                               std::chrono::milliseconds timeout);
 
 // The world communicator of this process: gloo over the run's store; of one rank, without network.
-// Returns when all ranks have joined, at most `join_timeout` later; afterwards a wait longer than
-// `timeout` poisons the world. Throws ConfigError for ranks that never came, came twice, or count
-// another world size. Unless TORCH_CPP_LOG_LEVEL is set, libtorch's own log is cut to fatal errors.
+// Returns when all ranks have joined; reaching the store, joining and connecting a group may take
+// `join_timeout` each. Afterwards a wait longer than `timeout` poisons the world. Throws
+// ConfigError for ranks that never came, came twice, or count another world size. Unless
+// TORCH_CPP_LOG_LEVEL is set, libtorch's own log is cut to fatal errors.
 std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
                                            std::chrono::milliseconds join_timeout);
