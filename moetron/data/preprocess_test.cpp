@@ -13,6 +13,7 @@
 #include "moetron/base/file.h"
 #include "moetron/formats/damage_test.h"
 #include "moetron/formats/indexed_dataset.h"
+#include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
 namespace {
@@ -244,6 +245,15 @@ TEST_F(PreprocessTest, AFailureStopsTheOtherWorkers) {
   EXPECT_THROW(preprocess(wanted, encoder), InputError);
   EXPECT_LT(calls, 200);
   EXPECT_EQ(num_outputs(), 0);
+}
+
+TEST_F(PreprocessTest, TakesATokenizer) {
+  PreprocessSettings wanted = settings({input("a.txt", "abc\xc3\xa9")});
+  wanted.append_eod = true;
+  const PreprocessReport report = preprocess(wanted, *Tokenizer::bytes());
+  EXPECT_EQ(report.tokens, 6);
+  EXPECT_EQ(IndexedDataset(report.outputs[0]).get(0).back(), Tokenizer::bytes()->eos_id());
+  EXPECT_THAT(documents(), ElementsAre("abc\xc3\xa9$"));
 }
 
 TEST_F(PreprocessTest, SurvivesDamage) {

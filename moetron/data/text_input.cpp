@@ -221,7 +221,7 @@ void cut_into_batches(const fs::path& path, const std::vector<std::string>& keys
   if (ending == ".json") {
     const size_t first = source->text.find_first_not_of(kSpace);
     if (first != std::string_view::npos) source->text.remove_prefix(first);
-    if (holds_lines(source->text)) return cut_lines(source, emit);
+    if (source->text.empty() || holds_lines(source->text)) return cut_lines(source, emit);
     return cut_document(source, emit);
   }
   MT_CHECK_CONFIG(keys.size() == 1, "json-keys names ", keys.size(), " keys, but ", path.string(),
