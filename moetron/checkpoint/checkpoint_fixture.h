@@ -1,0 +1,55 @@
+// What the tests of this folder share: a folder that goes away, and a model with optimizer state.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "moetron/autograd/parameter.h"
+#include "moetron/checkpoint/checkpoint.h"
+
+namespace moetron {
+
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(const std::string& name);
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Named tensors of some KiB, filled from a seed: two plain weights, one fused pair, and for each
+// the moments (and masters, where the weights are not fp32) that an optimizer would keep.
+class TinyModel {
+ public:
+  explicit TinyModel(uint64_t seed, at::ScalarType dtype = at::kFloat);
+
+  std::vector<NamedSlice> weights() const;
+  std::vector<NamedSlice> states() const;
+  CheckpointContent content() const;  // trainer.json says {"step": seed}
+
+  // Moves masters away from what the weights' type can hold.
+  void train(double amount);
+
+  at::Tensor weight(const std::string& name) const;
+  at::Tensor state(const std::string& name) const;
+  bool equals(const TinyModel& other) const;  // all weights and states, bit by bit
+
+ private:
+  struct Entry {
+    std::unique_ptr<Parameter> parameter;
+    at::Tensor exp_avg, exp_avg_sq, master;
+  };
+  uint64_t seed_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace moetron

@@ -1,0 +1,25 @@
+// Filling slices from tensors in mapped safetensors files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "moetron/autograd/parameter.h"
+#include "moetron/formats/safetensors.h"
+
+namespace moetron {
+
+// A whole tensor of the slice's global shape, row-major, anywhere in memory (of any alignment).
+struct StoredTensor {
+  SafetensorsDtype dtype = SafetensorsDtype::kF32;
+  std::span<const std::byte> bytes;
+};
+
+// Whether fill_slice() can turn one type into the other: equal types, and F32, BF16 and F16 among
+// each other (to nearest even).
+bool is_convertible(SafetensorsDtype from, SafetensorsDtype to);
+
+void fill_slice(const NamedSlice& slice, const StoredTensor& tensor);
+
+}  // namespace moetron
