@@ -1,0 +1,37 @@
+// A pre-tokenizer pattern that word_matcher.h does not know, matched by PCRE2. Such patterns are
+// written for Oniguruma (Ruby syntax); what PCRE2 reads differently is translated, and what has no
+// translation is refused.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moetron {
+
+struct TextSpan {
+  size_t begin;
+  size_t end;
+};
+
+class Pattern {
+ public:
+  // A literal pattern matches itself. `file` is for messages. Throws InputError.
+  Pattern(std::string_view pattern, bool is_literal, std::string file);
+
+  // The matches in valid UTF-8, in order; an empty match may not touch the one before it. Throws
+  // InputError if the pattern needs too many steps on this text.
+  void find_all(std::string_view text, std::vector<TextSpan>& matches) const;
+
+ private:
+  struct Code;
+  std::string file_;
+  std::string pattern_;
+  std::shared_ptr<const Code> code_;
+};
+
+// The pattern as PCRE2 reads it (with UTF, UCP and MULTILINE). Throws InputError.
+std::string translate_pattern(std::string_view pattern, const std::string& file);
+
+}  // namespace moetron

@@ -1,0 +1,58 @@
+// Text to token ids and back: byte-level BPE as a Hugging Face tokenizer.json describes it, with
+// the results of the `tokenizers` library, or plain bytes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moetron {
+
+// Immutable after loading: every method may be called from many threads at once.
+class Tokenizer {
+ public:
+  // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it
+  // names the tokens that begin and end a document. Throws InputError, naming the file and what is
+  // wrong with it: cut short, not byte-level BPE, a normalizer or pre-tokenizer that is not
+  // supported. The file's truncation and padding are ignored.
+  static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
+
+  // Id b is byte b; id 256 ends a document ("<|endoftext|>"), so vocab_size() is 257. Text that
+  // looks like the end token is encoded as its bytes.
+  static std::shared_ptr<const Tokenizer> bytes();
+
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  // Added tokens found in the text become their ids, as in the library. `add_special_tokens` puts
+  // in what the post-processor (or add_bos_token and add_eos_token of tokenizer_config.json) puts
+  // around one sequence. Bytes that are not UTF-8 are read as U+FFFD, one for each maximal invalid
+  // part, as Python's bytes.decode("utf-8", errors="replace") does; bytes() takes them as they are.
+  // Throws InputError if a pattern of the file gives up on the text (hand-written matchers do not).
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = false) const;
+
+  // Always valid UTF-8: invalid bytes become U+FFFD by the same rule. Unknown ids give nothing.
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
+
+  int64_t vocab_size() const;  // the largest id + 1
+  // The token that ends a document: eos_token of tokenizer_config.json, else the special token
+  // that the post-processor puts last, else the added token "<|endoftext|>".
+  std::optional<int32_t> eos_id() const;
+  // bos_token of tokenizer_config.json, else the special token that the post-processor puts first.
+  std::optional<int32_t> bos_id() const;
+  // As written in tokenizer.json: a space is U+0120 in tokens of the model, itself in added ones.
+  std::optional<int32_t> token_to_id(std::string_view token) const;
+
+ private:
+  struct Parts;
+  explicit Tokenizer(std::unique_ptr<const Parts> parts);
+  std::unique_ptr<const Parts> parts_;
+};
+
+}  // namespace moetron

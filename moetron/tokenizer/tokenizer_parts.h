@@ -1,0 +1,79 @@
+// What a loaded tokenizer consists of, between loading (tokenizer_load.cpp) and use
+// (tokenizer.cpp).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moetron/tokenizer/added_tokens.h"
+#include "moetron/tokenizer/bpe.h"
+#include "moetron/tokenizer/pretokenizer.h"
+#include "moetron/tokenizer/tokenizer.h"
+
+namespace moetron {
+
+// What one call of encode() works with. It outlives the call, so that the cache of pieces fills
+// over many short documents.
+struct EncodeScratch {
+  BpeScratch bpe;
+  PreTokenizerScratch pre_tokenizer;
+  std::vector<TextPart> raw_parts;
+  std::vector<TextPart> normalized_parts;
+  std::string normalized;
+};
+
+// As many scratches as there were calls at the same time; one lock a call.
+class ScratchPool {
+ public:
+  std::unique_ptr<EncodeScratch> take();
+  void give_back(std::unique_ptr<EncodeScratch> scratch);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<EncodeScratch>> free_;
+};
+
+// The bytes of every token, end to end.
+class TokenBytes {
+ public:
+  void set(int32_t id, std::string_view bytes);                          // the last of an id counts
+  std::string_view get(int32_t id) const;                                // empty for an unknown id
+  int64_t size() const { return static_cast<int64_t>(places_.size()); }  // the largest id + 1
+  bool contains(int32_t id) const;
+
+ private:
+  struct Place {
+    size_t begin = SIZE_MAX;
+    size_t length = 0;
+  };
+  std::vector<Place> places_;
+  std::string bytes_;
+};
+
+struct Tokenizer::Parts {
+  bool is_bytes = false;  // then only ids, bytes, special and eos are set
+  TextToId ids;           // as written in the file
+  TokenBytes bytes;
+  std::vector<bool> special;  // by id, up to the largest special one
+  bool normalizes_nfc = false;
+  AddedTokenFinder raw_tokens;         // looked for before normalisation
+  AddedTokenFinder normalized_tokens;  // and after it
+  std::vector<PreTokenizerStage> stages;
+  Bpe bpe;
+  std::vector<int32_t> prefix;  // around a text, with add_special_tokens
+  std::vector<int32_t> suffix;
+  std::optional<int32_t> bos;
+  std::optional<int32_t> eos;
+  mutable ScratchPool scratches;
+
+  void encode_part(std::string_view text, EncodeScratch& scratch,
+                   std::vector<int32_t>& ids_out) const;
+};
+
+}  // namespace moetron

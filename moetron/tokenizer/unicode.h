@@ -1,0 +1,62 @@
+// What byte-level BPE needs of Unicode, in the versions that the `tokenizers` library follows
+// (unicode_versions.h): categories as bits, UTF-8 scanning and repair, and canonical composition
+// (NFC, Unicode Standard Annex #15).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moetron {
+
+// A character's bits: its general category, and whether it is white space (the White_Space
+// property: what \s means in tokenizer patterns).
+enum CharBits : uint8_t {
+  kLetter = 1,
+  kMark = 2,
+  kNumber = 4,
+  kPunctuation = 8,
+  kSymbol = 16,
+  kSpace = 32,
+  kLineEnd = 64,    // CR or LF; they are kSpace too
+  kNfcActive = 128  // may change under NFC, or compose with the character before it
+};
+
+constexpr char32_t kNumCodePoints = 0x110000;
+
+// The bits of all code points, made at the first call (10 ms, 1.1 MB).
+const std::vector<uint8_t>& char_bits_table();
+
+// \w of the regex crate: letters, marks, decimal digits, connectors, joiners and circled letters.
+bool is_word_character(char32_t character);
+
+struct Character {
+  char32_t value;
+  uint32_t length;  // bytes
+};
+
+// The character at `text`, which must be valid UTF-8.
+inline Character decode_utf8(const char* text) {
+  const auto byte = [text](int i) { return static_cast<char32_t>(static_cast<uint8_t>(text[i])); };
+  const char32_t lead = byte(0);
+  if (lead < 0x80) return {lead, 1};
+  if (lead < 0xE0) return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2};
+  if (lead < 0xF0) return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
+  return {(lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F),
+          4};
+}
+
+// The character that ends at `end` of valid UTF-8 text that begins before it.
+Character decode_utf8_before(const char* end);
+
+bool is_utf8(std::string_view text);
+
+// Every maximal invalid part becomes U+FFFD, as in Python's bytes.decode(errors="replace"), in
+// Rust's String::from_utf8_lossy and in the WHATWG encoding standard.
+std::string replace_invalid_utf8(std::string_view text);
+
+// NFC of valid UTF-8. `storage` holds the result if it differs from `text`.
+std::string_view normalize_nfc(std::string_view text, std::string& storage);
+
+}  // namespace moetron
