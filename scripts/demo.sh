@@ -12,13 +12,14 @@ python=.venv/bin/python
 moetron=build/cpu/moetron
 run=demo/run-$steps
 began=$SECONDS
+export OMP_NUM_THREADS=1  # a rank is one thread; torchrun would set the same, with a warning
 
 title() { printf '\n== %s\n' "$*"; }
 # Shows a command as one would type it, then runs it.
 show() { printf '$ %s\n' "$*"; "$@"; }
 
 train() {
-  show .venv/bin/torchrun --no-python --nproc_per_node "$ranks" "$moetron" pretrain \
+  show .venv/bin/torchrun --standalone --no-python --nproc_per_node "$ranks" "$moetron" pretrain \
     --config configs/demo_cpu.toml --train-iters "$steps" --lr-decay-iters "$steps" --save "$run"
 }
 
