@@ -65,6 +65,7 @@ Tokenizer::~Tokenizer() = default;
 std::shared_ptr<const Tokenizer> Tokenizer::bytes() {
   auto parts = std::make_unique<Parts>();
   parts->is_bytes = true;
+  parts->base_vocab_size = kBytesEnd;
   for (int byte = 0; byte < kBytesEnd; ++byte) {
     const char text = static_cast<char>(byte);
     parts->bytes.set(byte, {&text, 1});
@@ -122,6 +123,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
 
 int64_t Tokenizer::vocab_size() const {
   return parts_->bytes.size();
+}
+
+int64_t Tokenizer::base_vocab_size() const {
+  return parts_->base_vocab_size;
 }
 
 std::optional<int32_t> Tokenizer::eos_id() const {

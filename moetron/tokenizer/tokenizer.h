@@ -40,7 +40,8 @@ class Tokenizer {
   // Always valid UTF-8: invalid bytes become U+FFFD by the same rule. Unknown ids give nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
-  int64_t vocab_size() const;  // the largest id + 1
+  int64_t vocab_size() const;       // the largest id + 1
+  int64_t base_vocab_size() const;  // the same without the added tokens
   // The token that ends a document: eos_token of tokenizer_config.json, else the special token
   // that the post-processor puts last, else the added token "<|endoftext|>".
   std::optional<int32_t> eos_id() const;

@@ -30,8 +30,9 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
   MergeTable merges(file.merges.size());
   for (size_t rank = 0; rank < file.merges.size(); ++rank) {
     const auto& [left, right] = file.merges[rank];
-    merges.insert(id_of(left, rank), id_of(right, rank),
-                  {static_cast<uint32_t>(rank), id_of(left + right, rank)});
+    const int32_t left_id = id_of(left, rank);
+    const int32_t right_id = id_of(right, rank);
+    merges.insert(left_id, right_id, {static_cast<uint32_t>(rank), id_of(left + right, rank)});
   }
   std::array<int32_t, 256> byte_ids;
   for (int byte = 0; byte < 256; ++byte) {
@@ -145,6 +146,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
     parts->ids.emplace(token, id);
     parts->bytes.set(id, alphabet_to_bytes(token));
   }
+  parts->base_vocab_size = parts->bytes.size();
   parts->bpe = make_bpe(file, parts->ids, name);
   set_added_tokens(file, name, *parts);
   parts->normalizes_nfc = file.normalizes_nfc;

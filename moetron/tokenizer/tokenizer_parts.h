@@ -60,6 +60,7 @@ struct Tokenizer::Parts {
   bool is_bytes = false;  // then only ids, bytes, special and eos are set
   TextToId ids;           // as written in the file
   TokenBytes bytes;
+  int64_t base_vocab_size = 0;  // the largest id of the model's own tokens + 1
   std::vector<bool> special;  // by id, up to the largest special one
   bool normalizes_nfc = false;
   AddedTokenFinder raw_tokens;         // looked for before normalisation

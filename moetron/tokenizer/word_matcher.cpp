@@ -1,6 +1,7 @@
 #include "moetron/tokenizer/word_matcher.h"
 
 #include <array>
+#include <string>
 #include <utility>
 
 #include "moetron/base/error.h"
@@ -9,7 +10,7 @@
 namespace moetron {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, WordMatcher>, 7> kKnownPatterns{{
+constexpr std::array<std::pair<std::string_view, WordMatcher>, 6> kKnownPatterns{{
     {kGpt2Pattern, WordMatcher::kGpt2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -21,11 +22,6 @@ constexpr std::array<std::pair<std::string_view, WordMatcher>, 7> kKnownPatterns
     // U+4E00-9FA5, U+3040-309F, U+30A0-30FF, as literal characters.
     {"[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+",
      WordMatcher::kDeepSeekCjk},
-    // CR and LF are written as themselves in the released file, or as escapes.
-    {R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
-     "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
-     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     WordMatcher::kDeepSeekWords},
     {R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
      R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -215,8 +211,16 @@ void split_by(std::string_view text, std::vector<std::string_view>& pieces) {
 }  // namespace
 
 std::optional<WordMatcher> find_word_matcher(std::string_view pattern) {
+  std::string escaped;  // CR and LF may be written as themselves, as DeepSeek does
+  for (const char c : pattern) {
+    if (c == '\r' || c == '\n') {
+      escaped += c == '\r' ? "\\r" : "\\n";
+    } else {
+      escaped += c;
+    }
+  }
   for (const auto& [known, matcher] : kKnownPatterns) {
-    if (pattern == known) return matcher;
+    if (escaped == known) return matcher;
   }
   return std::nullopt;
 }

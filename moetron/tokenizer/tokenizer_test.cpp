@@ -1,0 +1,222 @@
+#include "moetron/tokenizer/tokenizer.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+using Ids = std::vector<int32_t>;
+
+const fs::path kData = "../shared/data/tokenizers";
+
+// A byte-level tokenizer of few tokens; a test replaces parts of it by text.
+constexpr std::string_view kSmall = R"({
+  "added_tokens": [
+    {"id": 8, "content": "<s>", "special": true},
+    {"id": 9, "content": "<mask>", "lstrip": true, "rstrip": true, "normalized": false},
+    {"id": 10, "content": "cab", "single_word": true, "normalized": false}],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
+  "post_processor": {"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [8], "tokens": ["<s>"]}}},
+  "decoder": {"type": "ByteLevel"},
+  "model": {"type": "BPE", "ignore_merges": false,
+    "vocab": {"a": 0, "b": 1, "c": 2, "Ġ": 3, "ab": 4, "abc": 5, "bc": 6, "Ġab": 7},
+    "merges": ["a b", ["b", "c"], "ab c", "Ġ ab"]}})";
+
+class TokenizerTest : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::shared_ptr<const Tokenizer> load(std::string text, std::string_view config = "") {
+    write_file(folder_ / "tokenizer.json", text);
+    if (!config.empty()) write_file(folder_ / "tokenizer_config.json", config);
+    return Tokenizer::load(folder_);
+  }
+  static std::string replaced(std::string_view from, std::string_view to) {
+    std::string text(kSmall);
+    const size_t place = text.find(from);
+    EXPECT_NE(place, std::string::npos) << from;
+    return text.replace(place, from.size(), to);
+  }
+
+  fs::path folder_ =
+      fs::temp_directory_path() / ("moetron_tokenizer_" + std::to_string(::getpid()));
+};
+
+TEST_F(TokenizerTest, BytesAreThemselves) {
+  const auto tokenizer = Tokenizer::bytes();
+  EXPECT_EQ(tokenizer->vocab_size(), 257);
+  EXPECT_EQ(tokenizer->eos_id(), 256);
+  EXPECT_EQ(tokenizer->bos_id(), std::nullopt);
+  EXPECT_EQ(tokenizer->encode("a\xFF"), (Ids{97, 255}));
+  EXPECT_EQ(tokenizer->decode(Ids{104, 105, 256}), "hi<|endoftext|>");
+  EXPECT_EQ(tokenizer->decode(Ids{104, 105, 256}, true), "hi");
+  EXPECT_EQ(tokenizer->decode(Ids{255}), "\xEF\xBF\xBD");
+  EXPECT_EQ(tokenizer->token_to_id("<|endoftext|>"), 256);
+}
+
+TEST_F(TokenizerTest, MergesByRankAndLeftmostFirst) {
+  const auto tokenizer = load(std::string(kSmall));
+  EXPECT_EQ(tokenizer->vocab_size(), 11);
+  EXPECT_EQ(tokenizer->encode("abc"), (Ids{5}));
+  EXPECT_EQ(tokenizer->encode("bbc ab"), (Ids{1, 6, 7}));
+  EXPECT_EQ(tokenizer->encode("axb"), (Ids{4}));  // x has no token: dropped before the merges
+  EXPECT_EQ(tokenizer->encode(""), Ids{});
+  std::string text;
+  Ids expected;
+  for (int i = 0; i < 1000; ++i) {  // too long to be merged by scanning
+    text += "abcc";
+    expected.insert(expected.end(), {5, 2});
+  }
+  EXPECT_EQ(tokenizer->encode(text), expected);
+  EXPECT_EQ(tokenizer->decode(expected), text);
+}
+
+TEST_F(TokenizerTest, AddedAndSpecialTokens) {
+  const auto tokenizer = load(std::string(kSmall));
+  EXPECT_EQ(tokenizer->encode("a<s>b", true), (Ids{8, 0, 8, 1}));
+  EXPECT_EQ(tokenizer->encode("a  <mask>\n b"), (Ids{0, 9, 1}));
+  EXPECT_EQ(tokenizer->encode("a cab b cabb"), (Ids{0, 3, 10, 3, 1, 3, 2, 4, 1}));
+  EXPECT_EQ(tokenizer->decode(Ids{8, 0, 9, 7, 77, -1}), "<s>a<mask> ab");
+  EXPECT_EQ(tokenizer->decode(Ids{8, 0, 9}, true), "a<mask>");
+  EXPECT_EQ(tokenizer->bos_id(), 8);
+  EXPECT_EQ(tokenizer->eos_id(), std::nullopt);
+  EXPECT_EQ(tokenizer->token_to_id("Ġab"), 7);
+  EXPECT_EQ(tokenizer->token_to_id("d"), std::nullopt);
+}
+
+TEST_F(TokenizerTest, IgnoreMergesTakesWholePieces) {
+  const std::string text = replaced(R"("ab c", "Ġ ab")", R"("Ġ ab")");
+  EXPECT_EQ(load(text)->encode("abc"), (Ids{4, 2}));
+  std::string ignoring = text;
+  ignoring.replace(ignoring.find("\"ignore_merges\": false"), 22, "\"ignore_merges\": true ");
+  EXPECT_EQ(load(ignoring)->encode("abc"), (Ids{5}));
+}
+
+TEST_F(TokenizerTest, ConfigNamesBeginAndEnd) {
+  const auto tokenizer =
+      load(std::string(kSmall), R"({"bos_token": {"content": "abc"}, "eos_token": "<s>",
+                                                     "add_bos_token": true, "add_eos_token": true})");
+  EXPECT_EQ(tokenizer->bos_id(), 5);
+  EXPECT_EQ(tokenizer->eos_id(), 8);
+  EXPECT_EQ(tokenizer->encode("b", true), (Ids{5, 8, 1, 8}));
+  EXPECT_EQ(tokenizer->encode("b"), (Ids{1}));
+  for (const char* config : {R"({"eos_token": "</s>"})", R"({"eos_token": 7})", R"([1])", "{",
+                             R"({"bos_token": "<s>", "add_bos_token": "yes"})"}) {
+    EXPECT_THROW(load(std::string(kSmall), config), InputError) << config;
+  }
+}
+
+TEST_F(TokenizerTest, ErrorsNameFileAndCause) {
+  const std::vector<std::array<std::string, 3>> cases{
+      {R"("type": "BPE")", R"("type": "Unigram")",
+       "model is of type Unigram; Moetron reads byte-level BPE"},
+      {R"("type": "BPE")", R"("type": "WordPiece")", "model is of type WordPiece"},
+      {R"("c": 2)", R"("c": 99999999999)", "\"c\" an id that is not an integer below 16777216"},
+      {R"("c": 2)", R"("c": 16777216)", "\"c\" an id that is not an integer below 16777216"},
+      {R"("c": 2)", R"("c": -2)", "\"c\" an id that is not an integer"},
+      {R"("c": 2)", R"("c": 2.5)", "\"c\" an id that is not an integer"},
+      {R"("c": 2)", R"("c": 1)", "gives the id 1 to two tokens, one of them \"c\""},
+      {R"("c": 2)", R"("b": 2)", "vocab holds \"b\" twice"},
+      {R"("a b")", R"("a z")", "merge 0 names the token \"z\", which is not in the vocabulary"},
+      {R"("a b")", R"("c b")", "merge 0 names the token \"cb\""},
+      {R"("a b")", R"("a b c")", "merges holds as number 0 neither"},
+      {R"("a b")", R"(["a"])", "merges holds as number 0 neither"},
+      {R"("a b")", "7", "merges holds as number 0 neither"},
+      {R"("id": 9)", R"("id": 12)", "\"<mask>\" has the id 12 but should have 9"},
+      {R"("ids": [8])", R"("ids": [800])", "post_processor adds the id 800"},
+      {R"("normalizer": null)", R"("normalizer": {"type": "NFKC"})", "normalizer is of type NFKC"},
+      {R"({"type": "ByteLevel", "add)", R"({"type": "Metaspace", "add)", "is of type Metaspace"},
+      {R"("ignore_merges")", R"("byte_fallback": true, "x")", "byte_fallback is not supported"},
+      {R"("ignore_merges")", R"("dropout": 0.1, "x")", "dropout is not supported"},
+      {R"("ignore_merges")", R"("unk_token": "a", "x")", "unk_token (\"a\") is not supported"},
+      {R"({"type": "ByteLevel"})", R"({"type": "WordPiece"})", "decoder is of type WordPiece"},
+      {R"("model")", R"("modell")", "tokenizer.json: has no \"model\""},
+      {std::string(kSmall), "[1, 2]", "tokenizer.json: is not an object"},
+      {std::string(kSmall), "", "is not JSON"}};
+  for (const auto& [from, to, cause] : cases) {
+    try {
+      load(replaced(from, to));
+      ADD_FAILURE() << "accepted: " << to;
+    } catch (const InputError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find((folder_ / "tokenizer.json").string()), std::string::npos) << message;
+      EXPECT_NE(message.find(cause), std::string::npos) << message;
+    }
+  }
+  EXPECT_THROW(Tokenizer::load(folder_ / "absent"), InputError);
+}
+
+TEST_F(TokenizerTest, ThreadsShareOneTokenizer) {
+  const auto tokenizer = load(std::string(kSmall));
+  const Ids expected = tokenizer->encode("abc bab cab <s>ab");
+  std::vector<std::thread> threads;
+  std::vector<int> num_equal(4);
+  for (int& count : num_equal) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) count += tokenizer->encode("abc bab cab <s>ab") == expected;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_equal, std::vector<int>(4, 500));
+}
+
+// Texts and ids of the Hugging Face tokenizers, as llama.cpp keeps them for its own tests.
+void expect_vectors(const fs::path& tokenizer_folder, const std::string& vectors) {
+  if (!fs::exists(kData)) GTEST_SKIP() << kData << " does not exist";
+  const auto tokenizer = Tokenizer::load(kData / tokenizer_folder);
+  const std::string texts =
+      read_file(kData / "llama.cpp-vectors" / ("ggml-vocab-" + vectors + ".gguf.inp"));
+  std::ifstream results(kData / "llama.cpp-vectors" / ("ggml-vocab-" + vectors + ".gguf.out"));
+  constexpr std::string_view kBetween = "\n__ggml_vocab_test__\n";
+  int num_texts = 0;
+  for (size_t begin = 0; begin < texts.size(); ++num_texts) {
+    const size_t end = std::min(texts.find(kBetween, begin), texts.size());
+    const std::string text = texts.substr(begin, end - begin);
+    std::string line;
+    ASSERT_TRUE(std::getline(results, line));
+    std::istringstream numbers(line);
+    const Ids expected{std::istream_iterator<int32_t>(numbers), {}};
+    EXPECT_EQ(tokenizer->encode(text), expected) << text;
+    begin = end + kBetween.size();
+  }
+  EXPECT_EQ(num_texts, 46);
+}
+
+TEST_F(TokenizerTest, VectorsOfQwen2) {
+  expect_vectors("qwen3", "qwen2");
+}
+TEST_F(TokenizerTest, VectorsOfGpt2) {
+  expect_vectors("gpt2", "gpt-2");
+}
+
+TEST_F(TokenizerTest, VectorsOfDeepSeekV3) {
+  if (!fs::exists(kData)) GTEST_SKIP() << kData << " does not exist";
+  const auto tokenizer = Tokenizer::load(kData / "deepseek-v3");
+  EXPECT_EQ(tokenizer->vocab_size(), 128815);
+  EXPECT_EQ(tokenizer->bos_id(), 0);
+  EXPECT_EQ(tokenizer->eos_id(), 1);
+  EXPECT_EQ(tokenizer->encode(" hello world "), (Ids{44388, 2058, 223}));
+  EXPECT_EQ(tokenizer->encode("Hello 你好 World 世界!"),
+            (Ids{19923, 223, 30594, 4495, 223, 3427, 3}));
+  EXPECT_EQ(tokenizer->encode("Hello 🌍 World!"), (Ids{19923, 73369, 238, 4495, 3}));
+  EXPECT_EQ(tokenizer->encode("Hello! 毕老师！1 + 1 = 2 ĠÑĤÐ²ÑĬÑĢ"),
+            (Ids{19923, 3,   223,   5464, 5008, 1175,  19,   940,   223, 19,  438,   223, 20,
+                 6113,  257, 76589, 131,  100,  76032, 1628, 76589, 131, 108, 76589, 131, 98}));
+}
+
+}  // namespace
+}  // namespace moetron
