@@ -56,6 +56,12 @@ TEST(WordMatcher, KnowsThePatternsOfTheReleasedFiles) {
   EXPECT_EQ(find_word_matcher(kDigitsPattern), WordMatcher::kDeepSeekDigits);
   EXPECT_EQ(find_word_matcher(kCjkPattern), WordMatcher::kDeepSeekCjk);
   EXPECT_EQ(find_word_matcher(kWordsPattern), WordMatcher::kDeepSeekWords);
+  // DeepSeek's file holds line ends as themselves.
+  std::string raw(kWordsPattern);
+  for (size_t at = 0; (at = raw.find("\\r\\n", at)) != std::string::npos;)
+    raw.replace(at, 4, "\r\n");
+  EXPECT_NE(raw, kWordsPattern);
+  EXPECT_EQ(find_word_matcher(raw), WordMatcher::kDeepSeekWords);
   EXPECT_EQ(find_word_matcher(R"(\p{L}+)"), std::nullopt);
 }
 
