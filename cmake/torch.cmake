@@ -19,7 +19,10 @@ target_include_directories(moetron_torch SYSTEM INTERFACE ${MOETRON_TORCH_DIR}/i
 target_compile_definitions(moetron_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 target_link_libraries(moetron_torch INTERFACE ${MOETRON_TORCH_DIR}/lib/libtorch_cpu.so
                       ${MOETRON_TORCH_DIR}/lib/libc10.so Threads::Threads)
-target_link_options(moetron_torch INTERFACE -Wl,-rpath,${MOETRON_TORCH_DIR}/lib -Wl,--as-needed)
+# at::parallel_for is a template: our copies of it run in parallel only if compiled with OpenMP. The
+# program then shares the OpenMP library that libtorch_cpu.so loads.
+target_compile_options(moetron_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_options(moetron_torch INTERFACE -fopenmp -Wl,-rpath,${MOETRON_TORCH_DIR}/lib -Wl,--as-needed)
 if(MOETRON_CUDA)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)

@@ -88,7 +88,8 @@ at::Tensor Router::balance_loss(const at::Tensor& scores, const at::Tensor& expe
   const RouterSettings& s = settings_;
   const int64_t rows = s.aux_loss == RouterSettings::AuxLoss::kSequence ? batch : 1;
   const int64_t tokens = scores.size(0);
-  const at::Tensor counted = s.sigmoid ? top_indices(scores.detach(), s.top_k) : experts;
+  const bool counts_raw = s.sigmoid && s.aux_loss == RouterSettings::AuxLoss::kSequence;
+  const at::Tensor counted = counts_raw ? top_indices(scores.detach(), s.top_k) : experts;
   const double per_row = static_cast<double>(tokens) / static_cast<double>(rows);
   const at::Tensor fractions =
       expert_counts(counted.contiguous(), rows, s.num_experts)

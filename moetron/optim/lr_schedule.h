@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace moetron {
+#include "moetron/config/options.h"
 
-enum class LrDecayStyle { kConstant, kLinear, kCosine };
+namespace moetron {
 
 struct LrSchedule {
   double lr = 0;              // the highest, reached at the end of the warm-up

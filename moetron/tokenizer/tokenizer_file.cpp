@@ -196,6 +196,7 @@ void check_decoder(const JsonReader& decoder) {
 }  // namespace
 
 TokenizerFile parse_tokenizer_file(std::string_view text, const std::string& name) {
+  MT_CHECK_INPUT(!text.empty(), name, " is empty");
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parser.parse(text.data(), text.size()).get(root);

@@ -146,7 +146,8 @@ TEST_F(TokenizerTest, ErrorsNameFileAndCause) {
       {R"({"type": "ByteLevel"})", R"({"type": "WordPiece"})", "decoder is of type WordPiece"},
       {R"("model")", R"("modell")", "tokenizer.json: has no \"model\""},
       {std::string(kSmall), "[1, 2]", "tokenizer.json: is not an object"},
-      {std::string(kSmall), "", "is not JSON"}};
+      {std::string(kSmall), "", "tokenizer.json is empty"},
+      {std::string(kSmall), "{", "is not JSON"}};
   for (const auto& [from, to, cause] : cases) {
     try {
       load(replaced(from, to));

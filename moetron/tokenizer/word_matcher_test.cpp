@@ -22,12 +22,12 @@ constexpr std::string_view kCjkPattern = "[一-龥぀-ゟ゠-ヿ]+";
 constexpr std::string_view kWordsPattern =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-using Pieces = std::vector<std::string_view>;
+using Pieces = std::vector<std::string>;
 
 Pieces cut(PreTokenizerStage stage, std::string_view text) {
   PreTokenizerScratch scratch;
   pre_tokenize({std::move(stage)}, text, scratch);
-  return scratch.pieces;
+  return {scratch.pieces.begin(), scratch.pieces.end()};
 }
 
 Pieces cut_by_pattern(std::string_view pattern, std::string_view text) {

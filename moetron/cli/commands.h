@@ -1,0 +1,15 @@
+// The subcommands. Each returns the process's exit code, and throws Error for what went wrong.
+#pragma once
+
+#include "moetron/config/command_line.h"
+
+namespace moetron {
+
+int run_pretrain(const ParsedCommandLine& parsed);
+int run_preprocess(const ParsedCommandLine& parsed);
+int run_generate(const ParsedCommandLine& parsed);
+
+// Says, one line each, which options have no effect and why.
+void say_notices(const ParsedCommandLine& parsed);
+
+}  // namespace moetron

@@ -1,0 +1,119 @@
+// moetron generate: continues a prompt with a Hugging Face directory's model.
+#include "moetron/generate/generate.h"
+
+#include <cstdio>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <ATen/Parallel.h>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/load_weights.h"
+#include "moetron/cli/commands.h"
+#include "moetron/models/model.h"
+#include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/start.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// --load itself, or the newest checkpoint in it.
+fs::path model_folder(const fs::path& load) {
+  if (fs::exists(load / "config.json")) return load;
+  const auto found = find_latest(load, nullptr);
+  MT_CHECK_INPUT(found.has_value(), "load: ", load.string(),
+                 " holds neither a config.json nor a checkpoint");
+  return found->folder;
+}
+
+std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {
+  if (auto tokenizer = open_tokenizer(options.tokenizer)) return tokenizer;
+  if (fs::exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
+  throw ConfigError(concat("tokenizer-model: ", folder.string(),
+                           " holds no tokenizer.json; name a folder, or --tokenizer bytes"));
+}
+
+// Prints new text as it comes, holding back the bytes of a character that is not complete yet.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  void add(int32_t token) {
+    tokens_.push_back(token);
+    const std::string text = tokenizer_.decode(tokens_, /*skip_special_tokens=*/true);
+    const std::string kReplacement = "\xEF\xBF\xBD";
+    if (text.ends_with(kReplacement)) return;
+    print(text);
+  }
+  void finish() { print(tokenizer_.decode(tokens_, /*skip_special_tokens=*/true)); }
+
+ private:
+  void print(const std::string& text) {
+    if (text.size() > printed_)
+      std::fwrite(text.data() + printed_, 1, text.size() - printed_, stdout);
+    printed_ = std::max(printed_, text.size());
+    std::fflush(stdout);
+  }
+
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> tokens_;
+  size_t printed_ = 0;
+};
+
+// The prompt, or every line of the prompt file.
+std::vector<std::string> prompts(const GenerateOptions& options) {
+  if (options.prompt_file.empty()) return {options.prompt};
+  std::istringstream text(read_file(options.prompt_file));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
+}
+
+void continue_prompt(Model& model, const Tokenizer& tokenizer, const std::string& prompt,
+                     const Options& options) {
+  GenerateSettings settings;
+  settings.max_new_tokens = options.generate.max_new_tokens;
+  settings.greedy = options.generate.greedy;
+  settings.temperature = options.generate.temperature;
+  settings.top_p = options.generate.top_p;
+  settings.seed = static_cast<uint64_t>(options.runtime.seed);
+  settings.end_token = tokenizer.eos_id();
+
+  const std::vector<int32_t> tokens = tokenizer.encode(prompt, /*add_special_tokens=*/true);
+  TextStream stream(tokenizer);
+  bool has_begun = false;
+  generate(model, tokens, settings, [&](int32_t token) {
+    if (!has_begun) std::fputs(prompt.c_str(), stdout);  // not before the prompt was accepted
+    has_begun = true;
+    stream.add(token);
+  });
+  stream.finish();
+  std::fputs("\n", stdout);
+}
+
+}  // namespace
+
+int run_generate(const ParsedCommandLine& parsed) {
+  const Options& options = parsed.options;
+  say_notices(parsed);
+  if (options.runtime.num_threads > 0)
+    at::set_num_threads(static_cast<int>(options.runtime.num_threads));
+  const fs::path folder = model_folder(options.checkpoint.load);
+  const auto tokenizer = model_tokenizer(options, folder);
+  const ModelConfig config = read_model_config(folder);
+  Model model(config, at::kFloat);
+  load_weights(folder, model.weights());
+
+  for (const std::string& prompt : prompts(options.generate)) {
+    continue_prompt(model, *tokenizer, prompt, options);
+  }
+  return kExitDone;
+}
+
+}  // namespace moetron

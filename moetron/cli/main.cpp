@@ -1,0 +1,52 @@
+// moetron COMMAND --options: parses, runs, and turns failures into one sentence and an exit code.
+#include <cstdio>
+#include <exception>
+
+#include "moetron/base/error.h"
+#include "moetron/base/log.h"
+#include "moetron/cli/commands.h"
+#include "moetron/config/command_line.h"
+
+namespace moetron {
+namespace {
+
+int run_command(const ParsedCommandLine& parsed) {
+  switch (parsed.command) {
+    case Command::kPretrain:
+      return run_pretrain(parsed);
+    case Command::kPreprocess:
+      return run_preprocess(parsed);
+    case Command::kGenerate:
+      return run_generate(parsed);
+  }
+  throw InternalError("unknown command");
+}
+
+int run(int argc, char** argv) {
+  const ParsedCommandLine parsed = parse_command_line(argc, argv);
+  if (parsed.help) {
+    std::fputs(parsed.help_text.c_str(), stdout);
+    return kExitDone;
+  }
+  return run_command(parsed);
+}
+
+}  // namespace
+
+void say_notices(const ParsedCommandLine& parsed) {
+  for (const std::string& notice : parsed.notices) log_info(notice);
+}
+
+}  // namespace moetron
+
+int main(int argc, char** argv) {
+  try {
+    return moetron::run(argc, argv);
+  } catch (const moetron::Error& error) {
+    std::fprintf(stderr, "moetron: %s\n", error.what());
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "moetron: internal error: %s\n", error.what());
+    return moetron::kExitInternal;
+  }
+}

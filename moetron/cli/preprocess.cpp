@@ -1,0 +1,57 @@
+// moetron preprocess: text to .bin/.idx.
+#include "moetron/data/preprocess.h"
+
+#include <cstdio>
+#include <unistd.h>
+
+#include "moetron/base/error.h"
+#include "moetron/cli/commands.h"
+#include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/start.h"
+
+namespace moetron {
+namespace {
+
+// Redraws one line on a terminal; silent elsewhere.
+void show_progress(uint64_t done, uint64_t total) {
+  if (::isatty(STDERR_FILENO) == 0 || total == 0) return;
+  std::fprintf(stderr, "\r%5.1f %% of %.1f MB",
+               100.0 * static_cast<double>(done) / static_cast<double>(total),
+               static_cast<double>(total) / 1e6);
+  if (done == total) std::fputs("\r\033[K", stderr);
+}
+
+}  // namespace
+
+int run_preprocess(const ParsedCommandLine& parsed) {
+  const Options& options = parsed.options;
+  say_notices(parsed);
+  const auto tokenizer = open_tokenizer(options.tokenizer);
+  MT_CHECK_CONFIG(tokenizer != nullptr,
+                  "tokenizer-model: give a folder with a tokenizer.json, or --tokenizer bytes");
+  PreprocessSettings settings;
+  settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
+  settings.output_prefix = options.preprocess.output_prefix;
+  settings.keys = options.preprocess.json_keys;
+  settings.append_eod = options.preprocess.append_eod;
+  settings.skip_bad_lines = options.preprocess.skip_bad_lines;
+  settings.num_workers = static_cast<int>(options.preprocess.workers);
+  settings.progress = show_progress;
+  const PreprocessReport report = preprocess(settings, *tokenizer);
+
+  std::printf("%lld documents, %lld tokens from %.1f MB of text in %.1f s (%.1f MB/s)\n",
+              static_cast<long long>(report.documents), static_cast<long long>(report.tokens),
+              static_cast<double>(report.bytes) / 1e6, report.seconds, report.megabytes_per_second);
+  if (report.bad_lines > 0) {
+    std::printf("%lld bad lines were skipped\n", static_cast<long long>(report.bad_lines));
+  }
+  if (report.empty_documents > 0) {
+    std::printf("%lld documents are empty\n", static_cast<long long>(report.empty_documents));
+  }
+  for (const std::string& prefix : report.outputs) {
+    std::printf("wrote %s.bin and %s.idx\n", prefix.c_str(), prefix.c_str());
+  }
+  return kExitDone;
+}
+
+}  // namespace moetron

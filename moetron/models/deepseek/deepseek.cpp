@@ -1,0 +1,31 @@
+// DeepSeek-V2, V2-Lite and V3: latent attention; the first layers dense, the others with routed and
+// shared experts.
+#include "moetron/models/family.h"
+
+namespace moetron {
+namespace {
+
+constexpr double kNormalizeEps = 1e-20;  // DeepSeek's divisor of the chosen weights
+
+}  // namespace
+
+std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config, int64_t index,
+                                                      at::ScalarType dtype) {
+  const MlaDims dims{.q_lora_rank = config.mla->q_lora_rank,
+                     .kv_lora_rank = config.mla->kv_lora_rank,
+                     .qk_nope_head_dim = config.mla->qk_nope_head_dim,
+                     .qk_rope_head_dim = config.mla->qk_rope_head_dim,
+                     .v_head_dim = config.mla->v_head_dim};
+  TransformerLayerParts parts;
+  parts.attention = make_latent_attention(layer_prefix(index) + "self_attn.",
+                                          attention_settings(config, dtype), dims);
+  if (config.is_moe_layer(index)) {
+    parts.moe = make_experts(config, index, kNormalizeEps, dtype);
+  } else {
+    parts.mlp = make_dense_mlp(config, index, dtype);
+  }
+  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps, dtype,
+                                            std::move(parts));
+}
+
+}  // namespace moetron

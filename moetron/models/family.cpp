@@ -1,0 +1,98 @@
+#include "moetron/models/family.h"
+
+#include "moetron/arch/rope.h"
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+RouterSettings router_settings(const ModelConfig& config, double normalize_eps) {
+  const MoeConfig& moe = *config.moe;
+  RouterSettings s;
+  s.hidden_size = config.hidden_size;
+  s.num_experts = moe.num_experts;
+  s.top_k = moe.top_k;
+  s.sigmoid = moe.score_function == ScoreFunction::kSigmoid;
+  s.fp32_logits = moe.router_fp32;
+  s.expert_bias = moe.expert_bias;
+  s.bias_update_rate = moe.bias_update_rate;
+  s.normalize = moe.norm_topk_prob;
+  s.normalize_eps = normalize_eps;
+  s.scaling = moe.routed_scaling_factor;
+  s.num_groups = moe.num_groups;
+  s.group_top_k = moe.group_topk;
+  s.group_score_top_two = moe.group_score == GroupScore::kTopTwoSum;
+  s.aux_loss_coeff = moe.aux_loss_coeff;
+  switch (moe.aux_loss) {
+    case AuxLossKind::kNone:
+      s.aux_loss = RouterSettings::AuxLoss::kNone;
+      break;
+    case AuxLossKind::kSequence:
+      s.aux_loss = RouterSettings::AuxLoss::kSequence;
+      break;
+    case AuxLossKind::kBatch:
+      s.aux_loss = RouterSettings::AuxLoss::kBatch;
+      break;
+  }
+  return s;
+}
+
+}  // namespace
+
+std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
+                                             at::ScalarType dtype) {
+  switch (config.family) {
+    case ModelConfig::Family::kDeepseekV2:
+    case ModelConfig::Family::kDeepseekV3:
+      return make_deepseek_layer(config, index, dtype);
+    case ModelConfig::Family::kQwen3Moe:
+    case ModelConfig::Family::kQwen3:
+    case ModelConfig::Family::kQwen2:
+      return make_qwen_layer(config, index, dtype);
+    case ModelConfig::Family::kLlama:
+      return make_llama_layer(config, index, dtype);
+  }
+  throw InternalError("a family without a model");
+}
+
+AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType dtype) {
+  AttentionSettings s;
+  s.hidden_size = config.hidden_size;
+  s.num_heads = config.num_attention_heads;
+  s.num_key_value_heads = config.num_key_value_heads;
+  s.head_dim = config.head_dim;
+  s.bias = config.attention_bias;
+  s.qk_norm = config.qk_norm;
+  s.norm_eps = config.rms_norm_eps;
+  s.softmax_scale = attention_softmax_scale(config);
+  s.inverse_frequencies = inverse_frequencies(config.rope);
+  s.rope_scale = rope_cos_sin_scale(config.rope);
+  s.rope_pairs = config.rope.interleaved ? RopePairs::kNeighbours : RopePairs::kHalves;
+  s.dtype = dtype;
+  return s;
+}
+
+std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
+                                               double normalize_eps, at::ScalarType dtype) {
+  const MoeConfig& moe = *config.moe;
+  const std::string prefix = layer_prefix(index) + "mlp.";
+  auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
+      .router = Router(prefix + "gate.", router_settings(config, normalize_eps), dtype),
+      .experts = Experts(prefix + "experts.", moe.num_experts, config.hidden_size,
+                         moe.expert_intermediate_size, dtype),
+      .dispatcher = LocalDispatcher(moe.num_experts),
+      .shared_expert = std::nullopt});
+  if (moe.shared_intermediate_size > 0) {
+    parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
+                                 moe.shared_intermediate_size, dtype);
+  }
+  return parts;
+}
+
+std::unique_ptr<Mlp> make_dense_mlp(const ModelConfig& config, int64_t index,
+                                    at::ScalarType dtype) {
+  return std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
+                               config.intermediate_size, dtype);
+}
+
+}  // namespace moetron

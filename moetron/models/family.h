@@ -1,0 +1,30 @@
+// One decoder layer of each family, built from a model's shape.
+#pragma once
+
+#include <memory>
+
+#include "moetron/arch/model_config.h"
+#include "moetron/models/transformer_layer.h"
+
+namespace moetron {
+
+// The families' own builders: models/deepseek, models/qwen, models/llama.
+std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config, int64_t index,
+                                                      at::ScalarType dtype);
+std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int64_t index,
+                                                  at::ScalarType dtype);
+std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, int64_t index,
+                                                   at::ScalarType dtype);
+
+// The one switch over families.
+std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
+                                             at::ScalarType dtype);
+
+// What the families share.
+AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType dtype);
+// `normalize_eps` is added to the sum that chosen weights are divided by.
+std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
+                                               double normalize_eps, at::ScalarType dtype);
+std::unique_ptr<Mlp> make_dense_mlp(const ModelConfig& config, int64_t index, at::ScalarType dtype);
+
+}  // namespace moetron

@@ -1,0 +1,49 @@
+// A whole model on one rank: embedding, decoder layers, head, in one chunk.
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/arch/model_config.h"
+#include "moetron/autograd/parameter.h"
+#include "moetron/pipeline/chunk.h"
+
+namespace moetron {
+
+class KeyValueCache;
+class Router;
+
+class Model {
+ public:
+  // Parameters in `dtype` (the router's bias in fp32), zero until initialize() or a load.
+  Model(const ModelConfig& config, at::ScalarType dtype);
+
+  const ModelConfig& config() const { return config_; }
+  Chunk& chunk() { return chunk_; }
+  const std::vector<Parameter*>& parameters() const { return parameters_; }  // in layer order
+  const std::vector<Router*>& routers() const { return routers_; }
+
+  // Normal with the config's deviation, norms one, biases zero; the same numbers in any layout.
+  void initialize(uint64_t seed);
+  // What a Hugging Face directory holds.
+  std::vector<NamedSlice> weights() const;
+  // Adds the second use of a tied weight to the first; once, when all micro-batches are done.
+  void fold_tied_grads();
+
+  // tokens [batch, seq] int64 -> [batch, seq, vocab], without gradients. With a cache the tokens
+  // continue it, and only the last position's logits are computed: [batch, 1, vocab].
+  at::Tensor logits(const at::Tensor& tokens, int64_t first_position = 0,
+                    KeyValueCache* cache = nullptr);
+
+ private:
+  ModelConfig config_;
+  Chunk chunk_;
+  std::vector<Parameter*> parameters_;
+  std::vector<Router*> routers_;
+};
+
+// positions [batch, seq] of sequences that begin at `first`.
+at::Tensor sequential_positions(int64_t batch, int64_t seq, int64_t first = 0);
+
+}  // namespace moetron

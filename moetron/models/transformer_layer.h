@@ -1,0 +1,59 @@
+// A decoder layer put together from parts: the attention and the feed-forward that a family gives
+// it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "moetron/moe/experts.h"
+#include "moetron/moe/local_dispatcher.h"
+#include "moetron/moe/router.h"
+#include "moetron/nn/attention.h"
+#include "moetron/nn/mlp.h"
+#include "moetron/pipeline/layer.h"
+
+namespace moetron {
+
+// The routed part of a layer, its dispatcher, and the shared expert where the family has one.
+struct MixtureOfExperts {
+  Router router;
+  Experts experts;
+  LocalDispatcher dispatcher;
+  std::optional<Mlp> shared_expert;
+};
+
+struct TransformerLayerParts {
+  std::unique_ptr<Attention> attention;
+  std::unique_ptr<Mlp> mlp;               // of a dense layer
+  std::unique_ptr<MixtureOfExperts> moe;  // of any other
+};
+
+class TransformerLayer final : public DecoderLayer {
+ public:
+  TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps, at::ScalarType dtype,
+                   TransformerLayerParts parts);
+
+  AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
+                            SegmentRun& run) override;
+  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
+                     const std::vector<int64_t>& rows_per_expert, SegmentRun& run) override;
+  bool has_shared_expert() const override;
+  at::Tensor shared_expert(const at::Tensor& normed, SegmentRun& run) override;
+  Dispatcher* dispatcher() override;
+  void visit(const std::function<void(Parameter&)>& visitor) override;
+
+  Router* router() { return parts_.moe ? &parts_.moe->router : nullptr; }
+
+ private:
+  int64_t index_;
+  double norm_eps_;
+  Parameter input_norm_;
+  Parameter post_attention_norm_;
+  TransformerLayerParts parts_;
+};
+
+// "model.layers.3."
+std::string layer_prefix(int64_t index);
+
+}  // namespace moetron

@@ -1,0 +1,59 @@
+#include "moetron/train/run_log.h"
+
+#include <iostream>
+#include <unistd.h>
+
+#include "moetron/base/error.h"
+#include "moetron/base/log.h"
+#include "moetron/metrics/plot.h"
+
+namespace moetron {
+
+RunLog::RunLog(const Options& options, bool is_first_rank, int64_t first_step)
+    : log_interval_(options.logging.log_interval), first_step_(first_step) {
+  if (!is_first_rank) return;
+  const std::filesystem::path save = options.checkpoint.save;
+  metrics_path_ = options.logging.metrics;
+  if (metrics_path_.empty() && !save.empty()) metrics_path_ = save / "metrics.jsonl";
+  if (!save.empty()) picture_path_ = save / "loss.png";
+  bar_ = std::make_unique<ProgressBar>(std::cerr, terminal_width(STDERR_FILENO),
+                                       options.training.train_iters);
+  printer_ = std::make_unique<StepPrinter>(std::cout, bar_.get());
+  if (!metrics_path_.empty()) metrics_ = std::make_unique<MetricsWriter>(metrics_path_, first_step);
+  if (!options.logging.tensorboard_dir.empty()) {
+    tensorboard_ = std::make_unique<TensorBoardWriter>(options.logging.tensorboard_dir);
+  }
+}
+
+void RunLog::step(const StepRecord& record) {
+  if (printer_ == nullptr) return;
+  if (metrics_) metrics_->write(record);
+  if (tensorboard_) tensorboard_->write(record);
+  const bool is_first = record.step == first_step_ + 1;
+  if (is_first || record.validation_loss || record.step % log_interval_ == 0) {
+    printer_->print(record);
+    std::cout.flush();
+  }
+  bar_->advance(record.step, record.seconds);
+}
+
+void RunLog::say(const std::string& line) {
+  if (printer_ == nullptr) return;
+  bar_->hide();
+  std::cout << line << std::endl;
+  bar_->show();
+}
+
+void RunLog::finish() {
+  if (printer_ == nullptr) return;
+  bar_->hide();
+  if (picture_path_.empty() || metrics_path_.empty()) return;
+  try {
+    plot_losses(read_metrics(metrics_path_), picture_path_, "Loss");
+    std::cout << "loss picture: " << picture_path_.string() << std::endl;
+  } catch (const ConfigError& error) {
+    log_warning(error.what());
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,41 @@
+// What rank 0 tells the user of a run: the summary at its start, a line a step, metrics.jsonl,
+// TensorBoard and the loss picture at its end. Other ranks hold one that does nothing.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "moetron/config/options.h"
+#include "moetron/metrics/metrics_file.h"
+#include "moetron/metrics/progress_bar.h"
+#include "moetron/metrics/step_printer.h"
+#include "moetron/metrics/tensorboard.h"
+
+namespace moetron {
+
+class RunLog {
+ public:
+  // `first_step` is the last step already done: later lines of an older try are dropped.
+  RunLog(const Options& options, bool is_first_rank, int64_t first_step);
+
+  // Every step goes to the files; every log_interval-th, the first, and those with a validation
+  // loss are printed.
+  void step(const StepRecord& record);
+  // A line of text above the progress bar.
+  void say(const std::string& line);
+  // Draws SAVE/loss.png from metrics.jsonl; a missing gnuplot is a warning.
+  void finish();
+
+ private:
+  int64_t log_interval_;
+  int64_t first_step_;
+  std::filesystem::path metrics_path_;
+  std::filesystem::path picture_path_;
+  std::unique_ptr<ProgressBar> bar_;  // the rest is null on other ranks
+  std::unique_ptr<StepPrinter> printer_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<TensorBoardWriter> tensorboard_;
+};
+
+}  // namespace moetron

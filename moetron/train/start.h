@@ -1,0 +1,35 @@
+// Where a run begins: a fresh model, the weights of a Hugging Face directory, or a checkpoint to
+// continue.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "moetron/arch/model_config.h"
+#include "moetron/checkpoint/checkpoint.h"
+#include "moetron/config/options.h"
+
+namespace moetron {
+
+class Communicator;
+class Tokenizer;
+
+struct RunStart {
+  ModelConfig model;
+  std::optional<FoundCheckpoint> resume;       // continue it: weights, optimizer, step
+  std::filesystem::path weights;               // else begin with these weights; empty: fresh ones
+  std::filesystem::path tokenizer_folder;      // copied into checkpoints; empty: none
+  std::shared_ptr<const Tokenizer> tokenizer;  // null where the run names none
+};
+
+// A valid checkpoint in --save wins over --load, said in one line. --load may be a Hugging Face
+// directory (weights) or the --save folder of another run (all of it). Checks that the options
+// agree with the shape that was found, and that the tokenizer fits the vocabulary. Collective over
+// `world`.
+RunStart find_start(const Options& options, Communicator& world);
+
+// The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.
+std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerOptions& options);
+
+}  // namespace moetron

@@ -1,0 +1,51 @@
+#include "moetron/train/stop.h"
+
+#include <csignal>
+#include <unistd.h>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "moetron/comm/communicator.h"
+
+namespace moetron {
+namespace {
+
+// Signals reach a process, not an object: what they set cannot be a member.
+volatile std::sig_atomic_t signal_count = 0;
+
+extern "C" void on_stop_signal(int number) {
+  signal_count = signal_count + 1;
+  if (signal_count > 1) ::_exit(128 + number);
+}
+
+}  // namespace
+
+StopRequest::StopRequest(std::filesystem::path save) {
+  if (!save.empty()) file_ = std::move(save) / "stop";
+  signal_count = 0;
+  std::signal(SIGTERM, on_stop_signal);
+  std::signal(SIGUSR1, on_stop_signal);
+}
+
+StopRequest::~StopRequest() {
+  std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGUSR1, SIG_DFL);
+}
+
+bool StopRequest::agreed(Communicator& world) const {
+  // Only rank 0 looks at the file: folders of other hosts may show it later.
+  std::error_code ignored;
+  const bool file_asks =
+      world.rank() == 0 && !file_.empty() && std::filesystem::exists(file_, ignored);
+  const at::Tensor asked = at::full({1}, signal_count > 0 || file_asks ? 1 : 0, at::kLong);
+  world.all_reduce(asked, ReduceOp::kMax).wait();
+  return asked.item<int64_t>() != 0;
+}
+
+void StopRequest::clear_file() const {
+  std::error_code ignored;
+  if (!file_.empty()) std::filesystem::remove(file_, ignored);
+}
+
+}  // namespace moetron

@@ -1,0 +1,28 @@
+// Requests to stop: SIGTERM, SIGUSR1, or the file SAVE/stop. They take effect at a step's end, when
+// all ranks have agreed; a second signal ends the process at once.
+#pragma once
+
+#include <filesystem>
+
+namespace moetron {
+
+class Communicator;
+
+class StopRequest {
+ public:
+  // Takes over the two signals for the object's life. `save` may be empty: then only signals count.
+  explicit StopRequest(std::filesystem::path save);
+  ~StopRequest();
+  StopRequest(const StopRequest&) = delete;
+  StopRequest& operator=(const StopRequest&) = delete;
+
+  // Collective: true on every rank when any rank was asked.
+  bool agreed(Communicator& world) const;
+  // Takes SAVE/stop away, so that the same command resumes. Rank 0 calls it after saving.
+  void clear_file() const;
+
+ private:
+  std::filesystem::path file_;
+};
+
+}  // namespace moetron

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Walks through moetron as its users do: preprocess, pretrain on one rank and under torchrun, stop, resume,
+generate; transformers is the oracle for what comes out. Then the mistakes that users make.
+
+    e2e_test.py MOETRON MODEL_TOOL
+"""
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+MOETRON, MODEL_TOOL = map(os.path.abspath, sys.argv[1:3])
+PYTHON = sys.executable
+TORCHRUN = [PYTHON, "-m", "torch.distributed.run", "--standalone", "--no-python", "--nproc_per_node", "4"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+MODEL = """--model-family deepseek --num-layers 3 --hidden-size 48 --ffn-hidden-size 96 --num-attention-heads 4
+  --max-position-embeddings 256 --q-lora-rank 24 --kv-lora-rank 16 --qk-nope-head-dim 8 --qk-rope-head-dim 8
+  --v-head-dim 8 --num-experts 8 --moe-router-topk 2 --moe-ffn-hidden-size 24 --first-k-dense-replace 1
+  --enable-shared-expert --num-shared-experts 1 --moe-router-deepseekv3 --moe-router-score-function sigmoid
+  --moe-router-enable-expert-bias --moe-router-topk-scaling-factor 2.5 --untie-embeddings-and-output-weights
+  --tokenizer bytes""".split()
+RUN = """--seq-length 32 --micro-batch-size 1 --global-batch-size 8 --train-iters 50 --lr 2e-3 --lr-warmup-iters 5
+  --lr-decay-style cosine --min-lr 1e-4 --weight-decay 0.1 --eval-interval 25 --eval-iters 2 --split 95,5,0
+  --log-interval 10 --fp32 --data-path data/pages_text_document""".split()
+failures = []
+
+
+def check(condition, what):
+    print(("ok   " if condition else "FAIL ") + what, flush=True)
+    if not condition:
+        failures.append(what)
+
+
+def run(arguments, code=0, launcher=(), **kwargs):
+    done = subprocess.run([*launcher, MOETRON, *arguments], capture_output=True, text=True, env=ENVIRONMENT,
+                          timeout=300, **kwargs)
+    if done.returncode != code:
+        print(done.stdout[-2000:], done.stderr[-2000:])
+    check(done.returncode == code, f"exit {code}: {' '.join(arguments)[:100]}")
+    return done
+
+
+def records(folder):
+    with open(os.path.join(folder, "metrics.jsonl")) as lines:
+        return [json.loads(line) for line in lines]
+
+
+def make_text():
+    """Pages of words with a little grammar, in two alphabets."""
+    rng = random.Random(1)
+    words = ["router", "expert", "token", "layer", "loads", "sends", "a", "the", "wide", "small", "专家", "模型", "训练"]
+    os.makedirs("text")
+    with open("text/pages.jsonl", "w") as out:
+        for _ in range(120):
+            page = " ".join(rng.choice(words) for _ in range(60))
+            out.write(json.dumps({"text": page}, ensure_ascii=False) + "\n")
+
+
+def test_training():
+    run(["preprocess", "--input", "text", "--tokenizer", "bytes", "--output-prefix", "data/pages", "--append-eod"])
+    run(["pretrain", *MODEL, *RUN, "--save", "one"])
+    run(["pretrain", *MODEL, *RUN, "--save", "four"], launcher=TORCHRUN)
+    one, four = records("one"), records("four")
+    check(len(one) == len(four) == 50, "50 steps on one rank and on four")
+    worst = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(one, four))
+    check(worst < 1e-6, f"four gloo ranks give the losses of one (worst relative difference {worst:.1e})")
+    check(one[-1]["loss"] < 0.8 * one[0]["loss"], f"it learns: {one[0]['loss']:.3f} to {one[-1]['loss']:.3f}")
+    check(os.path.exists("one/loss.png"), "a loss picture")
+
+
+def test_stopping():
+    """Stopped by the file under torchrun, by SIGTERM without: the same command gives the same losses."""
+    command = [*TORCHRUN, MOETRON, "pretrain", *MODEL, *RUN, "--save", "parts"]
+    first = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    wait_for_step("parts", 8, first)
+    open("parts/stop", "w").close()
+    check(first.wait(120) == 0, "SAVE/stop under torchrun ends well")
+    stopped_at = len(records("parts"))
+    check(8 <= stopped_at < 50, f"stopped at step {stopped_at}")
+    run(["pretrain", *MODEL, *RUN, "--save", "parts"], launcher=TORCHRUN)
+    check([r["loss"] for r in records("parts")] == [r["loss"] for r in records("four")],
+          "resumed losses are bit-equal to the uninterrupted run's")
+
+    second = subprocess.Popen([MOETRON, "pretrain", *MODEL, *RUN, "--save", "alone"], env=ENVIRONMENT,
+                              stdout=subprocess.DEVNULL)
+    wait_for_step("alone", 5, second)
+    second.send_signal(signal.SIGTERM)
+    check(second.wait(120) == 75, "SIGTERM saves and exits 75")
+    run(["pretrain", *MODEL, *RUN, "--save", "alone"])
+    check([r["loss"] for r in records("alone")] == [r["loss"] for r in records("one")],
+          "and the same command goes on, bit-equal")
+
+
+def wait_for_step(folder, step, process):
+    for _ in range(1200):
+        if process.poll() is not None:
+            return
+        if os.path.exists(f"{folder}/metrics.jsonl") and len(open(f"{folder}/metrics.jsonl").readlines()) >= step:
+            return
+        time.sleep(0.05)
+
+
+def test_transformers():
+    import torch
+    import transformers
+    folder = "one/step_0000050"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    ids = torch.randint(0, 256, (2, 24), generator=torch.Generator().manual_seed(3))
+    save_file({"input_ids": ids.numpy(), "labels": np.zeros((2, 24), np.int64)}, "input.safetensors")
+    subprocess.run([MODEL_TOOL, folder, "input.safetensors", "output.safetensors"], check=True)
+    with torch.no_grad():
+        theirs = model(ids).logits.numpy()
+    ours = load_file("output.safetensors")["logits"]
+    worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    check(worst < 1e-5, f"transformers gives the checkpoint's logits (worst relative difference {worst:.1e})")
+
+    prompt = "the router sends"
+    done = run(["generate", "--load", "one", "--tokenizer", "bytes", "--prompt", prompt, "--greedy",
+                "--max-new-tokens", "24"])
+    given = torch.tensor([list(prompt.encode())])
+    with torch.no_grad():
+        new = model.generate(given, max_new_tokens=24, do_sample=False, eos_token_id=256, pad_token_id=0)
+    theirs = bytes(t for t in new[0, given.shape[1]:].tolist() if t < 256).decode(errors="replace")
+    check(done.stdout == prompt + theirs + "\n", f"greedy text equals transformers': {theirs!r}")
+
+
+def test_mistakes():
+    """Each: arguments, exit code, what the one sentence must name."""
+    with open("data/pages_text_document.idx", "rb") as file:
+        index = file.read()
+    os.makedirs("cut")
+    shutil.copy("data/pages_text_document.bin", "cut/short.bin")
+    with open("cut/short.idx", "wb") as file:
+        file.write(index[:-5])
+    with open("bad.jsonl", "w") as file:
+        file.write('{"text": "fine"}\n{"text": "no end\n{"text": "fine"}\n')
+    shutil.copytree("one/step_0000050", "broken")
+    with open("broken/config.json") as file:
+        config = json.load(file)
+    del config["hidden_size"]
+    with open("broken/config.json", "w") as file:
+        json.dump(config, file)
+    shutil.copytree("one/step_0000050", "contradiction")
+    config["hidden_size"] = 48
+    config["num_experts_per_tok"] = 9
+    with open("contradiction/config.json", "w") as file:
+        json.dump(config, file)
+
+    def pretrain(*more):
+        return ["pretrain", *MODEL, *RUN, *more]
+    cases = [
+        (["pretrian"], 2, ["pretrain"]),
+        (pretrain("--hiden-size", "3"), 2, ["hiden-size", "hidden-size"]),
+        (pretrain("--global-batch-size", "7", "--micro-batch-size", "2"), 2, ["global-batch-size", "7", "2"]),
+        (pretrain("--data-path", "absent"), 3, ["absent"]),
+        (pretrain("--data-path", "cut/short"), 3, ["cut/short.idx"]),
+        (pretrain("--vocab-size", "100"), 2, ["257", "100"]),
+        (pretrain("--load", "broken"), 3, ["hidden_size"]),
+        (pretrain("--load", "contradiction"), 3, ["num_experts_per_tok", "9", "8"]),
+        (pretrain("--load", "text"), 3, ["text"]),
+        (pretrain("--tensor-model-parallel-size", "2"), 2, ["tensor-model-parallel-size"]),
+        (pretrain("--scheduler", "dualpipev"), 2, ["dualpipev"]),
+        (pretrain("--seq-length", "100000"), 2, ["seq-length", "100000", "256"]),
+        (pretrain("--lr", "fast"), 2, ["lr", "fast"]),
+        (["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "out"], 3, ["bad.jsonl", "2"]),
+        (["preprocess", "--input", "absent.txt", "--tokenizer", "bytes", "--output-prefix", "out"], 3, ["absent.txt"]),
+        (["preprocess", "--input", "text", "--tokenizer-model", "text", "--output-prefix", "out"], 3, ["text"]),
+        (["generate", "--load", "one", "--tokenizer", "bytes", "--prompt", "x", "--max-new-tokens", "1000"], 2,
+         ["max-new-tokens", "1000", "256"]),
+    ]
+    before = sorted(os.listdir("."))
+    for arguments, code, names in cases:
+        done = run(arguments, code=code)
+        missing = [name for name in names if name not in done.stderr]
+        check(not missing, f"    says: {done.stderr.strip()[-160:]}" + (f" (without {missing})" if missing else ""))
+    check(sorted(os.listdir(".")) == before, "nothing was written half")
+    run(["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "skipped", "--skip-bad-lines"])
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.makedirs("data")
+        make_text()
+        for test in (test_training, test_stopping, test_transformers, test_mistakes):
+            test()
+    print(f"{len(failures)} checks failed")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+// model_tool MODEL_DIR INPUT.safetensors OUTPUT.safetensors: one forward and backward of a Hugging
+// Face directory, for tests/oracles/model_oracle.py, which says what goes in and out.
+#include <cstring>
+#include <iostream>
+#include <numeric>
+
+#include <ATen/ATen.h>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/autograd/parameter.h"
+#include "moetron/base/error.h"
+#include "moetron/checkpoint/load_weights.h"
+#include "moetron/formats/safetensors.h"
+#include "moetron/models/model.h"
+
+namespace moetron {
+namespace {
+
+struct NamedTensor {
+  std::string name;
+  at::Tensor value;
+};
+
+at::Tensor read_integers(const SafetensorsFile& file, const std::string& name) {
+  const SafetensorsEntry& entry = file.at(name);
+  MT_CHECK_INPUT(entry.dtype == SafetensorsDtype::kI64, name, " is not int64");
+  at::Tensor tensor = at::empty(entry.shape, at::kLong);
+  std::memcpy(tensor.data_ptr(), file.bytes(entry).data(), entry.bytes);
+  return tensor;
+}
+
+void write_floats(const std::string& path, const std::vector<NamedTensor>& tensors) {
+  std::vector<SafetensorsTensor> wanted;
+  for (const NamedTensor& tensor : tensors) {
+    wanted.push_back({tensor.name, SafetensorsDtype::kF32, tensor.value.sizes().vec()});
+  }
+  SafetensorsWriter writer(path, wanted);
+  for (const SafetensorsEntry& entry : writer.tensors()) {
+    for (const NamedTensor& tensor : tensors) {
+      if (tensor.name != entry.name) continue;
+      const at::Tensor flat = tensor.value.to(at::kFloat).contiguous();
+      writer.write(entry.name, {static_cast<const std::byte*>(flat.data_ptr()), flat.nbytes()});
+    }
+  }
+  writer.commit();
+}
+
+MicroBatch make_micro_batch(const at::Tensor& tokens, const at::Tensor& labels) {
+  MicroBatch micro_batch;
+  micro_batch.tokens = tokens;
+  micro_batch.labels = labels;
+  micro_batch.positions = sequential_positions(tokens.size(0), tokens.size(1));
+  return micro_batch;
+}
+
+// Each router's balance loss with coefficient 1, a layer at a time.
+void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string& label,
+                        const std::string& folder, const MicroBatch& micro_batch,
+                        std::vector<NamedTensor>& out) {
+  config.moe->aux_loss = kind;
+  config.moe->aux_loss_coeff = 1;
+  Model model(config, at::kFloat);
+  load_weights(folder, model.weights());
+  at::Tensor flowing;
+  for (size_t i = 0; i + 1 < model.chunk().layers.size(); ++i) {
+    LayerRun run;
+    flowing = forward_layer(*model.chunk().layers[i], flowing, micro_batch, false, run);
+    if (!run.aux_loss.defined()) continue;
+    const double tokens = static_cast<double>(micro_batch.tokens.numel());
+    out.push_back({concat("aux.", label, ".", i - 1), run.aux_loss / tokens});
+  }
+}
+
+void run(const std::string& folder, const std::string& input_path, const std::string& output_path) {
+  const ModelConfig config = read_model_config(folder);
+  Model model(config, at::kFloat);
+  load_weights(folder, model.weights());
+  const SafetensorsFile input(input_path);
+  const MicroBatch micro_batch =
+      make_micro_batch(read_integers(input, "input_ids"), read_integers(input, "labels"));
+  const double targets = micro_batch.labels.ge(0).sum().item<double>();
+
+  std::vector<NamedTensor> out;
+  out.push_back({"logits", model.logits(micro_batch.tokens)});
+  ChunkRun chunk_run;
+  const at::Tensor loss = forward_chunk(model.chunk(), {}, micro_batch, true, chunk_run);
+  out.push_back({"loss", loss / targets});
+  backward_chunk(model.chunk(), at::full({}, 1 / targets), /*d_aux=*/0, chunk_run);
+  model.fold_tied_grads();
+  for (Parameter* parameter : model.parameters()) {
+    if (!parameter->settings().trainable || parameter->is_tied()) continue;
+    for (const NamedSlice& slice : parameter->slices(parameter->grad(), "grad.")) {
+      out.push_back({slice.name, slice.view});
+    }
+  }
+  if (config.moe) {
+    add_balance_losses(config, AuxLossKind::kSequence, "sequence", folder, micro_batch, out);
+    add_balance_losses(config, AuxLossKind::kBatch, "batch", folder, micro_batch, out);
+  }
+  write_floats(output_path, out);
+}
+
+}  // namespace
+}  // namespace moetron
+
+int main(int argc, char** argv) {
+  try {
+    MT_CHECK_CONFIG(argc == 4, "usage: model_tool MODEL_DIR INPUT.safetensors OUTPUT.safetensors");
+    moetron::run(argv[1], argv[2], argv[3]);
+    return 0;
+  } catch (const moetron::Error& error) {
+    std::cerr << error.what() << "\n";
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return moetron::kExitInternal;
+  }
+}

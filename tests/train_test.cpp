@@ -1,0 +1,279 @@
+// Training on several ranks (threads) against one, resuming against going on, and what stops a run.
+#include <fstream>
+#include <map>
+#include <unistd.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/base/file.h"
+#include "moetron/base/json.h"
+#include "moetron/base/random.h"
+#include "moetron/comm/thread_ranks.h"
+#include "moetron/config/options.h"
+#include "moetron/data/token_dataset.h"
+#include "moetron/formats/indexed_dataset.h"
+#include "moetron/metrics/metrics_file.h"
+#include "moetron/models/model.h"
+#include "moetron/moe/router.h"
+#include "moetron/train/pretrain.h"
+#include "moetron/train/train_step.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kDeepseek = R"({"model_type": "deepseek_v3", "vocab_size": 64,
+  "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+  "intermediate_size": 48, "moe_intermediate_size": 16, "n_routed_experts": 8,
+  "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 4,
+  "topk_group": 2, "norm_topk_prob": true, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+  "routed_scaling_factor": 2.5, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+  "qk_rope_head_dim": 8, "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
+  "rope_theta": 10000.0, "hidden_act": "silu", "initializer_range": 0.05})";
+
+// Numbers that can be learned: each token follows from the one before, now and then at random.
+class PatternDataset final : public TokenDataset {
+ public:
+  int64_t size() const override { return 1 << 20; }
+  int64_t sequence_length() const override { return 16; }
+  TokenSample get(int64_t index) const override {
+    const RandomStream random(7, static_cast<uint64_t>(index), "pattern");
+    std::vector<int32_t> text = {static_cast<int32_t>(random.uniform(0) * 64)};
+    for (uint64_t i = 1; i <= 16; ++i) {
+      const bool jumps = random.uniform(2 * i) < 0.1;
+      text.push_back(jumps ? static_cast<int32_t>(random.uniform(2 * i + 1) * 64)
+                           : (text.back() * 5 + 3) % 64);
+    }
+    TokenSample sample;
+    sample.tokens.assign(text.begin(), text.end() - 1);
+    sample.labels.assign(text.begin() + 1, text.end());
+    sample.loss_mask.assign(16, 1.0f);
+    // Uneven targets: the mean over the global batch is not the mean of the ranks' means.
+    if (index % 3 == 0) std::fill(sample.loss_mask.begin() + 4, sample.loss_mask.end(), 0.0f);
+    for (int32_t i = 0; i < 16; ++i) sample.positions.push_back(i);
+    sample.document_bounds = {0, 16};
+    return sample;
+  }
+};
+
+ModelConfig tiny_model(bool tied) {
+  ModelConfig config = read_model_config(parse_json(kDeepseek, "tiny"), "tiny");
+  config.tie_word_embeddings = tied;
+  config.moe->bias_update_rate = 0.001;
+  config.moe->aux_loss = AuxLossKind::kSequence;
+  config.moe->aux_loss_coeff = 0.01;
+  return config;
+}
+
+struct Outcome {
+  std::vector<StepResult> steps;
+  std::map<std::string, at::Tensor> gradients;  // of the first step
+  std::map<std::string, at::Tensor> weights;    // at the end
+};
+
+Outcome train(int ranks, int64_t steps, bool tied) {
+  Outcome outcome;
+  run_ranks(ranks, [&](Communicator& world) {
+    Model model(tiny_model(tied), at::kFloat);
+    model.initialize(11);
+    AdamW optimizer(model.parameters(), {.weight_decay = 0.1});
+    TrainStep train_step(model, optimizer, world, /*clip_grad=*/1.0);
+    const PatternDataset dataset;
+    const BatchSettings batches{.micro_batch_size = 1, .global_batch_size = 8};
+    for (int64_t step = 1; step <= steps; ++step) {
+      const StepBatch batch = load_step_batch(dataset, (step - 1) * 8, batches, world, true);
+      if (step == 1) {
+        train_step.accumulate(batch, step);
+        for (Router* router : model.routers()) router->counts().zero_();
+        for (Parameter* p : model.parameters()) {
+          if (world.rank() != 0 || !p->settings().trainable || p->is_tied()) continue;
+          for (const NamedSlice& s : p->slices(p->grad()))
+            outcome.gradients[s.name] = s.view.clone();
+        }
+      }
+      const StepResult result = train_step.run(batch, step, 3e-3);
+      if (world.rank() == 0) outcome.steps.push_back(result);
+    }
+    if (world.rank() == 0) {
+      for (const NamedSlice& s : model.weights()) outcome.weights[s.name] = s.view.clone();
+    }
+  });
+  return outcome;
+}
+
+double relative(const at::Tensor& found, const at::Tensor& wanted) {
+  return (found - wanted).norm().item<double>() / (wanted.norm().item<double>() + 1e-12);
+}
+
+class DataParallelTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(DataParallelTest, RanksEqualOneRankWithTheSameGlobalBatch) {
+  const Outcome one = train(1, 50, GetParam());
+  EXPECT_LT(one.steps.back().loss, 0.75 * one.steps.front().loss);  // it learns
+  for (const int ranks : {2, 4}) {
+    const Outcome many = train(ranks, 50, GetParam());
+    ASSERT_EQ(many.steps.size(), one.steps.size());
+    for (size_t i = 0; i < one.steps.size(); ++i) {
+      EXPECT_NEAR(many.steps[i].loss / one.steps[i].loss, 1, 1e-6)
+          << ranks << " ranks, step " << i + 1;
+      EXPECT_NEAR(many.steps[i].grad_norm / one.steps[i].grad_norm, 1, 1e-4);
+    }
+    ASSERT_EQ(many.gradients.size(), one.gradients.size());
+    for (const auto& [name, gradient] : one.gradients) {
+      EXPECT_LE(relative(many.gradients.at(name), gradient), 1e-5) << name;
+    }
+    for (const auto& [name, weight] : one.weights) {
+      EXPECT_LE(relative(many.weights.at(name), weight), 1e-4) << name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(UntiedAndTied, DataParallelTest, ::testing::Values(false, true));
+
+TEST(TrainStep, RepeatedRunsGiveTheSameBits) {
+  const Outcome first = train(2, 5, false);
+  const Outcome second = train(2, 5, false);
+  for (const auto& [name, weight] : first.weights) {
+    EXPECT_TRUE(at::equal(second.weights.at(name), weight)) << name;
+  }
+}
+
+TEST(TrainStep, ANonFiniteLossStopsBeforeTheOptimizer) {
+  run_ranks(2, [](Communicator& world) {
+    Model model(tiny_model(false), at::kFloat);
+    model.initialize(11);
+    AdamW optimizer(model.parameters(), {});
+    TrainStep train_step(model, optimizer, world, 1.0);
+    const StepBatch batch = load_step_batch(PatternDataset(), 0, {1, 8}, world, true);
+    std::map<std::string, at::Tensor> before;
+    for (const NamedSlice& s : model.weights()) before[s.name] = s.view.clone();
+    // One rank's embedding is broken: every rank must stop, and know which.
+    if (world.rank() == 1) model.parameters().front()->value().fill_(NAN);
+    try {
+      train_step.run(batch, 3, 1e-3);
+      ADD_FAILURE() << "trained on";
+    } catch (const NonFiniteError& error) {
+      EXPECT_EQ(std::string(error.what()),
+                "step 3: the loss of rank 1 is not finite; nothing was updated");
+      EXPECT_EQ(error.exit_code(), kExitDoNotRestart);
+    }
+    if (world.rank() != 0) return;
+    for (const NamedSlice& s : model.weights()) EXPECT_TRUE(at::equal(s.view, before.at(s.name)));
+  });
+}
+
+class PretrainTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directories(folder_ / "init");
+    write_file(folder_ / "shape.json", kDeepseek);
+    IndexedDatasetWriter writer((folder_ / "data").string(), TokenType::kUint16);
+    const PatternDataset dataset;
+    for (int64_t i = 0; i < 300; ++i) {
+      writer.add_sequence(dataset.get(i).tokens);
+      writer.end_document();
+    }
+    writer.commit();
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  Options options(const std::string& save) const {
+    Options o;
+    o.model.model_family = ModelFamily::kDeepseek;
+    o.model.num_layers = 2;
+    o.model.hidden_size = 32;
+    o.model.ffn_hidden_size = 48;
+    o.model.num_attention_heads = 4;
+    o.model.max_position_embeddings = 128;
+    o.model.vocab_size = 64;
+    o.model.q_lora_rank = 16;
+    o.model.kv_lora_rank = 16;
+    o.model.qk_nope_head_dim = 8;
+    o.model.qk_rope_head_dim = 8;
+    o.model.v_head_dim = 8;
+    o.moe.num_experts = 8;
+    o.moe.moe_router_topk = 2;
+    o.moe.moe_ffn_hidden_size = 16;
+    o.moe.first_k_dense_replace = 1;
+    o.moe.moe_router_deepseekv3 = true;
+    o.moe.moe_router_score_function = RouterScoreFunction::kSigmoid;
+    o.moe.moe_router_enable_expert_bias = true;
+    o.training.seq_length = 16;
+    o.training.micro_batch_size = 2;
+    o.training.global_batch_size = 8;
+    o.training.train_iters = 12;
+    o.training.eval_interval = 5;
+    o.training.eval_iters = 2;
+    o.optimizer.lr = 1e-3;
+    o.optimizer.lr_decay_iters = 12;
+    o.optimizer.lr_warmup_iters = 2;
+    o.optimizer.lr_decay_style = LrDecayStyle::kCosine;
+    o.checkpoint.save = (folder_ / save).string();
+    o.checkpoint.save_interval = 4;
+    o.data.data_path = {(folder_ / "data").string()};
+    o.data.split = {90, 10, 0};
+    return o;
+  }
+
+  std::vector<StepRecord> records(const std::string& save) const {
+    return read_metrics(folder_ / save / "metrics.jsonl");
+  }
+
+  fs::path folder_ = fs::temp_directory_path() / ("moetron_train_" + std::to_string(::getpid()));
+};
+
+TEST_F(PretrainTest, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+  run_ranks(2,
+            [&](Communicator& world) { EXPECT_EQ(pretrain(options("whole"), world), kExitDone); });
+  // Left at step 4 by exit-interval, asked to stop by the file at once after, then continued.
+  run_ranks(2, [&](Communicator& world) {
+    Options first = options("parts");
+    first.training.exit_interval = 7;
+    EXPECT_EQ(pretrain(first, world), kExitDone);
+  });
+  EXPECT_EQ(records("parts").back().step, 7);
+  std::ofstream(folder_ / "parts" / "stop").close();
+  run_ranks(
+      2, [&](Communicator& world) { EXPECT_EQ(pretrain(options("parts"), world), kExitStopped); });
+  EXPECT_EQ(records("parts").back().step, 8);
+  EXPECT_FALSE(fs::exists(folder_ / "parts" / "stop"));
+  run_ranks(2,
+            [&](Communicator& world) { EXPECT_EQ(pretrain(options("parts"), world), kExitDone); });
+
+  const auto whole = records("whole"), parts = records("parts");
+  ASSERT_EQ(whole.size(), 12u);
+  ASSERT_EQ(parts.size(), 12u);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_EQ(parts[i].step, whole[i].step);
+    EXPECT_EQ(parts[i].loss, whole[i].loss) << "step " << whole[i].step;
+    EXPECT_EQ(parts[i].grad_norm, whole[i].grad_norm);
+    EXPECT_EQ(parts[i].validation_loss, whole[i].validation_loss);
+  }
+  EXPECT_EQ(read_file(folder_ / "whole" / "step_0000012" / "model.safetensors"),
+            read_file(folder_ / "parts" / "step_0000012" / "model.safetensors"));
+}
+
+TEST_F(PretrainTest, AHuggingFaceDirectoryIsAStart) {
+  run_ranks(1, [&](Communicator& world) { pretrain(options("first"), world); });
+  Options second = options("second");
+  second.checkpoint.load = (folder_ / "first" / "step_0000012").string();
+  run_ranks(1, [&](Communicator& world) { pretrain(second, world); });
+  EXPECT_LT(records("second").front().loss, records("first").front().loss);
+  // A shape that differs from what was given is refused, with both values.
+  second.model.hidden_size = 64;
+  second.checkpoint.save = (folder_ / "third").string();
+  try {
+    run_ranks(1, [&](Communicator& world) { pretrain(second, world); });
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("hidden-size"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("64"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("32"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace moetron
