@@ -1,9 +1,5 @@
 // The header that every torch unit starts with, compiled once.
 #pragma once
-#include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/engine.h>
-
 #include <functional>
 #include <map>
 #include <memory>
@@ -11,3 +7,7 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/engine.h>

@@ -61,7 +61,7 @@ struct Tokenizer::Parts {
   TextToId ids;           // as written in the file
   TokenBytes bytes;
   int64_t base_vocab_size = 0;  // the largest id of the model's own tokens + 1
-  std::vector<bool> special;  // by id, up to the largest special one
+  std::vector<bool> special;    // by id, up to the largest special one
   bool normalizes_nfc = false;
   AddedTokenFinder raw_tokens;         // looked for before normalisation
   AddedTokenFinder normalized_tokens;  // and after it
