@@ -11,6 +11,7 @@
 #include "moetron/base/error.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/formats/safetensors.h"
+#include "moetron/generate/generate.h"
 #include "moetron/models/model.h"
 
 namespace moetron {
@@ -71,6 +72,20 @@ void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string&
   }
 }
 
+// Greedy continuations of every row of `prompts`, the prompt included.
+at::Tensor continue_greedily(Model& model, const at::Tensor& prompts) {
+  std::vector<at::Tensor> rows;
+  for (int64_t row = 0; row < prompts.size(0); ++row) {
+    const int64_t* first = prompts[row].data_ptr<int64_t>();
+    const std::vector<int32_t> prompt(first, first + prompts.size(1));
+    const auto added = generate(model, prompt, {.max_new_tokens = 24, .greedy = true});
+    const at::Tensor tokens =
+        at::tensor(std::vector<int64_t>(added.begin(), added.end()), at::kLong);
+    rows.push_back(at::cat({prompts[row], tokens}));
+  }
+  return at::stack(rows);
+}
+
 void run(const std::string& folder, const std::string& input_path, const std::string& output_path) {
   const ModelConfig config = read_model_config(folder);
   Model model(config, at::kFloat);
@@ -96,6 +111,10 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   if (config.moe) {
     add_balance_losses(config, AuxLossKind::kSequence, "sequence", folder, micro_batch, out);
     add_balance_losses(config, AuxLossKind::kBatch, "batch", folder, micro_batch, out);
+  }
+  if (input.find("generate.prompt") != nullptr) {
+    const at::Tensor prompts = read_integers(input, "generate.prompt");
+    out.push_back({"generate.tokens", continue_greedily(model, prompts)});
   }
   write_floats(output_path, out);
 }

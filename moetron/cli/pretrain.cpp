@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <thread>
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
@@ -46,6 +47,8 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   say_notices(parsed);
   validate(options, Command::kPretrain, environment.size);
   set_threads(options, environment);
+  at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
+                                                 /*warn_only=*/false);
   const auto timeout =
       std::chrono::milliseconds(static_cast<int64_t>(options.runtime.comm_timeout * 1000));
   const auto world = connect_gloo(environment, timeout, timeout);

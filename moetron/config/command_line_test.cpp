@@ -16,7 +16,7 @@ using ::testing::Not;
 TEST(CommandLine, ReadsEveryKindOfValue) {
   const Options options =
       parse(pretrain("--lr=2e-3 --data-path 0.3 a 0.7 b --split 99,1,0 --qk-layernorm "
-                     "--eod-mask-loss True --log-throughput False --fp32 --comm-backend thread "
+                     "--eod-mask-loss True --fp32 --comm-backend gloo "
                      "--comm-timeout 30 --eval-iters -1 --deterministic-mode"))
           .options;
   EXPECT_EQ(options.optimizer.lr, 2e-3);
@@ -24,9 +24,7 @@ TEST(CommandLine, ReadsEveryKindOfValue) {
   EXPECT_THAT(options.data.split, ElementsAre(99, 1, 0));
   EXPECT_EQ(options.model.qk_layernorm, true);
   EXPECT_TRUE(options.data.eod_mask_loss);
-  EXPECT_FALSE(options.logging.log_throughput);
   EXPECT_EQ(options.training.dtype, Dtype::kFp32);
-  EXPECT_EQ(options.runtime.comm_backend, CommBackend::kThread);
   EXPECT_EQ(options.runtime.comm_timeout, 30);
   EXPECT_EQ(options.training.eval_iters, -1);
   EXPECT_TRUE(options.runtime.deterministic);

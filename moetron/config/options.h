@@ -22,7 +22,6 @@ enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CP
 enum class LrDecayStyle { kConstant, kLinear, kCosine };
 enum class TokenizerKind { kHf, kBytes };
 enum class PatchTokenizer { kDeepseek, kQwen3 };
-enum class CommBackend { kAuto, kGloo, kThread };
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.
 struct ModelOptions {
@@ -58,7 +57,6 @@ struct ModelOptions {
 
   std::optional<int64_t> vocab_size;  // without padding
   int64_t extra_vocab_size = 0;
-  int64_t make_vocab_size_divisible_by = 128;
 };
 
 struct MoeOptions {
@@ -110,13 +108,10 @@ struct CheckpointOptions {
   int64_t save_interval = 0;  // steps; 0: at the end only
   bool no_save_optim = false;
   bool no_load_optim = false;
-  bool no_save_rng = false;
-  bool no_load_rng = false;
 };
 
 struct LoggingOptions {
   int64_t log_interval = 100;  // steps
-  bool log_throughput = false;
   std::string tensorboard_dir;
   std::string metrics;  // JSONL file; empty: metrics.jsonl under --save
 };
@@ -145,7 +140,6 @@ struct ParallelOptions {
 struct RuntimeOptions {
   int64_t seed = 1234;
   bool deterministic = false;
-  CommBackend comm_backend = CommBackend::kAuto;
   double comm_timeout = 600;  // seconds
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
 };

@@ -34,14 +34,10 @@ void declare_checkpoint(OptionTable& table) {
       .add(MT_FIELD(checkpoint, no_load_optim),
            "Starts with fresh optimizer states; a resumed run then differs.")
       .idle_when(idle_without_load);
-  table
-      .add(MT_FIELD(checkpoint, no_save_rng),
-           "Leaves the random state out; a resumed run may then differ.")
-      .idle_when(idle_without_save);
-  table
-      .add(MT_FIELD(checkpoint, no_load_rng),
-           "Starts with the seed's random state; a resumed run may then differ.")
-      .idle_when(idle_without_load);
+  table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
+      .no_effect("random numbers follow from seed, step and name: there is no state to save");
+  table.add_fieldless("no-load-rng", ValueKind::kFlag, "Starts with the seed's random state.")
+      .no_effect("random numbers follow from seed, step and name: there is no state to load");
   table.add_fieldless("async-save", ValueKind::kFlag, "Writes checkpoints while training goes on.")
       .not_yet("saving in the background");
 }
@@ -51,7 +47,8 @@ void declare_logging(OptionTable& table) {
   table.add(MT_FIELD(logging, log_interval), "Prints a line every so many steps.")
       .unit("steps")
       .count();
-  table.add(MT_FIELD(logging, log_throughput), "Adds TFLOP/s to the step's line.");
+  table.add_fieldless("log-throughput", ValueKind::kFlag, "Adds TFLOP/s to the step's line.")
+      .no_effect("TFLOP/s is always in the step's line");
   table.add(MT_FIELD(logging, tensorboard_dir), "Directory for TensorBoard events.");
   table.add(MT_FIELD(logging, metrics),
             "JSONL file with one record a step; without it, metrics.jsonl under save.");

@@ -56,9 +56,11 @@ void declare_model(OptionTable& table) {
   table.add(MT_FIELD(model, extra_vocab_size), "Rows of the vocabulary beyond the tokenizer's own.")
       .count_or_zero();
   table
-      .add(MT_FIELD(model, make_vocab_size_divisible_by),
-           "In memory the vocabulary is padded to a multiple of this; files never hold padding.")
-      .count();
+      .add_fieldless("make-vocab-size-divisible-by", ValueKind::kInteger,
+                     "Pads the vocabulary in memory to a multiple of this.")
+      .count()
+      .no_effect(
+          "the vocabulary needs no padding without tensor parallelism, and files never hold any");
   table
       .add_fieldless("mtp-num-layers", ValueKind::kInteger,
                      "Number of layers that predict further tokens ahead.")

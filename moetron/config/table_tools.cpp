@@ -16,10 +16,15 @@ void declare_runtime(OptionTable& table) {
       .add(MT_FIELD(runtime, deterministic),
            "Same bits on every run of the same layout; always so on a CPU.")
       .also("deterministic-mode");
-  table.add(MT_FIELD(runtime, comm_backend), "How ranks talk; auto: gloo, or none with one rank.")
+  table
+      .add_fieldless("comm-backend", ValueKind::kChoice,
+                     "How ranks talk; auto: gloo, or nothing with one rank.")
       .for_commands({Command::kPretrain})
       .also("distributed-backend")
-      .one_of({{"auto"}, {"gloo"}, {"thread"}, {"nccl", Standing::kNotYet, "training on GPUs"}});
+      .one_of({{"auto"},
+               {"gloo"},
+               {"thread", Standing::kNotYet, "ranks as threads of one process"},
+               {"nccl", Standing::kNotYet, "training on GPUs"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
       .for_commands({Command::kPretrain})
       .unit("seconds")

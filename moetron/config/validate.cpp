@@ -1,6 +1,5 @@
 #include "moetron/config/validate.h"
 
-#include <charconv>
 #include <cmath>
 #include <numeric>
 
@@ -100,7 +99,6 @@ void validate_pretrain(const Options& options, int64_t world_size) {
   check_batches(options, world_size);
   check_learning_rate(options);
   check_split(options.data.split);
-  data_blend(options.data.data_path);
 }
 
 void validate_preprocess(const Options& options) {
@@ -131,25 +129,6 @@ int64_t data_parallel_size(const ParallelOptions& parallel, int64_t world_size) 
                   ") must be a multiple of tensor-model-parallel-size (", tensor,
                   ") times pipeline-model-parallel-size (", pipeline, ")");
   return world_size / (tensor * pipeline);
-}
-
-std::vector<BlendPart> data_blend(const std::vector<std::string>& data_path) {
-  if (data_path.size() == 1) return {{1.0, data_path[0]}};
-  MT_CHECK_CONFIG(!data_path.empty() && data_path.size() % 2 == 0,
-                  "data-path takes one prefix, or weights and prefixes in turn, not ",
-                  data_path.size(), " values");
-  std::vector<BlendPart> blend;
-  for (size_t i = 0; i < data_path.size(); i += 2) {
-    const std::string& text = data_path[i];
-    double weight = 0;
-    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
-    MT_CHECK_CONFIG(error == std::errc() && stop == text.data() + text.size() &&
-                        std::isfinite(weight) && weight > 0,
-                    "data-path expects a weight above 0 before \"", data_path[i + 1], "\", not \"",
-                    text, "\"");
-    blend.push_back({weight, data_path[i + 1]});
-  }
-  return blend;
 }
 
 }  // namespace moetron

@@ -15,11 +15,4 @@ void validate(const Options& options, Command command, int64_t world_size);
 // Ranks that hold copies of the dense layers: world_size over the tensor and pipeline ranks.
 int64_t data_parallel_size(const ParallelOptions& parallel, int64_t world_size);
 
-// --data-path as pairs. A single prefix has weight 1. Throws ConfigError.
-struct BlendPart {
-  double weight;
-  std::string prefix;
-};
-std::vector<BlendPart> data_blend(const std::vector<std::string>& data_path);
-
 }  // namespace moetron

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/log.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/data/blend.h"
 #include "moetron/tokenizer/tokenizer.h"
@@ -63,6 +64,9 @@ TrainingData open_datasets(const Options& options, const ModelConfig& model,
   data.description += concat(": ", data.train->size(), " training samples");
   if (data.validation != nullptr && eval_iters > 0) {
     data.description += concat(", ", eval_iters * training.global_batch_size, " to validate on");
+  }
+  if (data.validation == nullptr && eval_iters > 0) {
+    log_info("there is no validation: split leaves it no data");
   }
   return data;
 }

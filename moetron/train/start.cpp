@@ -29,6 +29,11 @@ ModelConfig model_of_folder(const fs::path& folder, const Options& options) {
   ModelConfig config = read_model_config(folder);
   check_options_match(config, options);
   apply_training_options(options, config);
+  if (config.num_mtp_layers > 0) {
+    log_info(concat("the ", config.num_mtp_layers, " multi-token-prediction layers of ",
+                    folder.string(), " are left out: they are not trained yet"));
+    config.num_mtp_layers = 0;
+  }
   return config;
 }
 

@@ -8,6 +8,8 @@ TOOL is called as `TOOL MODEL_DIR INPUT.safetensors OUTPUT.safetensors`. It read
 
     logits          [batch, time, vocab]
     loss            []  mean cross-entropy over the positions that have a target
+    generate.tokens     where the input holds generate.prompt (int64 [batch, time]): the prompts, each with
+                        24 tokens of greedy choice behind it
     grad.<name>         gradient of loss for every stored weight (not the router's correction bias)
 
 With --aux it also writes, for every layer l with a router, aux.sequence.<l> (DeepSeek's balance loss of
@@ -89,13 +91,16 @@ def check_fixture(tool, folder):
     """A model that make_models.py wrote: everything against transformers."""
     report = Report(os.path.basename(folder))
     expected = load_file(os.path.join(folder, "expected.safetensors"))
-    got = run_tool(tool, folder, {k: expected[k] for k in ("input_ids", "labels")}, report)
+    got = run_tool(tool, folder, {k: expected[k] for k in ("input_ids", "labels", "generate.prompt")}, report)
     if got is None:
         return report.print()
     for name in ("logits", "loss"):
         value = report.take(got, name, expected[name].shape)
         if value is not None:
             report.compare(name, name, relative(value, expected[name].astype(np.float64)), FORWARD_TOLERANCE)
+    tokens = report.take(got, "generate.tokens", expected["generate.tokens"].shape)
+    if tokens is not None:
+        report.compare("greedy tokens", "generate.tokens", (tokens != expected["generate.tokens"]).sum(), 0)
     for name, reference in expected.items():
         if not name.startswith("grad."):
             continue
