@@ -26,9 +26,23 @@ target_link_options(moetron_torch INTERFACE -fopenmp -Wl,-rpath,${MOETRON_TORCH_
 if(MOETRON_CUDA)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25.1 does not know that nvcc 12 and later have C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  endif()
+  set(torch_cuda ${MOETRON_TORCH_DIR}/lib/libtorch_cuda.so ${MOETRON_TORCH_DIR}/lib/libc10_cuda.so)
+  # One message now instead of hundreds of undefined symbols later. Not kept in the cache: pip may mend it.
+  include(CheckCXXSourceCompiles)
+  unset(MOETRON_TORCH_CUDA_LINKS CACHE)
+  set(CMAKE_REQUIRED_LIBRARIES -Wl,--no-as-needed ${torch_cuda} ${MOETRON_TORCH_DIR}/lib/libtorch_cpu.so
+      ${MOETRON_TORCH_DIR}/lib/libc10.so)
+  check_cxx_source_compiles("int main() { return 0; }" MOETRON_TORCH_CUDA_LINKS)
+  unset(CMAKE_REQUIRED_LIBRARIES)
+  if(NOT MOETRON_TORCH_CUDA_LINKS)
+    message(FATAL_ERROR "MOETRON_TORCH_DIR (${MOETRON_TORCH_DIR}) is not a torch with CUDA that links: it needs "
+            "lib/libtorch_cuda.so and the nvidia-* packages that `pip install torch==2.11.0` brings along")
+  endif()
   target_compile_definitions(moetron_torch INTERFACE MOETRON_CUDA)
-  target_link_libraries(moetron_torch INTERFACE CUDA::cudart -Wl,--no-as-needed
-                        ${MOETRON_TORCH_DIR}/lib/libtorch_cuda.so ${MOETRON_TORCH_DIR}/lib/libc10_cuda.so)
+  target_link_libraries(moetron_torch INTERFACE CUDA::cudart -Wl,--no-as-needed ${torch_cuda})
 endif()
 
 add_library(moetron_torch_pch STATIC ${CMAKE_SOURCE_DIR}/cmake/torch_pch.cpp)
