@@ -99,6 +99,50 @@ def test_stopping():
           "and the same command goes on, bit-equal")
 
 
+    third = subprocess.Popen([MOETRON, "pretrain", *MODEL, *RUN, "--save", "usr1"], env=ENVIRONMENT,
+                             stdout=subprocess.DEVNULL)
+    wait_for_step("usr1", 3, third)
+    third.send_signal(signal.SIGUSR1)
+    check(third.wait(120) == 75, "SIGUSR1 saves and exits 75")
+    done = run(["pretrain", *MODEL, *RUN, "--save", "one"])
+    check("nothing is left to do" in done.stdout, "a finished run says so")
+
+
+def test_optimizer_left_out():
+    """The guide's scripts save no optimizer: such a run must still continue, and say what that means."""
+    short = [*MODEL, *RUN, "--train-iters", "6", "--no-save-optim", "--save", "bare"]
+    run(["pretrain", *short, "--exit-interval", "3"])
+    done = run(["pretrain", *short])
+    check("the optimizer begins anew (no-save-optim)" in done.stderr, "    says that the optimizer begins anew")
+    check([r["step"] for r in records("bare")] == list(range(1, 7)), "and continues to step 6")
+    steps = [r["loss"] for r in records("bare")]
+    check(abs(steps[-1] - records("one")[5]["loss"]) < 0.2, "with sane updates")
+
+
+def test_damaged_checkpoint():
+    shutil.copytree("bare", "damaged")
+    newest = "damaged/step_0000006/model.safetensors"
+    with open(newest, "r+b") as file:
+        file.seek(2000)
+        file.write(b"\xff\xff\xff")
+    done = run(["pretrain", *MODEL, *RUN, "--train-iters", "6", "--no-save-optim", "--save", "damaged"])
+    check("step_0000006/model.safetensors" in done.stderr and "continues at step 3" in done.stderr,
+          "a damaged checkpoint is named and passed over")
+
+
+def test_failing_ranks():
+    """Mistakes under torchrun: one rank speaks, in one block or one sentence, without a stack trace of ours."""
+    for more, names in ((["--load", "text"], ["load", "text"]), (["--save", "/proc/x"], ["/proc/x"]),
+                        (["--global-batch-size", "6"], ["global-batch-size", "6"])):
+        done = subprocess.run([*TORCHRUN, MOETRON, "pretrain", *MODEL, *RUN, *more], capture_output=True,
+                              text=True, env=ENVIRONMENT, timeout=120)
+        ours = [line for line in done.stderr.splitlines() if line.startswith("moetron: ") or "  cause " in line]
+        spoken = sum(line.startswith("moetron: ") for line in ours)
+        check(done.returncode != 0 and spoken == 1 and all(n in " ".join(ours) for n in names),
+              f"four ranks, one message: {ours}")
+        check("frame #" not in done.stderr, "    without a stack trace")
+
+
 def wait_for_step(folder, step, process):
     for _ in range(1200):
         if process.poll() is not None:
@@ -137,6 +181,9 @@ def test_mistakes():
     with open("data/pages_text_document.idx", "rb") as file:
         index = file.read()
     os.makedirs("cut")
+    shutil.copy("data/pages_text_document.idx", "cut/tail.idx")
+    with open("cut/tail.bin", "wb") as file, open("data/pages_text_document.bin", "rb") as whole:
+        file.write(whole.read()[:-100])
     shutil.copy("data/pages_text_document.bin", "cut/short.bin")
     with open("cut/short.idx", "wb") as file:
         file.write(index[:-5])
@@ -162,6 +209,12 @@ def test_mistakes():
         (pretrain("--global-batch-size", "7", "--micro-batch-size", "2"), 2, ["global-batch-size", "7", "2"]),
         (pretrain("--data-path", "absent"), 3, ["absent"]),
         (pretrain("--data-path", "cut/short"), 3, ["cut/short.idx"]),
+        (pretrain("--data-path", "cut/tail"), 3, ["cut/tail.bin"]),
+        (pretrain("--tokenizer-model", "text"), 2, ["tokenizer", "bytes", "text"]),
+        (pretrain("--lr-warmup-iters", "50"), 2, ["lr-warmup-iters", "50"]),
+        (["generate", "--prompt", "x"], 2, ["load"]),
+        (["generate", "--load", "one", "--tokenizer", "bytes", "--prompt", "x", "--prompt-file", "y"], 2, ["prompt-file"]),
+        (["preprocess", "--input", "text", "--output-prefix", "out"], 2, ["tokenizer-model"]),
         (pretrain("--vocab-size", "100"), 2, ["257", "100"]),
         (pretrain("--load", "broken"), 3, ["hidden_size"]),
         (pretrain("--load", "contradiction"), 3, ["num_experts_per_tok", "9", "8"]),
@@ -176,13 +229,17 @@ def test_mistakes():
         (["generate", "--load", "one", "--tokenizer", "bytes", "--prompt", "x", "--max-new-tokens", "1000"], 2,
          ["max-new-tokens", "1000", "256"]),
     ]
-    before = sorted(os.listdir("."))
+    def listing():
+        return sorted(os.path.join(place, name) for place, _, names in os.walk(".") for name in names)
+    before = listing()
     for arguments, code, names in cases:
         done = run(arguments, code=code)
         missing = [name for name in names if name not in done.stderr]
         check(not missing, f"    says: {done.stderr.strip()[-160:]}" + (f" (without {missing})" if missing else ""))
-    check(sorted(os.listdir(".")) == before, "nothing was written half")
-    run(["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "skipped", "--skip-bad-lines"])
+    check(listing() == before, "nothing was written half")
+    done = run(["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "skipped",
+                "--skip-bad-lines"])
+    check("1 bad lines were skipped" in done.stdout, "    and counts it")
 
 
 def main():
@@ -190,7 +247,8 @@ def main():
         os.chdir(folder)
         os.makedirs("data")
         make_text()
-        for test in (test_training, test_stopping, test_transformers, test_mistakes):
+        for test in (test_training, test_stopping, test_optimizer_left_out, test_damaged_checkpoint, test_failing_ranks,
+                     test_transformers, test_mistakes):
             test()
     print(f"{len(failures)} checks failed")
     sys.exit(1 if failures else 0)

@@ -216,9 +216,11 @@ void apply_training_options(const Options& options, ModelConfig& config) {
   if (!config.moe) return;
   MoeConfig& moe = *config.moe;
   if (moe.expert_bias) moe.bias_update_rate = options.moe.moe_router_bias_update_rate;
-  if (!options.moe.moe_aux_loss_coeff) return;
-  moe.aux_loss_coeff = *options.moe.moe_aux_loss_coeff;
-  const LoadBalancing type = options.moe.moe_router_load_balancing_type;
+  if (!options.moe.moe_aux_loss_coeff && !options.moe.moe_router_load_balancing_type) return;
+  moe.aux_loss_coeff = options.moe.moe_aux_loss_coeff.value_or(moe.aux_loss_coeff);
+  const LoadBalancing present =
+      moe.aux_loss == AuxLossKind::kSequence ? LoadBalancing::kSeqAuxLoss : LoadBalancing::kAuxLoss;
+  const LoadBalancing type = options.moe.moe_router_load_balancing_type.value_or(present);
   if (moe.aux_loss_coeff == 0.0 || type == LoadBalancing::kNone) {
     moe.aux_loss = AuxLossKind::kNone;
   } else {

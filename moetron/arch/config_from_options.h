@@ -12,8 +12,10 @@ namespace moetron {
 // under --fp32, else bfloat16. Throws ConfigError.
 ModelConfig model_config_from_options(const Options& options);
 
-// Throws ConfigError if an option that was given contradicts the model of --load.
-void check_options_match(const ModelConfig& config, const Options& options);
+// Throws ConfigError if an option that was given contradicts the model that is
+// loaded; the message names `config_file`.
+void check_options_match(const ModelConfig& config, const Options& options,
+                         const std::string& config_file);
 
 // Settings of training, not of shape: weight and kind of the balance loss where the weight is
 // given, and the rate of the expert bias. They apply to a loaded model too.

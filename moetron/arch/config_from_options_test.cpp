@@ -141,29 +141,33 @@ TEST(ConfigFromOptions, RefusesContradictions) {
 TEST(ConfigFromOptions, OptionsMustAgreeWithTheLoadedModel) {
   const ModelConfig qwen = read_model_config(qwen3_moe_json(), "config.json");
   const ModelConfig deepseek = read_model_config(deepseek_v3_json(), "config.json");
-  check_options_match(qwen, Options());
-  check_options_match(qwen, qwen_options());
-  check_options_match(deepseek, deepseek_options());
+  check_options_match(qwen, Options(), "models/start/config.json");
+  check_options_match(qwen, qwen_options(), "models/start/config.json");
+  check_options_match(deepseek, deepseek_options(), "models/start/config.json");
 
   Options options;
   options.checkpoint.load = "models/start";
   options.model.num_layers = 32;
-  EXPECT_EQ(config_error([&] { check_options_match(qwen, options); }),
-            "num-layers (32) contradicts the model of --load: models/start/config.json says 4");
+  EXPECT_EQ(
+      config_error([&] { check_options_match(qwen, options, "models/start/config.json"); }),
+      "num-layers (32) contradicts the model that is loaded: models/start/config.json says 4");
   options.model.num_layers.reset();
   options.model.model_family = ModelFamily::kDeepseek;
-  EXPECT_EQ(config_error([&] { check_options_match(qwen, options); }),
-            "model-family (deepseek) contradicts the model of --load: models/start/config.json "
-            "says qwen");
+  EXPECT_EQ(
+      config_error([&] { check_options_match(qwen, options, "models/start/config.json"); }),
+      "model-family (deepseek) contradicts the model that is loaded: models/start/config.json "
+      "says qwen");
   options.model.model_family.reset();
   options.model.untie_embeddings_and_output_weights = false;
-  EXPECT_EQ(config_error([&] { check_options_match(qwen, options); }),
-            "untie-embeddings-and-output-weights (false) contradicts the model of --load: "
+  EXPECT_EQ(config_error([&] { check_options_match(qwen, options, "models/start/config.json"); }),
+            "untie-embeddings-and-output-weights (false) contradicts the model that is loaded: "
             "models/start/config.json says true");
   options = Options();
   options.moe.moe_router_topk_scaling_factor = 1.0;
-  check_options_match(qwen, options);  // no effect on Qwen
-  EXPECT_NE(config_error([&] { check_options_match(deepseek, options); }), "");
+  check_options_match(qwen, options, "models/start/config.json");  // no effect on Qwen
+  EXPECT_NE(
+      config_error([&] { check_options_match(deepseek, options, "models/start/config.json"); }),
+      "");
 }
 
 TEST(ConfigFromOptions, TrainingSettingsReplaceThoseOfTheFile) {
@@ -175,8 +179,15 @@ TEST(ConfigFromOptions, TrainingSettingsReplaceThoseOfTheFile) {
   EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kSequence);  // the file's
   options.moe.moe_aux_loss_coeff = 0.5;
   apply_training_options(options, config);
-  EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kBatch);
+  EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kSequence);  // still the file's
   EXPECT_EQ(config.moe->aux_loss_coeff, 0.5);
+  options.moe.moe_router_load_balancing_type = LoadBalancing::kAuxLoss;
+  apply_training_options(options, config);
+  EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kBatch);
+  options.moe.moe_aux_loss_coeff.reset();
+  options.moe.moe_router_load_balancing_type = LoadBalancing::kNone;
+  apply_training_options(options, config);
+  EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kNone);
   options.moe.moe_aux_loss_coeff = 0.0;
   apply_training_options(options, config);
   EXPECT_EQ(config.moe->aux_loss, AuxLossKind::kNone);

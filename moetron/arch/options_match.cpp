@@ -28,7 +28,7 @@ class Matcher {
   template <class T>
   void equal(const char* option, const std::optional<T>& given, T actual) const {
     MT_CHECK_CONFIG(!given || *given == actual, option, " (", spelled(given.value_or(T())),
-                    ") contradicts the model of --load: ", file_, " says ", spelled(actual));
+                    ") contradicts the model that is loaded: ", file_, " says ", spelled(actual));
   }
 
  private:
@@ -123,8 +123,9 @@ void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher
 
 }  // namespace
 
-void check_options_match(const ModelConfig& config, const Options& options) {
-  const Matcher match(options.checkpoint.load + "/config.json");
+void check_options_match(const ModelConfig& config, const Options& options,
+                         const std::string& config_file) {
+  const Matcher match(config_file);
   match_shape(config, options.model, match);
   match_rope(config.rope, options.model, match);
   match_mla(config, options.model, match);

@@ -14,6 +14,7 @@
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/cli/commands.h"
+#include "moetron/config/validate.h"
 #include "moetron/models/model.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/start.h"
@@ -66,12 +67,15 @@ class TextStream {
   size_t printed_ = 0;
 };
 
-// The prompt, or every line of the prompt file.
+// The prompt, or every line of the prompt file that is not empty.
 std::vector<std::string> prompts(const GenerateOptions& options) {
   if (options.prompt_file.empty()) return {options.prompt};
   std::istringstream text(read_file(options.prompt_file));
   std::vector<std::string> lines;
-  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  for (std::string line; std::getline(text, line);) {
+    if (!line.empty()) lines.push_back(line);
+  }
+  MT_CHECK_CONFIG(!lines.empty(), "prompt-file (", options.prompt_file, ") holds no prompt");
   return lines;
 }
 
@@ -102,6 +106,7 @@ void continue_prompt(Model& model, const Tokenizer& tokenizer, const std::string
 int run_generate(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   say_notices(parsed);
+  validate(options, Command::kGenerate, /*world_size=*/1);
   if (options.runtime.num_threads > 0)
     at::set_num_threads(static_cast<int>(options.runtime.num_threads));
   const fs::path folder = model_folder(options.checkpoint.load);

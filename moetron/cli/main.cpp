@@ -1,6 +1,7 @@
 // moetron COMMAND --options: parses, runs, and turns failures into one sentence and an exit code.
 #include <cstdio>
 #include <exception>
+#include <string>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
@@ -46,7 +47,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "moetron: %s\n", error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "moetron: internal error: %s\n", error.what());
+    // libtorch appends a stack trace to its messages.
+    const std::string text = error.what();
+    std::fprintf(stderr, "moetron: internal error: %s\n", text.substr(0, text.find('\n')).c_str());
     return moetron::kExitInternal;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
+#include "moetron/config/validate.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/start.h"
 
@@ -26,9 +27,8 @@ void show_progress(uint64_t done, uint64_t total) {
 int run_preprocess(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   say_notices(parsed);
+  validate(options, Command::kPreprocess, /*world_size=*/1);
   const auto tokenizer = open_tokenizer(options.tokenizer);
-  MT_CHECK_CONFIG(tokenizer != nullptr,
-                  "tokenizer-model: give a folder with a tokenizer.json, or --tokenizer bytes");
   PreprocessSettings settings;
   settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
   settings.output_prefix = options.preprocess.output_prefix;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 
 #include <ATen/Context.h>
@@ -27,15 +28,41 @@ void set_threads(const Options& options, const RankEnvironment& environment) {
   at::set_num_threads(static_cast<int>(wanted > 0 ? wanted : share));
 }
 
-void report_failure(Communicator& world, const std::string& cause) {
-  std::fprintf(stderr,
-               "\nmoetron: training failed\n"
-               "  rank    %d of %d\n"
-               "  phase   %s\n"
-               "  cause   %s\n"
-               "  next    mend the cause, then run the same command: it continues from the last "
-               "checkpoint\n",
-               world.world_rank(), world.size(), world.phase().c_str(), cause.c_str());
+// What the user can do about a failure, by its exit code.
+std::string advice(const Options& options, int exit_code) {
+  const std::filesystem::path save = options.checkpoint.save;
+  if (exit_code == kExitDoNotRestart) {
+    return "the same command would end here again: look at the data of this step, or lower --lr";
+  }
+  if (exit_code == kExitConfig || exit_code == kExitCorruptInput)
+    return "mend the cause, then run again";
+  std::error_code ignored;
+  const bool may_continue = !save.empty() && std::filesystem::exists(save, ignored);
+  return may_continue ? "the same command continues from the newest checkpoint in " + save.string()
+                      : "mend the cause, then run again; there is no --save to continue from";
+}
+
+void report_failure(Communicator& world, const Options& options, const std::string& cause,
+                    int exit_code) {
+  const std::string phase = world.phase().empty() ? "start" : world.phase();
+  std::fprintf(
+      stderr,
+      "\nmoetron: the run failed\n  rank    %d of %d\n  phase   %s\n  cause   %s\n  next    %s\n",
+      world.world_rank(), world.size(), phase.c_str(), cause.c_str(),
+      advice(options, exit_code).c_str());
+}
+
+// libtorch's messages go on with a stack trace: their first line is the cause.
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+// Rank 0 tells of every failure, its own or that of a peer which reaches it as a CommError; another
+// rank speaks only where rank 0 is the one that is gone.
+int fail(Communicator& world, const Options& options, const std::string& cause, int exit_code) {
+  world.abort(cause);
+  if (world.world_rank() == 0) report_failure(world, options, cause, exit_code);
+  return exit_code;
 }
 
 }  // namespace
@@ -44,8 +71,13 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
-  say_notices(parsed);
-  validate(options, Command::kPretrain, environment.size);
+  try {
+    say_notices(parsed);
+    validate(options, Command::kPretrain, environment.size);
+  } catch (const ConfigError& error) {
+    if (environment.rank == 0) throw;  // all ranks find the same mistake: one says it
+    return error.exit_code();
+  }
   set_threads(options, environment);
   at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
                                                  /*warn_only=*/false);
@@ -54,18 +86,17 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   const auto world = connect_gloo(environment, timeout, timeout);
   try {
     return pretrain(options, *world);
-  } catch (const ConfigError& error) {
-    // Every rank finds the same mistake: one of them says it.
-    if (world->rank() == 0) throw;
-    return error.exit_code();
   } catch (const CommError& error) {
-    if (error.first_to_notice()) report_failure(*world, error.what());
+    const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
+    if (world->world_rank() == 0 || rank_zero_is_gone) {
+      report_failure(*world, options, error.what(), error.exit_code());
+    }
     return error.exit_code();
   } catch (const Error& error) {
     if (world->size() == 1) throw;
-    report_failure(*world, error.what());
-    world->abort(error.what());
-    return error.exit_code();
+    return fail(*world, options, error.what(), error.exit_code());
+  } catch (const std::exception& error) {
+    return fail(*world, options, "internal error: " + first_line(error.what()), kExitInternal);
   }
 }
 

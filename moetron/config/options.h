@@ -75,7 +75,7 @@ struct MoeOptions {
   std::optional<int64_t> moe_router_num_groups;
   std::optional<int64_t> moe_router_group_topk;
   std::optional<double> moe_aux_loss_coeff;
-  LoadBalancing moe_router_load_balancing_type = LoadBalancing::kAuxLoss;
+  std::optional<LoadBalancing> moe_router_load_balancing_type;
 };
 
 struct TrainingOptions {

@@ -50,6 +50,11 @@ AdamWSettings adamw_settings(const OptimizerOptions& options) {
           .weight_decay = options.weight_decay};
 }
 
+// Never for an interval of 0.
+bool is_multiple(int64_t step, int64_t interval) {
+  return interval > 0 && step % interval == 0;
+}
+
 int64_t peak_memory_bytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -77,15 +82,17 @@ class Pretraining {
   }
 
   int run() {
+    if (step_ >= options_.training.train_iters) {
+      log_->say(concat("nothing is left to do: step ", step_, " of ", options_.training.train_iters,
+                       " is done"));
+    }
     while (step_ < options_.training.train_iters) {
-      const StepRecord record = one_step();
-      log_->step(record);
+      log_->step(one_step());
       const bool stops = stop_.agreed(world_);
-      const bool exits =
-          options_.training.exit_interval > 0 && step_ % options_.training.exit_interval == 0;
+      const bool exits = is_multiple(step_, options_.training.exit_interval);
       const bool last = step_ == options_.training.train_iters;
-      const int64_t interval = options_.checkpoint.save_interval;
-      if (last || stops || exits || (interval > 0 && step_ % interval == 0)) save();
+      if (last || stops || exits || is_multiple(step_, options_.checkpoint.save_interval)) save();
+      if (stops && world_.rank() == 0) stop_.clear_file();
       if (last) break;
       if (stops) return stopped();
       if (exits) {
@@ -100,13 +107,7 @@ class Pretraining {
  private:
   void load() {
     if (start_.resume) {
-      const bool with_state = !options_.checkpoint.no_load_optim;
-      const Json trainer =
-          load_checkpoint(start_.resume->folder, model_.weights(),
-                          with_state ? optimizer_.states() : std::vector<NamedSlice>());
-      if (!with_state) optimizer_.reset_masters();
-      step_ = start_.resume->step;
-      consumed_samples_ = trainer.at("consumed_samples").get<int64_t>();
+      continue_from(start_.resume->folder);
       return;
     }
     if (start_.weights.empty()) {
@@ -115,6 +116,23 @@ class Pretraining {
       load_weights(start_.weights, model_.weights());
     }
     optimizer_.reset_masters();
+  }
+
+  void continue_from(const std::filesystem::path& folder) {
+    const Json trainer = load_checkpoint(folder, {}, {});
+    step_ = start_.resume->step;
+    consumed_samples_ = trainer.at("consumed_samples").get<int64_t>();
+    const int64_t optimizer_steps = trainer.at("optimizer_steps").get<int64_t>();
+    const bool has_states = trainer.at("has_optimizer").get<bool>();
+    if (has_states && !options_.checkpoint.no_load_optim) {
+      load_checkpoint(folder, model_.weights(), optimizer_.states());
+      train_step_.set_optimizer_steps(optimizer_steps);
+      return;
+    }
+    load_checkpoint(folder, model_.weights(), {});
+    optimizer_.reset_masters();
+    log_info(concat("the optimizer begins anew (", has_states ? "no-load-optim" : "no-save-optim",
+                    "): the losses will differ from an uninterrupted run's"));
   }
 
   StepRecord one_step() {
@@ -167,6 +185,8 @@ class Pretraining {
     if (!options_.checkpoint.no_save_optim) content.states = optimizer_.states();
     content.trainer = Json{{"step", step_},
                            {"consumed_samples", consumed_samples_},
+                           {"optimizer_steps", train_step_.optimizer_steps()},
+                           {"has_optimizer", !options_.checkpoint.no_save_optim},
                            {"ranks", world_.size()},
                            {"options", options_to_json(options_)}}
                           .dump(2) +
@@ -176,7 +196,6 @@ class Pretraining {
   }
 
   int stopped() {
-    if (world_.rank() == 0) stop_.clear_file();
     log_->say(concat("stopped on request after step ", step_,
                      options_.checkpoint.save.empty() ? "" : "; the same command continues"));
     log_->finish();
@@ -223,8 +242,8 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world) {
-  Pretraining run(options, world);
-  return run.run();
+  lr_schedule(options);  // a mistake in it should not wait for data and model
+  return Pretraining(options, world).run();
 }
 
 }  // namespace moetron

@@ -27,7 +27,7 @@ int64_t vocabulary_from_tokenizer(const Options& options, const Tokenizer& token
 
 ModelConfig model_of_folder(const fs::path& folder, const Options& options) {
   ModelConfig config = read_model_config(folder);
-  check_options_match(config, options);
+  check_options_match(config, options, (folder / "config.json").string());
   apply_training_options(options, config);
   if (config.num_mtp_layers > 0) {
     log_info(concat("the ", config.num_mtp_layers, " multi-token-prediction layers of ",
@@ -54,7 +54,11 @@ bool is_model_folder(const fs::path& folder) {
 }  // namespace
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerOptions& options) {
-  if (options.tokenizer == TokenizerKind::kBytes) return Tokenizer::bytes();
+  if (options.tokenizer == TokenizerKind::kBytes) {
+    MT_CHECK_CONFIG(options.tokenizer_model.empty(), "tokenizer (bytes) and tokenizer-model (",
+                    options.tokenizer_model, ") contradict each other");
+    return Tokenizer::bytes();
+  }
   if (options.tokenizer_model.empty()) return nullptr;
   return Tokenizer::load(options.tokenizer_model);
 }
@@ -82,14 +86,19 @@ RunStart find_start(const Options& options, Communicator& world) {
     MT_CHECK_INPUT(is_model_folder(load), "load: ", load.string(),
                    " holds neither a config.json nor a checkpoint");
     start.weights = load;
+    if (fs::exists(load / "state" / "trainer.json")) {
+      log_info(concat("takes the weights of ", load.string(),
+                      ", not its optimizer and step: --load ", load.parent_path().string(),
+                      " would continue that run"));
+    }
   }
 
   const fs::path folder = start.resume ? start.resume->folder : start.weights;
   start.model = folder.empty() ? fresh_model(options, start.tokenizer.get())
                                : model_of_folder(folder, options);
-  if (start.tokenizer_folder.empty() && !folder.empty() && fs::exists(folder / "tokenizer.json")) {
+  if (start.tokenizer == nullptr && !folder.empty() && fs::exists(folder / "tokenizer.json")) {
     start.tokenizer_folder = folder;
-    if (start.tokenizer == nullptr) start.tokenizer = Tokenizer::load(folder);
+    start.tokenizer = Tokenizer::load(folder);
   }
   if (start.tokenizer != nullptr) {
     MT_CHECK_CONFIG(start.tokenizer->vocab_size() <= start.model.vocab_size,

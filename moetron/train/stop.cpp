@@ -1,6 +1,7 @@
 #include "moetron/train/stop.h"
 
 #include <csignal>
+#include <ctime>
 #include <unistd.h>
 #include <utility>
 
@@ -12,18 +13,25 @@ namespace moetron {
 namespace {
 
 // Signals reach a process, not an object: what they set cannot be a member.
-volatile std::sig_atomic_t signal_count = 0;
+volatile std::sig_atomic_t is_asked = 0;
+volatile std::time_t asked_at = 0;
+
+// One request can arrive twice, from the scheduler and again from a launcher that forwards it. Only
+// a signal well after the first means that somebody is tired of waiting.
+constexpr std::time_t kPatience = 10;  // seconds
 
 extern "C" void on_stop_signal(int number) {
-  signal_count = signal_count + 1;
-  if (signal_count > 1) ::_exit(128 + number);
+  const std::time_t now = std::time(nullptr);
+  if (is_asked != 0 && now - asked_at > kPatience) ::_exit(128 + number);
+  if (is_asked == 0) asked_at = now;
+  is_asked = 1;
 }
 
 }  // namespace
 
 StopRequest::StopRequest(std::filesystem::path save) {
   if (!save.empty()) file_ = std::move(save) / "stop";
-  signal_count = 0;
+  is_asked = 0;
   std::signal(SIGTERM, on_stop_signal);
   std::signal(SIGUSR1, on_stop_signal);
 }
@@ -38,7 +46,7 @@ bool StopRequest::agreed(Communicator& world) const {
   std::error_code ignored;
   const bool file_asks =
       world.rank() == 0 && !file_.empty() && std::filesystem::exists(file_, ignored);
-  const at::Tensor asked = at::full({1}, signal_count > 0 || file_asks ? 1 : 0, at::kLong);
+  const at::Tensor asked = at::full({1}, is_asked != 0 || file_asks ? 1 : 0, at::kLong);
   world.all_reduce(asked, ReduceOp::kMax).wait();
   return asked.item<int64_t>() != 0;
 }

@@ -1,5 +1,6 @@
 // Requests to stop: SIGTERM, SIGUSR1, or the file SAVE/stop. They take effect at a step's end, when
-// all ranks have agreed; a second signal ends the process at once.
+// all ranks have agreed; a second signal, ten
+// seconds or more after the first, ends the process at once.
 #pragma once
 
 #include <filesystem>

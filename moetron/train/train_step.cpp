@@ -68,11 +68,11 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
   StepResult result = accumulate(batch, step);
   const GradNorm norm = global_grad_norm(model_.parameters());
   if (!norm.non_finite.empty()) {
-    throw NonFiniteError(concat("step ", step, ": the gradient of ", norm.non_finite, " on rank ",
-                                data_parallel_.rank(), " is not finite; nothing was updated"));
+    throw NonFiniteError(concat("step ", step, ": the gradient of ", norm.non_finite,
+                                ", summed over the ranks, is not finite; nothing was updated"));
   }
   result.grad_norm = norm.norm;
-  optimizer_.step(lr, step, clip_coefficient(norm.norm, clip_grad_));
+  optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, clip_grad_));
   result.balance = update_routers();
   return result;
 }

@@ -36,6 +36,10 @@ class TrainStep {
   // `clip_grad` 0: off. All references outlive the object.
   TrainStep(Model& model, AdamW& optimizer, Communicator& data_parallel, double clip_grad);
 
+  // The optimizer's own count of steps, which its bias correction needs; 0 for fresh moments.
+  void set_optimizer_steps(int64_t steps) { optimizer_steps_ = steps; }
+  int64_t optimizer_steps() const { return optimizer_steps_; }
+
   // Step `step` counts from 1. Throws NonFiniteError naming rank or tensor.
   StepResult run(const StepBatch& batch, int64_t step, double lr);
 
@@ -51,6 +55,7 @@ class TrainStep {
   Communicator& data_parallel_;
   double clip_grad_;
   GradientBuffer gradients_;
+  int64_t optimizer_steps_ = 0;
 };
 
 // Mean loss over `num_batches` global batches of `dataset` from sample 0, without training.
