@@ -1,6 +1,6 @@
 # Thin: every target is one or two commands that also work by hand. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test build core cuda format lint clean
+.PHONY: help setup demo test build core asan cuda format lint clean
 
 # As many compile jobs as there are cores, but no more than one for every 2 GB of free memory.
 JOBS ?= $(shell awk '/MemAvailable/ {m = int($$2 / 2000000)} END {print m < 1 ? 1 : m}' /proc/meminfo | \
@@ -21,6 +21,10 @@ build: setup ## Builds everything for CPUs into build/cpu
 core: setup ## Builds and tests the parts without torch (a minute or two)
 	@scripts/build.sh core $(JOBS)
 	@ctest --preset core --no-tests=error -j$(JOBS)
+
+asan: setup ## The same under address and undefined-behaviour sanitizers
+	@scripts/build.sh asan $(JOBS)
+	@ctest --preset asan --no-tests=error -j$(JOBS) -LE oracle
 
 cuda: setup ## Builds everything with CUDA kernels into build/cuda
 	@scripts/build_cuda.sh $(JOBS)

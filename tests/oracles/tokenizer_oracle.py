@@ -212,16 +212,34 @@ def check(job):
     return same, line
 
 
+def stand_in_texts(folder):
+    """Where the sample data is not at hand: this repository's own pages and programs, and Chinese of sorts."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    text = pathlib.Path(folder) / "text"
+    text.mkdir()
+    for source in [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("tests/*.py"), *root.glob("moetron/*/*.h")]:
+        (text / "_".join(source.relative_to(root).parts)).write_bytes(source.read_bytes())
+    chosen = random.Random(5)
+    words = ["专家", "模型", "训练", "，", "。", "文件", "的", "打开", "かな", "カナ", "한국어", "2024", " ", "\n"]
+    (text / "mixed.txt").write_text("".join(chosen.choice(words) for _ in range(20_000)), encoding="utf-8")
+    return text
+
+
 def main():
     is_quick = sys.argv[3:] == ["--quick"]
     tool, data = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
-    text = data / "text"
-    sample = [(text / part).read_text(encoding="utf-8", errors="replace")[:60_000 if is_quick else 300_000]
-              for part in ("tinyshakespeare/input.txt", "olmoe_domains/github_oss_with_stack_texts.txt",
-                           "zh_poetry/poet.tang.0.json", "unicode/UTF-8-demo.txt")]
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [(tool, name, str(data / "tokenizers" / name / "tokenizer.json"), text, is_quick)
-                for name in ("qwen3", "deepseek-v3", "gpt2")]
+        length = 60_000 if is_quick else 300_000
+        if data.exists():
+            text = data / "text"
+            parts = ("tinyshakespeare/input.txt", "olmoe_domains/github_oss_with_stack_texts.txt",
+                     "zh_poetry/poet.tang.0.json", "unicode/UTF-8-demo.txt")
+            jobs = [(tool, name, str(data / "tokenizers" / name / "tokenizer.json"), text, is_quick)
+                    for name in ("qwen3", "deepseek-v3", "gpt2")]
+        else:
+            text, jobs = stand_in_texts(folder), []
+            parts = sorted(path.name for path in text.iterdir())
+        sample = [(text / part).read_text(encoding="utf-8", errors="replace")[:length] for part in parts]
         for make in (make_llama3, make_unusual, make_prefix_space, make_qwen_trained):
             name = make.__name__.removeprefix("make_")
             make(sample).save(f"{folder}/{name}.json")
