@@ -2,7 +2,7 @@
 # The demo: text from Debian packages, a tokenizer, token files, a DeepSeek-V3-style model trained on four ranks
 # of this machine, stopped half way and resumed, and its last checkpoint loaded by transformers.
 # `make demo` builds what this needs. Everything lies in demo/; delete that folder to begin anew.
-#   DEMO_STEPS   training steps (300)
+#   DEMO_STEPS   training steps (300; at least 24, for the learning rate warms up over 20)
 #   DEMO_RANKS   processes (4)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,7 @@ ranks=${DEMO_RANKS:-4}
 python=.venv/bin/python
 moetron=build/cpu/moetron
 run=demo/run-$steps
+log=$run.log  # what the training says
 began=$SECONDS
 export OMP_NUM_THREADS=1  # a rank is one thread; torchrun would set the same, with a warning
 
@@ -18,9 +19,35 @@ title() { printf '\n== %s\n' "$*"; }
 # Shows a command as one would type it, then runs it.
 show() { printf '$ %s\n' "$*"; "$@"; }
 
+die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+
+[[ $steps =~ ^[0-9]{1,9}$ ]] && [ "$((10#$steps))" -ge 24 ] ||
+  die "DEMO_STEPS ($steps) must be a whole number of at least 24"
+
+# Runs a command with its output on the screen and in the log. Under script(1) it still finds a terminal there, on
+# which it draws its progress bar.
+logged() {
+  if [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && command -v script >/dev/null; then
+    script --quiet --return --flush --append --command "$(printf '%q ' "$@")" "$log"
+  else
+    "$@" 2>&1 | tee -a "$log"
+  fi
+}
+
+# Trains up to the last step or a stop. When a rank fails, torchrun follows Moetron's message with a long Python
+# traceback; so the message is shown again at the end.
 train() {
-  show .venv/bin/torchrun --standalone --no-python --nproc_per_node "$ranks" "$moetron" pretrain \
-    --config configs/demo_cpu.toml --train-iters "$steps" --lr-decay-iters "$steps" --save "$run"
+  local status=0 command=(.venv/bin/torchrun --standalone --no-python --nproc_per_node "$ranks" "$moetron" pretrain
+    --config configs/demo_cpu.toml --train-iters "$steps" --lr-decay-iters "$steps" --save "$run")
+  printf '$ %s\n' "${command[*]}"
+  logged "${command[@]}" || status=$?
+  [ "$status" = 0 ] && return
+  printf '\n' >&2
+  # A terminal's line ends, the erased progress bar and its colours would hide where the message begins.
+  sed 's/\r$//; s/.*\r//; s/\x1b\[[0-9;]*[A-Za-z]//g' "$log" |
+    awk '/^moetron: / {ours = 1} !/^(moetron: |  )/ {ours = 0} ours' >&2
+  echo "demo: the training failed (exit code $status); everything it said is in $log" >&2
+  exit "$status"
 }
 
 # The last step in the training's log, 0 before the first.
@@ -29,14 +56,14 @@ last_step() {
   tail -n 1 "$run/metrics.jsonl" | sed -n 's/.*"step": *\([0-9]*\).*/\1/p' | grep . || echo 0
 }
 
-# Asks the running training of process $1 to stop once it has done half its steps: it saves and ends well.
+# Runs beside the training and asks it to stop once it has done half its steps: it saves and ends well.
 stop_half_way() {
-  while kill -0 "$1" 2>/dev/null; do
+  while kill -0 $$ 2>/dev/null; do
     if [ "$(last_step)" -ge $((steps / 2)) ]; then
       show touch "$run/stop"
       return
     fi
-    sleep 0.2
+    sleep 0.05
   done
 }
 
@@ -65,16 +92,25 @@ else
 fi
 
 title "4. Training: $steps steps of a DeepSeek-V3-style model on $ranks ranks, stopped half way"
-rm -rf "$run"
-train &
-training=$!
-stop_half_way $training
-wait $training
+rm -rf "$run" "$log"
+stop_half_way &
+watcher=$!
+train
+stopped=$(last_step)
+[ "$stopped" -lt "$steps" ] ||
+  die "the training was to stop half way, but ran to its last step, $steps: try a larger DEMO_STEPS"
+[ -d "$(printf '%s/step_%07d' "$run" "$stopped")" ] || die "the training stopped after step $stopped and saved no checkpoint"
+wait "$watcher"
 
 title "5. Resume: the same command again"
 train
 
 title "6. A sample of what it has learned"
+if [ "$steps" -lt 300 ]; then
+  echo "  After $steps steps expect little more than frequent pieces of words."
+elif [ "$steps" = 300 ]; then
+  echo "  After 300 steps expect words and phrases of the manuals, and no sense."
+fi
 show $moetron generate --load "$run" --prompt "Select the text that you want to" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
 show $moetron generate --load "$run" --prompt "如果要打开一个文件，" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
 
@@ -84,13 +120,16 @@ $python tests/oracles/checkpoint_oracle.py "$newest" --prompt "The file"
 
 cat <<WORDS
 
-Done in $((SECONDS - began)) s.
-  $run/loss.png       the loss of every step, over the stop
+Done in $((SECONDS - began)) s. Look at
+  $run/loss.png  the loss of every step, over the stop
   $run/metrics.jsonl  one line a step: loss, gradient norm, tokens per second, ...
   $newest  the model: config.json, safetensors, tokenizer
-  demo/data/              the token files, in Megatron's format
-Next, you could:
-  - change the model or the schedule of the learning rate in configs/demo_cpu.toml and run this again,
-  - train on your own text: give moetron preprocess your .jsonl or .txt files,
-  - train longer: DEMO_STEPS=2000 make demo
+
+Let it write:
+  $moetron generate --load $run --prompt "The file" --max-new-tokens 60 --temperature 0.7
+Train its weights further, as a new run:
+  $moetron pretrain --config configs/demo_cpu.toml --load $newest --lr 1e-3 --train-iters 100 --save demo/further
+Train longer from the start:
+  DEMO_STEPS=2000 make demo
+Train on your own text: README.md, "Train on your own text"
 WORDS

@@ -103,7 +103,9 @@ def main():
         try:
             write_manual(package, pattern, out / (name + ".jsonl"))
         except subprocess.CalledProcessError as error:
-            sys.exit(f"demo: cannot get the package {package}: {error.stderr or error}")
+            said = (error.stderr or str(error)).strip().splitlines()[-1]
+            sys.exit(f"demo: cannot get the package {package}: Debian's package archive must be reachable, with package "
+                     f"lists that are not too old (apt-get update); apt-get says: {said}")
 
 
 if __name__ == "__main__":
