@@ -57,11 +57,17 @@ std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
 
+// A launcher ends all ranks as soon as one has left: rank 0 must have spoken by then.
+void let_rank_zero_speak(int rank) {
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
 // Rank 0 tells of every failure, its own or that of a peer which reaches it as a CommError; another
 // rank speaks only where rank 0 is the one that is gone.
 int fail(Communicator& world, const Options& options, const std::string& cause, int exit_code) {
   world.abort(cause);
   if (world.world_rank() == 0) report_failure(world, options, cause, exit_code);
+  let_rank_zero_speak(world.world_rank());
   return exit_code;
 }
 
@@ -76,6 +82,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     validate(options, Command::kPretrain, environment.size);
   } catch (const ConfigError& error) {
     if (environment.rank == 0) throw;  // all ranks find the same mistake: one says it
+    let_rank_zero_speak(environment.rank);
     return error.exit_code();
   }
   set_threads(options, environment);
@@ -91,6 +98,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     if (world->world_rank() == 0 || rank_zero_is_gone) {
       report_failure(*world, options, error.what(), error.exit_code());
     }
+    let_rank_zero_speak(world->world_rank());
     return error.exit_code();
   } catch (const Error& error) {
     if (world->size() == 1) throw;
