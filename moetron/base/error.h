@@ -54,6 +54,10 @@ std::string concat(const Args&... args) {
   return out.str();
 }
 
+// The part of an exception's message that is for people: libtorch appends a stack trace, Gloo
+// starts with a place in its sources.
+std::string first_line(const std::exception& error);
+
 [[noreturn]] void throw_internal_error(const char* condition, const char* file, int line,
                                        const std::string& message);
 

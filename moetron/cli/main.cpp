@@ -1,7 +1,6 @@
 // moetron COMMAND --options: parses, runs, and turns failures into one sentence and an exit code.
 #include <cstdio>
 #include <exception>
-#include <string>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
@@ -47,9 +46,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "moetron: %s\n", error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
-    // libtorch appends a stack trace to its messages.
-    const std::string text = error.what();
-    std::fprintf(stderr, "moetron: internal error: %s\n", text.substr(0, text.find('\n')).c_str());
+    std::fprintf(stderr, "moetron: internal error: %s\n", moetron::first_line(error).c_str());
     return moetron::kExitInternal;
   }
 }

@@ -52,11 +52,6 @@ void report_failure(Communicator& world, const Options& options, const std::stri
       advice(options, exit_code).c_str());
 }
 
-// libtorch's messages go on with a stack trace: their first line is the cause.
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
-}
-
 // A launcher ends all ranks as soon as one has left: rank 0 must have spoken by then.
 void let_rank_zero_speak(int rank) {
   if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -104,7 +99,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     if (world->size() == 1) throw;
     return fail(*world, options, error.what(), error.exit_code());
   } catch (const std::exception& error) {
-    return fail(*world, options, "internal error: " + first_line(error.what()), kExitInternal);
+    return fail(*world, options, "internal error: " + first_line(error), kExitInternal);
   }
 }
 

@@ -23,14 +23,6 @@ std::shared_ptr<::gloo::transport::Device> make_device() {
 
 }  // namespace
 
-std::string first_line(const std::exception& error) {
-  std::string text = error.what();
-  text.resize(std::min(text.size(), text.find('\n')));
-  const size_t place_end = text.find("] ");
-  return text.starts_with('[') && place_end != std::string::npos ? text.substr(place_end + 2)
-                                                                 : text;
-}
-
 void GlooWatch::settle(const Failure& cause) {
   if (failure) return;
   failure = cause;

@@ -25,10 +25,6 @@ class Device;
 
 namespace moetron {
 
-// The part of an exception's message that is for people: libtorch appends a stack trace, Gloo
-// starts with a place in its sources.
-std::string first_line(const std::exception& error);
-
 // What a rank and the thread that watches the store tell each other.
 struct GlooWatch {
   explicit GlooWatch(const GlooOptions& gloo_options) : options(gloo_options) {}

@@ -37,6 +37,23 @@ RouterSettings router_settings(const ModelConfig& config, double normalize_eps) 
   return s;
 }
 
+std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
+                                               double normalize_eps, at::ScalarType dtype) {
+  const MoeConfig& moe = *config.moe;
+  const std::string prefix = layer_prefix(index) + "mlp.";
+  auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
+      .router = Router(prefix + "gate.", router_settings(config, normalize_eps), dtype),
+      .experts = Experts(prefix + "experts.", moe.num_experts, config.hidden_size,
+                         moe.expert_intermediate_size, dtype),
+      .dispatcher = LocalDispatcher(moe.num_experts),
+      .shared_expert = std::nullopt});
+  if (moe.shared_intermediate_size > 0) {
+    parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
+                                 moe.shared_intermediate_size, dtype);
+  }
+  return parts;
+}
+
 }  // namespace
 
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
@@ -72,27 +89,19 @@ AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType d
   return s;
 }
 
-std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
-                                               double normalize_eps, at::ScalarType dtype) {
-  const MoeConfig& moe = *config.moe;
-  const std::string prefix = layer_prefix(index) + "mlp.";
-  auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
-      .router = Router(prefix + "gate.", router_settings(config, normalize_eps), dtype),
-      .experts = Experts(prefix + "experts.", moe.num_experts, config.hidden_size,
-                         moe.expert_intermediate_size, dtype),
-      .dispatcher = LocalDispatcher(moe.num_experts),
-      .shared_expert = std::nullopt});
-  if (moe.shared_intermediate_size > 0) {
-    parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
-                                 moe.shared_intermediate_size, dtype);
+std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,
+                                                 std::unique_ptr<Attention> attention,
+                                                 double normalize_eps, at::ScalarType dtype) {
+  TransformerLayerParts parts;
+  parts.attention = std::move(attention);
+  if (config.is_moe_layer(index)) {
+    parts.moe = make_experts(config, index, normalize_eps, dtype);
+  } else {
+    parts.mlp = std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
+                                      config.intermediate_size, dtype);
   }
-  return parts;
-}
-
-std::unique_ptr<Mlp> make_dense_mlp(const ModelConfig& config, int64_t index,
-                                    at::ScalarType dtype) {
-  return std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
-                               config.intermediate_size, dtype);
+  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps, dtype,
+                                            std::move(parts));
 }
 
 }  // namespace moetron

@@ -22,9 +22,10 @@ std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t 
 
 // What the families share.
 AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType dtype);
-// `normalize_eps` is added to the sum that chosen weights are divided by.
-std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
-                                               double normalize_eps, at::ScalarType dtype);
-std::unique_ptr<Mlp> make_dense_mlp(const ModelConfig& config, int64_t index, at::ScalarType dtype);
+// The layer around `attention`: experts or a dense MLP behind it, as the shape says for `index`.
+// `normalize_eps` is added to the sum that the router's chosen weights are divided by.
+std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,
+                                                 std::unique_ptr<Attention> attention,
+                                                 double normalize_eps, at::ScalarType dtype);
 
 }  // namespace moetron

@@ -67,13 +67,13 @@ class Pretraining {
   Pretraining(const Options& options, Communicator& world)
       : options_(options),
         world_(world),
+        schedule_(lr_schedule(options)),
         start_(find_start(options, world)),
         dtype_(options.training.dtype == Dtype::kBf16 ? at::kBFloat16 : at::kFloat),
         datasets_(open_datasets(options, start_.model, start_.tokenizer.get(), world)),
         model_(start_.model, dtype_),
         optimizer_(model_.parameters(), adamw_settings(options.optimizer)),
         train_step_(model_, optimizer_, world, options.optimizer.clip_grad),
-        schedule_(lr_schedule(options)),
         batches_{options.training.micro_batch_size, options.training.global_batch_size},
         stop_(options.checkpoint.save) {
     load();
@@ -225,13 +225,13 @@ class Pretraining {
 
   const Options& options_;
   Communicator& world_;
+  LrSchedule schedule_;  // before data and model: a mistake in it should not wait for them
   RunStart start_;
   at::ScalarType dtype_;
   TrainingData datasets_;
   Model model_;
   AdamW optimizer_;
   TrainStep train_step_;
-  LrSchedule schedule_;
   BatchSettings batches_;
   StopRequest stop_;
   std::optional<RunLog> log_;
@@ -242,7 +242,6 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world) {
-  lr_schedule(options);  // a mistake in it should not wait for data and model
   return Pretraining(options, world).run();
 }
 

@@ -99,18 +99,19 @@ std::optional<RouterBalance> TrainStep::update_routers() {
 double evaluate(Model& model, const TokenDataset& dataset, int64_t num_batches,
                 const BatchSettings& settings, Communicator& data_parallel) {
   const PhaseScope phase(data_parallel, "evaluation");
-  at::Tensor sums = at::zeros({2}, at::kDouble);  // loss, labelled tokens
+  const at::Tensor loss = at::zeros({1}, at::kDouble);
+  int64_t num_targets = 0;
   for (int64_t i = 0; i < num_batches; ++i) {
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
                                             data_parallel, /*training=*/false);
+    num_targets += batch.num_targets;
     for (const MicroBatch& micro_batch : batch.micro_batches) {
       ChunkRun run;
-      sums[0] += forward_chunk(model.chunk(), {}, micro_batch, false, run).to(at::kDouble);
-      sums[1] += micro_batch.labels.ge(0).sum().to(at::kDouble);
+      loss.add_(forward_chunk(model.chunk(), {}, micro_batch, false, run));
     }
   }
-  data_parallel.all_reduce(sums).wait();
-  return sums[0].item<double>() / std::max(sums[1].item<double>(), 1.0);
+  data_parallel.all_reduce(loss).wait();
+  return loss.item<double>() / static_cast<double>(std::max<int64_t>(num_targets, 1));
 }
 
 }  // namespace moetron

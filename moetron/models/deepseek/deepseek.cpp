@@ -16,16 +16,10 @@ std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config,
                      .qk_nope_head_dim = config.mla->qk_nope_head_dim,
                      .qk_rope_head_dim = config.mla->qk_rope_head_dim,
                      .v_head_dim = config.mla->v_head_dim};
-  TransformerLayerParts parts;
-  parts.attention = make_latent_attention(layer_prefix(index) + "self_attn.",
-                                          attention_settings(config, dtype), dims);
-  if (config.is_moe_layer(index)) {
-    parts.moe = make_experts(config, index, kNormalizeEps, dtype);
-  } else {
-    parts.mlp = make_dense_mlp(config, index, dtype);
-  }
-  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps, dtype,
-                                            std::move(parts));
+  return assemble_layer(config, index,
+                        make_latent_attention(layer_prefix(index) + "self_attn.",
+                                              attention_settings(config, dtype), dims),
+                        kNormalizeEps, dtype);
 }
 
 }  // namespace moetron

@@ -5,12 +5,10 @@ namespace moetron {
 
 std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, int64_t index,
                                                    at::ScalarType dtype) {
-  TransformerLayerParts parts;
-  parts.attention = make_grouped_query_attention(layer_prefix(index) + "self_attn.",
-                                                 attention_settings(config, dtype));
-  parts.mlp = make_dense_mlp(config, index, dtype);
-  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps, dtype,
-                                            std::move(parts));
+  return assemble_layer(config, index,
+                        make_grouped_query_attention(layer_prefix(index) + "self_attn.",
+                                                     attention_settings(config, dtype)),
+                        /*normalize_eps=*/0, dtype);
 }
 
 }  // namespace moetron
