@@ -18,10 +18,26 @@ enum class Command { kPretrain, kPreprocess, kGenerate };
 enum class ModelFamily { kDeepseek, kQwen, kLlama };
 enum class RouterScoreFunction { kSoftmax, kSigmoid };
 enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
+// How tokens reach their experts. kDeepep is the deduplicating all-to-all. The overlap kinds are
+// the same algorithms in the form that a schedule with blocks can run beside compute.
+enum class TokenDispatcher {
+  kAllGather,
+  kAllGatherFused,
+  kAllToAll,
+  kDeepep,
+  kOverlapAllGatherFused,
+  kOverlapAllToAll,
+  kOverlapDeepep
+};
+enum class TokenDropPolicy { kProbs, kPosition };
+enum class RecomputeGranularity { kFull };
+enum class RecomputeMethod { kUniform };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
 enum class LrDecayStyle { kConstant, kLinear, kCosine };
 enum class TokenizerKind { kHf, kBytes };
 enum class PatchTokenizer { kDeepseek, kQwen3 };
+enum class DistributedBackend { kAuto, kGloo, kNccl };  // kAuto: NCCL on GPUs, Gloo on CPUs
+enum class DeviceKind { kAuto, kCpu, kCuda };  // kAuto: a GPU where the build and machine have one
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.
 struct ModelOptions {
@@ -54,6 +70,8 @@ struct ModelOptions {
   std::optional<int64_t> qk_rope_head_dim;
   std::optional<int64_t> qk_nope_head_dim;
   std::optional<int64_t> v_head_dim;
+  bool mla_replicate_l1 = false;  // under tensor parallelism: down projections whole on every rank
+  bool mla_fuse_qkv = false;      // one down projection for queries, keys and values
 
   std::optional<int64_t> vocab_size;  // without padding
   int64_t extra_vocab_size = 0;
@@ -76,6 +94,12 @@ struct MoeOptions {
   std::optional<int64_t> moe_router_group_topk;
   std::optional<double> moe_aux_loss_coeff;
   std::optional<LoadBalancing> moe_router_load_balancing_type;
+  TokenDispatcher moe_token_dispatcher_type = TokenDispatcher::kAllGatherFused;
+  bool moe_grouped_gemm = false;  // or --moe-grouped-gemm-te; false: one expert after the other
+  bool force_drop_and_padding = false;
+  std::optional<double> moe_expert_capacity_factor;  // see capacity_factor() of validate.h
+  bool moe_pad_expert_input_to_capacity = false;     // see pads_to_capacity() of validate.h
+  TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
 };
 
 struct TrainingOptions {
@@ -100,6 +124,9 @@ struct OptimizerOptions {
   double adam_beta2 = 0.999;
   double adam_eps = 1e-8;
   double clip_grad = 1.0;  // global norm; 0: off
+  bool use_distributed_optimizer = false;
+  bool overlap_grad_reduce = false;
+  bool overlap_param_gather = false;
 };
 
 struct CheckpointOptions {
@@ -135,12 +162,26 @@ struct ParallelOptions {
   int64_t tensor_model_parallel_for_expert = 1;
   int64_t expert_model_parallel_size = 1;
   int64_t pipeline_model_parallel_size = 1;
+  std::optional<bool> sequence_parallel;  // always on where tensor_model_parallel_size > 1
+};
+
+// What the backward recomputes. At most one of the three kinds is set: the stronger one drops the
+// weaker (full, then the expert part of a layer, then the experts' first product).
+struct MemoryOptions {
+  std::optional<RecomputeGranularity> recompute_granularity;
+  RecomputeMethod recompute_method = RecomputeMethod::kUniform;
+  int64_t recompute_num_layers = 1;  // layers that share one kept input
+  bool moe_layer_recompute = false;
+  bool mlp_recompute = false;
 };
 
 struct RuntimeOptions {
   int64_t seed = 1234;
   bool deterministic = false;
+  DeviceKind device = DeviceKind::kAuto;
+  DistributedBackend distributed_backend = DistributedBackend::kAuto;
   double comm_timeout = 600;  // seconds
+  int64_t nccl_max_ctas = 0;  // of one NCCL communicator; 0: NCCL's own choice
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
 };
 
@@ -172,6 +213,7 @@ struct Options {
   DataOptions data;
   TokenizerOptions tokenizer;
   ParallelOptions parallel;
+  MemoryOptions memory;
   RuntimeOptions runtime;
   PreprocessOptions preprocess;
   GenerateOptions generate;

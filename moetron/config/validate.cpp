@@ -131,4 +131,13 @@ int64_t data_parallel_size(const ParallelOptions& parallel, int64_t world_size) 
   return world_size / (tensor * pipeline);
 }
 
+std::optional<double> capacity_factor(const MoeOptions& moe) {
+  if (moe.moe_expert_capacity_factor) return moe.moe_expert_capacity_factor;
+  return moe.force_drop_and_padding ? std::optional(1.0) : std::nullopt;
+}
+
+bool pads_to_capacity(const MoeOptions& moe) {
+  return moe.force_drop_and_padding || moe.moe_pad_expert_input_to_capacity;
+}
+
 }  // namespace moetron
