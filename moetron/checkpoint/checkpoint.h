@@ -18,11 +18,17 @@ namespace moetron {
 
 class Communicator;
 
+// What one rank brings to a checkpoint. `weights` and `states` are the boxes of named global
+// tensors that this rank holds: rows or columns where a tensor is divided, other experts' tensors
+// than its neighbours', a stretch of a tensor as a few boxes (part of a row, whole rows, part of a
+// row). Together the ranks hold every element of each tensor that any of them names, once; but a
+// box may be the same on several ranks (replicas), and is then written by the lowest. Padding is in
+// no box. All else is taken from rank 0.
 struct CheckpointContent {
   std::string config;                      // text of config.json
   std::string generation_config;           // text of generation_config.json; empty: no such file
   std::filesystem::path tokenizer_folder;  // its tokenizer files are copied; empty: none
-  std::vector<NamedSlice> weights;         // together they cover every tensor that they name
+  std::vector<NamedSlice> weights;         // on the host or on a device
   std::vector<NamedSlice> states;          // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"
   std::string trainer;                     // text of state/trainer.json
 };
@@ -35,9 +41,12 @@ struct SaveSettings {
 std::filesystem::path checkpoint_folder(const std::filesystem::path& save, int64_t step);
 
 // Writes the checkpoint of `step` and returns its folder. One that is there already is replaced.
-// Collective over `world` (null: a single rank): rank 0 writes what it holds, the others wait, and
-// every rank throws when rank 0 failed. A place that is full or cannot be written is a ConfigError;
-// what was there before stays as it was, and nothing temporary is left.
+// Collective over `world` (null: a single rank): all ranks write, each every n-th block of 16 MiB,
+// for which the others send it what they hold. The files do not depend on the layout: their bytes
+// are those that a single rank would write. When one rank fails, every rank throws its error: a
+// ConfigError where the place is full or cannot be written (`save` must be one folder for all
+// ranks), an InternalError where slices overlap or do not add up to whole tensors. What was there
+// before stays as it was, and nothing temporary is left.
 std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
                                       const CheckpointContent& content, Communicator* world,
                                       const SaveSettings& settings = {});
@@ -60,8 +69,10 @@ void check_checkpoint(const std::filesystem::path& folder);
 // Every slice must be in the files, with its global shape; InputError names file, tensor and both
 // shapes. Precision is kept where the run's type differs from the saver's: an fp32 weight is read
 // from its master if there is one, and a master that was not saved is read from the weight.
+// Collective over `world` (null: a single rank): each rank reads what its own slices need, from a
+// checkpoint of any layout, and an error of one is thrown by all.
 Json load_checkpoint(const std::filesystem::path& folder, const std::vector<NamedSlice>& weights,
-                     const std::vector<NamedSlice>& states);
+                     const std::vector<NamedSlice>& states, Communicator* world = nullptr);
 
 // Deletes all but the newest `keep` checkpoints of `save`, damaged ones included. Call it on one
 // rank, after a save; `keep` is at least 1.

@@ -38,6 +38,7 @@ TemporaryFolder::~TemporaryFolder() {
 TinyModel::TinyModel(uint64_t seed, at::ScalarType dtype) : seed_(seed) {
   const auto add = [&](std::unique_ptr<Parameter> parameter) {
     parameter->initialize(seed, 1);
+    if (parameter->settings().init == Init::kOnes) parameter->value().mul_(double(seed));
     const at::TensorOptions fp32 = at::TensorOptions().dtype(at::kFloat);
     const at::Tensor shape = parameter->value();
     Entry entry{std::move(parameter),
@@ -57,7 +58,7 @@ TinyModel::TinyModel(uint64_t seed, at::ScalarType dtype) : seed_(seed) {
                   piece_of_rows(layer + "up_proj.weight", {64, hidden}, 64, hidden)},
       ParameterSettings{}));
   add(std::make_unique<Parameter>("model.norm.weight", std::vector<int64_t>{hidden}, dtype,
-                                  ParameterSettings{}));
+                                  ParameterSettings{.init = Init::kOnes}));
 }
 
 std::vector<NamedSlice> TinyModel::weights() const {

@@ -1,8 +1,9 @@
 #include "moetron/checkpoint/collective.h"
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
-#include <string>
+#include <span>
 
 #include <ATen/ATen.h>
 
@@ -13,40 +14,98 @@ namespace moetron {
 namespace {
 
 [[noreturn]] void throw_error(int exit_code, const std::string& message) {
+  if (exit_code == kExitInternal) throw InternalError(message);
   if (exit_code == kExitConfig) throw ConfigError(message);
   if (exit_code == kExitCorruptInput) throw InputError(message);
   throw Error(exit_code, message);
+}
+
+// How a rank's work ended. Only the first three travel to every rank.
+struct Outcome {
+  int64_t exit_code = kExitDone;
+  int64_t result = 0;
+  int64_t message_bytes = 0;
+  std::string message;
+  std::exception_ptr failure;
+};
+constexpr int64_t kNumTravelling = 3;
+
+Outcome outcome_of(const std::function<int64_t()>& work) {
+  Outcome outcome;
+  try {
+    outcome.result = work();
+  } catch (const std::exception& error) {
+    const auto* known = dynamic_cast<const Error*>(&error);
+    outcome.failure = std::current_exception();
+    outcome.message = error.what();
+    outcome.exit_code = known != nullptr ? known->exit_code() : kExitInternal;
+    outcome.message_bytes = static_cast<int64_t>(outcome.message.size());
+  }
+  return outcome;
+}
+
+// Rank `failed` tells all ranks its message, and all throw.
+[[noreturn]] void throw_together(Communicator& world, int failed, int64_t exit_code,
+                                 int64_t message_bytes, const Outcome& mine) {
+  std::string message(static_cast<size_t>(message_bytes), '\0');
+  if (world.rank() == failed) message = mine.message;
+  if (message_bytes > 0) {
+    const at::Tensor text = at::from_blob(message.data(), {message_bytes}, at::kByte);
+    world.broadcast(text, failed).wait();
+  }
+  if (world.rank() == failed) std::rethrow_exception(mine.failure);
+  throw_error(static_cast<int>(exit_code), message);
 }
 
 }  // namespace
 
 int64_t on_rank_zero(Communicator* world, const std::function<int64_t()>& work) {
   if (world == nullptr || world->size() == 1) return work();
-  // {exit code, result, length of the message}, then the message if there is one.
-  const at::Tensor verdict = at::zeros(3, at::kLong);
-  int64_t* values = verdict.mutable_data_ptr<int64_t>();
-  std::string message;
-  std::exception_ptr failure;
-  if (world->rank() == 0) {
-    try {
-      values[1] = work();
-    } catch (const std::exception& error) {
-      const auto* known = dynamic_cast<const Error*>(&error);
-      failure = std::current_exception();
-      message = error.what();
-      values[0] = known != nullptr ? known->exit_code() : kExitInternal;
-      values[2] = static_cast<int64_t>(message.size());
-    }
-  }
+  Outcome outcome;
+  if (world->rank() == 0) outcome = outcome_of(work);
+  const at::Tensor verdict =
+      at::tensor({outcome.exit_code, outcome.result, outcome.message_bytes}, at::kLong);
   world->broadcast(verdict, 0).wait();
-  if (values[0] == kExitDone) return values[1];
-  const at::Tensor text = at::empty(values[2], at::kByte);
-  if (!message.empty()) std::memcpy(text.mutable_data_ptr(), message.data(), message.size());
-  if (values[2] > 0) world->broadcast(text, 0).wait();
-  if (failure) std::rethrow_exception(failure);
-  throw_error(
-      static_cast<int>(values[0]),
-      std::string(static_cast<const char*>(text.const_data_ptr()), static_cast<size_t>(values[2])));
+  const int64_t* values = verdict.const_data_ptr<int64_t>();
+  if (values[0] != kExitDone) throw_together(*world, 0, values[0], values[2], outcome);
+  return values[1];
+}
+
+std::vector<int64_t> on_all_ranks(Communicator* world, const std::function<int64_t()>& work) {
+  if (world == nullptr || world->size() == 1) return {work()};
+  const Outcome outcome = outcome_of(work);
+  const at::Tensor mine =
+      at::tensor({outcome.exit_code, outcome.result, outcome.message_bytes}, at::kLong);
+  const at::Tensor all = at::empty({world->size() * kNumTravelling}, at::kLong);
+  world->all_gather(all, mine).wait();
+  const int64_t* values = all.const_data_ptr<int64_t>();
+  std::vector<int64_t> results;
+  for (int rank = 0; rank < world->size(); ++rank, values += kNumTravelling) {
+    if (values[0] != kExitDone) throw_together(*world, rank, values[0], values[2], outcome);
+    results.push_back(values[1]);
+  }
+  return results;
+}
+
+std::vector<std::string> gather_texts(Communicator& world, const std::string& text) {
+  const int64_t size = world.size();
+  const at::Tensor mine = at::tensor({static_cast<int64_t>(text.size())}, at::kLong);
+  const at::Tensor lengths = at::empty({size}, at::kLong);
+  world.all_gather(lengths, mine).wait();
+  const std::span<const int64_t> counts(lengths.const_data_ptr<int64_t>(),
+                                        static_cast<size_t>(size));
+  const int64_t longest = *std::max_element(counts.begin(), counts.end());
+  std::vector<std::string> texts(static_cast<size_t>(size));
+  if (longest == 0) return texts;
+  const at::Tensor padded = at::zeros({longest}, at::kByte);
+  std::memcpy(padded.mutable_data_ptr(), text.data(), text.size());
+  const at::Tensor all = at::empty({size * longest}, at::kByte);
+  world.all_gather(all, padded).wait();
+  const auto* data = static_cast<const char*>(all.const_data_ptr());
+  for (size_t rank = 0; rank < texts.size(); ++rank, data += longest) {
+    texts[rank].assign(data, static_cast<size_t>(counts[rank]));
+  }
+  return texts;
 }
 
 }  // namespace moetron

@@ -6,13 +6,16 @@
 #include <set>
 #include <string_view>
 
+#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_reader.h"
 #include "moetron/checkpoint/tensor_file.h"
+#include "moetron/comm/communicator.h"
 #include "moetron/formats/safetensors_index.h"
 
 namespace moetron {
@@ -103,10 +106,20 @@ class WeightReader {
 
   int64_t num_read() const { return static_cast<int64_t>(names_read_.size()); }
 
-  std::vector<std::string> unused(const IgnorableTensors& ignorable) const {
+  // A byte for each stored tensor, in the order of their names: 1 where it was read.
+  std::vector<uint8_t> marks() const {
+    std::vector<uint8_t> marks;
+    for (const std::string& name : files_.names()) marks.push_back(entries_read_.contains(name));
+    return marks;
+  }
+
+  // Of what the marks say nobody read.
+  std::vector<std::string> unused(const std::vector<uint8_t>& marks,
+                                  const IgnorableTensors& ignorable) const {
     std::vector<std::string> unused;
-    for (const std::string& name : files_.names()) {
-      if (!entries_read_.contains(name) && !ignorable.contains(name)) unused.push_back(name);
+    const std::vector<std::string> names = files_.names();
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (marks[i] == 0 && !ignorable.contains(names[i])) unused.push_back(names[i]);
     }
     return unused;
   }
@@ -151,20 +164,47 @@ class WeightReader {
   std::set<std::string> names_read_;    // as the model knows them
 };
 
+WeightReader read_all(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices) {
+  MT_CHECK_INPUT(std::filesystem::is_directory(folder), folder.string(), " is no folder");
+  WeightReader reader(folder);
+  for (const NamedSlice& slice : slices) reader.read(slice);
+  return reader;
+}
+
+// Marks what any rank has marked.
+void unite(std::vector<uint8_t>& marks, Communicator* world) {
+  if (world == nullptr || world->size() == 1 || marks.empty()) return;
+  const auto count = static_cast<int64_t>(marks.size());
+  world->all_reduce(at::from_blob(marks.data(), {count}, at::kByte), ReduceOp::kMax).wait();
+}
+
 }  // namespace
 
 LoadReport load_some_weights(const std::filesystem::path& folder,
                              const std::vector<NamedSlice>& slices) {
-  MT_CHECK_INPUT(std::filesystem::is_directory(folder), folder.string(), " is no folder");
-  WeightReader reader(folder);
-  for (const NamedSlice& slice : slices) reader.read(slice);
-  return {reader.num_read(), reader.unused(IgnorableTensors(folder))};
+  const WeightReader reader = read_all(folder, slices);
+  return {reader.num_read(), reader.unused(reader.marks(), IgnorableTensors(folder))};
 }
 
-LoadReport load_weights(const std::filesystem::path& folder,
-                        const std::vector<NamedSlice>& slices) {
-  LoadReport report = load_some_weights(folder, slices);
-  if (!report.unused.empty()) {
+LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,
+                        Communicator* world) {
+  std::optional<WeightReader> reader;
+  std::optional<IgnorableTensors> ignorable;
+  std::vector<uint8_t> marks;
+  const std::vector<int64_t> num_stored = on_all_ranks(world, [&] {
+    reader.emplace(read_all(folder, slices));
+    ignorable.emplace(folder);
+    marks = reader->marks();
+    return static_cast<int64_t>(marks.size());
+  });
+  for (size_t rank = 1; rank < num_stored.size(); ++rank) {
+    MT_CHECK_INPUT(num_stored[rank] == num_stored[0], folder.string(), " holds ", num_stored[rank],
+                   " tensors for rank ", rank, ", but ", num_stored[0],
+                   " for rank 0: it must be the same folder for all");
+  }
+  unite(marks, world);
+  LoadReport report{reader->num_read(), reader->unused(marks, *ignorable)};
+  if (!report.unused.empty() && (world == nullptr || world->rank() == 0)) {
     log_warning(concat(folder.string(), " holds ", report.unused.size(),
                        " tensors that the model does not use, the first is ",
                        report.unused.front()));

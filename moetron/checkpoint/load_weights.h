@@ -11,9 +11,12 @@
 
 namespace moetron {
 
+class Communicator;
+
 struct LoadReport {
-  int64_t num_tensors = 0;          // read; stacked experts count one by one
-  std::vector<std::string> unused;  // on disk, wanted by no slice, and not known to be ignorable
+  int64_t num_tensors = 0;          // read by this rank; stacked experts count one by one
+  std::vector<std::string> unused;  // on disk, wanted by no slice of any rank, and not known to be
+                                    // ignorable
 };
 
 // Fills every slice from folder/model.safetensors or the shards of folder's index, converting F32,
@@ -24,9 +27,12 @@ struct LoadReport {
 // what was found and wanted. Tensors that no slice wants give one warning, except those that may be
 // ignored by folder's config.json: layers of multi-token prediction, an lm_head.weight that is tied
 // to the embedding, and rotary_emb.inv_freq.
-LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices);
+// Collective over `world` (null: a single rank): each rank reads what its own slices need, an error
+// of one is thrown by all, and rank 0 warns, once, of tensors that no rank wants.
+LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,
+                        Communicator* world = nullptr);
 
-// The same for some of a model's slices: without the warning.
+// The same for some of a model's slices: by this rank alone, without the warning.
 LoadReport load_some_weights(const std::filesystem::path& folder,
                              const std::vector<NamedSlice>& slices);
 

@@ -94,18 +94,23 @@ TEST_F(LoadWeights, ReadsStackedExperts) {
   write(stored);
   const at::Tensor gate = at::empty({inner, hidden}), up = at::empty({inner, hidden});
   const at::Tensor down = at::empty({hidden, inner}), row = at::empty({1, hidden});
-  const LoadReport report =
-      load_weights(folder_.path(), {whole(prefix + "11.gate_proj.weight", gate),
-                                    whole(prefix + "0.up_proj.weight", up),
-                                    whole(prefix + "5.down_proj.weight", down),
-                                    {prefix + "7.up_proj.weight", {inner, hidden}, {2, 0}, row}});
-  EXPECT_EQ(report.num_tensors, 4);
+  const at::Tensor part_of_row = at::empty({1, 2}), columns = at::empty({hidden, 2});
+  const LoadReport report = load_weights(
+      folder_.path(), {whole(prefix + "11.gate_proj.weight", gate),
+                       whole(prefix + "0.up_proj.weight", up),
+                       whole(prefix + "5.down_proj.weight", down),
+                       {prefix + "7.up_proj.weight", {inner, hidden}, {2, 0}, row},
+                       {prefix + "8.up_proj.weight", {inner, hidden}, {1, 1}, part_of_row},
+                       {prefix + "9.down_proj.weight", {hidden, inner}, {0, 1}, columns}});
+  EXPECT_EQ(report.num_tensors, 6);
   EXPECT_TRUE(report.unused.empty());
   const at::Tensor& gate_up = stored.at(prefix + "gate_up_proj");
   EXPECT_TRUE(at::equal(gate, gate_up[11].slice(0, 0, inner)));
   EXPECT_TRUE(at::equal(up, gate_up[0].slice(0, inner)));
   EXPECT_TRUE(at::equal(down, stored.at(prefix + "down_proj")[5]));
   EXPECT_TRUE(at::equal(row, gate_up[7].slice(0, inner + 2)));
+  EXPECT_TRUE(at::equal(part_of_row, gate_up[8].slice(0, inner + 1, inner + 2).slice(1, 1, 3)));
+  EXPECT_TRUE(at::equal(columns, stored.at(prefix + "down_proj")[9].slice(1, 1)));
   EXPECT_THAT(refusal({whole(prefix + "12.gate_proj.weight", gate)}),
               HasSubstr("gate_up_proj has the shape [12, 6, 4], the model needs [13, 6, 4]"));
 }

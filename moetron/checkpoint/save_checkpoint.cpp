@@ -10,10 +10,13 @@
 #include "moetron/base/file.h"
 #include "moetron/base/hash.h"
 #include "moetron/base/log.h"
+#include "moetron/checkpoint/block_writer.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
+#include "moetron/checkpoint/global_tensors.h"
 #include "moetron/checkpoint/tensor_file.h"
+#include "moetron/comm/communicator.h"
 #include "moetron/formats/manifest.h"
 #include "moetron/formats/safetensors_index.h"
 
@@ -40,43 +43,36 @@ struct SmallFile {
   std::string text;
 };
 
-// All files of a checkpoint but the manifest, known before the first is written.
-struct Plan {
-  std::vector<TensorFile> tensor_files;
-  std::vector<SmallFile> small_files;
-
-  uint64_t bytes() const {
-    uint64_t sum = 0;
-    for (const TensorFile& file : tensor_files) sum += file.layout.file_bytes;
-    for (const SmallFile& file : small_files) sum += file.text.size();
-    return sum;
-  }
-};
-
 // A tokenizer that has gone missing must not cost the run its checkpoint: it is a warning.
-void add_tokenizer_files(const fs::path& folder, Plan& plan) {
-  const size_t before = plan.small_files.size();
+void add_tokenizer_files(const fs::path& folder, std::vector<SmallFile>& files) {
+  const size_t before = files.size();
   for (const char* name : kTokenizerFiles) {
     if (fs::is_regular_file(folder / name)) {
-      plan.small_files.push_back({name, read_file(folder / name)});
+      files.push_back({name, read_file(folder / name)});
     }
   }
-  if (plan.small_files.size() == before) {
+  if (files.size() == before) {
     log_warning(concat("the checkpoint gets no tokenizer: ", folder.string(), " holds none"));
   }
 }
 
-Plan make_plan(const CheckpointContent& content, const SaveSettings& settings) {
-  Plan plan;
-  plan.tensor_files = plan_model_files(content.weights, settings.shard_bytes);
-  plan.tensor_files.push_back(plan_file(kOptimizerFile, content.states));
-  plan.small_files.push_back({kConfigFile, content.config});
+std::vector<SmallFile> list_small_files(const CheckpointContent& content) {
+  std::vector<SmallFile> files{{kConfigFile, content.config}};
   if (!content.generation_config.empty()) {
-    plan.small_files.push_back({kGenerationConfigFile, content.generation_config});
+    files.push_back({kGenerationConfigFile, content.generation_config});
   }
-  if (!content.tokenizer_folder.empty()) add_tokenizer_files(content.tokenizer_folder, plan);
-  plan.small_files.push_back({kTrainerFile, content.trainer});
-  return plan;
+  if (!content.tokenizer_folder.empty()) add_tokenizer_files(content.tokenizer_folder, files);
+  files.push_back({kTrainerFile, content.trainer});
+  return files;
+}
+
+std::vector<TensorFile> plan_tensor_files(const CheckpointContent& content, Communicator* world,
+                                          const SaveSettings& settings) {
+  const std::vector<GlobalTensor> weights = find_global_tensors(content.weights, world);
+  const std::vector<GlobalTensor> states = find_global_tensors(content.states, world);
+  std::vector<TensorFile> files = plan_model_files(weights, content.weights, settings.shard_bytes);
+  files.push_back(plan_file(kOptimizerFile, states, content.states));
+  return files;
 }
 
 // The index of shards; nothing where one file holds all weights.
@@ -109,17 +105,28 @@ void check_space(const fs::path& save, uint64_t needed) {
                   needed, " bytes, ", available, " are free");
 }
 
-void write_all(const fs::path& folder, const Plan& plan, int64_t step) {
-  fs::create_directories(folder / "state");
-  std::vector<ManifestFile> files;
-  for (const TensorFile& file : plan.tensor_files) {
-    files.push_back(write_tensor_file(folder, file));
-  }
-  for (const SmallFile& file : plan.small_files) files.push_back(write_small_file(folder, file));
-  write_index(folder, plan.tensor_files);
-  if (fs::exists(folder / kIndexFile)) files.push_back(hash_file(folder, kIndexFile));
+// Makes the temporary folder, with the tensor files at their full size.
+void prepare(const fs::path& save, const fs::path& temporary, const std::vector<TensorFile>& files,
+             const std::vector<SmallFile>& small_files) {
+  fs::create_directories(save);
+  remove_leftovers(save);
+  uint64_t bytes = 0;
+  for (const TensorFile& file : files) bytes += file.layout.file_bytes;
+  for (const SmallFile& file : small_files) bytes += file.text.size();
+  check_space(save, bytes);
+  fs::create_directories(temporary / "state");
+  create_tensor_files(temporary, files);
+}
+
+// Everything but the tensors, the manifest last.
+void write_the_rest(const fs::path& folder, const std::vector<TensorFile>& files,
+                    const std::vector<SmallFile>& small_files, std::vector<ManifestFile> written,
+                    int64_t step) {
+  for (const SmallFile& file : small_files) written.push_back(write_small_file(folder, file));
+  write_index(folder, files);
+  if (fs::exists(folder / kIndexFile)) written.push_back(hash_file(folder, kIndexFile));
   sync_folder(folder / "state");
-  write_manifest(folder, std::move(files), {{"step", step}});
+  write_manifest(folder, std::move(written), {{"step", step}});
   sync_folder(folder);
 }
 
@@ -138,36 +145,43 @@ void move_into_place(const fs::path& temporary, const fs::path& folder) {
   rename_durable(temporary, folder);
 }
 
-void save_here(const fs::path& save, int64_t step, const CheckpointContent& content,
-               const SaveSettings& settings) {
-  const fs::path temporary = temporary_folder(save, step);
-  try {
-    fs::create_directories(save);
-    remove_leftovers(save);
-    const Plan plan = make_plan(content, settings);
-    check_space(save, plan.bytes());
-    write_all(temporary, plan, step);
-    move_into_place(temporary, checkpoint_folder(save, step));
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw ConfigError(concat("cannot save to ", save.string(), ": ", error.code().message()));
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
+// Rank 0's work on files, for all: what the system refuses is the user's to mend.
+template <class Work>
+void with_files_of(const fs::path& save, Communicator* world, const Work& work) {
+  on_rank_zero(world, [&] {
+    try {
+      work();
+    } catch (const fs::filesystem_error& error) {
+      throw ConfigError(concat("cannot save to ", save.string(), ": ", error.code().message()));
+    }
+    return 0;
+  });
 }
 
 }  // namespace
 
 fs::path save_checkpoint(const fs::path& save, int64_t step, const CheckpointContent& content,
                          Communicator* world, const SaveSettings& settings) {
-  on_rank_zero(world, [&] {
-    save_here(save, step, content, settings);
-    return step;
-  });
-  return checkpoint_folder(save, step);
+  const std::vector<TensorFile> files = plan_tensor_files(content, world, settings);
+  const fs::path temporary = temporary_folder(save, step);
+  const fs::path folder = checkpoint_folder(save, step);
+  std::vector<SmallFile> small_files;
+  try {
+    with_files_of(save, world, [&] {
+      small_files = list_small_files(content);
+      prepare(save, temporary, files, small_files);
+    });
+    const std::vector<ManifestFile> written = write_tensor_files(temporary, files, world);
+    with_files_of(save, world, [&] {
+      write_the_rest(temporary, files, small_files, written, step);
+      move_into_place(temporary, folder);
+    });
+  } catch (...) {
+    std::error_code ignored;
+    if (world == nullptr || world->rank() == 0) fs::remove_all(temporary, ignored);
+    throw;
+  }
+  return folder;
 }
 
 }  // namespace moetron

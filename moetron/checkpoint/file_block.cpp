@@ -1,0 +1,167 @@
+#include "moetron/checkpoint/file_block.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <ATen/ATen.h>
+
+#include "moetron/base/error.h"
+#include "moetron/formats/manifest.h"
+
+namespace moetron {
+namespace {
+
+// A tensor that the block meets, and a box of it.
+struct BlockPart {
+  const SafetensorsEntry& tensor;
+  const HeldBox& box;
+
+  TensorPlace place() const {
+    return {tensor.offset, static_cast<uint64_t>(dtype_bits(tensor.dtype)) / 8};
+  }
+  // The box, dense, as it travels.
+  SliceRuns dense_runs() const {
+    const std::vector<int64_t> strides = dense_strides(box.sizes);
+    return {tensor.name, {tensor.shape, box.begin, box.sizes, strides}};
+  }
+};
+
+// Calls visit(part) for the boxes of all tensors that meet the block, in the order of the file.
+template <class Visit>
+void for_each_part(const FileBlock& block, const Visit& visit) {
+  const std::vector<SafetensorsEntry>& tensors = block.file->layout.tensors;
+  const auto is_before = [&](const SafetensorsEntry& tensor) {
+    return tensor.offset + tensor.bytes <= block.range.begin;
+  };
+  const auto first = std::partition_point(tensors.begin(), tensors.end(), is_before);
+  for (size_t i = static_cast<size_t>(first - tensors.begin());
+       i < tensors.size() && tensors[i].offset < block.range.end; ++i) {
+    for (const HeldBox& box : block.file->boxes[i]) visit(BlockPart{tensors[i], box});
+  }
+}
+
+template <class Visit>
+void for_each_part_of(const FileBlock& block, int rank, const Visit& visit) {
+  for_each_part(block, [&](const BlockPart& part) {
+    if (part.box.rank == rank) visit(part);
+  });
+}
+
+// The rows of a slice that the block needs, in host memory.
+struct HostRows {
+  at::Tensor view;
+  std::vector<int64_t> begin;
+};
+
+HostRows rows_on_host(const NamedSlice& slice, const TensorPlace& place, const ByteRange& range) {
+  HostRows rows{slice.view, slice.begin};
+  if (slice.view.dim() > 0) {
+    uint64_t row_bytes = place.item_bytes;  // of the whole tensor
+    for (size_t dim = 1; dim < slice.global_shape.size(); ++dim) {
+      row_bytes *= static_cast<uint64_t>(slice.global_shape[dim]);
+    }
+    const uint64_t from = range.begin > place.offset ? range.begin - place.offset : 0;
+    const uint64_t to = range.end - place.offset;
+    const int64_t end = slice.begin[0] + slice.view.size(0);
+    const int64_t first = std::max(static_cast<int64_t>(from / row_bytes), slice.begin[0]);
+    const int64_t last = std::min(static_cast<int64_t>((to + row_bytes - 1) / row_bytes), end);
+    rows.begin[0] = std::min(first, end);
+    rows.view = slice.view.narrow(0, rows.begin[0] - slice.begin[0],
+                                  std::max<int64_t>(last - rows.begin[0], 0));
+  }
+  rows.view = rows.view.cpu();
+  return rows;
+}
+
+// Calls visit(byte of the file, its source in host memory, number of bytes) for all stretches that
+// this rank holds of the block.
+template <class Visit>
+void for_each_own_stretch(const FileBlock& block, int rank, const Visit& visit) {
+  for_each_part_of(block, rank, [&](const BlockPart& part) {
+    const NamedSlice& slice = block.file->slices[static_cast<size_t>(part.box.slice)];
+    const HostRows rows = rows_on_host(slice, part.place(), block.range);
+    if (rows.view.numel() == 0) return;
+    const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
+    const SliceRuns runs(slice.name,
+                         {slice.global_shape, rows.begin, rows.view.sizes(), rows.view.strides()});
+    for_each_stretch(runs, part.place(), block.range,
+                     [&](uint64_t in_file, uint64_t in_memory, uint64_t count) {
+                       visit(in_file, data + in_memory, count);
+                     });
+  });
+}
+
+}  // namespace
+
+BlockList::BlockList(std::span<const TensorFile> files) : files_(files) {
+  uint64_t end = 0;
+  for (const TensorFile& file : files) {
+    end += (file.layout.file_bytes + kManifestBlockBytes - 1) / kManifestBlockBytes;
+    ends_.push_back(end);
+  }
+}
+
+FileBlock BlockList::block(uint64_t index) const {
+  const auto found = std::upper_bound(ends_.begin(), ends_.end(), index);
+  MT_CHECK(found != ends_.end(), "block ", index, " of ", count());
+  const auto place = static_cast<size_t>(found - ends_.begin());
+  const uint64_t begin = (index - (place > 0 ? ends_[place - 1] : 0)) * kManifestBlockBytes;
+  const TensorFile& file = files_[place];
+  return {&file, {begin, std::min(begin + kManifestBlockBytes, file.layout.file_bytes)}};
+}
+
+std::vector<uint64_t> bytes_by_rank(const FileBlock& block, int num_ranks) {
+  std::vector<uint64_t> bytes(static_cast<size_t>(num_ranks));
+  for_each_part(block, [&](const BlockPart& part) {
+    bytes[static_cast<size_t>(part.box.rank)] +=
+        bytes_inside(part.dense_runs(), part.place(), block.range);
+  });
+  return bytes;
+}
+
+uint64_t bytes_of_rank(const FileBlock& block, int rank) {
+  uint64_t bytes = 0;
+  for_each_part_of(block, rank, [&](const BlockPart& part) {
+    bytes += bytes_inside(part.dense_runs(), part.place(), block.range);
+  });
+  return bytes;
+}
+
+void pack_slices(const FileBlock& block, int rank, std::span<std::byte> packed) {
+  uint64_t done = 0;
+  for_each_own_stretch(block, rank, [&](uint64_t, const std::byte* source, uint64_t count) {
+    MT_CHECK(done + count <= packed.size(), "a part of a block outgrows its message");
+    std::memcpy(packed.data() + done, source, count);
+    done += count;
+  });
+  MT_CHECK(done == packed.size(), "a part of a block has ", done, " bytes, not ", packed.size());
+}
+
+void place_header(const FileBlock& block, std::span<std::byte> bytes) {
+  const std::string& header = block.file->layout.header;
+  if (block.range.begin >= header.size()) return;
+  const size_t count = std::min<size_t>(header.size() - block.range.begin, bytes.size());
+  std::memcpy(bytes.data(), header.data() + block.range.begin, count);
+}
+
+void place_slices(const FileBlock& block, int rank, std::span<std::byte> bytes) {
+  for_each_own_stretch(block, rank, [&](uint64_t in_file, const std::byte* source, uint64_t count) {
+    std::memcpy(bytes.data() + (in_file - block.range.begin), source, count);
+  });
+}
+
+void place_packed(const FileBlock& block, int rank, std::span<const std::byte> packed,
+                  std::span<std::byte> bytes) {
+  uint64_t done = 0;
+  for_each_part_of(block, rank, [&](const BlockPart& part) {
+    for_each_stretch(part.dense_runs(), part.place(), block.range,
+                     [&](uint64_t in_file, uint64_t, uint64_t count) {
+                       std::memcpy(bytes.data() + (in_file - block.range.begin),
+                                   packed.data() + done, count);
+                       done += count;
+                     });
+  });
+  MT_CHECK(done == packed.size(), "rank ", rank, " sent ", packed.size(), " bytes, not ", done);
+}
+
+}  // namespace moetron

@@ -1,0 +1,50 @@
+// Blocks of 16 MiB, the manifest's: the unit in which checkpoints are gathered, hashed and written.
+// The part of a block that one rank holds travels packed: its bytes in the order of the file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moetron/checkpoint/slice_runs.h"
+#include "moetron/checkpoint/tensor_file.h"
+
+namespace moetron {
+
+struct FileBlock {
+  const TensorFile* file = nullptr;
+  ByteRange range;
+
+  uint64_t bytes() const { return range.end - range.begin; }
+};
+
+// The blocks of all files, one after the other.
+class BlockList {
+ public:
+  explicit BlockList(std::span<const TensorFile> files);
+
+  uint64_t count() const { return ends_.empty() ? 0 : ends_.back(); }
+  FileBlock block(uint64_t index) const;
+
+ private:
+  std::span<const TensorFile> files_;
+  std::vector<uint64_t> ends_;  // of each file: the number of blocks up to its end
+};
+
+// How many bytes of the block each of `num_ranks` ranks holds. The file's header is nobody's.
+std::vector<uint64_t> bytes_by_rank(const FileBlock& block, int num_ranks);
+uint64_t bytes_of_rank(const FileBlock& block, int rank);
+
+// Writes what this rank, `rank`, holds of the block to `packed`, which has bytes_of_rank() bytes.
+// Slices on a device are copied to the host, as far as the block needs them.
+void pack_slices(const FileBlock& block, int rank, std::span<std::byte> packed);
+
+// Each fills its part of `bytes`, the whole block: the header, what this rank holds, what `rank`
+// sent packed.
+void place_header(const FileBlock& block, std::span<std::byte> bytes);
+void place_slices(const FileBlock& block, int rank, std::span<std::byte> bytes);
+void place_packed(const FileBlock& block, int rank, std::span<const std::byte> packed,
+                  std::span<std::byte> bytes);
+
+}  // namespace moetron
