@@ -101,6 +101,7 @@ class Assembler {
   void assemble() {
     for (const Setting& setting : given_) apply(setting);
     for (const Setting& setting : given_) drop_if_idle(setting);
+    for (const Setting& setting : given_) remark_on(setting);
     for (const OptionSpec& spec : option_table().options())
       if (spec.is_required && belongs_to(spec, command_) && !is_given(spec))
         errors_.push_back(concat(command_name(command_), " needs --", spec.name));
@@ -128,6 +129,13 @@ class Assembler {
     if (reason.empty()) return;
     reset_option(spec, parsed_.options);
     note(setting, reason);
+  }
+
+  void remark_on(const Setting& setting) {
+    const OptionSpec& spec = *setting.spec;
+    if (!spec.remark || !belongs_to(spec, command_)) return;
+    const std::string remark = spec.remark(parsed_.options);
+    if (!remark.empty()) parsed_.notices.push_back(concat(setting.shown, ": ", remark));
   }
 
   bool is_given(const OptionSpec& spec) const {

@@ -114,7 +114,7 @@ TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
             "--hidden-dropout 0.1 is not there yet: dropout (0 works)");
   EXPECT_EQ(error_of(pretrain("--no-swiglu")),
             "--no-swiglu is not there yet: MLPs without a SiLU gate (true works)");
-  EXPECT_EQ(error_of(pretrain("--mlp-recompute False")), "");
+  EXPECT_EQ(error_of(pretrain("--delay-wgrad-compute False")), "");
   EXPECT_EQ(error_of(pretrain("--fp16")), "--fp16 is not there yet: fp16 with loss scaling");
   EXPECT_THAT(parse(pretrain("--scheduler 1f1b --use-flash-attn")).notices,
               ElementsAre("--scheduler has no effect here: with one pipeline rank all schedules "
@@ -132,6 +132,87 @@ TEST(CommandLine, OptionsThatIdleBesideOthersAreDropped) {
   EXPECT_EQ(parse(pretrain(with)).options.moe.moe_router_bias_update_rate, 5);
 }
 
+TEST(CommandLine, OneRankLeavesTheAxesIdle) {
+  const ParsedCommandLine one =
+      parse(pretrain("--sequence-parallel --moe-token-dispatcher-type deepep --model-family "
+                     "deepseek --mla-replicate-l1 --moe-token-drop-policy position"));
+  EXPECT_THAT(
+      one.notices,
+      ElementsAre("--sequence-parallel has no effect here: it acts with "
+                  "tensor-model-parallel-size above 1 only",
+                  "--moe-token-dispatcher-type has no effect here: with one expert rank every "
+                  "kind is the same local permutation",
+                  "--mla-replicate-l1 has no effect here: it acts with "
+                  "tensor-model-parallel-size above 1 only",
+                  "--moe-token-drop-policy has no effect here: without a capacity no token is "
+                  "dropped"));
+  EXPECT_FALSE(one.options.model.mla_replicate_l1);
+  EXPECT_EQ(one.options.parallel.sequence_parallel, std::nullopt);
+  const ParsedCommandLine two =
+      parse(pretrain("--tensor-model-parallel-size 2 --expert-tensor-parallel-size 2 "
+                     "--sequence-parallel --moe-token-dispatcher-type deepep --model-family "
+                     "deepseek --mla-replicate-l1 --mla-fuse-qkv"));
+  EXPECT_THAT(two.notices, ElementsAre());
+  EXPECT_TRUE(two.options.model.mla_replicate_l1 && two.options.model.mla_fuse_qkv);
+  EXPECT_EQ(two.options.parallel.sequence_parallel, true);
+  EXPECT_EQ(two.options.parallel.tensor_model_parallel_for_expert, 2);
+  EXPECT_THAT(parse(pretrain("--mla-fuse-qkv")).notices,
+              ElementsAre("--mla-fuse-qkv has no effect here: it acts on the family deepseek "
+                          "only"));
+  EXPECT_THAT(parse(pretrain("--nccl-max-ctas 8 --device cpu")).notices,
+              ElementsAre("--nccl-max-ctas has no effect here: it acts with distributed-backend "
+                          "nccl only"));
+  EXPECT_EQ(parse(pretrain("--nccl-max-ctas 8")).options.runtime.nccl_max_ctas, 8);
+}
+
+TEST(CommandLine, AnOverlapKindWithoutBlocksIsRemarkedOn) {
+  const ParsedCommandLine parsed = parse(
+      pretrain("--expert-model-parallel-size 2 --moe-token-dispatcher-type-patch overlap_deepep"));
+  EXPECT_THAT(parsed.notices,
+              ElementsAre("--moe-token-dispatcher-type-patch: the schedule 1f1b has no blocks, so "
+                          "only the shared expert runs beside the communication"));
+  EXPECT_EQ(parsed.options.moe.moe_token_dispatcher_type, TokenDispatcher::kOverlapDeepep)
+      << "kept";
+  EXPECT_THAT(parse(pretrain("--expert-model-parallel-size 2 --moe-token-dispatcher-type alltoall"))
+                  .notices,
+              ElementsAre());
+}
+
+TEST(CommandLine, TheStrongestRecomputeActs) {
+  const ParsedCommandLine parsed =
+      parse(pretrain("--mlp-recompute --moe-layer-recompute --recompute-granularity full "
+                     "--recompute-num-layers 2"));
+  EXPECT_THAT(parsed.notices,
+              ElementsAre("--mlp-recompute has no effect here: recompute-granularity full "
+                          "recomputes the whole layer",
+                          "--moe-layer-recompute has no effect here: recompute-granularity full "
+                          "recomputes the whole layer"));
+  EXPECT_FALSE(parsed.options.memory.mlp_recompute || parsed.options.memory.moe_layer_recompute);
+  EXPECT_EQ(parsed.options.memory.recompute_num_layers, 2);
+  const ParsedCommandLine weaker =
+      parse(pretrain("--mlp-recompute --moe-layer-recompute --recompute-num-layers 3"));
+  EXPECT_THAT(weaker.notices,
+              ElementsAre("--mlp-recompute has no effect here: moe-layer-recompute recomputes the "
+                          "whole expert part",
+                          "--recompute-num-layers has no effect here: it acts with "
+                          "recompute-granularity full only"));
+  EXPECT_TRUE(weaker.options.memory.moe_layer_recompute);
+  EXPECT_EQ(weaker.options.memory.recompute_num_layers, 1);
+  EXPECT_TRUE(parse(pretrain("--mlp-recompute")).options.memory.mlp_recompute);
+  EXPECT_EQ(error_of(pretrain("--recompute-granularity selective")),
+            "--recompute-granularity selective is not there yet: recompute of single modules");
+  EXPECT_EQ(error_of(pretrain("--recompute-method block")),
+            "--recompute-method block is not there yet: recompute of the first layers only");
+}
+
+TEST(CommandLine, BothGroupedProductsAreOne) {
+  EXPECT_FALSE(parse(pretrain()).options.moe.moe_grouped_gemm);
+  EXPECT_TRUE(parse(pretrain("--moe-grouped-gemm")).options.moe.moe_grouped_gemm);
+  EXPECT_TRUE(parse(pretrain("--moe-grouped-gemm-te")).options.moe.moe_grouped_gemm);
+  EXPECT_TRUE(
+      parse(pretrain("--moe-grouped-gemm --moe-grouped-gemm-te")).options.moe.moe_grouped_gemm);
+}
+
 TEST(CommandLine, HelpListsWhatWorks) {
   EXPECT_THAT(parse("").help_text, HasSubstr("pretrain"));
   EXPECT_TRUE(parse("--help").help);
@@ -140,7 +221,7 @@ TEST(CommandLine, HelpListsWhatWorks) {
   EXPECT_THAT(parsed.help_text, HasSubstr("--max-new-tokens N\n"));
   EXPECT_THAT(parsed.help_text, Not(HasSubstr("--train-iters")));
   EXPECT_THAT(parse("pretrain --help").help_text,
-              ::testing::ContainsRegex("Not there yet\n[^:]*--recompute-granularity"));
+              ::testing::ContainsRegex("Not there yet\n[^:]*--recompute-modules"));
   EXPECT_THAT(parse("pretrain --help").help_text,
               HasSubstr("--dtype NAME, --bf16, --fp32, --fp16\n"));
 }

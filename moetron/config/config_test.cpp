@@ -55,6 +55,43 @@ TEST(OptionTable, ChoicesFollowTheEnumerators) {
   EXPECT_EQ(options.moe.moe_router_score_function, RouterScoreFunction::kSigmoid);
 }
 
+TEST(OptionTable, ChoicesOfTheAxesFollowTheEnumerators) {
+  using Kind = TokenDispatcher;
+  const std::pair<const char*, Kind> kinds[] = {
+      {"allgather", Kind::kAllGather},
+      {"allgather_fused", Kind::kAllGatherFused},
+      {"alltoall", Kind::kAllToAll},
+      {"deepep", Kind::kDeepep},
+      {"flex", Kind::kDeepep},
+      {"overlap_allgather_fused", Kind::kOverlapAllGatherFused},
+      {"overlap_alltoall", Kind::kOverlapAllToAll},
+      {"overlap_deepep", Kind::kOverlapDeepep}};
+  for (const auto& [name, kind] : kinds) {
+    const std::string words = std::string("--expert-model-parallel-size 2 ") +
+                              "--moe-token-dispatcher-type-patch " + name;
+    EXPECT_EQ(parse(pretrain(words)).options.moe.moe_token_dispatcher_type, kind) << name;
+  }
+  EXPECT_EQ(parse(pretrain("--expert-model-parallel-size 2 --moe-token-dispatcher-type flex "
+                           "--moe-enable-deepep"))
+                .options.moe.moe_token_dispatcher_type,
+            Kind::kDeepep);
+  EXPECT_EQ(Options{}.moe.moe_token_dispatcher_type, Kind::kAllGatherFused);
+  const Options options =
+      parse(pretrain("--device cuda --comm-backend nccl --recompute-granularity full "
+                     "--recompute-method uniform --force-drop-and-padding "
+                     "--moe-token-drop-policy position"))
+          .options;
+  EXPECT_EQ(options.runtime.device, DeviceKind::kCuda);
+  EXPECT_EQ(options.runtime.distributed_backend, DistributedBackend::kNccl);
+  EXPECT_EQ(options.memory.recompute_granularity, RecomputeGranularity::kFull);
+  EXPECT_EQ(options.memory.recompute_method, RecomputeMethod::kUniform);
+  EXPECT_EQ(options.moe.moe_token_drop_policy, TokenDropPolicy::kPosition);
+  EXPECT_EQ(parse(pretrain("--distributed-backend gloo")).options.runtime.distributed_backend,
+            DistributedBackend::kGloo);
+  EXPECT_EQ(parse("generate --load run --prompt x --device cpu").options.runtime.device,
+            DeviceKind::kCpu);
+}
+
 TEST(OptionTable, NearestNameIsTheLeastEdited) {
   EXPECT_EQ(nearest_of("plto", {"plan", "plot", "sft"}), "plot");  // two letters swapped
   EXPECT_EQ(nearest_of("plxx", {"plan", "plot", "sft"}), "plan");  // equal: the first
@@ -171,7 +208,9 @@ TEST_F(TomlTest, MistakesNameFileKeyAndValue) {
             "clip_grad sets the same option as clip-grad");
   EXPECT_EQ(error_of_toml("bf16 = false"), "bf16 can only be true; see dtype");
   EXPECT_EQ(error_of_toml("config = \"x\""), "config cannot name another file");
-  EXPECT_EQ(error_of_toml("mlp-recompute = true"), "mlp-recompute is not there yet: recompute");
+  EXPECT_EQ(error_of_toml("mlp-recompute = true"), "");
+  EXPECT_EQ(error_of_toml("delay-wgrad-compute = true"),
+            "delay-wgrad-compute is not there yet: delayed weight gradients");
   EXPECT_EQ(error_of_toml("[optimiser]\nlr = 1"),
             "unknown option optimiser; the nearest known is optimizer");
 }
@@ -227,6 +266,99 @@ TEST(Validate, NamesBothOptionsAndBothValues) {
                     "--global-batch-size 1 --train-iters 1 --data-path a"),
             "pretrain needs vocab-size, tokenizer-model, or load with a config.json");
   EXPECT_THROW(validate(Options{}, Command::kPretrain, 1), ConfigError);
+}
+
+// The experts of a published model on many ranks, without naming a family's own numbers.
+TEST(Validate, TheAxesMustMultiplyOut) {
+  EXPECT_EQ(invalid(pretrain("--tensor-model-parallel-size 2"), 8), "");
+  EXPECT_EQ(invalid(pretrain("--tensor-model-parallel-size 3"), 8),
+            "the number of ranks (8) must be a multiple of tensor-model-parallel-size (3) times "
+            "pipeline-model-parallel-size (1)");
+  EXPECT_EQ(invalid(pretrain("--expert-model-parallel-size 3 --expert-tensor-parallel-size 2"), 8),
+            "the number of ranks (8) must be a multiple of expert-model-parallel-size (3) times "
+            "tensor-model-parallel-for-expert (2) times pipeline-model-parallel-size (1)");
+  EXPECT_EQ(invalid(pretrain("--expert-model-parallel-size 2147483647 "
+                             "--expert-tensor-parallel-size 2147483647"),
+                    4),
+            "the number of ranks (4) must be a multiple of expert-model-parallel-size "
+            "(2147483647) times tensor-model-parallel-for-expert (2147483647) times "
+            "pipeline-model-parallel-size (1)");
+  EXPECT_EQ(invalid(pretrain("--expert-model-parallel-size 4 --expert-tensor-parallel-size 2 "
+                             "--tensor-model-parallel-size 2 --num-experts 8"),
+                    8),
+            "")
+      << "folded over the same ranks";
+  EXPECT_EQ(invalid(pretrain("--expert-model-parallel-size 4 --num-experts 6"), 4),
+            "num-experts (6) must be a multiple of expert-model-parallel-size (4)");
+  EXPECT_EQ(invalid(pretrain("--expert-tensor-parallel-size 4 --moe-ffn-hidden-size 30"), 4),
+            "moe-ffn-hidden-size (30) must be a multiple of tensor-model-parallel-for-expert (4)");
+}
+
+TEST(Validate, TensorRanksMustDivideTheWidths) {
+  const auto at_4 = [](const std::string& more) {
+    return invalid(pretrain("--tensor-model-parallel-size 4 " + more), 4);
+  };
+  EXPECT_EQ(at_4("--num-attention-heads 6"),
+            "num-attention-heads (6) must be a multiple of tensor-model-parallel-size (4)");
+  EXPECT_EQ(at_4("--num-attention-heads 12 --num-query-groups 3"),
+            "num-query-groups (3) must be a multiple of tensor-model-parallel-size (4), or divide "
+            "it");
+  EXPECT_EQ(at_4("--num-attention-heads 12 --num-query-groups 2"), "") << "held by two ranks each";
+  EXPECT_EQ(at_4("--ffn-hidden-size 98"),
+            "ffn-hidden-size (98) must be a multiple of tensor-model-parallel-size (4)");
+  EXPECT_EQ(at_4("--enable-shared-expert --moe-ffn-hidden-size 30"),
+            "num-shared-experts (1) times moe-ffn-hidden-size (30) must be a multiple of "
+            "tensor-model-parallel-size (4)");
+  EXPECT_EQ(at_4("--num-shared-experts 2 --moe-ffn-hidden-size 30"), "");
+  EXPECT_EQ(at_4("--vocab-size 257"), "") << "the vocabulary is padded";
+}
+
+TEST(Validate, LatentAttentionIsDividedUnlessReplicated) {
+  const auto at_4 = [](const std::string& more) {
+    return invalid(pretrain("--model-family deepseek --tensor-model-parallel-size 4 " + more), 4);
+  };
+  EXPECT_EQ(at_4("--kv-lora-rank 16 --q-lora-rank 26"),
+            "q-lora-rank (26) must be a multiple of tensor-model-parallel-size (4)");
+  EXPECT_EQ(at_4("--kv-lora-rank 16 --qk-rope-head-dim 6"),
+            "kv-lora-rank (16) plus qk-rope-head-dim (6) must be a multiple of "
+            "tensor-model-parallel-size (4) without mla-replicate-l1");
+  EXPECT_EQ(at_4("--kv-lora-rank 16 --qk-rope-head-dim 6 --q-lora-rank 26 --mla-replicate-l1"), "");
+  EXPECT_EQ(at_4("--kv-lora-rank 16 --mla-fuse-qkv"),
+            "mla-fuse-qkv (true) needs q-lora-rank, which is not given");
+  EXPECT_EQ(at_4("--kv-lora-rank 16 --q-lora-rank 24 --mla-fuse-qkv"), "");
+}
+
+TEST(Validate, OptionsThatNeedOthers) {
+  EXPECT_EQ(invalid(pretrain("--tensor-model-parallel-size 2 --sequence-parallel false"), 2),
+            "sequence-parallel (false) contradicts tensor-model-parallel-size (2): several "
+            "tensor-parallel ranks always divide the sequence");
+  EXPECT_EQ(invalid(pretrain("--sequence-parallel false")), "");
+  EXPECT_EQ(invalid(pretrain("--tensor-model-parallel-size 2 --sequence-parallel"), 2), "");
+  EXPECT_EQ(invalid(pretrain("--overlap-param-gather --overlap-grad-reduce")),
+            "overlap-param-gather (true) needs use-distributed-optimizer (false) and "
+            "overlap-grad-reduce (true) to be true");
+  EXPECT_EQ(invalid(pretrain("--overlap-param-gather --overlap-grad-reduce "
+                             "--use-distributed-optimizer")),
+            "");
+  EXPECT_EQ(invalid(pretrain("--moe-pad-expert-input-to-capacity")),
+            "moe-pad-expert-input-to-capacity (true) needs a capacity: "
+            "moe-expert-capacity-factor or force-drop-and-padding");
+  EXPECT_EQ(invalid(pretrain("--moe-pad-expert-input-to-capacity --moe-expert-capacity-factor 2")),
+            "");
+  EXPECT_EQ(invalid(pretrain("--distributed-backend nccl --device cpu")),
+            "distributed-backend (nccl) needs device (cpu) to be cuda");
+}
+
+TEST(Validate, TellsTheCapacity) {
+  const auto moe = [](const std::string& words) { return parse(pretrain(words)).options.moe; };
+  EXPECT_EQ(capacity_factor(moe("")), std::nullopt);
+  EXPECT_FALSE(pads_to_capacity(moe("--moe-expert-capacity-factor 1.5")));
+  EXPECT_EQ(capacity_factor(moe("--moe-expert-capacity-factor 1.5")), 1.5);
+  EXPECT_EQ(capacity_factor(moe("--force-drop-and-padding")), 1.0);
+  EXPECT_TRUE(pads_to_capacity(moe("--force-drop-and-padding")));
+  EXPECT_EQ(capacity_factor(moe("--force-drop-and-padding --moe-expert-capacity-factor 2")), 2.0);
+  EXPECT_EQ(error_of(pretrain("--moe-expert-capacity-factor 0")),
+            "--moe-expert-capacity-factor must be above 0, not 0");
 }
 
 TEST(Validate, OtherCommandsNeedTheirInputs) {

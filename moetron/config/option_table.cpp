@@ -131,6 +131,11 @@ OptionSpec& OptionSpec::idle_when(std::string (*reason)(const Options&)) {
   return *this;
 }
 
+OptionSpec& OptionSpec::remark_when(std::string (*text)(const Options&)) {
+  remark = text;
+  return *this;
+}
+
 OptionTable::OptionTable() {
   declare_model(*this);
   declare_rotary_and_mla(*this);

@@ -64,7 +64,8 @@ requires std::is_enum_v<T> OptionField field_of(std::optional<T>& field) {
 struct Choice {
   std::string name;
   Standing standing = Standing::kWorks;
-  std::string why = {};  // the missing capability, or the reason of no effect
+  std::string why = {};      // the missing capability, or the reason of no effect
+  std::string same_as = {};  // not empty: another name of that choice; stands behind the others
 };
 
 // A further name. With a value it stands for that value: --bf16 is --dtype bf16.
@@ -94,6 +95,8 @@ struct OptionSpec {
   bool maximum_excluded = false;
   // Why the option does nothing beside these other options; empty: it acts. Null: it always acts.
   std::string (*idle)(const Options&) = nullptr;
+  // What the user should know of how the option acts beside these others; empty: nothing.
+  std::string (*remark)(const Options&) = nullptr;
 
   // The rest of a declaration, chained behind OptionTable::add().
   OptionSpec& unit(std::string text);
@@ -111,6 +114,7 @@ struct OptionSpec {
   OptionSpec& no_effect(std::string reason);
   OptionSpec& only(std::string value, std::string capability);
   OptionSpec& idle_when(std::string (*reason)(const Options&));
+  OptionSpec& remark_when(std::string (*text)(const Options&));
 };
 
 struct OptionGroup {

@@ -117,7 +117,9 @@ int parse_choice(const Setting& setting, const Scalar& value) {
   const auto& choices = setting.spec->choices;
   std::string names;
   for (size_t i = 0; i < choices.size(); ++i) {
-    if (choices[i].name == value.text && is_one_of(value.type, {ScalarType::kText})) return int(i);
+    const bool is_it = choices[i].name == value.text && is_one_of(value.type, {ScalarType::kText});
+    if (is_it && choices[i].same_as.empty()) return int(i);
+    if (is_it) return parse_choice(setting, {ScalarType::kText, choices[i].same_as});
     names += (i == 0 ? "" : ", ") + choices[i].name;
   }
   wrong_type(setting, ("one of " + names).c_str(), value);

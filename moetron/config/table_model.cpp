@@ -3,6 +3,23 @@
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
+namespace {
+
+std::string idle_beyond_latent_attention(const Options& options) {
+  const auto family = options.model.model_family;
+  return !family || family == ModelFamily::kDeepseek ? "" : "it acts on the family deepseek only";
+}
+
+std::string idle_at_one_tensor_rank(const Options& options) {
+  if (!options.model.mla_replicate_l1) return "";
+  const std::string reason = idle_beyond_latent_attention(options);
+  if (!reason.empty()) return reason;
+  return options.parallel.tensor_model_parallel_size > 1
+             ? ""
+             : "it acts with tensor-model-parallel-size above 1 only";
+}
+
+}  // namespace
 
 void declare_model(OptionTable& table) {
   table.begin_group("model", "Model", {Command::kPretrain});
@@ -60,7 +77,8 @@ void declare_model(OptionTable& table) {
                      "Pads the vocabulary in memory to a multiple of this.")
       .count()
       .no_effect(
-          "the vocabulary needs no padding without tensor parallelism, and files never hold any");
+          "the vocabulary is padded to a multiple of the tensor-parallel ranks, and files never "
+          "hold any padding");
   table
       .add_fieldless("mtp-num-layers", ValueKind::kInteger,
                      "Number of layers that predict further tokens ahead.")
@@ -130,13 +148,14 @@ void declare_rotary_and_mla(OptionTable& table) {
       .count();
   table.add(MT_FIELD(model, v_head_dim), "MLA: width of a value head.").count();
   table
-      .add_fieldless("mla-replicate-l1", ValueKind::kFlag,
-                     "MLA: keeps the down projections whole on every tensor-parallel rank.")
-      .no_effect("it acts under tensor parallelism only");
+      .add(MT_FIELD(model, mla_replicate_l1),
+           "MLA: keeps the down projections whole on every tensor-parallel rank and splits the up "
+           "projections only, which saves a gather; off: both are split.")
+      .idle_when(idle_at_one_tensor_rank);
   table
-      .add_fieldless("mla-fuse-qkv", ValueKind::kFlag,
-                     "MLA: one down projection for queries, keys and values.")
-      .not_yet("fused down projections");
+      .add(MT_FIELD(model, mla_fuse_qkv),
+           "MLA: one down projection for queries, keys and values; needs q-lora-rank.")
+      .idle_when(idle_beyond_latent_attention);
 }
 
 }  // namespace moetron

@@ -67,6 +67,75 @@ void declare_router(OptionTable& table) {
       .not_yet("forced balance");
 }
 
+std::string idle_at_one_expert_rank(const Options& options) {
+  const ParallelOptions& parallel = options.parallel;
+  const bool is_one =
+      parallel.expert_model_parallel_size == 1 && parallel.tensor_model_parallel_for_expert == 1;
+  return is_one ? "with one expert rank every kind is the same local permutation" : "";
+}
+
+std::string remark_on_overlap(const Options& options) {
+  const TokenDispatcher kind = options.moe.moe_token_dispatcher_type;
+  return kind == TokenDispatcher::kOverlapAllGatherFused ||
+                 kind == TokenDispatcher::kOverlapAllToAll ||
+                 kind == TokenDispatcher::kOverlapDeepep
+             ? "the schedule 1f1b has no blocks, so only the shared expert runs beside the "
+               "communication"
+             : "";
+}
+
+std::string idle_without_capacity(const Options& options) {
+  const bool drops =
+      options.moe.force_drop_and_padding || options.moe.moe_expert_capacity_factor.has_value();
+  return drops ? "" : "without a capacity no token is dropped";
+}
+
+void declare_dispatch(OptionTable& table) {
+  table
+      .add(MT_FIELD(moe, moe_token_dispatcher_type),
+           "How tokens travel to their experts and back: every token to every rank (allgather, "
+           "allgather_fused), a row per chosen expert (alltoall), or a row per rank with a chosen "
+           "expert (deepep, flex); the overlap kinds are the same under a schedule with blocks.")
+      .also("moe-token-dispatcher-type-patch")
+      .also("moe-enable-deepep", "deepep")
+      .one_of({{"allgather"},
+               {"allgather_fused"},
+               {"alltoall"},
+               {"deepep"},
+               {"overlap_allgather_fused"},
+               {"overlap_alltoall"},
+               {"overlap_deepep"},
+               {"flex", Standing::kWorks, "", "deepep"}})
+      .idle_when(idle_at_one_expert_rank)
+      .remark_when(remark_on_overlap);
+  table
+      .add(MT_FIELD(moe, moe_grouped_gemm),
+           "One grouped matrix product for all experts of a rank; without it one expert is "
+           "computed after the other, with the same results.")
+      .also("moe-grouped-gemm-te");
+  table.add_fieldless("moe-permute-fusion", ValueKind::kFlag, "Fuses the permutation of tokens.")
+      .no_effect("there is one permutation, the fastest");
+}
+
+void declare_capacity(OptionTable& table) {
+  table.add(MT_FIELD(moe, force_drop_and_padding),
+            "Gives every expert the same number of rows, by dropping and padding: "
+            "moe-expert-capacity-factor 1 unless given, and moe-pad-expert-input-to-capacity.");
+  table
+      .add(MT_FIELD(moe, moe_expert_capacity_factor),
+           "Rows of an expert as a multiple of the mean over the experts; what is beyond is "
+           "dropped, and without it nothing is.")
+      .above(0);
+  table.add(MT_FIELD(moe, moe_pad_expert_input_to_capacity),
+            "Pads every expert's rows to its capacity.");
+  table
+      .add(MT_FIELD(moe, moe_token_drop_policy),
+           "Which rows are dropped beyond the capacity: those of least probability (probs), or "
+           "the last of the micro-batch (position).")
+      .one_of({{"probs"}, {"position"}})
+      .idle_when(idle_without_capacity);
+}
+
 }  // namespace
 
 void declare_moe(OptionTable& table) {
@@ -94,40 +163,8 @@ void declare_moe(OptionTable& table) {
   table.add_fieldless("moe-layer-freq", ValueKind::kText, "Which layers have experts.")
       .not_yet("a free pattern of dense and expert layers");
   declare_router(table);
-  const std::string local = "with one expert rank every kind is the same local permutation";
-  table
-      .add_fieldless("moe-token-dispatcher-type-patch", ValueKind::kChoice,
-                     "How tokens travel to their experts and back.")
-      .also("moe-token-dispatcher-type")
-      .one_of({{"alltoall", Standing::kNoEffect, local},
-               {"allgather", Standing::kNoEffect, local},
-               {"allgather_fused", Standing::kNoEffect, local},
-               {"overlap_allgather_fused", Standing::kNoEffect, local},
-               {"overlap_deepep", Standing::kNoEffect, local},
-               {"flex", Standing::kNotYet, "exchangeable dispatchers"}});
-  const std::string grouped = "the experts of a rank are always computed as a group";
-  table
-      .add_fieldless("moe-grouped-gemm", ValueKind::kFlag,
-                     "One grouped matrix product for all experts of a rank.")
-      .no_effect(grouped);
-  table
-      .add_fieldless("moe-grouped-gemm-te", ValueKind::kFlag,
-                     "Like moe-grouped-gemm, by another library.")
-      .no_effect(grouped);
-  table.add_fieldless("moe-permute-fusion", ValueKind::kFlag, "Fuses the permutation of tokens.")
-      .no_effect("there is one permutation, the fastest");
-  table
-      .add_fieldless("force-drop-and-padding", ValueKind::kFlag,
-                     "Gives every expert the same number of rows, by dropping and padding.")
-      .not_yet("dropping tokens");
-  table
-      .add_fieldless("moe-expert-capacity-factor", ValueKind::kNumber,
-                     "Rows of an expert as a multiple of the mean; the rest is dropped.")
-      .not_yet("dropping tokens");
-  table
-      .add_fieldless("moe-pad-expert-input-to-capacity", ValueKind::kFlag,
-                     "Pads every expert's rows to its capacity.")
-      .not_yet("dropping tokens");
+  declare_dispatch(table);
+  declare_capacity(table);
 }
 
 }  // namespace moetron

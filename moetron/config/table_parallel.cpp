@@ -2,24 +2,48 @@
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
+namespace {
+
+std::string idle_at_one_tensor_rank(const Options& options) {
+  const bool is_asked = options.parallel.sequence_parallel.value_or(false);
+  if (!is_asked || options.parallel.tensor_model_parallel_size > 1) return "";
+  return "it acts with tensor-model-parallel-size above 1 only";
+}
+
+std::string idle_without_full(const Options& options) {
+  return options.memory.recompute_granularity ? "" : "it acts with recompute-granularity full only";
+}
+
+// Of several kinds of recompute the strongest acts.
+std::string idle_beside_full(const Options& options) {
+  return options.memory.moe_layer_recompute && options.memory.recompute_granularity
+             ? "recompute-granularity full recomputes the whole layer"
+             : "";
+}
+
+std::string idle_beside_stronger(const Options& options) {
+  const MemoryOptions& memory = options.memory;
+  if (!memory.mlp_recompute) return "";
+  if (memory.recompute_granularity) return "recompute-granularity full recomputes the whole layer";
+  return memory.moe_layer_recompute ? "moe-layer-recompute recomputes the whole expert part" : "";
+}
+
+}  // namespace
 
 void declare_parallel(OptionTable& table) {
   table.begin_group("parallel", "Parallelism", {Command::kPretrain});
   table.add(MT_FIELD(parallel, tensor_model_parallel_size), "Ranks that share a dense layer.")
       .unit("ranks")
-      .count()
-      .only("1", "tensor parallelism");
+      .count();
   table.add(MT_FIELD(parallel, tensor_model_parallel_for_expert), "Ranks that share an expert.")
       .also("expert-tensor-parallel-size")
       .unit("ranks")
-      .count()
-      .only("1", "tensor parallelism of experts");
+      .count();
   table
       .add(MT_FIELD(parallel, expert_model_parallel_size),
            "Ranks that the experts of a layer are divided among.")
       .unit("ranks")
-      .count()
-      .only("1", "expert parallelism");
+      .count();
   table
       .add(MT_FIELD(parallel, pipeline_model_parallel_size),
            "Ranks that the layers are divided among.")
@@ -33,9 +57,10 @@ void declare_parallel(OptionTable& table) {
       .count()
       .only("1", "context parallelism");
   table
-      .add_fieldless("sequence-parallel", ValueKind::kFlag,
-                     "Divides norms and residuals along the sequence among tensor-parallel ranks.")
-      .no_effect("it acts under tensor parallelism only");
+      .add(MT_FIELD(parallel, sequence_parallel),
+           "Divides norms and residuals along the sequence among tensor-parallel ranks; always on "
+           "where there are several.")
+      .idle_when(idle_at_one_tensor_rank);
   table.add_fieldless("scheduler", ValueKind::kChoice, "The pipeline schedule.")
       .one_of({{"1f1b", Standing::kNoEffect, "with one pipeline rank all schedules are the same"},
                {"dualpipev", Standing::kNotYet, "the schedule DualPipeV"},
@@ -73,29 +98,33 @@ void declare_parallel(OptionTable& table) {
 void declare_memory(OptionTable& table) {
   table.begin_group("memory", "Memory", {Command::kPretrain});
   table
-      .add_fieldless("recompute-granularity", ValueKind::kChoice,
-                     "What is recomputed in the backward.")
-      .one_of({{"full", Standing::kNotYet, "recompute"},
-               {"selective", Standing::kNotYet, "recompute"}});
-  table.add_fieldless("recompute-method", ValueKind::kChoice, "Which layers are recomputed.")
-      .one_of(
-          {{"uniform", Standing::kNotYet, "recompute"}, {"block", Standing::kNotYet, "recompute"}});
+      .add(MT_FIELD(memory, recompute_granularity),
+           "What the backward computes again instead of keeping: full: whole layers, of which "
+           "the inputs are kept.")
+      .one_of({{"full"}, {"selective", Standing::kNotYet, "recompute of single modules"}});
   table
-      .add_fieldless("recompute-num-layers", ValueKind::kInteger,
-                     "Layers that are recomputed together.")
-      .not_yet("recompute");
+      .add(MT_FIELD(memory, recompute_method),
+           "Which layers are recomputed: uniform: all of them, recompute-num-layers at a time.")
+      .one_of({{"uniform"}, {"block", Standing::kNotYet, "recompute of the first layers only"}})
+      .idle_when(idle_without_full);
+  table
+      .add(MT_FIELD(memory, recompute_num_layers),
+           "Layers that are recomputed together, from the input of the first.")
+      .unit("layers")
+      .count()
+      .idle_when(idle_without_full);
   table
       .add_fieldless("recompute-modules", ValueKind::kTexts,
                      "Parts of a layer that are recomputed.")
-      .not_yet("recompute");
+      .not_yet("recompute of single modules");
   table
-      .add_fieldless("moe-layer-recompute", ValueKind::kFlag,
-                     "Recomputes the expert part of a layer.")
-      .not_yet("recompute");
+      .add(MT_FIELD(memory, moe_layer_recompute),
+           "Recomputes the expert part of a layer: dispatch, experts and combine.")
+      .idle_when(idle_beside_full);
   table
-      .add_fieldless("mlp-recompute", ValueKind::kFlag,
-                     "Recomputes the first of an expert's two matrix products.")
-      .not_yet("recompute");
+      .add(MT_FIELD(memory, mlp_recompute),
+           "Recomputes the first of an expert's two matrix products and the activation.")
+      .idle_when(idle_beside_stronger);
 }
 
 void declare_kernels(OptionTable& table) {
@@ -129,7 +158,7 @@ void declare_kernels(OptionTable& table) {
   table
       .add_fieldless("no-async-tensor-model-parallel-allreduce", ValueKind::kFlag,
                      "Waits for the reductions of tensor parallelism.")
-      .no_effect("it acts under tensor parallelism only");
+      .no_effect("with sequence parallelism there is no such all-reduce");
 }
 
 }  // namespace moetron

@@ -2,6 +2,17 @@
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
+namespace {
+
+std::string idle_without_nccl(const Options& options) {
+  const RuntimeOptions& runtime = options.runtime;
+  const bool may_use_nccl = runtime.distributed_backend == DistributedBackend::kNccl ||
+                            (runtime.distributed_backend == DistributedBackend::kAuto &&
+                             runtime.device != DeviceKind::kCpu);
+  return may_use_nccl ? "" : "it acts with distributed-backend nccl only";
+}
+
+}  // namespace
 
 void declare_runtime(OptionTable& table) {
   const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate};
@@ -17,19 +28,31 @@ void declare_runtime(OptionTable& table) {
            "Same bits on every run of the same layout; always so on a CPU.")
       .also("deterministic-mode");
   table
-      .add_fieldless("comm-backend", ValueKind::kChoice,
-                     "How ranks talk; auto: gloo, or nothing with one rank.")
+      .add(MT_FIELD(runtime, device),
+           "Where the model is computed; auto: on a GPU where the build and the machine have one.")
+      .one_of({{"auto"}, {"cpu"}, {"cuda"}});
+  table
+      .add(MT_FIELD(runtime, distributed_backend),
+           "How ranks talk; auto: nccl on GPUs, gloo on CPUs.")
       .for_commands({Command::kPretrain})
-      .also("distributed-backend")
+      .also("comm-backend")
       .one_of({{"auto"},
                {"gloo"},
-               {"thread", Standing::kNotYet, "ranks as threads of one process"},
-               {"nccl", Standing::kNotYet, "training on GPUs"}});
+               {"nccl"},
+               {"thread", Standing::kNotYet, "ranks as threads of one process"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
       .for_commands({Command::kPretrain})
       .unit("seconds")
       .above(0)
       .at_most(1e6);
+  table
+      .add(MT_FIELD(runtime, nccl_max_ctas),
+           "Thread blocks that a collective of NCCL may occupy; 0: NCCL's own choice.")
+      .for_commands({Command::kPretrain})
+      .unit("blocks")
+      .at_least(0)
+      .at_most(64)
+      .idle_when(idle_without_nccl);
   table
       .add(MT_FIELD(runtime, num_threads),
            "Compute threads of a rank; 0: all cores, divided among the ranks of the machine.")

@@ -111,18 +111,14 @@ void declare_optimizer(OptionTable& table) {
   table
       .add_fieldless("optimizer-cpu-offload", ValueKind::kFlag, "Holds Adam states in host memory.")
       .not_yet("Adam states in host memory");
-  table
-      .add_fieldless("use-distributed-optimizer", ValueKind::kFlag,
-                     "Divides the optimizer's states among data-parallel ranks.")
-      .no_effect("every data-parallel rank holds the whole optimizer for now");
-  table
-      .add_fieldless("overlap-grad-reduce", ValueKind::kFlag,
-                     "Reduces gradients while the backward still runs.")
-      .no_effect("gradients are reduced after the last micro-batch for now");
-  table
-      .add_fieldless("overlap-param-gather", ValueKind::kFlag,
-                     "Gathers updated parameters while the forward runs.")
-      .no_effect("every data-parallel rank holds the whole optimizer for now");
+  table.add(
+      MT_FIELD(optimizer, use_distributed_optimizer),
+      "Divides the optimizer's states among the ranks that hold the same parameters (ZeRO-1).");
+  table.add(MT_FIELD(optimizer, overlap_grad_reduce),
+            "Reduces gradients, bucket by bucket, while the last backward still runs.");
+  table.add(MT_FIELD(optimizer, overlap_param_gather),
+            "Gathers updated parameters while the next forward runs; needs "
+            "use-distributed-optimizer and overlap-grad-reduce.");
 }
 
 }  // namespace moetron

@@ -62,8 +62,87 @@ void check_experts(const Options& options) {
                  moe.moe_router_num_groups);
   check_at_most("moe-router-group-topk", moe.moe_router_group_topk, "moe-router-num-groups",
                 moe.moe_router_num_groups);
-  check_multiple("num-experts", moe.num_experts, "expert-model-parallel-size",
-                 options.parallel.expert_model_parallel_size);
+  MT_CHECK_CONFIG(!moe.moe_pad_expert_input_to_capacity || capacity_factor(moe),
+                  "moe-pad-expert-input-to-capacity (true) needs a capacity: "
+                  "moe-expert-capacity-factor or force-drop-and-padding");
+}
+
+// The fewer of two counts must divide the other: key and value heads are divided among the ranks,
+// or each is held by several.
+void check_query_groups(const ModelOptions& model, int64_t tensor) {
+  if (!model.num_query_groups || model.kv_lora_rank) return;
+  const int64_t groups = *model.num_query_groups;
+  MT_CHECK_CONFIG(groups % tensor == 0 || tensor % groups == 0, "num-query-groups (", groups,
+                  ") must be a multiple of tensor-model-parallel-size (", tensor,
+                  "), or divide it");
+}
+
+// The down projections of latent attention are divided among the ranks unless they are replicated.
+void check_latent_attention(const ModelOptions& model, int64_t tensor) {
+  if (model.mla_replicate_l1) return;
+  check_multiple("q-lora-rank", model.q_lora_rank, "tensor-model-parallel-size", tensor);
+  if (!model.kv_lora_rank || !model.qk_rope_head_dim) return;
+  MT_CHECK_CONFIG((*model.kv_lora_rank + *model.qk_rope_head_dim) % tensor == 0, "kv-lora-rank (",
+                  *model.kv_lora_rank, ") plus qk-rope-head-dim (", *model.qk_rope_head_dim,
+                  ") must be a multiple of tensor-model-parallel-size (", tensor,
+                  ") without mla-replicate-l1");
+}
+
+// What is checked again by check_layout (arch/mesh_layout.h) once the whole model is known.
+void check_tensor_parallel(const Options& options) {
+  const ModelOptions& model = options.model;
+  const MoeOptions& moe = options.moe;
+  const int64_t tensor = options.parallel.tensor_model_parallel_size;
+  MT_CHECK_CONFIG(tensor == 1 || options.parallel.sequence_parallel.value_or(true),
+                  "sequence-parallel (false) contradicts tensor-model-parallel-size (", tensor,
+                  "): several tensor-parallel ranks always divide the sequence");
+  check_multiple("num-attention-heads", model.num_attention_heads, "tensor-model-parallel-size",
+                 tensor);
+  check_query_groups(model, tensor);
+  check_latent_attention(model, tensor);
+  // With experts everywhere there is no layer of this width.
+  if (!moe.num_experts || moe.first_k_dense_replace.value_or(0) > 0)
+    check_multiple("ffn-hidden-size", model.ffn_hidden_size, "tensor-model-parallel-size", tensor);
+  const bool is_shared = moe.num_shared_experts || moe.enable_shared_expert.value_or(false);
+  if (!is_shared || !moe.moe_ffn_hidden_size) return;
+  const int64_t num_shared = moe.num_shared_experts.value_or(1);
+  MT_CHECK_CONFIG(num_shared * *moe.moe_ffn_hidden_size % tensor == 0, "num-shared-experts (",
+                  num_shared, ") times moe-ffn-hidden-size (", *moe.moe_ffn_hidden_size,
+                  ") must be a multiple of tensor-model-parallel-size (", tensor, ")");
+}
+
+void check_expert_parallel(const Options& options, int64_t world_size) {
+  const int64_t expert = options.parallel.expert_model_parallel_size;
+  const int64_t tensor = options.parallel.tensor_model_parallel_for_expert;
+  const int64_t pipeline = options.parallel.pipeline_model_parallel_size;
+  check_multiple("num-experts", options.moe.num_experts, "expert-model-parallel-size", expert);
+  check_multiple("moe-ffn-hidden-size", options.moe.moe_ffn_hidden_size,
+                 "tensor-model-parallel-for-expert", tensor);
+  const bool fits = expert * tensor <= world_size && pipeline <= world_size / (expert * tensor);
+  MT_CHECK_CONFIG(fits && world_size % (expert * tensor * pipeline) == 0, "the number of ranks (",
+                  world_size, ") must be a multiple of expert-model-parallel-size (", expert,
+                  ") times tensor-model-parallel-for-expert (", tensor,
+                  ") times pipeline-model-parallel-size (", pipeline, ")");
+}
+
+std::string spelled(bool value) {
+  return value ? "true" : "false";
+}
+
+// Options that act only beside others.
+void check_needs(const Options& options) {
+  const OptimizerOptions& optimizer = options.optimizer;
+  MT_CHECK_CONFIG(!optimizer.overlap_param_gather ||
+                      (optimizer.use_distributed_optimizer && optimizer.overlap_grad_reduce),
+                  "overlap-param-gather (true) needs use-distributed-optimizer (",
+                  spelled(optimizer.use_distributed_optimizer), ") and overlap-grad-reduce (",
+                  spelled(optimizer.overlap_grad_reduce), ") to be true");
+  MT_CHECK_CONFIG(
+      !options.model.mla_fuse_qkv || options.model.q_lora_rank || !options.checkpoint.load.empty(),
+      "mla-fuse-qkv (true) needs q-lora-rank, which is not given");
+  MT_CHECK_CONFIG(options.runtime.distributed_backend != DistributedBackend::kNccl ||
+                      options.runtime.device != DeviceKind::kCpu,
+                  "distributed-backend (nccl) needs device (cpu) to be cuda");
 }
 
 void check_batches(const Options& options, int64_t world_size) {
@@ -96,7 +175,10 @@ void check_split(const std::vector<double>& split) {
 void validate_pretrain(const Options& options, int64_t world_size) {
   check_model(options);
   check_experts(options);
+  check_tensor_parallel(options);
+  check_expert_parallel(options, world_size);
   check_batches(options, world_size);
+  check_needs(options);
   check_learning_rate(options);
   check_split(options.data.split);
 }
