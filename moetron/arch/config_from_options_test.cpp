@@ -168,6 +168,11 @@ TEST(ConfigFromOptions, OptionsMustAgreeWithTheLoadedModel) {
   EXPECT_NE(
       config_error([&] { check_options_match(deepseek, options, "models/start/config.json"); }),
       "");
+  options = Options();
+  options.model.mla_fuse_qkv = true;
+  check_options_match(deepseek, options, "models/start/config.json");
+  EXPECT_EQ(config_error([&] { check_options_match(qwen, options, "models/start/config.json"); }),
+            "mla-fuse-qkv (true) needs q-lora-rank, which models/start/config.json does not give");
 }
 
 TEST(ConfigFromOptions, TrainingSettingsReplaceThoseOfTheFile) {

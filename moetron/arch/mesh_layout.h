@@ -29,8 +29,12 @@ struct ParallelSizes {
 // Derives dp and edp. Throws ConfigError if the sizes do not fit the number of ranks.
 ParallelSizes parallel_sizes(int64_t world, int64_t tp, int64_t pp, int64_t ep, int64_t tpe);
 
-// Throws ConfigError if the model cannot be divided so.
-void check_layout(const ParallelSizes& sizes, const ModelConfig& config);
+// Throws ConfigError if the model cannot be divided so. Possible beside plain division: fewer key
+// and value heads than tensor-parallel ranks, if they divide them (each head is then held by
+// several ranks), and any vocabulary (it is padded). mla_replicate_l1: latent attention keeps its
+// down projections whole, so that their widths need not divide.
+void check_layout(const ParallelSizes& sizes, const ModelConfig& config,
+                  bool mla_replicate_l1 = false);
 
 // Throws ConfigError unless global_batch_size is a multiple of micro_batch_size * dp; returns the
 // micro-batches of a step on each rank.
@@ -44,7 +48,21 @@ int64_t coordinate(const ParallelSizes& sizes, int64_t rank, MeshAxis axis);
 // hold tp, dp, pp fixed; expert axes hold tpe, ep, edp, pp fixed.
 std::vector<int64_t> group_along(const ParallelSizes& sizes, int64_t rank, MeshAxis axis);
 
+// The same for several axes, the first of which is fastest in the result: {kTp, kDp} is a pipeline
+// stage, {kTpe, kEp} are the ranks among which a token finds every expert. Dense and expert axes
+// cannot be mixed.
+std::vector<int64_t> group_of(const ParallelSizes& sizes, int64_t rank,
+                              const std::vector<MeshAxis>& axes);
+
+// Whether `rank` of a run is the first of its group along the axes.
+bool leads_group(const ParallelSizes& sizes, int64_t rank, const std::vector<MeshAxis>& axes);
+
 // "16 ranks: PP 2 x DP 8 x TP 1; experts PP 2 x EDP 1 x EP 8 x TPE 1"
 std::string describe(const ParallelSizes& sizes);
+
+// "groups: TP 0-1 2-3; DP 0,2 1,3; stage 0-3; ...": every group of up to 16 ranks, the groups of
+// rank 0 beyond. "0,8..56" are the ranks from 0 to 56 in steps of 8. Axes of one rank are left out;
+// a mesh of one rank is "groups: none".
+std::string describe_groups(const ParallelSizes& sizes);
 
 }  // namespace moetron

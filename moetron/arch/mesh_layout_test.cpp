@@ -74,8 +74,7 @@ TEST(MeshLayout, ChecksTheModelAndTheBatch) {
   const ModelConfig config = read_model_config(json, "config.json");
   EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(12, 1, 1, 12, 1), config); }),
             "expert-model-parallel-size (12) must divide num-experts (128)");
-  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(4, 4, 1, 1, 1), config); }),
-            "tensor-model-parallel-size (4) must divide num-query-groups (2)");
+  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(4, 4, 1, 1, 1), config); }), "");
   EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(8, 1, 8, 1, 1), config); }),
             "pipeline-model-parallel-size (8) must not exceed num-layers (4)");
   const ModelConfig dense = read_model_config(llama_json(), "config.json");
@@ -86,6 +85,101 @@ TEST(MeshLayout, ChecksTheModelAndTheBatch) {
   EXPECT_EQ(num_micro_batches(sizes, 2, 24), 3);
   EXPECT_EQ(config_error([&] { num_micro_batches(sizes, 2, 12); }),
             "micro-batch-size (2) times data-parallel size (4) must divide global-batch-size (12)");
+}
+
+TEST(MeshLayout, FewerKeyValueHeadsThanRanksMustDivideThem) {
+  Json json = llama_json();
+  json["num_attention_heads"] = 12;
+  json["hidden_size"] = 96;
+  json["num_key_value_heads"] = 3;
+  const auto error = [](const Json& from, int64_t tp) {
+    const ModelConfig config = read_model_config(from, "config.json");
+    return config_error([&] { check_layout(parallel_sizes(tp, tp, 1, 1, 1), config); });
+  };
+  EXPECT_EQ(error(json, 4),
+            "tensor-model-parallel-size (4) must divide num-query-groups (3) or be a multiple of "
+            "it");
+  EXPECT_EQ(error(json, 6), "") << "each head is held by two ranks";
+  EXPECT_EQ(error(json, 3), "");
+  EXPECT_EQ(error(json, 8), "tensor-model-parallel-size (8) must divide num-attention-heads (12)");
+  json["intermediate_size"] = 98;
+  EXPECT_EQ(error(json, 3), "tensor-model-parallel-size (3) must divide ffn-hidden-size (98)");
+  json["vocab_size"] = 513;
+  json["num_key_value_heads"] = 6;
+  EXPECT_EQ(error(json, 2), "") << "the vocabulary is padded";
+}
+
+TEST(MeshLayout, AWidthThatNoLayerHasNeedNotDivide) {
+  Json json = qwen3_moe_json();  // experts in every layer
+  json["intermediate_size"] = 98;
+  const ParallelSizes sizes = parallel_sizes(4, 4, 1, 1, 1);
+  EXPECT_EQ(config_error([&] { check_layout(sizes, read_model_config(json, "config.json")); }), "");
+  json["mlp_only_layers"] = {1};
+  EXPECT_EQ(config_error([&] { check_layout(sizes, read_model_config(json, "config.json")); }),
+            "tensor-model-parallel-size (4) must divide ffn-hidden-size (98)");
+}
+
+TEST(MeshLayout, LatentWidthsMustDivideUnlessReplicated) {
+  Json json = deepseek_v3_json();
+  const ParallelSizes sizes = parallel_sizes(4, 4, 1, 1, 1);
+  const auto error = [&](bool replicates) {
+    const ModelConfig config = read_model_config(json, "config.json");
+    return config_error([&] { check_layout(sizes, config, replicates); });
+  };
+  EXPECT_EQ(error(false), "");
+  json["q_lora_rank"] = 26;
+  EXPECT_EQ(error(false), "tensor-model-parallel-size (4) must divide q-lora-rank (26)");
+  EXPECT_EQ(error(true), "");
+  json["q_lora_rank"] = nullptr;
+  EXPECT_EQ(error(false), "");
+  json["qk_rope_head_dim"] = 6;
+  EXPECT_EQ(error(false),
+            "tensor-model-parallel-size (4) must divide kv-lora-rank (16) plus qk-rope-head-dim "
+            "(6) without mla-replicate-l1");
+  EXPECT_EQ(error(true), "");
+  json["moe_intermediate_size"] = 30;
+  EXPECT_EQ(error(true),
+            "tensor-model-parallel-size (4) must divide num-shared-experts (1) times "
+            "moe-ffn-hidden-size (30)");
+  json["n_shared_experts"] = 2;
+  EXPECT_EQ(error(true), "");
+}
+
+TEST(MeshLayout, ExpertWidthsAreDividedByTheirOwnRanks) {
+  const ModelConfig config = read_model_config(qwen3_moe_json(), "config.json");
+  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(3, 1, 1, 1, 3), config); }),
+            "tensor-model-parallel-for-expert (3) must divide moe-ffn-hidden-size (32)");
+  check_layout(parallel_sizes(8, 1, 1, 1, 8), config);
+}
+
+TEST(MeshLayout, GroupsAlongSeveralAxes) {
+  const ParallelSizes sizes = parallel_sizes(16, 2, 2, 2, 2);  // dp 4, edp 2
+  using Axis = MeshAxis;
+  const std::vector<int64_t> second_stage{8, 9, 10, 11, 12, 13, 14, 15};
+  EXPECT_EQ(group_of(sizes, 13, {Axis::kTp, Axis::kDp}), second_stage);
+  EXPECT_EQ(group_of(sizes, 13, {Axis::kDp, Axis::kTp}),
+            (std::vector<int64_t>{8, 10, 12, 14, 9, 11, 13, 15}))
+      << "the first axis is fastest";
+  EXPECT_EQ(group_of(sizes, 6, {Axis::kTpe, Axis::kEp}), (std::vector<int64_t>{4, 5, 6, 7}));
+  EXPECT_EQ(group_of(sizes, 6, {Axis::kTpe, Axis::kEdp}), (std::vector<int64_t>{2, 3, 6, 7}));
+  EXPECT_EQ(group_of(sizes, 6, {Axis::kEp}), group_along(sizes, 6, Axis::kEp));
+  EXPECT_EQ(group_of(sizes, 6, {}), (std::vector<int64_t>{6}));
+  EXPECT_EQ(group_of(sizes, 6, {Axis::kTp, Axis::kDp, Axis::kPp}).size(), 16u);
+  EXPECT_THROW(group_of(sizes, 6, {Axis::kTp, Axis::kEp}), InternalError);
+  EXPECT_TRUE(leads_group(sizes, 8, {Axis::kTp, Axis::kDp}));
+  EXPECT_FALSE(leads_group(sizes, 9, {Axis::kTp, Axis::kDp}));
+}
+
+TEST(MeshLayout, DescribesTheGroups) {
+  EXPECT_EQ(describe_groups(parallel_sizes(8, 2, 1, 4, 1)),
+            "groups: TP 0-1 2-3 4-5 6-7; DP 0,2,4,6 1,3,5,7; stage 0-7; EP 0-3 4-7; EP x TPE 0-3 "
+            "4-7; EDP 0,4 1,5 2,6 3,7");
+  EXPECT_EQ(describe_groups(parallel_sizes(4, 1, 2, 1, 2)),
+            "groups: DP 0-1 2-3; stage 0-1 2-3; PP 0,2 1,3; TPE 0-1 2-3; EP x TPE 0-1 2-3");
+  EXPECT_EQ(describe_groups(parallel_sizes(64, 4, 1, 8, 1)),
+            "groups of rank 0: TP 0-3; DP 0,4..60; stage 0-63; EP 0-7; EP x TPE 0-7; EDP "
+            "0,8,16,24,32,40,48,56");
+  EXPECT_EQ(describe_groups(parallel_sizes(1, 1, 1, 1, 1)), "groups: none");
 }
 
 }  // namespace

@@ -31,6 +31,11 @@ class Matcher {
                     ") contradicts the model that is loaded: ", file_, " says ", spelled(actual));
   }
 
+  void needs(const char* option, bool given, const char* other, bool is_there) const {
+    MT_CHECK_CONFIG(!given || is_there, option, " (true) needs ", other, ", which ", file_,
+                    " does not give");
+  }
+
  private:
   std::string file_;
 };
@@ -93,6 +98,7 @@ void match_mla(const ModelConfig& config, const ModelOptions& given, const Match
   match.equal("qk-rope-head-dim", given.qk_rope_head_dim, mla.qk_rope_head_dim);
   match.equal("qk-nope-head-dim", given.qk_nope_head_dim, mla.qk_nope_head_dim);
   match.equal("v-head-dim", given.v_head_dim, mla.v_head_dim);
+  match.needs("mla-fuse-qkv", given.mla_fuse_qkv, "q-lora-rank", mla.q_lora_rank > 0);
 }
 
 void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher& match) {
