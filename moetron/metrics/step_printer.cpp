@@ -51,6 +51,10 @@ std::string StepPrinter::header() const {
   append_cell(line, "TFLOP/s/dev", 13);
   if (has_mfu_) append_cell(line, "MFU", 8);
   if (has_memory_) append_cell(line, "memory", 11);
+  if (has_balance_) {
+    append_cell(line, "imbalance", 11);
+    append_cell(line, "dead", 7);
+  }
   append_cell(line, "s/step", 9);
   return line;
 }
@@ -68,6 +72,11 @@ std::string StepPrinter::line(const StepRecord& record) const {
   if (has_memory_)
     append_cell(line, formatted("%.2f GiB", static_cast<double>(record.memory_bytes) / kGibibyte),
                 11);
+  if (has_balance_) {
+    const auto& balance = record.router_balance;
+    append_cell(line, balance ? formatted("%.3f", balance->mean_load) : "-", 11);
+    append_cell(line, balance && balance->num_dead ? std::to_string(*balance->num_dead) : "-", 7);
+  }
   append_cell(line, readable_number(record.seconds), 9);
   if (record.validation_loss) line += "   validation loss " + loss_text(*record.validation_loss);
   return line;
@@ -78,6 +87,7 @@ void StepPrinter::print(const StepRecord& record) {
     has_aux_loss_ = record.aux_loss.has_value();
     has_mfu_ = record.mfu.has_value();
     has_memory_ = record.memory_bytes > 0;
+    has_balance_ = record.router_balance && record.router_balance->num_dead;
   }
   if (bar_) bar_->hide();
   if (num_lines_ % kLinesPerHeader == 0) out_ << header() << '\n';

@@ -9,7 +9,9 @@
 
 namespace moetron {
 
-// The first record decides which of the optional columns (auxiliary loss, MFU, memory) there are.
+// The first record decides which of the optional columns there are: auxiliary loss, MFU, memory,
+// and the balance of the experts (imbalance, the mean of the layers', and the number of dead
+// experts).
 class StepPrinter {
  public:
   // `bar` is hidden while a line is printed; it may be null.
@@ -27,6 +29,7 @@ class StepPrinter {
   bool has_aux_loss_ = false;
   bool has_mfu_ = false;
   bool has_memory_ = false;
+  bool has_balance_ = false;
 };
 
 // 4 significant digits, from 1,000 on all of the integer: "0.01234", "350.2", "12,345",

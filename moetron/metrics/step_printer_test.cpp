@@ -50,6 +50,20 @@ TEST(StepPrinter, LeavesOutColumnsThatSayNothing) {
     EXPECT_EQ(out.str().find(column), std::string::npos) << column;
 }
 
+TEST(StepPrinter, ShowsTheBalanceOfAllLayers) {
+  std::ostringstream out;
+  StepPrinter printer(out, nullptr);
+  StepRecord record = sample_record(1);
+  record.router_balance = router_balance({layer_load(0, {4, 4}), layer_load(1, {8, 0})});
+  printer.print(record);
+  record.router_balance.reset();
+  printer.print(record);
+  const auto lines = lines_of(out.str());
+  EXPECT_EQ(lines[0].substr(84), "     memory  imbalance   dead   s/step");
+  EXPECT_EQ(lines[1].substr(84), "  70.00 GiB      1.500      1     0.75");
+  EXPECT_EQ(lines[2].substr(84), "  70.00 GiB          -      -     0.75");
+}
+
 TEST(StepPrinter, RepeatsTheHeader) {
   std::ostringstream out;
   StepPrinter printer(out, nullptr);

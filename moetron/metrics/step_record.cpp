@@ -48,6 +48,80 @@ int64_t required_integer(const Json& json, const char* key, const std::string& p
   return found->get<int64_t>();
 }
 
+std::vector<double> number_list(const Json& json, const char* key, const std::string& place) {
+  const auto found = json.find(key);
+  MT_CHECK_INPUT(found != json.end() && found->is_array(), place, ": ", key, " is no list");
+  std::vector<double> numbers;
+  for (const Json& value : *found) numbers.push_back(number_from_json(value, key, place));
+  return numbers;
+}
+
+// The list of objects under the key; empty where the key is missing.
+Json object_list(const Json& json, const char* key, const std::string& place) {
+  const auto found = json.find(key);
+  if (found == json.end()) return Json::array();
+  MT_CHECK_INPUT(found->is_array(), place, ": ", key, " is no list");
+  for (const Json& value : *found)
+    MT_CHECK_INPUT(value.is_object(), place, ": ", key, " holds something that is no object");
+  return *found;
+}
+
+Json to_json(const RouterBalance& balance) {
+  Json out{{"max_load", number_to_json(balance.max_load)},
+           {"mean_load", number_to_json(balance.mean_load)},
+           {"idle_share", number_to_json(balance.idle_share)}};
+  add_optional(out, "entropy", balance.entropy);
+  if (balance.num_dead) out["num_dead"] = *balance.num_dead;
+  for (const LayerLoad& layer : balance.layers) {
+    Json load = Json::array();
+    for (const double share : layer.load) load.push_back(number_to_json(share));
+    out["layers"].push_back({{"layer", layer.layer},
+                             {"load", std::move(load)},
+                             {"num_dead", layer.num_dead},
+                             {"entropy", number_to_json(layer.entropy)},
+                             {"imbalance", number_to_json(layer.imbalance)}});
+  }
+  return out;
+}
+
+RouterBalance parse_router_balance(const Json& json, const std::string& place) {
+  MT_CHECK_INPUT(json.is_object(), place, ": router_balance is not an object");
+  RouterBalance balance;
+  balance.max_load = required_number(json, "max_load", place);
+  balance.mean_load = required_number(json, "mean_load", place);
+  balance.idle_share = required_number(json, "idle_share", place);
+  balance.entropy = optional_number(json, "entropy", place);
+  if (json.contains("num_dead")) balance.num_dead = required_integer(json, "num_dead", place);
+  for (const Json& entry : object_list(json, "layers", place)) {
+    LayerLoad& layer = balance.layers.emplace_back();
+    layer.layer = required_integer(entry, "layer", place);
+    layer.load = number_list(entry, "load", place);
+    layer.num_dead = required_integer(entry, "num_dead", place);
+    layer.entropy = required_number(entry, "entropy", place);
+    layer.imbalance = required_number(entry, "imbalance", place);
+  }
+  return balance;
+}
+
+Json to_json(const ActivationMemory& memory) {
+  Json kept = Json::array();
+  for (const ActivationBytes& entry : memory.kept)
+    kept.push_back({{"purpose", entry.purpose}, {"bytes", entry.bytes}});
+  return {{"kept", std::move(kept)}, {"peak_bytes", memory.peak_bytes}};
+}
+
+ActivationMemory parse_activation_memory(const Json& json, const std::string& place) {
+  MT_CHECK_INPUT(json.is_object(), place, ": activation_memory is not an object");
+  ActivationMemory memory;
+  for (const Json& entry : object_list(json, "kept", place)) {
+    const auto purpose = entry.find("purpose");
+    MT_CHECK_INPUT(purpose != entry.end() && purpose->is_string(), place, ": purpose is no text");
+    memory.kept.push_back({purpose->get<std::string>(), required_integer(entry, "bytes", place)});
+  }
+  memory.peak_bytes = required_integer(json, "peak_bytes", place);
+  return memory;
+}
+
 }  // namespace
 
 std::string to_json_line(const StepRecord& record) {
@@ -64,12 +138,8 @@ std::string to_json_line(const StepRecord& record) {
   out["seconds"] = number_to_json(record.seconds);
   out["consumed_samples"] = record.consumed_samples;
   add_optional(out, "validation_loss", record.validation_loss);
-  if (record.router_balance) {
-    const RouterBalance& balance = *record.router_balance;
-    out["router_balance"] = {{"max_load", number_to_json(balance.max_load)},
-                             {"mean_load", number_to_json(balance.mean_load)},
-                             {"idle_share", number_to_json(balance.idle_share)}};
-  }
+  if (record.router_balance) out["router_balance"] = to_json(*record.router_balance);
+  if (record.activation_memory) out["activation_memory"] = to_json(*record.activation_memory);
   return out.dump();
 }
 
@@ -89,14 +159,10 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
   record.seconds = required_number(json, "seconds", place);
   record.consumed_samples = required_integer(json, "consumed_samples", place);
   record.validation_loss = optional_number(json, "validation_loss", place);
-  if (const auto found = json.find("router_balance"); found != json.end()) {
-    MT_CHECK_INPUT(found->is_object(), place, ": router_balance is not an object");
-    RouterBalance balance;
-    balance.max_load = required_number(*found, "max_load", place);
-    balance.mean_load = required_number(*found, "mean_load", place);
-    balance.idle_share = required_number(*found, "idle_share", place);
-    record.router_balance = balance;
-  }
+  if (const auto found = json.find("router_balance"); found != json.end())
+    record.router_balance = parse_router_balance(*found, place);
+  if (const auto found = json.find("activation_memory"); found != json.end())
+    record.activation_memory = parse_activation_memory(*found, place);
   return record;
 }
 

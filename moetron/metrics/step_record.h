@@ -6,14 +6,10 @@
 #include <string>
 #include <string_view>
 
-namespace moetron {
+#include "moetron/metrics/activation_memory.h"
+#include "moetron/metrics/router_balance.h"
 
-// How evenly a step's tokens were spread over the experts of all MoE layers.
-struct RouterBalance {
-  double max_load = 0.0;    // rows of the fullest expert over the mean; the worst layer
-  double mean_load = 0.0;   // the same, averaged over layers; 1 is perfect balance
-  double idle_share = 0.0;  // share of experts that got no row
-};
+namespace moetron {
 
 struct StepRecord {
   int64_t step = 0;
@@ -29,6 +25,7 @@ struct StepRecord {
   int64_t consumed_samples = 0;    // since the start of training
   std::optional<double> validation_loss;
   std::optional<RouterBalance> router_balance;
+  std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
 };
 
 // One JSON object without line break. Doubles keep every bit; those that are not finite are the

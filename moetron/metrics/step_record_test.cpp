@@ -12,7 +12,8 @@ namespace {
 TEST(StepRecord, KeepsEveryBit) {
   StepRecord record = sample_record(int64_t{1} << 60);
   record.validation_loss = 0.1 + 0.2;
-  record.router_balance = RouterBalance{1.0 / 3.0, 1e-300, std::nextafter(1.0, 2.0)};
+  record.router_balance = RouterBalance{
+      .max_load = 1.0 / 3.0, .mean_load = 1e-300, .idle_share = std::nextafter(1.0, 2.0)};
   const std::string line = to_json_line(record);
   EXPECT_EQ(line.find('\n'), std::string::npos);
   const StepRecord again = parse_step_record(line, "metrics.jsonl:1");
@@ -25,11 +26,44 @@ TEST(StepRecord, KeepsEveryBit) {
   EXPECT_EQ(again.router_balance->idle_share, std::nextafter(1.0, 2.0));
 }
 
+TEST(StepRecord, KeepsEveryLayersLoad) {
+  StepRecord record = sample_record(1);
+  record.router_balance = router_balance({layer_load(1, {3, 4, 0}), layer_load(5, {0, 0, 7})});
+  const std::string line = to_json_line(record);
+  const StepRecord again = parse_step_record(line, "here");
+  EXPECT_EQ(to_json_line(again), line);
+  const RouterBalance& balance = *again.router_balance;
+  EXPECT_EQ(balance.entropy, record.router_balance->entropy);
+  EXPECT_EQ(balance.num_dead, 3);
+  ASSERT_EQ(balance.layers.size(), 2u);
+  EXPECT_EQ(balance.layers[1].layer, 5);
+  EXPECT_EQ(balance.layers[0].load, (std::vector<double>{0.428571, 0.571429, 0.0}));
+  EXPECT_EQ(balance.layers[0].num_dead, 1);
+  EXPECT_EQ(balance.layers[0].entropy, record.router_balance->layers[0].entropy);
+  EXPECT_EQ(balance.layers[1].imbalance, 3.0);
+}
+
+TEST(StepRecord, KeepsTheActivationMemory) {
+  StepRecord record = sample_record(1);
+  record.activation_memory.emplace();
+  record.activation_memory->add("experts", int64_t{1} << 40);
+  record.activation_memory->add("attention", 17);
+  record.activation_memory->peak_bytes = int64_t{1} << 41;
+  const std::string line = to_json_line(record);
+  const StepRecord again = parse_step_record(line, "here");
+  EXPECT_EQ(to_json_line(again), line);
+  ASSERT_EQ(again.activation_memory->kept.size(), 2u);
+  EXPECT_EQ(again.activation_memory->kept[0].purpose, "experts");
+  EXPECT_EQ(again.activation_memory->kept[1].bytes, 17);
+  EXPECT_EQ(again.activation_memory->peak_bytes, int64_t{1} << 41);
+}
+
 TEST(StepRecord, LeavesOutWhatIsNotKnown) {
   StepRecord record;
   record.step = 3;
   const std::string line = to_json_line(record);
-  for (const char* key : {"aux_loss", "grad_norm", "mfu", "validation_loss", "router_balance"})
+  for (const char* key :
+       {"aux_loss", "grad_norm", "mfu", "validation_loss", "router_balance", "activation_memory"})
     EXPECT_EQ(line.find(key), std::string::npos) << key;
   EXPECT_FALSE(parse_step_record(line, "here").grad_norm);
 }
@@ -45,10 +79,19 @@ TEST(StepRecord, WritesWhatIsNotFinite) {
 
 TEST(StepRecord, RefusesOtherLines) {
   const std::string good = to_json_line(sample_record(1));
+  const auto with = [&](const std::string& more) {
+    return good.substr(0, good.size() - 1) + "," + more + "}";
+  };
   for (const std::string& bad :
        {std::string(), std::string("3"), std::string("{}"), good.substr(0, good.size() - 1),
         std::string(R"({"step": 1.5})"), std::string(R"({"step": 1, "loss": "high"})"),
-        good.substr(0, good.size() - 1) + R"(,"router_balance":[1]})"})
+        with(R"("router_balance":[1])"),
+        with(R"("router_balance":{"max_load":1,"mean_load":1,"idle_share":0,"layers":[7]})"),
+        with(R"("router_balance":{"max_load":1,"mean_load":1,"idle_share":0,"layers":[{}]})"),
+        with(R"("router_balance":{"max_load":1,"mean_load":1,"idle_share":0,"num_dead":0.5})"),
+        with(R"("activation_memory":3)"),
+        with(R"("activation_memory":{"kept":[{"bytes":1}],"peak_bytes":1})"),
+        with(R"("activation_memory":{"kept":{},"peak_bytes":1})")})
     EXPECT_THROW(parse_step_record(bad, "here"), InputError) << bad;
   try {
     parse_step_record(R"({"step": 1, "loss": "high"})", "metrics.jsonl:7");

@@ -138,6 +138,16 @@ void TensorBoardWriter::write(const StepRecord& record) {
     scalar("router/max_load", record.router_balance->max_load, record.step);
     scalar("router/mean_load", record.router_balance->mean_load, record.step);
     scalar("router/idle_share", record.router_balance->idle_share, record.step);
+    optional_scalar("router/entropy", record.router_balance->entropy);
+    if (record.router_balance->num_dead)
+      scalar("router/dead_experts", static_cast<double>(*record.router_balance->num_dead),
+             record.step);
+  }
+  if (record.activation_memory) {
+    const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+    scalar("memory/activations_peak_gib", gib(record.activation_memory->peak_bytes), record.step);
+    for (const ActivationBytes& entry : record.activation_memory->kept)
+      scalar("memory/activations_gib/" + entry.purpose, gib(entry.bytes), record.step);
   }
 }
 

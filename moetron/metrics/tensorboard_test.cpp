@@ -41,6 +41,25 @@ TEST_F(TensorBoard, WritesFramesThatAddUp) {
   EXPECT_EQ(bytes.find("validation/loss"), std::string::npos);
 }
 
+TEST_F(TensorBoard, WritesTheBalanceButNoSingleLayer) {
+  std::filesystem::path path;
+  StepRecord record = sample_record(5);
+  record.router_balance = router_balance({layer_load(0, {4, 4}), layer_load(1, {8, 0})});
+  record.activation_memory.emplace();
+  record.activation_memory->add("experts", 1);
+  {
+    TensorBoardWriter writer(folder_ / "events");
+    writer.write(record);
+    path = writer.path();
+  }
+  const std::string bytes = read_file(path);
+  for (const char* tag :
+       {"router/max_load", "router/mean_load", "router/idle_share", "router/entropy",
+        "router/dead_experts", "memory/activations_peak_gib", "memory/activations_gib/experts"})
+    EXPECT_NE(bytes.find(tag), std::string::npos) << tag;
+  EXPECT_EQ(bytes.find("layer"), std::string::npos);
+}
+
 TEST_F(TensorBoard, NamesAFolderThatCannotBeWritten) {
   write_file(folder_ / "file", "x");
   EXPECT_THROW(TensorBoardWriter(folder_ / "file"), ConfigError);
