@@ -1,7 +1,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <gmock/gmock.h>
+#include <regex>
 #include <set>
+#include <sstream>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -104,6 +106,41 @@ TEST(OptionsPage, IsUpToDate) {
   if (std::getenv("MOETRON_WRITE_DOCS")) write_file("docs/options.md", options_page());
   EXPECT_EQ(read_file("docs/options.md"), options_page())
       << "write it anew: MOETRON_WRITE_DOCS=1 config_test";
+}
+
+// The standing of an option as the table of docs/parallelism.md writes it.
+std::string short_standing(const OptionSpec& spec) {
+  if (!spec.only_value.empty()) return "only " + spec.only_value;
+  if (spec.standing != Standing::kWorks)
+    return spec.standing == Standing::kNotYet ? "not yet" : "no effect here";
+  std::string usable;
+  bool all = true;
+  for (const Choice& choice : spec.choices) {
+    all &= choice.standing == Standing::kWorks;
+    if (choice.standing == Standing::kWorks) usable += (usable.empty() ? "" : ", ") + choice.name;
+  }
+  return all ? "works" : "works: " + usable;
+}
+
+TEST(ParallelismPage, TellsTheStandingOfEveryOption) {
+  const std::string text = read_file("docs/parallelism.md");
+  const size_t begin = text.find("## Options");
+  ASSERT_NE(begin, std::string::npos);
+  std::istringstream page(text.substr(begin));
+  const std::regex row("\\| `--([a-z0-9-]+)` \\| [^|]+ \\| ([^|]+) \\|");
+  std::set<std::string> names;
+  std::smatch cells;
+  for (std::string line; std::getline(page, line);) {
+    if (!std::regex_match(line, cells, row)) continue;
+    const auto found = option_table().find(cells[1].str());
+    ASSERT_TRUE(found) << line;
+    EXPECT_EQ(cells[2], short_standing(*found->spec)) << line;
+    names.insert(found->spec->name);
+  }
+  for (const OptionSpec& spec : option_table().options()) {
+    const bool belongs = spec.field && (spec.group == "parallel" || spec.group == "memory");
+    EXPECT_TRUE(!belongs || names.count(spec.name)) << spec.name << " is missing";
+  }
 }
 
 TEST(OptionsJson, RoundTripKeepsEveryValue) {

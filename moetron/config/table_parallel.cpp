@@ -118,8 +118,9 @@ void declare_memory(OptionTable& table) {
                      "Parts of a layer that are recomputed.")
       .not_yet("recompute of single modules");
   table
-      .add(MT_FIELD(memory, moe_layer_recompute),
-           "Recomputes the expert part of a layer: dispatch, experts and combine.")
+      .add(
+          MT_FIELD(memory, moe_layer_recompute),
+          "Recomputes the expert part of a layer: dispatches again and computes the experts again.")
       .idle_when(idle_beside_full);
   table
       .add(MT_FIELD(memory, mlp_recompute),
