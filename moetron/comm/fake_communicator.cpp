@@ -69,10 +69,15 @@ class FakeCommunicator : public Communicator {
     }
     const int peer = operation->peer < 0 ? -1 : members()[operation->peer];
     log_->push_back({name(), members(), operation_name(operation->kind), operation->bytes(),
-                     world_rank(), peer, operation->tag, *operation->phase});
+                     world_rank(), peer, operation->tag, *operation->phase,
+                     operation->bytes_sent(rank(), size()), batch_});
     imitate(*operation, rank(), size());
     return nullptr;
   }
+
+  // The place in the log tells batches of one rank apart, whichever communicator opens them.
+  void start_group() override { batch_ = static_cast<int>(log_->size()); }
+  void finish_group() override { batch_ = -1; }
 
   std::unique_ptr<Communicator> make_subgroup(const std::string&, const std::string& group_name,
                                               int group_rank,
@@ -88,6 +93,7 @@ class FakeCommunicator : public Communicator {
 
   std::shared_ptr<CommLog> log_;
   std::shared_ptr<Failure> failure_;
+  int batch_ = -1;
 };
 
 }  // namespace

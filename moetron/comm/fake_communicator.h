@@ -24,6 +24,8 @@ struct CommRecord {
   int peer;                  // world rank: root of a broadcast, other end of a message; else -1
   int tag;                   // of a message
   std::string phase;
+  int64_t bytes_sent = 0;  // to other ranks, each byte moved once (Operation::bytes_sent)
+  int batch = -1;          // operations between group_begin() and group_end() share a number >= 0
 };
 
 using CommLog = std::vector<CommRecord>;  // in issue order over all groups of one rank

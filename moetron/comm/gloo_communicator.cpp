@@ -10,23 +10,25 @@
 
 #include "moetron/comm/gloo_collectives.h"
 #include "moetron/comm/gloo_link.h"
-#include "moetron/comm/gloo_world.h"
 #include "moetron/comm/local_execution.h"
 #include "moetron/comm/operation.h"
+#include "moetron/comm/process_world.h"
+#include "moetron/comm/staging.h"
 
 namespace moetron {
 namespace {
 
 // One group's connections, with what an error message needs.
 struct GlooGroup {
-  std::shared_ptr<GlooWorld> world;
+  std::shared_ptr<ProcessWorld> world;
+  GlooDevice device;
   std::string name;
   std::vector<int> members;
   std::unique_ptr<GlooLink> link;
 
   int world_rank() const { return world->options().rank; }
 
-  CommError make_error(const Operation& operation, const GlooWorld::Verdict& verdict) const {
+  CommError make_error(const Operation& operation, const ProcessWorld::Verdict& verdict) const {
     return make_comm_error(world_rank(), name, operation, verdict.failure, verdict.first_to_notice);
   }
 
@@ -153,11 +155,12 @@ class CollectiveQueue {
 
 class GlooCommunicator : public Communicator {
  public:
-  GlooCommunicator(std::shared_ptr<RankContext> rank_context, std::shared_ptr<GlooWorld> world,
-                   const std::string& key, const std::string& group_name, int group_rank,
-                   std::vector<int> world_ranks)
+  GlooCommunicator(std::shared_ptr<RankContext> rank_context, std::shared_ptr<ProcessWorld> world,
+                   GlooDevice device, const std::string& key, const std::string& group_name,
+                   int group_rank, std::vector<int> world_ranks)
       : Communicator(std::move(rank_context), group_name, group_rank, std::move(world_ranks)),
-        group_(std::make_shared<GlooGroup>(GlooGroup{std::move(world), name(), members(), {}})) {
+        group_(std::make_shared<GlooGroup>(
+            GlooGroup{std::move(world), std::move(device), name(), members(), {}})) {
     if (size() == 1) return;
     connect(key);
     queue_ = std::make_unique<CollectiveQueue>(group_);
@@ -172,14 +175,10 @@ class GlooCommunicator : public Communicator {
  private:
   void connect(const std::string& key) {
     try {
-      group_->link = std::make_unique<GlooLink>(*group_->world, key, rank(), size());
+      group_->link =
+          std::make_unique<GlooLink>(group_->world->options(), group_->device, key, rank(), size());
     } catch (const std::exception& error) {
-      const std::string what =
-          concat(describe_rank(world_rank(), phase()), " could not connect group \"", name(), "\"");
-      const GlooWorld::Verdict verdict =
-          group_->world->report({-1, concat(what, " (", first_line(error), ")")}, false);
-      throw CommError(concat(what, ": ", verdict.failure.reason), verdict.failure.rank,
-                      verdict.first_to_notice);
+      throw explain_connect_error(*group_->world, phase(), name(), error);
     }
   }
 
@@ -187,15 +186,18 @@ class GlooCommunicator : public Communicator {
     if (const std::optional<Failure> failure = group_->world->failure()) {
       throw group_->make_error(*operation, {*failure, false});
     }
-    for (const at::Tensor& tensor : {operation->output, operation->input}) {
-      MT_CHECK(!tensor.defined() || tensor.is_cpu(), "gloo moves tensors of CPUs, not of ",
-               tensor.device());
+    if (size() == 1) {
+      execute_together({operation});
+      return nullptr;
     }
+    return run_staged(operation, at::kCPU,
+                      [this](const auto& on_host) { return start_on_host(on_host); });
+  }
+
+  std::shared_ptr<PendingWork> start_on_host(const std::shared_ptr<Operation>& operation) {
     const bool is_send = operation->kind == OperationKind::kSend;
     if (is_send || operation->kind == OperationKind::kRecv) return start_message(operation);
-    if (size() > 1) return queue_->push(std::move(operation));
-    execute_together({operation});
-    return nullptr;
+    return queue_->push(operation);
   }
 
   std::shared_ptr<PendingWork> start_message(const std::shared_ptr<Operation>& operation) {
@@ -214,8 +216,8 @@ class GlooCommunicator : public Communicator {
   std::unique_ptr<Communicator> make_subgroup(const std::string& key, const std::string& group_name,
                                               int group_rank,
                                               std::vector<int> world_ranks) override {
-    return std::make_unique<GlooCommunicator>(context(), group_->world, key, group_name, group_rank,
-                                              std::move(world_ranks));
+    return std::make_unique<GlooCommunicator>(context(), group_->world, group_->device, key,
+                                              group_name, group_rank, std::move(world_ranks));
   }
 
   void poison(const std::string& reason) override {
@@ -235,8 +237,9 @@ std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options) {
            " of a world of ", options.size);
   std::vector<int> members(options.size);
   std::iota(members.begin(), members.end(), 0);
+  auto world = std::make_shared<ProcessWorld>(options);
   return std::make_unique<GlooCommunicator>(std::make_shared<RankContext>(options.rank),
-                                            std::make_shared<GlooWorld>(options), "", "world",
+                                            std::move(world), open_gloo_device(), "", "world",
                                             options.rank, std::move(members));
 }
 

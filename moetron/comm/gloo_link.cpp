@@ -1,8 +1,12 @@
 #include "moetron/comm/gloo_link.h"
 
+#include <cstdlib>
+
 #include <ATen/ATen.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+#include "moetron/base/error.h"
 
 namespace moetron {
 namespace {
@@ -13,13 +17,21 @@ std::vector<at::Tensor> view_bytes(const Message& message) {
 
 }  // namespace
 
-GlooLink::GlooLink(GlooWorld& world, const std::string& key, int rank, int size)
-    : rank_(rank), size_(size), timeout_(world.options().timeout) {
+GlooDevice open_gloo_device() {
+  const char* names = std::getenv("GLOO_SOCKET_IFNAME");
+  if (!names || !*names) return c10d::ProcessGroupGloo::createDefaultDevice();
+  const std::string first = std::string(names).substr(0, std::string(names).find(','));
+  return c10d::ProcessGroupGloo::createDeviceForInterface(first);
+}
+
+GlooLink::GlooLink(const WorldOptions& world, const GlooDevice& device, const std::string& key,
+                   int rank, int size)
+    : rank_(rank), size_(size), timeout_(world.timeout) {
   // Its own time-out serves to connect; each wait here brings its own.
-  auto options = c10d::ProcessGroupGloo::Options::create(world.options().join_timeout);
-  options->devices.push_back(world.device());
+  auto options = c10d::ProcessGroupGloo::Options::create(world.join_timeout);
+  options->devices.push_back(device);
   options->threads = 1;  // for Gloo's own collectives, which are not used
-  auto store = c10::make_intrusive<c10d::PrefixStore>(concat("gloo", key), world.options().store);
+  auto store = c10::make_intrusive<c10d::PrefixStore>(concat("gloo", key), world.store);
   group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, std::move(options));
 }
 

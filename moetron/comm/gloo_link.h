@@ -11,10 +11,14 @@
 
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
-#include "moetron/comm/gloo_world.h"
+#include "moetron/comm/world_options.h"
 
 namespace c10d {
 class ProcessGroupGloo;
+}
+
+namespace gloo::transport {
+class Device;
 }
 
 namespace moetron {
@@ -38,10 +42,16 @@ struct Transfer {
   int peer = -1;
 };
 
+using GlooDevice = std::shared_ptr<::gloo::transport::Device>;
+
+// The network interface that all links of a process use.
+GlooDevice open_gloo_device();
+
 class GlooLink {
  public:
   // Connects the `size` ranks that use the same key, each to each.
-  GlooLink(GlooWorld& world, const std::string& key, int rank, int size);
+  GlooLink(const WorldOptions& world, const GlooDevice& device, const std::string& key, int rank,
+           int size);
   ~GlooLink();
 
   int rank() const { return rank_; }

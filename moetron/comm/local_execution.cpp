@@ -116,9 +116,22 @@ void deliver(const Operation& send, const Operation& recv) {
              static_cast<int64_t>(send.input.nbytes()));
 }
 
+// A group of one rank on any device: what it holds is the result, or a copy of it.
+void execute_alone(const Operation& operation) {
+  MT_CHECK(operation.input_counts == operation.output_counts,
+           "all_to_all_v: a lone rank sends other rows to itself than it expects");
+  const at::Tensor& output = operation.output;
+  const at::Tensor& input = operation.input;
+  if (input.defined() && output.data_ptr() != input.data_ptr()) {
+    output.view({-1}).copy_(input.view({-1}), /*non_blocking=*/true);
+  }
+}
+
 }  // namespace
 
 void execute_together(const Parts& parts) {
+  const at::Tensor& some = parts[0]->output.defined() ? parts[0]->output : parts[0]->input;
+  if (parts.size() == 1 && some.defined() && !some.is_cpu()) return execute_alone(*parts[0]);
   if (parts[0]->kind == OperationKind::kSend) return deliver(*parts[0], *parts[1]);
   check_same(parts);
   switch (parts[0]->kind) {

@@ -34,6 +34,31 @@ int64_t Operation::bytes() const {
   return std::max(out, in);
 }
 
+int64_t Operation::bytes_sent(int rank, int size) const {
+  const int64_t out = output.defined() ? static_cast<int64_t>(output.nbytes()) : 0;
+  const int64_t in = input.defined() ? static_cast<int64_t>(input.nbytes()) : 0;
+  switch (kind) {
+    case OperationKind::kAllReduce:
+      return 2 * (size - 1) * out / size;
+    case OperationKind::kAllGather:
+      return (size - 1) * in;
+    case OperationKind::kReduceScatter:
+      return (size - 1) * out;
+    case OperationKind::kAllToAllV: {
+      const int64_t rows = input.size(0);
+      return rows == 0 ? 0 : in / rows * (rows - input_counts[rank]);
+    }
+    case OperationKind::kBroadcast:
+      return peer == rank ? (size - 1) * out : 0;
+    case OperationKind::kSend:
+      return in;
+    case OperationKind::kRecv:
+    case OperationKind::kBarrier:
+      return 0;
+  }
+  return 0;
+}
+
 std::string describe_rank(int world_rank, const std::string& phase) {
   if (phase.empty()) return concat("rank ", world_rank);
   return concat("rank ", world_rank, " in phase \"", phase, "\"");

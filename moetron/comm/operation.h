@@ -42,6 +42,11 @@ struct Operation {
 
   // The larger of what goes in and what comes out.
   int64_t bytes() const;
+  // What rank `rank` of a group of `size` sends to other ranks when every byte moves once:
+  // all_gather (size - 1) * input, reduce_scatter (size - 1) * output, all_reduce 2 (size - 1) /
+  // size of the tensor (rounded down), all_to_all_v the rows for others, a broadcast's root (size -
+  // 1) * tensor, send the message; else 0.
+  int64_t bytes_sent(int rank, int size) const;
 };
 
 // The first failure of a world.

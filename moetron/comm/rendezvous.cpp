@@ -1,6 +1,7 @@
 #include "moetron/comm/rendezvous.h"
 
 #include <charconv>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
@@ -10,7 +11,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "moetron/comm/gloo_communicator.h"
-#include "moetron/comm/gloo_world.h"
+#include "moetron/comm/nccl_communicator.h"
 #include "moetron/comm/thread_communicator.h"
 
 namespace moetron {
@@ -92,6 +93,29 @@ void find_master(const Variables& variables, RankEnvironment& environment) {
                   ") is not a port");
 }
 
+// A rank that dies closes connections that others write to. Neither Gloo nor the store's server
+// asks for an error in place of the signal, which would end the writer without a word.
+void ignore_broken_pipes() {
+  struct sigaction current;
+  ::sigaction(SIGPIPE, nullptr, &current);
+  if (current.sa_handler == SIG_DFL) ::signal(SIGPIPE, SIG_IGN);
+}
+
+WorldOptions make_world_options(const RankEnvironment& environment,
+                                std::chrono::milliseconds timeout,
+                                std::chrono::milliseconds join_timeout) {
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kLogFatalOnly;
+  WorldOptions options;
+  options.store = connect_store(environment, join_timeout);
+  options.rank = environment.rank;
+  options.size = environment.size;
+  options.timeout = timeout;
+  options.join_timeout = join_timeout;
+  options.agent_serves_store = environment.agent_serves_store;
+  options.serves_store = environment.rank == 0 && !environment.agent_serves_store;
+  return options;
+}
+
 }  // namespace
 
 RankEnvironment read_rank_environment() {
@@ -124,6 +148,7 @@ RankEnvironment read_rank_environment(const ReadVariable& read) {
 
 c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment,
                                               std::chrono::milliseconds timeout) {
+  ignore_broken_pipes();
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(environment.master_port);
   options.isServer = environment.rank == 0 && !environment.agent_serves_store;
@@ -145,16 +170,26 @@ std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
                                            std::chrono::milliseconds join_timeout) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
-  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kLogFatalOnly;
-  GlooOptions options;
-  options.store = connect_store(environment, join_timeout);
-  options.rank = environment.rank;
-  options.size = environment.size;
-  options.timeout = timeout;
-  options.join_timeout = join_timeout;
-  options.agent_serves_store = environment.agent_serves_store;
-  options.serves_store = environment.rank == 0 && !environment.agent_serves_store;
-  return make_gloo_world(options);
+  return make_gloo_world(make_world_options(environment, timeout, join_timeout));
 }
+
+#ifdef MOETRON_CUDA
+std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
+                                           std::chrono::milliseconds timeout,
+                                           std::chrono::milliseconds join_timeout, int max_ctas) {
+  if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
+  NcclOptions options;
+  options.world = make_world_options(environment, timeout, join_timeout);
+  options.device = device;
+  options.max_ctas = max_ctas;
+  return make_nccl_world(options);
+}
+#else
+std::unique_ptr<Communicator> connect_nccl(const RankEnvironment&, c10::Device,
+                                           std::chrono::milliseconds, std::chrono::milliseconds,
+                                           int) {
+  throw ConfigError("distributed-backend nccl needs a build with CUDA (make cuda)");
+}
+#endif
 
 }  // namespace moetron

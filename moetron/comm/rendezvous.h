@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include <c10/core/Device.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include "moetron/comm/communicator.h"
@@ -41,7 +42,8 @@ RankEnvironment read_rank_environment();
 RankEnvironment read_rank_environment(const ReadVariable& read);
 
 // The store of this run: its keys carry run id and restart count, so that nothing left by an
-// earlier start is taken for this one. Throws ConfigError when it cannot be reached.
+// earlier start is taken for this one. From then on the process ignores SIGPIPE, unless it has a
+// handler. Throws ConfigError when the store cannot be reached.
 c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment,
                                               std::chrono::milliseconds timeout);
 
@@ -53,5 +55,12 @@ c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment
 std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
                                            std::chrono::milliseconds join_timeout);
+
+// The same over NCCL on `device`, the GPU of this rank alone (nccl_communicator.h); a run of one
+// rank needs no NCCL. `max_ctas`: thread blocks that a collective may occupy, 0 is NCCL's choice.
+// Throws ConfigError also where Moetron is built without CUDA.
+std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
+                                           std::chrono::milliseconds timeout,
+                                           std::chrono::milliseconds join_timeout, int max_ctas);
 
 }  // namespace moetron

@@ -1,11 +1,13 @@
 // What launchers say about a rank, and the fake backend's record.
 #include "moetron/comm/rendezvous.h"
 
+#include <csignal>
 #include <gmock/gmock.h>
 #include <map>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "moetron/comm/fake_communicator.h"
 
@@ -115,6 +117,14 @@ TEST(RendezvousTest, AStoreThatIsNotThereIsAConfigError) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("rank 1 cannot reach the store"),
                                     HasSubstr("MASTER_ADDR (127.0.0.1), MASTER_PORT (1)")));
   }
+}
+
+TEST(RendezvousTest, ABrokenConnectionEndsNoProcess) {
+  std::signal(SIGPIPE, SIG_DFL);
+  RankEnvironment environment;
+  environment.master_address = "127.0.0.1";  // port 0: any that is free
+  const auto store = connect_store(environment, std::chrono::seconds(5));
+  EXPECT_EQ(std::signal(SIGPIPE, SIG_IGN), SIG_IGN);
 }
 
 TEST(FakeCommunicatorTest, RecordsEveryOperationOfAllGroupsInOrder) {

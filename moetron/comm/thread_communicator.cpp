@@ -118,6 +118,10 @@ class ThreadCommunicator : public Communicator {
  private:
   std::shared_ptr<PendingWork> start(std::shared_ptr<Operation> operation) override {
     ThreadWorld& world = *place_->world;
+    for (const at::Tensor& tensor : {operation->output, operation->input}) {
+      MT_CHECK(size() == 1 || !tensor.defined() || tensor.is_cpu(),
+               "ranks that are threads move tensors of CPUs, not of ", tensor.device());
+    }
     const bool is_send = operation->kind == OperationKind::kSend;
     const bool is_message = is_send || operation->kind == OperationKind::kRecv;
     std::unique_lock lock(world.mutex);

@@ -1,4 +1,4 @@
-#include "moetron/comm/gloo_watch.h"
+#include "moetron/comm/process_watch.h"
 
 #include <thread>
 #include <utility>
@@ -29,7 +29,7 @@ std::string join_numbers(const std::vector<int>& numbers) {
 
 class Watcher {
  public:
-  explicit Watcher(std::shared_ptr<GlooWatch> watch)
+  explicit Watcher(std::shared_ptr<ProcessWatch> watch)
       : watch_(std::move(watch)), options_(watch_->options), store_(options_.store->clone()) {}
 
   void run() {
@@ -141,14 +141,14 @@ class Watcher {
     }
   }
 
-  std::shared_ptr<GlooWatch> watch_;
-  const GlooOptions& options_;
+  std::shared_ptr<ProcessWatch> watch_;
+  const WorldOptions& options_;
   c10::intrusive_ptr<c10d::Store> store_;
 };
 
 }  // namespace
 
-void run_watch(const std::shared_ptr<GlooWatch>& watch) {
+void run_watch(const std::shared_ptr<ProcessWatch>& watch) {
   Watcher(watch).run();
   {
     std::lock_guard lock(watch->mutex);
@@ -157,7 +157,7 @@ void run_watch(const std::shared_ptr<GlooWatch>& watch) {
   watch->changed.notify_all();
 }
 
-void join_ranks(const GlooOptions& options) {
+void join_ranks(const WorldOptions& options) {
   c10d::Store& store = *options.store;
   MT_CHECK_CONFIG(store.add(rank_key("claim", options.rank), 1) == 1,
                   "two processes of one run claim to be rank ", options.rank, " of ", options.size);

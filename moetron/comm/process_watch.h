@@ -1,17 +1,17 @@
-// The thread that exchanges failures with other ranks by the store (gloo_world.h).
+// The thread that exchanges failures with other ranks by the store (process_world.h).
 #pragma once
 
 #include <memory>
 
-#include "moetron/comm/gloo_world.h"
+#include "moetron/comm/process_world.h"
 
 namespace moetron {
 
 // Runs until watch->stop. Only this thread touches the store once all ranks have joined, on a
 // connection of its own: a store that hangs must not hang its rank.
-void run_watch(const std::shared_ptr<GlooWatch>& watch);
+void run_watch(const std::shared_ptr<ProcessWatch>& watch);
 
 // Waits until all ranks have come to the store. Throws ConfigError.
-void join_ranks(const GlooOptions& options);
+void join_ranks(const WorldOptions& options);
 
 }  // namespace moetron

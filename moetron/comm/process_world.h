@@ -1,4 +1,4 @@
-// What all gloo communicators of one rank share: the store, and the watch over the other ranks.
+// What all communicators of one process share: the store, and the watch over the other ranks.
 //
 // A failure travels by the store: the rank that notices one writes it there, and every rank looks
 // there a few times a second, so that also ranks with healthy connections stop waiting. All answer
@@ -7,6 +7,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,24 +17,20 @@
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
-#include "moetron/comm/gloo_communicator.h"
 #include "moetron/comm/operation.h"
-
-namespace gloo::transport {
-class Device;
-}
+#include "moetron/comm/world_options.h"
 
 namespace moetron {
 
 // What a rank and the thread that watches the store tell each other.
-struct GlooWatch {
-  explicit GlooWatch(const GlooOptions& gloo_options) : options(gloo_options) {}
+struct ProcessWatch {
+  explicit ProcessWatch(const WorldOptions& world_options) : options(world_options) {}
 
   // Ends the world and calls the subscribers; the first failure stays. Called under the mutex, so
   // that no subscriber leaves while it is called.
   void settle(const Failure& cause);
 
-  const GlooOptions options;
+  const WorldOptions options;
   std::mutex mutex;  // guards what follows
   std::condition_variable changed;
   bool stop = false;
@@ -47,19 +44,18 @@ struct GlooWatch {
   int num_subscriptions = 0;
 };
 
-class GlooWorld {
+class ProcessWorld {
  public:
-  // Meets the other ranks in the store. Throws ConfigError as make_gloo_world().
-  explicit GlooWorld(const GlooOptions& options);
+  // Meets the other ranks in the store. Throws ConfigError as its maker().
+  explicit ProcessWorld(const WorldOptions& options);
   // Says goodbye; the rank that serves the store stays some seconds until all have.
-  ~GlooWorld();
-  GlooWorld(const GlooWorld&) = delete;
-  GlooWorld& operator=(const GlooWorld&) = delete;
+  ~ProcessWorld();
+  ProcessWorld(const ProcessWorld&) = delete;
+  ProcessWorld& operator=(const ProcessWorld&) = delete;
 
-  const GlooOptions& options() const { return watch_->options; }
-  const std::shared_ptr<::gloo::transport::Device>& device() const { return device_; }
+  const WorldOptions& options() const { return watch_->options; }
 
-  // What ended the world, if anything has.
+  // What ended the world, if anything has; for those that do not speak.
   std::optional<Failure> failure() const;
 
   struct Verdict {
@@ -70,14 +66,24 @@ class GlooWorld {
   // or what was reported before. Takes up to some seconds. With `is_known_cause` the report is
   // taken as it is; else the ranks that give no sign of life are named as its cause.
   Verdict report(const Failure& noticed, bool is_known_cause);
+  // The same by a thread that cannot throw: check() then tells the first caller that it is the
+  // first to notice.
+  void publish(const Failure& noticed, bool is_known_cause);
+  // Throws CommError, on behalf of an operation of `group`, when the world has ended.
+  void check(const std::string& group, const Operation& operation);
 
   // `on_failure` is called once, in another thread, when the world fails; here if it has.
   int subscribe(std::function<void()> on_failure);
   void unsubscribe(int subscription);
 
  private:
-  std::shared_ptr<GlooWatch> watch_;  // outlives this where the store hangs
-  std::shared_ptr<::gloo::transport::Device> device_;
+  std::optional<Verdict> verdict();
+
+  std::shared_ptr<ProcessWatch> watch_;  // outlives this where the store hangs
 };
+
+// What it means that a group could not be connected: reports it to all ranks.
+CommError explain_connect_error(ProcessWorld& world, const std::string& phase,
+                                const std::string& group, const std::exception& error);
 
 }  // namespace moetron
