@@ -6,66 +6,21 @@ generate; transformers is the oracle for what comes out. Then the mistakes that 
 """
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 
 import numpy as np
+from process_support import (ENVIRONMENT, MODEL, MOETRON, RUN, TORCHRUN, check, make_data, records, run, run_tests,
+                             wait_for_step)
 from safetensors.numpy import load_file, save_file
 
-MOETRON, MODEL_TOOL = map(os.path.abspath, sys.argv[1:3])
-PYTHON = sys.executable
-TORCHRUN = [PYTHON, "-m", "torch.distributed.run", "--standalone", "--no-python", "--nproc_per_node", "4"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-MODEL = """--model-family deepseek --num-layers 3 --hidden-size 48 --ffn-hidden-size 96 --num-attention-heads 4
-  --max-position-embeddings 256 --q-lora-rank 24 --kv-lora-rank 16 --qk-nope-head-dim 8 --qk-rope-head-dim 8
-  --v-head-dim 8 --num-experts 8 --moe-router-topk 2 --moe-ffn-hidden-size 24 --first-k-dense-replace 1
-  --enable-shared-expert --num-shared-experts 1 --moe-router-deepseekv3 --moe-router-score-function sigmoid
-  --moe-router-enable-expert-bias --moe-router-topk-scaling-factor 2.5 --untie-embeddings-and-output-weights
-  --tokenizer bytes""".split()
-RUN = """--seq-length 32 --micro-batch-size 1 --global-batch-size 8 --train-iters 50 --lr 2e-3 --lr-warmup-iters 5
-  --lr-decay-style cosine --min-lr 1e-4 --weight-decay 0.1 --eval-interval 25 --eval-iters 2 --split 95,5,0
-  --log-interval 10 --fp32 --data-path data/pages_text_document""".split()
-failures = []
-
-
-def check(condition, what):
-    print(("ok   " if condition else "FAIL ") + what, flush=True)
-    if not condition:
-        failures.append(what)
-
-
-def run(arguments, code=0, launcher=(), **kwargs):
-    done = subprocess.run([*launcher, MOETRON, *arguments], capture_output=True, text=True, env=ENVIRONMENT,
-                          timeout=300, **kwargs)
-    if done.returncode != code:
-        print(done.stdout[-2000:], done.stderr[-2000:])
-    check(done.returncode == code, f"exit {code}: {' '.join(arguments)[:100]}")
-    return done
-
-
-def records(folder):
-    with open(os.path.join(folder, "metrics.jsonl")) as lines:
-        return [json.loads(line) for line in lines]
-
-
-def make_text():
-    """Pages of words with a little grammar, in two alphabets."""
-    rng = random.Random(1)
-    words = ["router", "expert", "token", "layer", "loads", "sends", "a", "the", "wide", "small", "专家", "模型", "训练"]
-    os.makedirs("text")
-    with open("text/pages.jsonl", "w") as out:
-        for _ in range(120):
-            page = " ".join(rng.choice(words) for _ in range(60))
-            out.write(json.dumps({"text": page}, ensure_ascii=False) + "\n")
+MODEL_TOOL = os.path.abspath(sys.argv[2])
 
 
 def test_training():
-    run(["preprocess", "--input", "text", "--tokenizer", "bytes", "--output-prefix", "data/pages", "--append-eod"])
+    make_data()
     run(["pretrain", *MODEL, *RUN, "--save", "one"])
     run(["pretrain", *MODEL, *RUN, "--save", "four"], launcher=TORCHRUN)
     one, four = records("one"), records("four")
@@ -97,7 +52,6 @@ def test_stopping():
     run(["pretrain", *MODEL, *RUN, "--save", "alone"])
     check([r["loss"] for r in records("alone")] == [r["loss"] for r in records("one")],
           "and the same command goes on, bit-equal")
-
 
     third = subprocess.Popen([MOETRON, "pretrain", *MODEL, *RUN, "--save", "usr1"], env=ENVIRONMENT,
                              stdout=subprocess.DEVNULL)
@@ -141,15 +95,6 @@ def test_failing_ranks():
         check(done.returncode != 0 and spoken == 1 and all(n in " ".join(ours) for n in names),
               f"four ranks, one message: {ours}")
         check("frame #" not in done.stderr, "    without a stack trace")
-
-
-def wait_for_step(folder, step, process):
-    for _ in range(1200):
-        if process.poll() is not None:
-            return
-        if os.path.exists(f"{folder}/metrics.jsonl") and len(open(f"{folder}/metrics.jsonl").readlines()) >= step:
-            return
-        time.sleep(0.05)
 
 
 def test_transformers():
@@ -242,17 +187,6 @@ def test_mistakes():
     check("1 bad lines were skipped" in done.stdout, "    and counts it")
 
 
-def main():
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        os.makedirs("data")
-        make_text()
-        for test in (test_training, test_stopping, test_optimizer_left_out, test_damaged_checkpoint, test_failing_ranks,
-                     test_transformers, test_mistakes):
-            test()
-    print(f"{len(failures)} checks failed")
-    sys.exit(1 if failures else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_tests(test_training, test_stopping, test_optimizer_left_out, test_damaged_checkpoint, test_failing_ranks,
+              test_transformers, test_mistakes)

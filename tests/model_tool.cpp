@@ -60,12 +60,13 @@ void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string&
                         std::vector<NamedTensor>& out) {
   config.moe->aux_loss = kind;
   config.moe->aux_loss_coeff = 1;
-  Model model(config, at::kFloat);
+  Model model(config);
   load_weights(folder, model.weights());
   at::Tensor flowing;
   for (size_t i = 0; i + 1 < model.chunk().layers.size(); ++i) {
     LayerRun run;
-    flowing = forward_layer(*model.chunk().layers[i], flowing, micro_batch, false, run);
+    flowing = forward_layer(*model.chunk().layers[i], flowing, micro_batch,
+                            {.keep = Keep::kNothing}, run);
     if (!run.aux_loss.defined()) continue;
     const double tokens = static_cast<double>(micro_batch.tokens.numel());
     out.push_back({concat("aux.", label, ".", i - 1), run.aux_loss / tokens});
@@ -88,7 +89,7 @@ at::Tensor continue_greedily(Model& model, const at::Tensor& prompts) {
 
 void run(const std::string& folder, const std::string& input_path, const std::string& output_path) {
   const ModelConfig config = read_model_config(folder);
-  Model model(config, at::kFloat);
+  Model model(config);
   load_weights(folder, model.weights());
   const SafetensorsFile input(input_path);
   const MicroBatch micro_batch =
@@ -100,7 +101,7 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   ChunkRun chunk_run;
   const at::Tensor loss = forward_chunk(model.chunk(), {}, micro_batch, true, chunk_run);
   out.push_back({"loss", loss / targets});
-  backward_chunk(model.chunk(), at::full({}, 1 / targets), /*d_aux=*/0, chunk_run);
+  backward_chunk(model.chunk(), at::full({}, 1 / targets), /*d_aux=*/0, micro_batch, chunk_run);
   model.fold_tied_grads();
   for (Parameter* parameter : model.parameters()) {
     if (!parameter->settings().trainable || parameter->is_tied()) continue;

@@ -6,19 +6,18 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "layout_harness.h"
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/file.h"
 #include "moetron/base/json.h"
-#include "moetron/base/random.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/config/options.h"
-#include "moetron/data/token_dataset.h"
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/models/model.h"
-#include "moetron/moe/router.h"
 #include "moetron/train/pretrain.h"
 #include "moetron/train/train_step.h"
+#include "pattern_dataset.h"
 
 namespace moetron {
 namespace {
@@ -34,74 +33,20 @@ constexpr const char* kDeepseek = R"({"model_type": "deepseek_v3", "vocab_size":
   "qk_rope_head_dim": 8, "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
   "rope_theta": 10000.0, "hidden_act": "silu", "initializer_range": 0.05})";
 
-// Numbers that can be learned: each token follows from the one before, now and then at random.
-class PatternDataset final : public TokenDataset {
- public:
-  int64_t size() const override { return 1 << 20; }
-  int64_t sequence_length() const override { return 16; }
-  TokenSample get(int64_t index) const override {
-    const RandomStream random(7, static_cast<uint64_t>(index), "pattern");
-    std::vector<int32_t> text = {static_cast<int32_t>(random.uniform(0) * 64)};
-    for (uint64_t i = 1; i <= 16; ++i) {
-      const bool jumps = random.uniform(2 * i) < 0.1;
-      text.push_back(jumps ? static_cast<int32_t>(random.uniform(2 * i + 1) * 64)
-                           : (text.back() * 5 + 3) % 64);
-    }
-    TokenSample sample;
-    sample.tokens.assign(text.begin(), text.end() - 1);
-    sample.labels.assign(text.begin() + 1, text.end());
-    sample.loss_mask.assign(16, 1.0f);
-    // Uneven targets: the mean over the global batch is not the mean of the ranks' means.
-    if (index % 3 == 0) std::fill(sample.loss_mask.begin() + 4, sample.loss_mask.end(), 0.0f);
-    for (int32_t i = 0; i < 16; ++i) sample.positions.push_back(i);
-    sample.document_bounds = {0, 16};
-    return sample;
-  }
-};
-
-ModelConfig tiny_model(bool tied) {
+ModelConfig tiny_model() {
   ModelConfig config = read_model_config(parse_json(kDeepseek, "tiny"), "tiny");
-  config.tie_word_embeddings = tied;
   config.moe->bias_update_rate = 0.001;
   config.moe->aux_loss = AuxLossKind::kSequence;
   config.moe->aux_loss_coeff = 0.01;
   return config;
 }
 
-struct Outcome {
-  std::vector<StepResult> steps;
-  std::map<std::string, at::Tensor> gradients;  // of the first step
-  std::map<std::string, at::Tensor> weights;    // at the end
-};
-
-Outcome train(int ranks, int64_t steps, bool tied) {
-  Outcome outcome;
-  run_ranks(ranks, [&](Communicator& world) {
-    Model model(tiny_model(tied), at::kFloat);
-    model.initialize(11);
-    AdamW optimizer(model.parameters(), {.weight_decay = 0.1});
-    TrainStep train_step(model, optimizer, world, /*clip_grad=*/1.0);
-    const PatternDataset dataset;
-    const BatchSettings batches{.micro_batch_size = 1, .global_batch_size = 8};
-    for (int64_t step = 1; step <= steps; ++step) {
-      const StepBatch batch = load_step_batch(dataset, (step - 1) * 8, batches, world, true);
-      if (step == 1) {
-        train_step.accumulate(batch, step);
-        for (Router* router : model.routers()) router->counts().zero_();
-        for (Parameter* p : model.parameters()) {
-          if (world.rank() != 0 || !p->settings().trainable || p->is_tied()) continue;
-          for (const NamedSlice& s : p->slices(p->grad()))
-            outcome.gradients[s.name] = s.view.clone();
-        }
-      }
-      const StepResult result = train_step.run(batch, step, 3e-3);
-      if (world.rank() == 0) outcome.steps.push_back(result);
-    }
-    if (world.rank() == 0) {
-      for (const NamedSlice& s : model.weights()) outcome.weights[s.name] = s.view.clone();
-    }
-  });
-  return outcome;
+TrainedOutcome train(int ranks, int64_t steps, bool tied) {
+  TrainedTask task{.config = tiny_model(), .steps = steps, .lr = 3e-3};
+  task.config.tie_word_embeddings = tied;
+  LayoutCase layout;
+  layout.world = ranks;
+  return train_in_layout(task, layout);
 }
 
 double relative(const at::Tensor& found, const at::Tensor& wanted) {
@@ -111,10 +56,10 @@ double relative(const at::Tensor& found, const at::Tensor& wanted) {
 class DataParallelTest : public ::testing::TestWithParam<bool> {};
 
 TEST_P(DataParallelTest, RanksEqualOneRankWithTheSameGlobalBatch) {
-  const Outcome one = train(1, 50, GetParam());
+  const TrainedOutcome one = train(1, 50, GetParam());
   EXPECT_LT(one.steps.back().loss, 0.75 * one.steps.front().loss);  // it learns
   for (const int ranks : {2, 4}) {
-    const Outcome many = train(ranks, 50, GetParam());
+    const TrainedOutcome many = train(ranks, 50, GetParam());
     ASSERT_EQ(many.steps.size(), one.steps.size());
     for (size_t i = 0; i < one.steps.size(); ++i) {
       EXPECT_NEAR(many.steps[i].loss / one.steps[i].loss, 1, 1e-6)
@@ -134,8 +79,8 @@ TEST_P(DataParallelTest, RanksEqualOneRankWithTheSameGlobalBatch) {
 INSTANTIATE_TEST_SUITE_P(UntiedAndTied, DataParallelTest, ::testing::Values(false, true));
 
 TEST(TrainStep, RepeatedRunsGiveTheSameBits) {
-  const Outcome first = train(2, 5, false);
-  const Outcome second = train(2, 5, false);
+  const TrainedOutcome first = train(2, 5, false);
+  const TrainedOutcome second = train(2, 5, false);
   for (const auto& [name, weight] : first.weights) {
     EXPECT_TRUE(at::equal(second.weights.at(name), weight)) << name;
   }
@@ -143,10 +88,10 @@ TEST(TrainStep, RepeatedRunsGiveTheSameBits) {
 
 TEST(TrainStep, ANonFiniteLossStopsBeforeTheOptimizer) {
   run_ranks(2, [](Communicator& world) {
-    Model model(tiny_model(false), at::kFloat);
+    Mesh mesh(world, parallel_sizes(2, 1, 1, 1, 1));
+    Model model(tiny_model(), {.mesh = &mesh});
     model.initialize(11);
-    AdamW optimizer(model.parameters(), {});
-    TrainStep train_step(model, optimizer, world, 1.0);
+    TrainStep train_step(model, mesh, {.clip_grad = 1.0});
     const StepBatch batch = load_step_batch(PatternDataset(), 0, {1, 8}, world, true);
     std::map<std::string, at::Tensor> before;
     for (const NamedSlice& s : model.weights()) before[s.name] = s.view.clone();

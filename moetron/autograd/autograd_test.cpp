@@ -74,8 +74,126 @@ TEST(Parameter, PiecesAreViewsOfOneStorage) {
   EXPECT_EQ(slices[1].name, "exp_avg.k");
   EXPECT_TRUE(at::equal(slices[0].view, q.value()));  // fusing does not change the draw
   EXPECT_TRUE(at::equal(slices[1].view, qkv.value().slice(0, heads)));
-  EXPECT_THROW(Parameter("short", {9, 9}, at::kFloat, {piece_of_rows("q", {3, 9}, 0, 9)}, {}),
+  EXPECT_THROW(Parameter("short", {2, 9}, at::kFloat, {piece_of_rows("q", {3, 9}, 0, 9)}, {}),
                InternalError);
+}
+
+TEST(Parameter, WhatNoPieceCoversStaysZero) {
+  Parameter padded("embed", {4, 3}, at::kFloat, {piece_of_rows("embed", {3, 3}, 0, 3)}, {});
+  padded.initialize(5, 1);
+  EXPECT_GT(padded.value().slice(0, 0, 3).abs().min().item<float>(), 0);
+  EXPECT_EQ(padded.value()[3].abs().max().item<float>(), 0);
+  EXPECT_EQ(padded.slices(padded.value()).front().view.sizes(), at::IntArrayRef({3, 3}));
+}
+
+TEST(Parameter, TheLastShardsAreShortOrEmpty) {
+  // Five rows on four ranks: 2, 2, 1, 0.
+  const std::vector<int64_t> rows = {2, 2, 1, 0}, begins = {0, 2, 4, 5};
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    const ParameterPiece piece = piece_of_shard("w", {5, 3}, {0, rank, 4}, 7);
+    EXPECT_EQ(piece.global_shape, std::vector<int64_t>({5, 3}));
+    EXPECT_EQ(piece.begin, std::vector<int64_t>({begins[rank], 0}));
+    EXPECT_EQ(piece.box.sizes, std::vector<int64_t>({rows[rank], 3}));
+    EXPECT_EQ(piece.box.offset, 7);
+  }
+  const ParameterPiece columns = piece_of_shard("w", {5, 6}, {1, 2, 3}, 0);
+  EXPECT_EQ(columns.begin, std::vector<int64_t>({0, 4}));
+  EXPECT_EQ(columns.box.strides, std::vector<int64_t>({2, 1}));
+  Parameter empty("w", {2, 3}, at::kFloat, {piece_of_shard("w", {5, 3}, {0, 3, 4}, 0)}, {});
+  EXPECT_TRUE(empty.pieces().empty());
+}
+
+TEST(Parameter, AShardDrawsItsPartOfTheWhole) {
+  Parameter whole("w", {10, 12}, at::kFloat, {});
+  whole.initialize(11, 0.3);
+  for (const int64_t dim : {0, 1}) {
+    for (int64_t index = 0; index < 4; ++index) {
+      const ParameterPiece piece = piece_of_shard("w", {10, 12}, {dim, index, 4}, 0);
+      Parameter shard("shard", {3, 12}, at::kFloat, {piece}, {});  // room for either
+      shard.initialize(11, 0.3);
+      for (const NamedSlice& slice : shard.slices(shard.value())) {
+        EXPECT_TRUE(at::equal(slice.view, whole.value()
+                                              .narrow(0, slice.begin[0], slice.view.size(0))
+                                              .narrow(1, slice.begin[1], slice.view.size(1))))
+            << "dim " << dim << ", shard " << index;
+      }
+    }
+  }
+}
+
+// The number that stands for an element of a named tensor: its index in the whole.
+int64_t number_of(const NamedSlice& slice, int64_t element) {
+  int64_t number = 0, place = 0, rest = element;
+  for (size_t dim = 0; dim < slice.begin.size(); ++dim) {
+    int64_t behind = 1;
+    for (size_t i = dim + 1; i < slice.begin.size(); ++i) behind *= slice.view.size(i);
+    place = slice.begin[dim] + rest / behind;
+    rest %= behind;
+    number = number * slice.global_shape[dim] + place;
+  }
+  return number;
+}
+
+TEST(Parameter, AStretchHasTheElementsOfTheWholeStorage) {
+  // Padding between and behind pieces, rows of a matrix, a shard by columns, three dimensions.
+  Parameter fused(
+      "fused", {100}, at::kFloat,
+      {piece_of_rows("a", {4, 5}, 0, 5), piece_of_shard("b", {3, 8}, {1, 1, 2}, 23),
+       piece_of_shard("c", {6, 3, 4}, {0, 2, 3}, 40), piece_of_shard("v", {9}, {0, 0, 1}, 70)},
+      {});
+  // Element by element: which element of which tensor lies in each place of the storage.
+  std::vector<std::pair<std::string, int64_t>> want(100);
+  for (const NamedSlice& slice : fused.slices(fused.value())) {
+    for (int64_t i = 0; i < slice.view.numel(); ++i) {
+      want[slice.view.storage_offset() + i] = {slice.name, number_of(slice, i)};
+    }
+  }
+  const at::Tensor storage = at::arange(100, at::kFloat);
+  for (int64_t begin = 0; begin < 100; ++begin) {
+    for (int64_t end = begin; end <= 100; ++end) {
+      std::vector<std::pair<std::string, int64_t>> found(100);
+      for (const NamedSlice& slice : fused.slices_of_stretch(storage.slice(0, begin, end), begin)) {
+        EXPECT_TRUE(slice.view.is_alias_of(storage));
+        const at::Tensor flat = slice.view.flatten();
+        for (int64_t i = 0; i < flat.numel(); ++i) {
+          auto& place = found[static_cast<size_t>(flat[i].item<float>())];
+          EXPECT_EQ(place.first, "");  // no element twice
+          place = {slice.name, number_of(slice, i)};
+        }
+      }
+      for (int64_t i = 0; i < 100; ++i) {
+        const auto expected = i >= begin && i < end ? want[i] : std::pair<std::string, int64_t>();
+        ASSERT_EQ(found[i], expected) << "element " << i << " of [" << begin << ", " << end << ")";
+      }
+    }
+  }
+}
+
+TEST(Parameter, AStretchWithinRowsGivesThreeBoxes) {
+  Parameter w("w", {4, 5}, at::kFloat, {});
+  const auto slices = w.slices_of_stretch(at::arange(3, 17, at::kFloat), 3, "exp_avg.");
+  ASSERT_EQ(slices.size(), 3u);
+  EXPECT_EQ(slices[0].name, "exp_avg.w");
+  EXPECT_EQ(slices[0].view.sizes(), at::IntArrayRef({1, 2}));
+  EXPECT_EQ(slices[1].begin, std::vector<int64_t>({1, 0}));
+  EXPECT_EQ(slices[1].view.sizes(), at::IntArrayRef({2, 5}));
+  EXPECT_EQ(slices[2].view.sizes(), at::IntArrayRef({1, 2}));
+}
+
+TEST(Parameter, MovesItsValueIntoABuffer) {
+  Parameter owner("embed", {4, 2}, at::kBFloat16, {});
+  Parameter tied("head", {4, 2}, at::kBFloat16, {});
+  owner.initialize(1, 1);
+  tied.tie_to(owner);
+  const at::Tensor before = owner.value().clone();
+  at::Tensor flat = at::zeros({20}, at::kBFloat16);
+  owner.set_value_storage(flat.narrow(0, 5, 8).view({4, 2}));
+  EXPECT_TRUE(at::equal(owner.value(), before));
+  EXPECT_TRUE(at::equal(flat.narrow(0, 5, 8).view({4, 2}), before));
+  flat.fill_(3);
+  EXPECT_TRUE(at::equal(tied.value(), at::full({4, 2}, 3, at::kBFloat16)));
+  EXPECT_THROW(owner.set_value_storage(at::zeros({4, 2}, at::kFloat)), InternalError);
+  EXPECT_THROW(owner.set_value_storage(at::zeros({8}, at::kBFloat16)), InternalError);
 }
 
 TEST(Parameter, ATiedUseFoldsItsGradientOnce) {

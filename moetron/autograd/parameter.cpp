@@ -1,5 +1,6 @@
 #include "moetron/autograd/parameter.h"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -34,18 +35,43 @@ ParameterPiece piece_of_rows(std::string name, std::vector<int64_t> global_shape
   return {std::move(name), std::move(global_shape), std::move(begin), std::move(box)};
 }
 
-Parameter::Parameter(std::string name, std::vector<int64_t> shape, at::ScalarType dtype,
-                     ParameterSettings settings)
-    : Parameter(name, shape, dtype, {piece_of_rows(name, shape, 0, 0)}, settings) {}
+ParameterPiece piece_of_shard(std::string name, std::vector<int64_t> global_shape,
+                              const ShardOf& shard, int64_t offset) {
+  const int64_t whole = global_shape.at(static_cast<size_t>(shard.dim));
+  const int64_t part = (whole + shard.count - 1) / shard.count;
+  const int64_t first = std::min(whole, shard.index * part);
+  std::vector<int64_t> sizes = global_shape;
+  sizes[static_cast<size_t>(shard.dim)] = std::min(part, whole - first);
+  std::vector<int64_t> begin(global_shape.size(), 0);
+  begin[static_cast<size_t>(shard.dim)] = first;
+  StorageBox box{sizes, contiguous_strides(sizes), offset};
+  return {std::move(name), std::move(global_shape), std::move(begin), std::move(box)};
+}
 
-Parameter::Parameter(std::string label, std::vector<int64_t> shape, at::ScalarType dtype,
-                     std::vector<ParameterPiece> pieces, ParameterSettings settings)
+Parameter::Parameter(std::string name, std::vector<int64_t> shape, const at::TensorOptions& options,
+                     ParameterSettings settings)
+    : Parameter(name, shape, options, {piece_of_rows(name, shape, 0, 0)}, settings) {}
+
+Parameter::Parameter(std::string label, std::vector<int64_t> shape,
+                     const at::TensorOptions& options, std::vector<ParameterPiece> pieces,
+                     ParameterSettings settings)
     : label_(std::move(label)), settings_(settings), pieces_(std::move(pieces)) {
-  value_ = at::zeros(shape, at::TensorOptions().dtype(dtype));
-  int64_t covered = 0;
-  for (const ParameterPiece& piece : pieces_) covered += product(piece.box.sizes);
-  MT_CHECK(covered == value_.numel(), label_, ": pieces cover ", covered, " of ", value_.numel(),
-           " elements");
+  std::erase_if(pieces_, [](const ParameterPiece& piece) { return product(piece.box.sizes) == 0; });
+  value_ = at::zeros(shape, options);
+  for (const ParameterPiece& piece : pieces_) {
+    MT_CHECK(piece.box.strides == contiguous_strides(piece.box.sizes) &&
+                 piece.box.offset + product(piece.box.sizes) <= value_.numel(),
+             label_, ": the piece ", piece.name, " does not lie in its storage");
+  }
+}
+
+void Parameter::set_value_storage(const at::Tensor& storage) {
+  MT_CHECK(storage.sizes() == value_.sizes() && storage.scalar_type() == value_.scalar_type(),
+           label_, ": its value does not fit the new storage");
+  const at::NoGradGuard no_grad;
+  at::Tensor target = storage;
+  target.copy_(value_);
+  value_.set_data(target);  // the same TensorImpl, so that a tied use follows
 }
 
 at::Tensor& Parameter::grad() {
@@ -73,14 +99,20 @@ void Parameter::initialize(uint64_t seed, double std) {
     return;
   }
   for (const ParameterPiece& piece : pieces_) {
-    // Only whole tensors and blocks of whole rows occur: one contiguous range of the named tensor.
-    const int64_t row_size = product(piece.global_shape) / piece.global_shape.front();
-    const int64_t count = product(piece.box.sizes);
-    MT_CHECK(count == piece.box.sizes.front() * row_size, label_, ": a piece splits rows");
+    MT_CHECK(piece.global_shape.size() == 2, label_, ": only matrices are drawn at random");
+    const int64_t rows = piece.box.sizes[0], columns = piece.box.sizes[1];
     const at::Tensor drawn = at::empty(piece.box.sizes, at::kFloat);
-    const std::span<float> values(drawn.data_ptr<float>(), static_cast<size_t>(count));
-    const auto first_index = static_cast<uint64_t>(piece.begin.front() * row_size);
-    RandomStream(seed, 0, piece.name).fill_normal(values, first_index, static_cast<float>(std));
+    const RandomStream random(seed, 0, piece.name);
+    // An element's number in the whole tensor picks its value, so a shard draws what it holds of
+    // it.
+    const bool whole_rows = columns == piece.global_shape[1];
+    const int64_t stretch = whole_rows ? rows * columns : columns;
+    for (int64_t begin = 0; begin < rows * columns; begin += stretch) {
+      const int64_t row = piece.begin[0] + begin / columns;
+      const std::span<float> values(drawn.data_ptr<float>() + begin, static_cast<size_t>(stretch));
+      const auto first_index = static_cast<uint64_t>(row * piece.global_shape[1] + piece.begin[1]);
+      random.fill_normal(values, first_index, static_cast<float>(std));
+    }
     piece.box.view(value_).copy_(drawn);
   }
 }
@@ -91,6 +123,63 @@ std::vector<NamedSlice> Parameter::slices(const at::Tensor& storage,
   for (const ParameterPiece& piece : pieces_) {
     named.push_back(
         {prefix + piece.name, piece.global_shape, piece.begin, piece.box.view(storage)});
+  }
+  return named;
+}
+
+namespace {
+
+// Elements [first, last) of a row-major box as boxes: a part of a row, whole rows, a part of a row;
+// the parts recursively so in the dimensions behind. Calls visit(begin, sizes) of each.
+template <class Visit>
+void cut_box(const std::vector<int64_t>& sizes, size_t dim, std::vector<int64_t>& begin,
+             int64_t first, int64_t last, const Visit& visit) {
+  if (first >= last) return;
+  int64_t row_size = 1;
+  for (size_t i = dim + 1; i < sizes.size(); ++i) row_size *= sizes[i];
+  const int64_t first_row = first / row_size, last_row = (last - 1) / row_size;
+  const auto part_of_row = [&](int64_t row, int64_t from, int64_t to) {
+    begin[dim] = row;
+    cut_box(sizes, dim + 1, begin, from, to, visit);
+    begin[dim] = 0;
+  };
+  const int64_t from = first - first_row * row_size, to = last - last_row * row_size;
+  if (first_row == last_row && (from > 0 || to < row_size)) return part_of_row(first_row, from, to);
+  const int64_t begin_whole = from > 0 ? first_row + 1 : first_row;
+  const int64_t end_whole = to < row_size ? last_row : last_row + 1;
+  if (from > 0) part_of_row(first_row, from, row_size);
+  if (begin_whole < end_whole) {
+    std::vector<int64_t> box(sizes.size(), 1);
+    box[dim] = end_whole - begin_whole;
+    for (size_t i = dim + 1; i < sizes.size(); ++i) box[i] = sizes[i];
+    begin[dim] = begin_whole;
+    visit(begin, box);
+    begin[dim] = 0;
+  }
+  if (to < row_size) part_of_row(last_row, 0, to);
+}
+
+}  // namespace
+
+std::vector<NamedSlice> Parameter::slices_of_stretch(const at::Tensor& stretch, int64_t begin,
+                                                     const std::string& prefix) const {
+  std::vector<NamedSlice> named;
+  const int64_t end = begin + stretch.numel();
+  for (const ParameterPiece& piece : pieces_) {
+    const int64_t piece_begin = piece.box.offset;
+    const int64_t first = std::max<int64_t>(begin - piece_begin, 0);
+    const int64_t last = std::min(end - piece_begin, product(piece.box.sizes));
+    int64_t taken = piece_begin + first - begin;  // in the stretch
+    std::vector<int64_t> origin(piece.box.sizes.size(), 0);
+    cut_box(piece.box.sizes, 0, origin, first, last,
+            [&](const std::vector<int64_t>& box_begin, const std::vector<int64_t>& box_sizes) {
+              const int64_t count = product(box_sizes);
+              std::vector<int64_t> global = piece.begin;
+              for (size_t i = 0; i < global.size(); ++i) global[i] += box_begin[i];
+              named.push_back({prefix + piece.name, piece.global_shape, std::move(global),
+                               stretch.narrow(0, taken, count).view(box_sizes)});
+              taken += count;
+            });
   }
   return named;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
 
 namespace moetron {
 
@@ -40,20 +41,33 @@ struct NamedSlice {
 // How a fresh parameter is filled.
 enum class Init { kNormal, kOnes, kZeros };
 
+// The ranks that hold the same values of a parameter. Its gradient is summed over them, and they
+// divide its optimizer state among themselves (parallel/mesh.h has the groups).
+enum class Replicas {
+  kStage,       // all ranks of a pipeline stage: norms, router. Tensor-parallel ranks hold partial
+                // gradients of it, each from its own tokens or heads.
+  kData,        // the data-parallel ranks: what is divided among the tensor-parallel ranks
+  kHeadCopies,  // as kData, and the tensor-parallel ranks that hold the same key-value head, where
+                // there are fewer of those than ranks
+  kExpertData,  // the expert-data-parallel ranks: the routed experts
+};
+
 struct ParameterSettings {
   Init init = Init::kNormal;
   bool weight_decay = true;  // off for norms and biases, as Megatron has it
   bool trainable = true;     // off for buffers that travel with the weights (the router's bias)
-  bool is_expert = false;  // replicated over the expert-data-parallel axis instead of the dense one
+  Replicas replicas = Replicas::kStage;
 };
 
 class Parameter {
  public:
   // One piece that is the whole tensor `name`.
-  Parameter(std::string name, std::vector<int64_t> shape, at::ScalarType dtype,
+  // `options`: dtype and device.
+  Parameter(std::string name, std::vector<int64_t> shape, const at::TensorOptions& options,
             ParameterSettings settings);
-  // Several pieces in a storage of the given shape; `label` appears in messages only.
-  Parameter(std::string label, std::vector<int64_t> shape, at::ScalarType dtype,
+  // Several pieces in a storage of the given shape; `label` appears in messages only. What no piece
+  // covers is padding: it stays zero, and is never stored.
+  Parameter(std::string label, std::vector<int64_t> shape, const at::TensorOptions& options,
             std::vector<ParameterPiece> pieces, ParameterSettings settings);
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
@@ -72,6 +86,9 @@ class Parameter {
   // Lets the accumulator live in a caller's buffer (gradient buckets). `storage`: fp32, value's
   // shape.
   void set_grad_storage(const at::Tensor& storage) { grad_ = storage; }
+  // Moves the value into a caller's buffer of the same shape and dtype (parameter buckets); uses
+  // that are tied to it follow.
+  void set_value_storage(const at::Tensor& storage);
 
   // Makes this a second use of `owner`: the value is shared, the accumulator is its own and is
   // added to the owner's once, by fold_tied_grad(). A tied parameter has no pieces: it is stored
@@ -84,6 +101,11 @@ class Parameter {
 
   // The pieces as slices of `storage`, which has the value's shape; `prefix` goes before each name.
   std::vector<NamedSlice> slices(const at::Tensor& storage, const std::string& prefix = "") const;
+  // The same for a stretch of the storage alone: `stretch` [elements] holds what belongs to the
+  // flattened storage's elements [begin, begin + elements). A piece that the stretch cuts within a
+  // row gives several slices.
+  std::vector<NamedSlice> slices_of_stretch(const at::Tensor& stretch, int64_t begin,
+                                            const std::string& prefix = "") const;
 
  private:
   std::string label_;
@@ -98,5 +120,18 @@ class Parameter {
 // the way fused projections are laid out.
 ParameterPiece piece_of_rows(std::string name, std::vector<int64_t> global_shape, int64_t row,
                              int64_t row_size);
+
+// Which part of a tensor a rank holds: part `index` of `count` equal ones along `dim`.
+struct ShardOf {
+  int64_t dim = 0;
+  int64_t index = 0;
+  int64_t count = 1;
+};
+
+// The piece that is a shard of a tensor, contiguous in the storage from element `offset`. The last
+// shards of a dimension that `count` does not divide are short or empty: parts have
+// ceil(size / count).
+ParameterPiece piece_of_shard(std::string name, std::vector<int64_t> global_shape,
+                              const ShardOf& shard, int64_t offset);
 
 }  // namespace moetron

@@ -112,7 +112,7 @@ int run_generate(const ParsedCommandLine& parsed) {
   const fs::path folder = model_folder(options.checkpoint.load);
   const auto tokenizer = model_tokenizer(options, folder);
   const ModelConfig config = read_model_config(folder);
-  Model model(config, at::kFloat);
+  Model model(config);
   load_weights(folder, model.weights());
 
   for (const std::string& prompt : prompts(options.generate)) {

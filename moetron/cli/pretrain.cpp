@@ -13,6 +13,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/device.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/config/validate.h"
@@ -83,11 +84,10 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   set_threads(options, environment);
   at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
                                                  /*warn_only=*/false);
-  const auto timeout =
-      std::chrono::milliseconds(static_cast<int64_t>(options.runtime.comm_timeout * 1000));
-  const auto world = connect_gloo(environment, timeout, timeout);
+  const c10::Device device = choose_device(options.runtime.device, environment.local_rank);
+  const auto world = connect_world(options, environment, device);
   try {
-    return pretrain(options, *world);
+    return pretrain(options, *world, device);
   } catch (const CommError& error) {
     const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
     if (world->world_rank() == 0 || rank_zero_is_gone) {

@@ -183,9 +183,7 @@ class GlooCommunicator : public Communicator {
   }
 
   std::shared_ptr<PendingWork> start(std::shared_ptr<Operation> operation) override {
-    if (const std::optional<Failure> failure = group_->world->failure()) {
-      throw group_->make_error(*operation, {*failure, false});
-    }
+    group_->world->check(name(), *operation);
     if (size() == 1) {
       execute_together({operation});
       return nullptr;

@@ -11,6 +11,12 @@
 namespace moetron {
 namespace {
 
+// Gloo's first sentence; advice for its own users follows it.
+std::string symptom_of(const std::exception& error) {
+  const std::string line = first_line(error);
+  return line.substr(0, line.find(". "));
+}
+
 std::vector<at::Tensor> view_bytes(const Message& message) {
   return {at::from_blob(message.data, {message.bytes}, at::kByte)};
 }
@@ -44,7 +50,7 @@ Transfer GlooLink::send(const Message& message, int peer, int tag) {
   try {
     return {group_->send(bytes, peer, tag), peer};
   } catch (const std::exception& error) {
-    throw TransferError(peer, first_line(error));
+    throw TransferError(peer, symptom_of(error));
   }
 }
 
@@ -55,7 +61,7 @@ Transfer GlooLink::recv(const Message& message, int peer, int tag) {
   try {
     return {group_->recv(bytes, peer, tag), peer};
   } catch (const std::exception& error) {
-    throw TransferError(peer, first_line(error));
+    throw TransferError(peer, symptom_of(error));
   }
 }
 
@@ -71,7 +77,7 @@ void GlooLink::wait(const Transfer& transfer) {
   try {
     if (!transfer.work->wait(timeout_)) symptom = "another rank failed";
   } catch (const std::exception& error) {
-    symptom = first_line(error);
+    symptom = symptom_of(error);
   }
   std::lock_guard lock(waiting_mutex_);
   waiting_.erase(place);

@@ -40,6 +40,10 @@ class Watcher {
       say_goodbye();
     } catch (const std::exception& error) {
       const bool rank_0_serves = !options_.agent_serves_store;
+      {
+        std::lock_guard lock(watch_->mutex);
+        if (!watch_->failure) watch_->first_to_notice = watch_->speaks_for_rank_zero();
+      }
       settle({rank_0_serves ? 0 : -1,
               concat("the store no longer answers, so ",
                      rank_0_serves ? "rank 0, which serves it," : "the launcher, which serves it,",

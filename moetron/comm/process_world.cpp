@@ -55,14 +55,14 @@ void ProcessWorld::publish(const Failure& noticed, bool is_known_cause) {
       watch_->changed.wait_for(lock, kReportTime, [&] { return watch_->failure.has_value(); });
   if (settled) return;
   watch_->store_hangs = true;
-  watch_->first_to_notice = true;
+  watch_->first_to_notice = watch_->speaks_for_rank_zero();
   watch_->settle({noticed.rank, concat(noticed.reason, "; the store does not answer")});
 }
 
 std::optional<ProcessWorld::Verdict> ProcessWorld::verdict() {
   std::lock_guard lock(watch_->mutex);
   if (!watch_->failure) return std::nullopt;
-  return Verdict{*watch_->failure, std::exchange(watch_->first_to_notice, false)};
+  return Verdict{*watch_->failure, watch_->first_to_notice};
 }
 
 void ProcessWorld::check(const std::string& group, const Operation& operation) {

@@ -30,6 +30,10 @@ struct ProcessWatch {
   // that no subscriber leaves while it is called.
   void settle(const Failure& cause);
 
+  // Without a store the ranks cannot agree who noticed first. Where rank 0 served it, rank 0 is gone,
+  // and the next rank counts as the first.
+  bool speaks_for_rank_zero() const { return !options.agent_serves_store && options.rank == 1; }
+
   const WorldOptions options;
   std::mutex mutex;  // guards what follows
   std::condition_variable changed;
@@ -66,8 +70,7 @@ class ProcessWorld {
   // or what was reported before. Takes up to some seconds. With `is_known_cause` the report is
   // taken as it is; else the ranks that give no sign of life are named as its cause.
   Verdict report(const Failure& noticed, bool is_known_cause);
-  // The same by a thread that cannot throw: check() then tells the first caller that it is the
-  // first to notice.
+  // The same by a thread that cannot throw: check() then tells what came of it.
   void publish(const Failure& noticed, bool is_known_cause);
   // Throws CommError, on behalf of an operation of `group`, when the world has ended.
   void check(const std::string& group, const Operation& operation);

@@ -27,7 +27,7 @@ ModelConfig tiny_qwen() {
 
 class GenerateTest : public ::testing::Test {
  protected:
-  GenerateTest() : model_(tiny_qwen(), at::kFloat) { model_.initialize(5); }
+  GenerateTest() : model_(tiny_qwen()) { model_.initialize(5); }
   Model model_;
   std::vector<int32_t> prompt_ = {3, 1, 4, 1, 5};
 };

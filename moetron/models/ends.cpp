@@ -2,32 +2,45 @@
 
 #include <ATen/ATen.h>
 
-#include "moetron/nn/embedding.h"
+#include "moetron/base/error.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/loss.h"
 #include "moetron/nn/norm.h"
+#include "moetron/parallel/token_shards.h"
 
 namespace moetron {
 
-EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size, at::ScalarType dtype)
-    : table_("model.embed_tokens.weight", {vocab_size, hidden_size}, dtype, {}) {}
+EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size,
+                               const ModelSettings& settings)
+    : shard_{settings.tensor_group(), vocab_size},
+      table_(vocab_parameter("model.embed_tokens.weight", shard_, hidden_size, settings.options)) {}
 
 at::Tensor EmbeddingLayer::compute(const at::Tensor&, const MicroBatch& micro_batch,
                                    SegmentRun& run) {
-  return embedding(micro_batch.tokens, table_, run);
+  const at::Tensor tokens = micro_batch.tokens.flatten();
+  const at::Tensor partial = embedding(tokens, table_, shard_, run);  // [tokens, hidden]
+  return reduce_scatter_tokens(partial, {shard_.group, tokens.numel()}, run);
 }
 
-HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps, at::ScalarType dtype)
-    : norm_eps_(norm_eps),
-      norm_("model.norm.weight", {hidden_size}, dtype,
+HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
+                     const ModelSettings& settings)
+    : shard_{settings.tensor_group(), vocab_size},
+      norm_eps_(norm_eps),
+      norm_("model.norm.weight", {hidden_size}, settings.options,
             {.init = Init::kOnes, .weight_decay = false}),
-      weight_("lm_head.weight", {vocab_size, hidden_size}, dtype, {}) {}
+      weight_(vocab_parameter("lm_head.weight", shard_, hidden_size, settings.options)) {}
 
 at::Tensor HeadLayer::compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
                               SegmentRun& run) {
-  const at::Tensor logits = linear(rms_norm(hidden, norm_, norm_eps_, run), weight_, run);
-  if (!micro_batch.labels.defined()) return logits;
-  return cross_entropy_sum(logits.flatten(0, 1), micro_batch.labels.flatten());
+  const TokenShards shards{shard_.group,
+                           shard_.size() == 1 ? hidden.size(0) : micro_batch.tokens.numel()};
+  const at::Tensor normed = gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), shards, run);
+  const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
+  if (micro_batch.labels.defined()) {
+    return cross_entropy_sum(logits, micro_batch.labels.flatten(), shard_, run);
+  }
+  MT_CHECK(shard_.size() == 1, "logits of a vocabulary that ", shard_.size(), " ranks divide");
+  return logits;
 }
 
 void HeadLayer::visit(const std::function<void(Parameter&)>& visitor) {

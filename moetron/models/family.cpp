@@ -2,6 +2,7 @@
 
 #include "moetron/arch/rope.h"
 #include "moetron/base/error.h"
+#include "moetron/moe/capacity.h"
 
 namespace moetron {
 namespace {
@@ -37,19 +38,48 @@ RouterSettings router_settings(const ModelConfig& config, double normalize_eps) 
   return s;
 }
 
+ExpertLayout expert_layout(const MoeConfig& moe, const ModelSettings& settings) {
+  if (settings.mesh == nullptr) return {.num_experts = moe.num_experts};
+  const ParallelSizes& sizes = settings.mesh->sizes();
+  return {.group = &settings.mesh->expert(),
+          .ep = sizes.ep,
+          .tpe = sizes.tpe,
+          .num_experts = moe.num_experts};
+}
+
+// The rows that every expert of this rank is filled up to: its capacity for each micro-batch whose
+// tokens come here, of one of which a tensor-parallel rank brings its slice.
+int64_t rows_at_least(const MoeConfig& moe, const ModelSettings& settings) {
+  if (!settings.pad_to_capacity || !settings.capacity_factor) return 0;
+  const int64_t capacity = expert_capacity(settings.micro_batch_tokens, moe.top_k, moe.num_experts,
+                                           *settings.capacity_factor);
+  if (settings.mesh == nullptr) return capacity;
+  const ParallelSizes& sizes = settings.mesh->sizes();
+  return (capacity * sizes.ep * sizes.tpe + sizes.tp - 1) / sizes.tp;
+}
+
 std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_t index,
-                                               double normalize_eps, at::ScalarType dtype) {
+                                               double normalize_eps,
+                                               const ModelSettings& settings) {
   const MoeConfig& moe = *config.moe;
   const std::string prefix = layer_prefix(index) + "mlp.";
+  const ExpertLayout layout = expert_layout(moe, settings);
+  RouterSettings router = router_settings(config, normalize_eps);
+  router.capacity_factor = settings.capacity_factor;
+  router.drop_policy = settings.drop_policy;
   auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
-      .router = Router(prefix + "gate.", router_settings(config, normalize_eps), dtype),
-      .experts = Experts(prefix + "experts.", moe.num_experts, config.hidden_size,
-                         moe.expert_intermediate_size, dtype),
-      .dispatcher = LocalDispatcher(moe.num_experts),
+      .router = Router(prefix + "gate.", router, settings.options),
+      .experts =
+          Experts(prefix + "experts.", layout, config.hidden_size, moe.expert_intermediate_size,
+                  {.options = settings.options,
+                   .grouped_gemm = settings.grouped_gemm,
+                   .recompute = settings.mlp_recompute}),
+      .dispatcher = make_dispatcher(settings.dispatcher, layout, rows_at_least(moe, settings)),
       .shared_expert = std::nullopt});
   if (moe.shared_intermediate_size > 0) {
     parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
-                                 moe.shared_intermediate_size, dtype);
+                                 moe.shared_intermediate_size, settings.options,
+                                 settings.tensor_group());
   }
   return parts;
 }
@@ -57,22 +87,22 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
 }  // namespace
 
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
-                                             at::ScalarType dtype) {
+                                             const ModelSettings& settings) {
   switch (config.family) {
     case ModelConfig::Family::kDeepseekV2:
     case ModelConfig::Family::kDeepseekV3:
-      return make_deepseek_layer(config, index, dtype);
+      return make_deepseek_layer(config, index, settings);
     case ModelConfig::Family::kQwen3Moe:
     case ModelConfig::Family::kQwen3:
     case ModelConfig::Family::kQwen2:
-      return make_qwen_layer(config, index, dtype);
+      return make_qwen_layer(config, index, settings);
     case ModelConfig::Family::kLlama:
-      return make_llama_layer(config, index, dtype);
+      return make_llama_layer(config, index, settings);
   }
   throw InternalError("a family without a model");
 }
 
-AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType dtype) {
+AttentionSettings attention_settings(const ModelConfig& config, const ModelSettings& settings) {
   AttentionSettings s;
   s.hidden_size = config.hidden_size;
   s.num_heads = config.num_attention_heads;
@@ -85,23 +115,26 @@ AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType d
   s.inverse_frequencies = inverse_frequencies(config.rope);
   s.rope_scale = rope_cos_sin_scale(config.rope);
   s.rope_pairs = config.rope.interleaved ? RopePairs::kNeighbours : RopePairs::kHalves;
-  s.dtype = dtype;
+  s.options = settings.options;
+  s.tensor_group = settings.tensor_group();
   return s;
 }
 
 std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,
                                                  std::unique_ptr<Attention> attention,
-                                                 double normalize_eps, at::ScalarType dtype) {
+                                                 double normalize_eps,
+                                                 const ModelSettings& settings) {
   TransformerLayerParts parts;
   parts.attention = std::move(attention);
   if (config.is_moe_layer(index)) {
-    parts.moe = make_experts(config, index, normalize_eps, dtype);
+    parts.moe = make_experts(config, index, normalize_eps, settings);
   } else {
-    parts.mlp = std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
-                                      config.intermediate_size, dtype);
+    parts.mlp =
+        std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
+                              config.intermediate_size, settings.options, settings.tensor_group());
   }
-  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps, dtype,
-                                            std::move(parts));
+  return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps,
+                                            settings, std::move(parts));
 }
 
 }  // namespace moetron

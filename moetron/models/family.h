@@ -4,28 +4,30 @@
 #include <memory>
 
 #include "moetron/arch/model_config.h"
+#include "moetron/models/model_settings.h"
 #include "moetron/models/transformer_layer.h"
 
 namespace moetron {
 
 // The families' own builders: models/deepseek, models/qwen, models/llama.
 std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config, int64_t index,
-                                                      at::ScalarType dtype);
+                                                      const ModelSettings& settings);
 std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int64_t index,
-                                                  at::ScalarType dtype);
+                                                  const ModelSettings& settings);
 std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, int64_t index,
-                                                   at::ScalarType dtype);
+                                                   const ModelSettings& settings);
 
 // The one switch over families.
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
-                                             at::ScalarType dtype);
+                                             const ModelSettings& settings);
 
 // What the families share.
-AttentionSettings attention_settings(const ModelConfig& config, at::ScalarType dtype);
+AttentionSettings attention_settings(const ModelConfig& config, const ModelSettings& settings);
 // The layer around `attention`: experts or a dense MLP behind it, as the shape says for `index`.
 // `normalize_eps` is added to the sum that the router's chosen weights are divided by.
 std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,
                                                  std::unique_ptr<Attention> attention,
-                                                 double normalize_eps, at::ScalarType dtype);
+                                                 double normalize_eps,
+                                                 const ModelSettings& settings);
 
 }  // namespace moetron

@@ -1,4 +1,4 @@
-// A whole model on one rank: embedding, decoder layers, head, in one chunk.
+// A model, or a rank's part of it: embedding, decoder layers, head, in one chunk.
 #pragma once
 
 #include <vector>
@@ -7,6 +7,7 @@
 
 #include "moetron/arch/model_config.h"
 #include "moetron/autograd/parameter.h"
+#include "moetron/models/model_settings.h"
 #include "moetron/pipeline/chunk.h"
 
 namespace moetron {
@@ -14,19 +15,26 @@ namespace moetron {
 class KeyValueCache;
 class Router;
 
+struct LayerRouter {
+  int64_t layer;
+  Router* router;
+};
+
 class Model {
  public:
-  // Parameters in `dtype` (the router's bias in fp32), zero until initialize() or a load.
-  Model(const ModelConfig& config, at::ScalarType dtype);
+  // Parameters of the settings' dtype (the router's bias in fp32), zero until initialize() or a
+  // load. The settings' mesh outlives the model.
+  explicit Model(const ModelConfig& config, const ModelSettings& settings = {});
 
   const ModelConfig& config() const { return config_; }
   Chunk& chunk() { return chunk_; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }  // in layer order
-  const std::vector<Router*>& routers() const { return routers_; }
+  const std::vector<LayerRouter>& routers() const { return routers_; }
+  const at::TensorOptions& options() const { return options_; }  // dtype and device
 
   // Normal with the config's deviation, norms one, biases zero; the same numbers in any layout.
   void initialize(uint64_t seed);
-  // What a Hugging Face directory holds.
+  // What a Hugging Face directory holds, as far as this rank does.
   std::vector<NamedSlice> weights() const;
   // Adds the second use of a tied weight to the first; once, when all micro-batches are done.
   void fold_tied_grads();
@@ -38,9 +46,10 @@ class Model {
 
  private:
   ModelConfig config_;
+  at::TensorOptions options_;
   Chunk chunk_;
   std::vector<Parameter*> parameters_;
-  std::vector<Router*> routers_;
+  std::vector<LayerRouter> routers_;
 };
 
 // positions [batch, seq] of sequences that begin at `first`.

@@ -17,20 +17,25 @@ std::string layer_prefix(int64_t index) {
 }
 
 TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps,
-                                   at::ScalarType dtype, TransformerLayerParts parts)
+                                   const ModelSettings& settings, TransformerLayerParts parts)
     : index_(index),
       norm_eps_(norm_eps),
-      input_norm_(layer_prefix(index) + "input_layernorm.weight", {hidden_size}, dtype,
+      tensor_group_(settings.tensor_group()),
+      input_norm_(layer_prefix(index) + "input_layernorm.weight", {hidden_size}, settings.options,
                   kNormSettings),
       post_attention_norm_(layer_prefix(index) + "post_attention_layernorm.weight", {hidden_size},
-                           dtype, kNormSettings),
+                           settings.options, kNormSettings),
       parts_(std::move(parts)) {
   MT_CHECK((parts_.mlp == nullptr) != (parts_.moe == nullptr),
            "a layer has either a dense MLP or experts");
 }
 
+TokenShards TransformerLayer::shards(const MicroBatch& micro_batch) const {
+  return {tensor_group_, micro_batch.tokens.numel()};
+}
+
 AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                                            SegmentRun& run) {
+                                            const Routing* earlier, SegmentRun& run) {
   AttentionCache* cache =
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
   const at::Tensor mixed = parts_.attention->forward(rms_norm(hidden, input_norm_, norm_eps_, run),
@@ -39,7 +44,9 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
   out.residual = hidden + mixed;
   out.normed = rms_norm(out.residual, post_attention_norm_, norm_eps_, run);
   if (parts_.moe) {
-    RouterOutput routed = parts_.moe->router.forward(out.normed, micro_batch.training, run);
+    const bool counts = micro_batch.training && earlier == nullptr;
+    const RoutedTokens tokens{shards(micro_batch), micro_batch.tokens.size(0)};
+    RouterOutput routed = parts_.moe->router.forward(out.normed, tokens, counts, earlier, run);
     out.routing = routed.routing;
     out.aux_loss = routed.aux_loss;
   }
@@ -47,8 +54,9 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
 }
 
 at::Tensor TransformerLayer::experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                                     const std::vector<int64_t>& rows_per_expert, SegmentRun& run) {
-  if (parts_.mlp) return parts_.mlp->forward(rows, run);
+                                     const std::vector<int64_t>& rows_per_expert,
+                                     const MicroBatch& micro_batch, SegmentRun& run) {
+  if (parts_.mlp) return parts_.mlp->forward(rows, shards(micro_batch), run);
   return parts_.moe->experts.forward(rows, probabilities, rows_per_expert, run);
 }
 
@@ -56,12 +64,13 @@ bool TransformerLayer::has_shared_expert() const {
   return parts_.moe && parts_.moe->shared_expert.has_value();
 }
 
-at::Tensor TransformerLayer::shared_expert(const at::Tensor& normed, SegmentRun& run) {
-  return parts_.moe->shared_expert->forward(normed, run);
+at::Tensor TransformerLayer::shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
+                                           SegmentRun& run) {
+  return parts_.moe->shared_expert->forward(normed, shards(micro_batch), run);
 }
 
 Dispatcher* TransformerLayer::dispatcher() {
-  return parts_.moe ? &parts_.moe->dispatcher : nullptr;
+  return parts_.moe ? parts_.moe->dispatcher.get() : nullptr;
 }
 
 void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {

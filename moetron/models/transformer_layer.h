@@ -6,8 +6,9 @@
 #include <optional>
 #include <string>
 
+#include "moetron/models/model_settings.h"
+#include "moetron/moe/dispatchers.h"
 #include "moetron/moe/experts.h"
-#include "moetron/moe/local_dispatcher.h"
 #include "moetron/moe/router.h"
 #include "moetron/nn/attention.h"
 #include "moetron/nn/mlp.h"
@@ -19,7 +20,7 @@ namespace moetron {
 struct MixtureOfExperts {
   Router router;
   Experts experts;
-  LocalDispatcher dispatcher;
+  std::unique_ptr<Dispatcher> dispatcher;
   std::optional<Mlp> shared_expert;
 };
 
@@ -31,23 +32,28 @@ struct TransformerLayerParts {
 
 class TransformerLayer final : public DecoderLayer {
  public:
-  TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps, at::ScalarType dtype,
-                   TransformerLayerParts parts);
+  TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps,
+                   const ModelSettings& settings, TransformerLayerParts parts);
 
   AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                            SegmentRun& run) override;
+                            const Routing* earlier, SegmentRun& run) override;
   at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const std::vector<int64_t>& rows_per_expert, SegmentRun& run) override;
+                     const std::vector<int64_t>& rows_per_expert, const MicroBatch& micro_batch,
+                     SegmentRun& run) override;
   bool has_shared_expert() const override;
-  at::Tensor shared_expert(const at::Tensor& normed, SegmentRun& run) override;
+  at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
+                           SegmentRun& run) override;
   Dispatcher* dispatcher() override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
 
   Router* router() { return parts_.moe ? &parts_.moe->router : nullptr; }
 
  private:
+  TokenShards shards(const MicroBatch& micro_batch) const;
+
   int64_t index_;
   double norm_eps_;
+  Communicator* tensor_group_;  // null: one rank
   Parameter input_norm_;
   Parameter post_attention_norm_;
   TransformerLayerParts parts_;

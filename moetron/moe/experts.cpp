@@ -3,109 +3,128 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
-#include "moetron/nn/linear.h"
+#include "moetron/base/error.h"
+#include "moetron/moe/grouped_product.h"
 
 namespace moetron {
 namespace {
 
-// Calls visit(expert, first_row, rows) for every expert that has rows.
-template <class Visit>
-void for_each_group(const std::vector<int64_t>& rows_per_expert, Visit visit) {
-  int64_t first = 0;
-  for (size_t expert = 0; expert < rows_per_expert.size(); ++expert) {
-    const int64_t rows = rows_per_expert[expert];
-    if (rows > 0) visit(static_cast<int64_t>(expert), first, rows);
-    first += rows;
-  }
-}
-
-class GroupedLinear final : public Operation {
+// down(swiglu(gate_up(x)) * probability) for rows sorted by expert. With `recomputes` it keeps its
+// inputs alone, and computes what is between them again.
+class ExpertMlp final : public Operation {
  public:
-  GroupedLinear(at::Tensor x, std::vector<int64_t> rows_per_expert, Parameter& weight)
-      : x_(std::move(x)), rows_per_expert_(std::move(rows_per_expert)), weight_(weight) {}
+  ExpertMlp(at::Tensor rows, at::Tensor probabilities, RowGroups groups, Parameter& gate_up,
+            Parameter& down, bool recomputes)
+      : rows_(std::move(rows)),
+        probabilities_(std::move(probabilities)),
+        groups_(std::move(groups)),
+        gate_up_weight_(gate_up),
+        down_weight_(down),
+        recomputes_(recomputes) {}
+
+  at::Tensor forward() {
+    compute_activation();
+    const at::Tensor y = grouped_product(activation_, down_weight_.value(), groups_);
+    if (recomputes_) {
+      gate_up_.reset();
+      activation_.reset();
+    }
+    return y;
+  }
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
-    at::Tensor d_x = at::empty(x_.sizes(), x_.options());
-    for_each_group(rows_per_expert_, [&](int64_t expert, int64_t first, int64_t rows) {
-      at::Tensor part = d_x.narrow(0, first, rows);
-      at::mm_out(part, d_y.narrow(0, first, rows), weight_.value()[expert]);
-    });
-    return {d_x};
+    if (recomputes_) compute_activation();
+    const at::Tensor d_activation =
+        grouped_product_transposed(d_y, down_weight_.value(), groups_);  // [rows, width]
+    SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation);
+    gate_up_.reset();
+    d_gate_up_ = grads.d_gate_up;
+    return {grouped_product_transposed(d_gate_up_, gate_up_weight_.value(), groups_),
+            grads.d_weights};
   }
 
   void backward_weight(const at::Tensor& d_y) override {
-    for_each_group(rows_per_expert_, [&](int64_t expert, int64_t first, int64_t rows) {
-      add_weight_grad(weight_.grad()[expert], d_y.narrow(0, first, rows),
-                      x_.narrow(0, first, rows));
-    });
-    x_.reset();
+    add_grouped_weight_grad(down_weight_.grad(), d_y, activation_, groups_);
+    activation_.reset();
+    add_grouped_weight_grad(gate_up_weight_.grad(), d_gate_up_, rows_, groups_);
+    d_gate_up_.reset();
+    rows_.reset();
   }
 
  private:
-  at::Tensor x_;
-  std::vector<int64_t> rows_per_expert_;
-  Parameter& weight_;
+  void compute_activation() {
+    gate_up_ = grouped_product(rows_, gate_up_weight_.value(), groups_);  // [rows, 2 * width]
+    activation_ = swiglu_forward(gate_up_, probabilities_);               // [rows, width]
+  }
+
+  at::Tensor rows_;           // [rows, hidden]
+  at::Tensor probabilities_;  // [rows] fp32
+  RowGroups groups_;
+  Parameter& gate_up_weight_;
+  Parameter& down_weight_;
+  bool recomputes_;
+  at::Tensor gate_up_;
+  at::Tensor activation_;
+  at::Tensor d_gate_up_;
 };
 
-// Where expert e's [rows, columns] block begins in a stack of blocks of `block` elements.
-ParameterPiece expert_piece(const std::string& name, int64_t rows, int64_t columns,
-                            int64_t offset) {
-  ParameterPiece piece = piece_of_rows(name, {rows, columns}, 0, 0);
-  piece.box.offset = offset;
-  return piece;
+// The local experts' pieces of one storage: each expert's tensors begin `stride` elements apart.
+struct ExpertPieces {
+  std::string prefix;
+  ExpertLayout layout;
+  int64_t stride;
+  std::vector<ParameterPiece> pieces = {};
+
+  // "PREFIX3.NAME" [rows, columns], divided along `dim`, `offset` behind its expert's beginning.
+  void add(const std::string& name, std::vector<int64_t> shape, int64_t dim, int64_t offset) {
+    const ShardOf shard{.dim = dim, .index = layout.tpe_rank(), .count = layout.tpe};
+    for (int64_t e = 0; e < layout.num_local(); ++e) {
+      pieces.push_back(piece_of_shard(concat(prefix, layout.first_local() + e, ".", name), shape,
+                                      shard, e * stride + offset));
+    }
+  }
+};
+
+Parameter make_gate_up(const std::string& prefix, const ExpertLayout& layout, int64_t hidden,
+                       int64_t width, const at::TensorOptions& options) {
+  const int64_t part = width / layout.tpe;
+  ExpertPieces pieces{prefix, layout, 2 * part * hidden};
+  pieces.add("gate_proj.weight", {width, hidden}, 0, 0);
+  pieces.add("up_proj.weight", {width, hidden}, 0, part * hidden);
+  return Parameter(prefix + "gate_up", {layout.num_local(), 2 * part, hidden}, options,
+                   std::move(pieces.pieces), {.replicas = Replicas::kExpertData});
 }
 
-std::vector<ParameterPiece> gate_up_pieces(const std::string& prefix, int64_t num_experts,
-                                           int64_t hidden, int64_t width) {
-  std::vector<ParameterPiece> pieces;
-  for (int64_t e = 0; e < num_experts; ++e) {
-    const std::string expert = prefix + std::to_string(e) + ".";
-    const int64_t offset = e * 2 * width * hidden;
-    pieces.push_back(expert_piece(expert + "gate_proj.weight", width, hidden, offset));
-    pieces.push_back(
-        expert_piece(expert + "up_proj.weight", width, hidden, offset + width * hidden));
-  }
-  return pieces;
-}
-
-std::vector<ParameterPiece> down_pieces(const std::string& prefix, int64_t num_experts,
-                                        int64_t hidden, int64_t width) {
-  std::vector<ParameterPiece> pieces;
-  for (int64_t e = 0; e < num_experts; ++e) {
-    pieces.push_back(expert_piece(prefix + std::to_string(e) + ".down_proj.weight", hidden, width,
-                                  e * hidden * width));
-  }
-  return pieces;
+Parameter make_down(const std::string& prefix, const ExpertLayout& layout, int64_t hidden,
+                    int64_t width, const at::TensorOptions& options) {
+  const int64_t part = width / layout.tpe;
+  ExpertPieces pieces{prefix, layout, hidden * part};
+  pieces.add("down_proj.weight", {hidden, width}, 1, 0);
+  return Parameter(prefix + "down", {layout.num_local(), hidden, part}, options,
+                   std::move(pieces.pieces), {.replicas = Replicas::kExpertData});
 }
 
 }  // namespace
 
-at::Tensor grouped_linear(const at::Tensor& x, const std::vector<int64_t>& rows_per_expert,
-                          Parameter& weight, SegmentRun& run) {
-  at::Tensor y;
-  {
-    const at::NoGradGuard no_grad;
-    y = at::empty({x.size(0), weight.value().size(1)}, x.options());
-    for_each_group(rows_per_expert, [&](int64_t expert, int64_t first, int64_t rows) {
-      at::Tensor part = y.narrow(0, first, rows);
-      at::mm_out(part, x.narrow(0, first, rows), weight.value()[expert].t());
-    });
-  }
-  run.attach(y, std::make_shared<GroupedLinear>(x.detach(), rows_per_expert, weight), {x});
-  return y;
-}
-
-Experts::Experts(const std::string& prefix, int64_t num_experts, int64_t hidden_size, int64_t width,
-                 at::ScalarType dtype)
-    : gate_up_(prefix + "gate_up", {num_experts, 2 * width, hidden_size}, dtype,
-               gate_up_pieces(prefix, num_experts, hidden_size, width), {.is_expert = true}),
-      down_(prefix + "down", {num_experts, hidden_size, width}, dtype,
-            down_pieces(prefix, num_experts, hidden_size, width), {.is_expert = true}) {}
+Experts::Experts(const std::string& prefix, const ExpertLayout& layout, int64_t hidden_size,
+                 int64_t width, const ExpertSettings& settings)
+    : settings_(settings),
+      gate_up_(make_gate_up(prefix, layout, hidden_size, width, settings.options)),
+      down_(make_down(prefix, layout, hidden_size, width, settings.options)) {}
 
 at::Tensor Experts::forward(const at::Tensor& rows, const at::Tensor& probabilities,
                             const std::vector<int64_t>& rows_per_expert, SegmentRun& run) {
-  const at::Tensor gate_up = grouped_linear(rows, rows_per_expert, gate_up_, run);
-  return grouped_linear(swiglu(gate_up, probabilities, run), rows_per_expert, down_, run);
+  const auto operation =
+      std::make_shared<ExpertMlp>(rows.detach(), probabilities.detach(),
+                                  RowGroups(rows_per_expert, settings_.grouped_gemm, rows.device()),
+                                  gate_up_, down_, settings_.recompute);
+  at::Tensor y;
+  {
+    const at::NoGradGuard no_grad;
+    y = operation->forward();
+  }
+  run.attach(y, operation, {rows, probabilities});
+  return y;
 }
 
 void Experts::visit(const ParameterVisitor& visitor) {

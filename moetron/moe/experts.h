@@ -8,33 +8,36 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/moe/expert_layout.h"
 #include "moetron/nn/mlp.h"
 
 namespace moetron {
 
 class SegmentRun;
 
+struct ExpertSettings {
+  at::TensorOptions options = at::kFloat;  // dtype and device of the parameters
+  bool grouped_gemm = true;  // one product for all experts; false: one expert after the other
+  bool recompute = false;    // the first product and the activation again in the backward
+};
+
 class Experts {
  public:
   // Expert e's tensors are prefix + "e.gate_proj.weight" and so on; `prefix` ends in
-  // "mlp.experts.".
-  Experts(const std::string& prefix, int64_t num_experts, int64_t hidden_size, int64_t width,
-          at::ScalarType dtype);
+  // "mlp.experts.". The shards of an expert divide its width.
+  Experts(const std::string& prefix, const ExpertLayout& layout, int64_t hidden_size, int64_t width,
+          const ExpertSettings& settings);
 
-  // rows [rows, hidden] sorted by expert, probabilities [rows] fp32 -> [rows, hidden], each row
-  // weighted.
+  // rows [rows, hidden] sorted by local expert, probabilities [rows] fp32 -> [rows, hidden], each
+  // row weighted; of a shard of the experts: partial sums.
   at::Tensor forward(const at::Tensor& rows, const at::Tensor& probabilities,
                      const std::vector<int64_t>& rows_per_expert, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:
-  Parameter gate_up_;  // [experts, 2 * width, hidden], the gate's rows first
-  Parameter down_;     // [experts, hidden, width]
+  ExpertSettings settings_;
+  Parameter gate_up_;  // [local experts, 2 * width / shards, hidden], the gate's rows first
+  Parameter down_;     // [local experts, hidden, width / shards]
 };
-
-// The grouped product: rows of expert e times weight[e]^T. x [rows, in] sorted by expert, weight
-// [experts, out, in] -> [rows, out].
-at::Tensor grouped_linear(const at::Tensor& x, const std::vector<int64_t>& rows_per_expert,
-                          Parameter& weight, SegmentRun& run);
 
 }  // namespace moetron

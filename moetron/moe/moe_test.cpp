@@ -2,8 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "moetron/autograd/segment.h"
-#include "moetron/moe/experts.h"
-#include "moetron/moe/local_dispatcher.h"
+#include "moetron/comm/thread_ranks.h"
 #include "moetron/moe/router.h"
 
 namespace moetron {
@@ -36,8 +35,9 @@ TEST_F(MoeTest, GroupsLimitTheChoiceAndTheBiasMovesIt) {
   Router router("gate.", s, at::kFloat);
   randomize(router);
   SegmentRun run(false);
-  const at::Tensor x = at::randn({2, 5, 16});
-  const RouterOutput output = router.forward(x, true, run);
+  const at::Tensor x = at::randn({10, 16});
+  const RoutedTokens tokens{{nullptr, 10}, 2};
+  const RouterOutput output = router.forward(x, tokens, true, nullptr, run);
   // One group of two experts kept: both are chosen, so the pair lies in one group.
   const at::Tensor groups = output.routing.experts.floor_divide(2);
   EXPECT_TRUE(at::equal(groups.select(1, 0), groups.select(1, 1)));
@@ -46,7 +46,7 @@ TEST_F(MoeTest, GroupsLimitTheChoiceAndTheBiasMovesIt) {
   router.visit([](Parameter& p) {
     if (!p.settings().trainable) p.value().fill_(0).slice(0, 6).fill_(10);
   });
-  const RouterOutput biased = router.forward(x, false, run);
+  const RouterOutput biased = router.forward(x, tokens, false, nullptr, run);
   EXPECT_TRUE(biased.routing.experts.ge(6).all().item<bool>());
   EXPECT_LE(biased.routing.probabilities.max().item<float>(), 1.0f);
 }
@@ -54,7 +54,8 @@ TEST_F(MoeTest, GroupsLimitTheChoiceAndTheBiasMovesIt) {
 TEST_F(MoeTest, EqualScoresChooseTheLowestExperts) {
   Router router("gate.", small_router(), at::kFloat);  // weights are zero: all scores equal
   SegmentRun run(false);
-  const at::Tensor experts = router.forward(at::randn({1, 3, 16}), false, run).routing.experts;
+  const at::Tensor experts =
+      router.forward(at::randn({3, 16}), {{nullptr, 3}, 1}, false, nullptr, run).routing.experts;
   EXPECT_TRUE(at::equal(experts, at::arange(2, at::kLong).repeat({3, 1})));
 }
 
@@ -82,46 +83,62 @@ TEST_F(MoeTest, AuxiliaryLossOfAnEvenRouterIsOnePerToken) {
     Router router("gate.", s, at::kFloat);
     randomize(router);
     SegmentRun run(true);
-    const RouterOutput output = router.forward(run.input(at::randn({3, 7, 16})), false, run);
+    const RouterOutput output =
+        router.forward(run.input(at::randn({21, 16})), {{nullptr, 21}, 3}, false, nullptr, run);
     EXPECT_NEAR(output.aux_loss.item<double>(), 0.5 * 3 * 7, 1e-5);
   }
 }
 
-// The whole chain router -> dispatch -> experts -> combine against a dense formula under autograd.
-TEST_F(MoeTest, ExpertsThroughTheDispatcherMatchTheDenseFormula) {
-  const int64_t hidden = 16, width = 6, num_experts = 8, tokens = 9, top_k = 3;
-  Experts experts("experts.", num_experts, hidden, width, at::kFloat);
-  std::vector<Parameter*> parameters;
-  experts.visit([&](Parameter& p) { parameters.push_back(&p); });
-  for (Parameter* p : parameters) p->value().normal_();
-  const at::Tensor x = at::randn({tokens, hidden}), d_y = at::randn({tokens, hidden});
-  Routing routing;  // expert 7 gets nothing
-  routing.experts = std::get<1>(at::rand({tokens, num_experts - 1}).topk(top_k, -1));
-  routing.probabilities = at::rand({tokens, top_k});
-
-  const auto leaf = [](const at::Tensor& t) { return t.detach().clone().requires_grad_(); };
-  const at::Tensor x0 = leaf(x), p0 = leaf(routing.probabilities);
-  const at::Tensor w1 = leaf(parameters[0]->value()), w2 = leaf(parameters[1]->value());
-  const at::Tensor h = at::einsum("th,eoh->teo", {x0, w1});
-  const at::Tensor act = at::silu(h.narrow(2, 0, width)) * h.narrow(2, width, width);
-  const at::Tensor each = at::einsum("teo,eho->teh", {act, w2});
-  const at::Tensor weights = at::zeros({tokens, num_experts}).scatter(1, routing.experts, p0);
-  const at::Tensor y0 = at::einsum("te,teh->th", {weights, each});
-  y0.backward(d_y);
-
-  LocalDispatcher dispatcher(num_experts);
-  const Dispatched d = dispatcher.dispatch(x, routing);
-  SegmentRun run(true);
-  const at::Tensor rows = run.input(d.rows), probabilities = run.input(d.probabilities);
-  const at::Tensor out = run.output(experts.forward(rows, probabilities, d.rows_per_expert, run));
-  EXPECT_TRUE(at::allclose(dispatcher.combine(out, *d.plan), y0, 1e-5, 1e-5));
-  const auto grads = run.backward({dispatcher.combine_backward(d_y, *d.plan)});
-  const DispatchGrads back = dispatcher.dispatch_backward(grads[0], grads[1], *d.plan);
-  run.weight_grads().run();
-  EXPECT_TRUE(at::allclose(back.d_hidden, x0.grad(), 1e-4, 1e-4));
-  EXPECT_TRUE(at::allclose(back.d_probabilities, p0.grad(), 1e-4, 1e-4));
-  EXPECT_TRUE(at::allclose(parameters[0]->grad(), w1.grad(), 1e-4, 1e-4));
-  EXPECT_TRUE(at::allclose(parameters[1]->grad(), w2.grad(), 1e-4, 1e-4));
+// Each tensor-parallel rank routes its slice; 3 ranks hold 11 tokens of 11, one of which is
+// padding.
+TEST_F(MoeTest, SlicesOfTheTokensRouteAsTheWhole) {
+  for (const auto kind : {RouterSettings::AuxLoss::kSequence, RouterSettings::AuxLoss::kBatch}) {
+    for (const bool sigmoid : {false, true}) {
+      RouterSettings s = small_router();
+      s.sigmoid = sigmoid;
+      s.normalize = true;
+      s.aux_loss = kind;
+      s.aux_loss_coeff = 0.5;
+      const int64_t num_tokens = 10;  // two sequences of five
+      const at::Tensor x = at::randn({num_tokens, 16}), d_p = at::randn({num_tokens, 2});
+      Router whole("gate.", s, at::kFloat);
+      randomize(whole);
+      SegmentRun run(true);
+      const RouterOutput all =
+          whole.forward(run.input(x), {{nullptr, num_tokens}, 2}, true, nullptr, run);
+      run.output(all.routing.probabilities);
+      run.output(all.aux_loss);
+      const at::Tensor d_x = run.backward({d_p, at::full({}, 0.1)})[0];
+      at::Tensor weight;
+      whole.visit([&](Parameter& p) { weight = p.value(); });
+      run_ranks(3, [&](Communicator& world) {
+        const TokenShards shards{&world, num_tokens};
+        Router router("gate.", s, at::kFloat);
+        router.visit([&](Parameter& p) { p.value().copy_(weight); });
+        SegmentRun part(true);
+        const RouterOutput mine =
+            router.forward(part.input(slice_tokens(x, shards)), {shards, 2}, true, nullptr, part);
+        part.output(mine.routing.probabilities);
+        const at::Tensor aux = part.output(mine.aux_loss).to(at::kDouble);
+        EXPECT_TRUE(at::equal(gather_tokens(mine.routing.experts, shards), all.routing.experts));
+        EXPECT_TRUE(mine.routing.experts.narrow(0, shards.num_local(), 4 - shards.num_local())
+                        .eq(kNotRouted)
+                        .all()
+                        .item<bool>());
+        world.all_reduce(aux).wait();
+        EXPECT_NEAR(aux.item<double>(), all.aux_loss.item<double>(), 1e-6);
+        world.all_reduce(router.counts()).wait();
+        EXPECT_TRUE(at::equal(router.counts(), whole.counts()));
+        const at::Tensor d = part.backward({slice_tokens(d_p, shards), at::full({}, 0.1)})[0];
+        EXPECT_TRUE(at::allclose(gather_tokens(d, shards), d_x, 1e-5, 1e-7));
+      });
+      // A recomputation keeps the choice, and with it the probabilities, whatever the bias says.
+      SegmentRun again(true);
+      const RouterOutput second =
+          whole.forward(again.input(x), {{nullptr, num_tokens}, 2}, false, &all.routing, again);
+      EXPECT_TRUE(at::equal(second.routing.probabilities, all.routing.probabilities));
+    }
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/moe/capacity.h"
 #include "moetron/nn/linear.h"
 
 namespace moetron {
@@ -20,46 +21,63 @@ at::Tensor top_indices(const at::Tensor& scores, int64_t k) {
   return order.narrow(-1, 0, k);
 }
 
-// How often each expert occurs along the last dimension of experts [..., K]: [rows, E] fp32.
-at::Tensor expert_counts(const at::Tensor& experts, int64_t rows, int64_t num_experts) {
-  const at::Tensor flat = experts.reshape({rows, -1});
-  const at::Tensor ones = at::ones(flat.sizes(), flat.options().dtype(at::kFloat));
-  return at::zeros({rows, num_experts}, ones.options()).scatter_add_(1, flat, ones);
-}
-
 }  // namespace
 
-Router::Router(const std::string& prefix, const RouterSettings& settings, at::ScalarType dtype)
+Router::Router(const std::string& prefix, const RouterSettings& settings,
+               const at::TensorOptions& options)
     : settings_(settings),
-      weight_(prefix + "weight", {settings.num_experts, settings.hidden_size}, dtype, {}),
-      counts_(at::zeros({settings.num_experts}, at::kLong)) {
+      weight_(prefix + "weight", {settings.num_experts, settings.hidden_size}, options, {}),
+      counts_(at::zeros({settings.num_experts}, options.dtype(at::kLong))) {
   if (settings.expert_bias) {
     bias_.emplace(
-        prefix + "e_score_correction_bias", std::vector<int64_t>{settings.num_experts}, at::kFloat,
+        prefix + "e_score_correction_bias", std::vector<int64_t>{settings.num_experts},
+        options.dtype(at::kFloat),
         ParameterSettings{.init = Init::kZeros, .weight_decay = false, .trainable = false});
   }
 }
 
-RouterOutput Router::forward(const at::Tensor& x, bool count, SegmentRun& run) {
+RouterOutput Router::forward(const at::Tensor& x, const RoutedTokens& tokens, bool count,
+                             const Routing* earlier, SegmentRun& run) {
   const RouterSettings& s = settings_;
-  const at::Tensor tokens = x.flatten(0, 1);  // [tokens, hidden]
+  const int64_t num_local = tokens.shards.num_local();
   const at::Tensor logits =
-      linear(s.fp32_logits ? tokens.to(at::kFloat) : tokens, weight_, run).to(at::kFloat);
-  const at::Tensor scores = s.sigmoid ? logits.sigmoid() : logits.softmax(-1);  // [tokens, E]
+      linear(s.fp32_logits ? x.to(at::kFloat) : x, weight_, run).to(at::kFloat);
+  const at::Tensor scores = s.sigmoid ? logits.sigmoid() : logits.softmax(-1);  // [slice, E]
 
   RouterOutput output;
-  output.routing.experts = choose(scores.detach());
-  at::Tensor weights = scores.gather(1, output.routing.experts);  // [tokens, K]
+  Routing& routing = output.routing;
+  routing.chosen = earlier != nullptr ? earlier->chosen : choose(scores.detach());
+  at::Tensor weights = scores.gather(1, routing.chosen);  // [slice, K]
   if (s.normalize) weights = weights / (weights.sum(-1, /*keepdim=*/true) + s.normalize_eps);
-  output.routing.probabilities = s.scaling == 1 ? weights : weights * s.scaling;
+  if (s.scaling != 1) weights = weights * s.scaling;
+  routing.experts =
+      earlier != nullptr ? earlier->experts : drop(routing.chosen, weights.detach(), tokens);
+  const bool all_go = !s.capacity_factor && num_local == x.size(0);
+  routing.probabilities = all_go ? weights : weights.masked_fill(routing.experts.eq(kNotRouted), 0);
+
+  const at::Tensor chosen = routing.chosen.narrow(0, 0, num_local);  // without padding
   if (s.aux_loss != RouterSettings::AuxLoss::kNone && s.aux_loss_coeff != 0) {
-    output.aux_loss = balance_loss(scores, output.routing.experts, x.size(0));
+    output.aux_loss = balance_loss(scores.narrow(0, 0, num_local), chosen, tokens);
   }
-  if (count) {
-    const at::Tensor chosen = output.routing.experts.reshape(-1);
-    counts_.add_(at::bincount(chosen, {}, s.num_experts));
-  }
+  if (count) counts_.add_(at::bincount(chosen.reshape(-1), {}, s.num_experts));
   return output;
+}
+
+// chosen [slice, K] -> the same, kNotRouted for padding and for what exceeds the capacity.
+at::Tensor Router::drop(const at::Tensor& chosen, const at::Tensor& probabilities,
+                        const RoutedTokens& tokens) const {
+  const at::NoGradGuard no_grad;
+  const TokenShards& shards = tokens.shards;
+  at::Tensor experts = chosen;
+  if (const int64_t num_local = shards.num_local(); num_local < chosen.size(0)) {
+    experts = chosen.clone();
+    experts.narrow(0, num_local, chosen.size(0) - num_local).fill_(kNotRouted);
+  }
+  if (!settings_.capacity_factor) return experts;
+  const int64_t capacity = expert_capacity(shards.num_tokens, settings_.top_k,
+                                           settings_.num_experts, *settings_.capacity_factor);
+  return drop_over_capacity(experts, probabilities, shards, settings_.num_experts, capacity,
+                            settings_.drop_policy);
 }
 
 // scores [tokens, E], detached -> [tokens, K] int64
@@ -82,21 +100,32 @@ at::Tensor Router::choose(const at::Tensor& scores) const {
 
 // Per sequence (or over the whole micro-batch): sum_e f_e P_e with f_e = E / (K T) * tokens sent to
 // e and P_e the mean share of e in the scores. The sigmoid router's f counts the best K of the raw
-// scores: no bias, no groups (DeepSeek-V3, eq. 17 to 20).
+// scores: no bias, no groups (DeepSeek-V3, eq. 17 to 20). f is the whole sequence's, counted over
+// the tensor-parallel ranks; P is a sum over tokens, so that each rank's tokens give a part of the
+// loss and no more needs to be exchanged. scores [local, E], experts [local, K].
 at::Tensor Router::balance_loss(const at::Tensor& scores, const at::Tensor& experts,
-                                int64_t batch) const {
+                                const RoutedTokens& tokens) const {
   const RouterSettings& s = settings_;
-  const int64_t rows = s.aux_loss == RouterSettings::AuxLoss::kSequence ? batch : 1;
-  const int64_t tokens = scores.size(0);
-  const bool counts_raw = s.sigmoid && s.aux_loss == RouterSettings::AuxLoss::kSequence;
-  const at::Tensor counted = counts_raw ? top_indices(scores.detach(), s.top_k) : experts;
-  const double per_row = static_cast<double>(tokens) / static_cast<double>(rows);
-  const at::Tensor fractions =
-      expert_counts(counted.contiguous(), rows, s.num_experts)
-          .mul_(static_cast<double>(s.num_experts) / (static_cast<double>(s.top_k) * per_row));
+  const TokenShards& shards = tokens.shards;
+  const int64_t rows = s.aux_loss == RouterSettings::AuxLoss::kSequence ? tokens.num_sequences : 1;
+  const int64_t per_row = shards.num_tokens / rows;
+  const at::Tensor row_of_token =
+      (at::arange(scores.size(0), experts.options()) + shards.slice_begin())
+          .floor_divide(per_row);  // [local]
+  at::Tensor fractions;            // [rows, E]
+  {
+    const at::NoGradGuard no_grad;
+    const bool counts_raw = s.sigmoid && s.aux_loss == RouterSettings::AuxLoss::kSequence;
+    const at::Tensor counted = counts_raw ? top_indices(scores.detach(), s.top_k) : experts;
+    const at::Tensor cells = (row_of_token.unsqueeze(1) * s.num_experts + counted).reshape(-1);
+    fractions = at::bincount(cells, {}, rows * s.num_experts).to(at::kFloat);
+    if (shards.size() > 1) shards.group->all_reduce(fractions).wait();
+    fractions =
+        fractions.view({rows, s.num_experts})
+            .mul(static_cast<double>(s.num_experts) / static_cast<double>(s.top_k * per_row));
+  }
   const at::Tensor shares = s.sigmoid ? scores / scores.sum(-1, /*keepdim=*/true) : scores;
-  const at::Tensor mean_shares = shares.unflatten(0, {rows, -1}).mean(1);  // [rows, E]
-  return (fractions * mean_shares).sum() * (s.aux_loss_coeff * per_row);
+  return (fractions.index_select(0, row_of_token) * shares).sum() * s.aux_loss_coeff;
 }
 
 void Router::update_bias() {

@@ -11,7 +11,9 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/config/options.h"
 #include "moetron/nn/mlp.h"
+#include "moetron/parallel/token_shards.h"
 #include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
@@ -34,22 +36,36 @@ struct RouterSettings {
   bool group_score_top_two = false;  // a group's score: its two best summed (V3), or its best (V2)
   enum class AuxLoss { kNone, kSequence, kBatch } aux_loss = AuxLoss::kNone;
   double aux_loss_coeff = 0;
+  std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
+  TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
+};
+
+// The tokens of a micro-batch: sequences of equal length, of which each tensor-parallel rank routes
+// its slice.
+struct RoutedTokens {
+  TokenShards shards;
+  int64_t num_sequences = 1;
 };
 
 struct RouterOutput {
-  Routing routing;      // probabilities are part of the graph
-  at::Tensor aux_loss;  // coefficient * loss * tokens of the micro-batch; undefined without
+  Routing routing;  // probabilities are part of the graph
+  // This rank's part of coefficient * loss * tokens of the micro-batch; undefined without.
+  at::Tensor aux_loss;
 };
 
 class Router {
  public:
   // `prefix` ends in "mlp.gate."; the bias is stored as prefix + "e_score_correction_bias".
-  Router(const std::string& prefix, const RouterSettings& settings, at::ScalarType dtype);
+  Router(const std::string& prefix, const RouterSettings& settings,
+         const at::TensorOptions& options);
 
-  // x [batch, seq, hidden]; `count` adds this micro-batch to counts().
-  RouterOutput forward(const at::Tensor& x, bool count, SegmentRun& run);
+  // x [slice, hidden]; `count` adds this micro-batch to counts(). A recomputation passes `earlier`,
+  // the routing of the first time: the same choice, whatever rounding or the bias do.
+  RouterOutput forward(const at::Tensor& x, const RoutedTokens& tokens, bool count,
+                       const Routing* earlier, SegmentRun& run);
 
-  // Tokens sent to each expert since the last take, [E] int64.
+  // How often each expert was chosen by this rank's tokens since the last take, [E] int64; before
+  // any drop.
   at::Tensor& counts() { return counts_; }
   bool has_bias() const { return bias_.has_value(); }
   // bias += rate * sign(mean load - load), from the counts of the whole global batch; zeroes them.
@@ -61,7 +77,10 @@ class Router {
 
  private:
   at::Tensor choose(const at::Tensor& scores) const;
-  at::Tensor balance_loss(const at::Tensor& scores, const at::Tensor& experts, int64_t batch) const;
+  at::Tensor drop(const at::Tensor& chosen, const at::Tensor& probabilities,
+                  const RoutedTokens& tokens) const;
+  at::Tensor balance_loss(const at::Tensor& scores, const at::Tensor& experts,
+                          const RoutedTokens& tokens) const;
 
   RouterSettings settings_;
   Parameter weight_;               // [E, hidden]

@@ -1,5 +1,7 @@
 #include "moetron/nn/attention.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
@@ -14,29 +16,36 @@ class GroupedQueryAttention final : public Attention {
  public:
   GroupedQueryAttention(const std::string& prefix, const AttentionSettings& s)
       : settings_(s),
-        qkv_(prefix + "qkv.weight", {rows(s), s.hidden_size}, s.dtype,
-             qkv_pieces(prefix, ".weight", s, {s.hidden_size}), {}),
-        output_(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * s.head_dim}, s.dtype, {}) {
-    if (s.bias) {
-      const ParameterSettings plain{.init = Init::kZeros, .weight_decay = false};
-      bias_.emplace(prefix + "qkv.bias", std::vector<int64_t>{rows(s)}, s.dtype,
-                    qkv_pieces(prefix, ".bias", s, {}), plain);
-    }
+        heads_(s.num_heads / num_ranks(s)),
+        kv_heads_(std::max<int64_t>(1, s.num_key_value_heads / num_ranks(s))),
+        shares_heads_(s.num_key_value_heads < num_ranks(s)),
+        output_(prefix + "o_proj.weight", {s.hidden_size, heads_ * s.head_dim}, s.options,
+                {piece_of_shard(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * s.head_dim},
+                                {.dim = 1, .index = rank(s), .count = num_ranks(s)}, 0)},
+                {.replicas = Replicas::kData}) {
+    make_projections(prefix);
     if (s.qk_norm) {
       const ParameterSettings norm{.init = Init::kOnes, .weight_decay = false};
-      q_norm_.emplace(prefix + "q_norm.weight", std::vector<int64_t>{s.head_dim}, s.dtype, norm);
-      k_norm_.emplace(prefix + "k_norm.weight", std::vector<int64_t>{s.head_dim}, s.dtype, norm);
+      q_norm_.emplace(prefix + "q_norm.weight", std::vector<int64_t>{s.head_dim}, s.options, norm);
+      k_norm_.emplace(prefix + "k_norm.weight", std::vector<int64_t>{s.head_dim}, s.options, norm);
     }
   }
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& positions, AttentionCache* cache,
                      SegmentRun& run) override {
     const AttentionSettings& s = settings_;
-    const at::Tensor qkv = linear(x, qkv_, run, bias_ ? &*bias_ : nullptr)
-                               .unflatten(-1, {-1, s.head_dim});  // [B, T, N + 2G, D]
-    at::Tensor q = qkv.narrow(2, 0, s.num_heads);
-    at::Tensor k = qkv.narrow(2, s.num_heads, s.num_key_value_heads);
-    at::Tensor v = qkv.narrow(2, s.num_heads + s.num_key_value_heads, s.num_key_value_heads);
+    const TokenShards shards{s.tensor_group, positions.numel()};
+    const at::Tensor all = gather_tokens(x, shards, run);  // [B * T, H]
+    const auto project = [&](Projection& projection) {
+      return linear(all, projection.weight, run, projection.bias ? &*projection.bias : nullptr)
+          .view({positions.size(0), positions.size(1), -1, s.head_dim});  // [B, T, heads, D]
+    };
+    const at::Tensor first = project(*projections_.front());  // [B, T, N + 2G or N, D]
+    const at::Tensor kv =
+        shares_heads_ ? project(*projections_.back()) : first.narrow(2, heads_, 2 * kv_heads_);
+    at::Tensor q = first.narrow(2, 0, heads_);
+    at::Tensor k = kv.narrow(2, 0, kv_heads_);
+    at::Tensor v = kv.narrow(2, kv_heads_, kv_heads_);
     if (s.qk_norm) {
       q = rms_norm(q, *q_norm_, s.norm_eps, run);
       k = rms_norm(k, *k_norm_, s.norm_eps, run);
@@ -46,44 +55,91 @@ class GroupedQueryAttention final : public Attention {
     k = apply_rope(k, angles, s.rope_pairs, run);
     if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
     const at::Tensor mixed = causal_attention(q, k, v, s.softmax_scale);  // [B, T, N, D]
-    return linear(mixed.flatten(2), output_, run);
+    const at::Tensor partial =
+        linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
+    return reduce_scatter_tokens(partial, shards, run);
   }
 
   void visit(const ParameterVisitor& visitor) override {
-    visitor(qkv_);
-    if (bias_) visitor(*bias_);
+    for (const auto& projection : projections_) {
+      visitor(projection->weight);
+      if (projection->bias) visitor(*projection->bias);
+    }
     if (q_norm_) visitor(*q_norm_);
     if (k_norm_) visitor(*k_norm_);
     visitor(output_);
   }
 
  private:
-  static int64_t rows(const AttentionSettings& s) {
-    return (s.num_heads + 2 * s.num_key_value_heads) * s.head_dim;
+  struct Projection {
+    Parameter weight;
+    std::optional<Parameter> bias;
+  };
+
+  // One of q_proj, k_proj, v_proj: heads over all ranks, and the part of them that is here.
+  struct HeadRows {
+    const char* name;
+    int64_t num_heads;
+    ShardOf shard;
+  };
+
+  static int64_t num_ranks(const AttentionSettings& s) {
+    return s.tensor_group == nullptr ? 1 : s.tensor_group->size();
+  }
+  static int64_t rank(const AttentionSettings& s) {
+    return s.tensor_group == nullptr ? 0 : s.tensor_group->rank();
   }
 
-  // q, k, v one below the other; `rest` are the dimensions after the rows.
-  static std::vector<ParameterPiece> qkv_pieces(const std::string& prefix,
-                                                const std::string& suffix,
-                                                const AttentionSettings& s,
-                                                const std::vector<int64_t>& rest) {
-    const int64_t row_size = rest.empty() ? 1 : rest.front();
-    std::vector<ParameterPiece> pieces;
-    int64_t row = 0;
-    for (const auto& [name, heads] :
-         {std::pair("q_proj", s.num_heads), std::pair("k_proj", s.num_key_value_heads),
-          std::pair("v_proj", s.num_key_value_heads)}) {
-      std::vector<int64_t> shape = {heads * s.head_dim};
-      shape.insert(shape.end(), rest.begin(), rest.end());
-      pieces.push_back(piece_of_rows(prefix + name + suffix, shape, row, row_size));
-      row += heads * s.head_dim;
+  // Queries, keys and values in one product; but in two where ranks share key-value heads, since
+  // the gradients of those are summed over other ranks.
+  void make_projections(const std::string& prefix) {
+    const AttentionSettings& s = settings_;
+    const int64_t sharers = shares_heads_ ? num_ranks(s) / s.num_key_value_heads : 1;
+    const ShardOf q_shard{.index = rank(s), .count = num_ranks(s)};
+    const ShardOf kv_shard{.index = rank(s) / sharers, .count = num_ranks(s) / sharers};
+    const HeadRows q{"q_proj", s.num_heads, q_shard};
+    const HeadRows k{"k_proj", s.num_key_value_heads, kv_shard};
+    const HeadRows v{"v_proj", s.num_key_value_heads, kv_shard};
+    if (shares_heads_) {
+      projections_.push_back(make_projection(prefix + "q", {q}, Replicas::kData));
+      projections_.push_back(make_projection(prefix + "kv", {k, v}, Replicas::kHeadCopies));
+    } else {
+      projections_.push_back(make_projection(prefix + "qkv", {q, k, v}, Replicas::kData));
     }
-    return pieces;
+  }
+
+  // The parts one below the other. `label` begins with the prefix of the names.
+  std::unique_ptr<Projection> make_projection(const std::string& label,
+                                              const std::vector<HeadRows>& parts,
+                                              Replicas replicas) const {
+    const AttentionSettings& s = settings_;
+    const std::string prefix = label.substr(0, label.rfind('.') + 1);
+    std::vector<ParameterPiece> weights, biases;
+    int64_t rows = 0;
+    for (const HeadRows& part : parts) {
+      const int64_t all_rows = part.num_heads * s.head_dim;
+      weights.push_back(piece_of_shard(prefix + part.name + ".weight", {all_rows, s.hidden_size},
+                                       part.shard, rows * s.hidden_size));
+      biases.push_back(piece_of_shard(prefix + part.name + ".bias", {all_rows}, part.shard, rows));
+      rows += all_rows / part.shard.count;
+    }
+    auto projection = std::unique_ptr<Projection>(
+        new Projection{.weight = Parameter(label + ".weight", {rows, s.hidden_size}, s.options,
+                                           std::move(weights), {.replicas = replicas}),
+                       .bias = std::nullopt});
+    if (s.bias) {
+      projection->bias.emplace(
+          label + ".bias", std::vector<int64_t>{rows}, s.options, std::move(biases),
+          ParameterSettings{.init = Init::kZeros, .weight_decay = false, .replicas = replicas});
+    }
+    return projection;
   }
 
   AttentionSettings settings_;
-  Parameter qkv_;
-  std::optional<Parameter> bias_;
+  int64_t heads_;      // of this rank
+  int64_t kv_heads_;   // of this rank
+  bool shares_heads_;  // key-value heads are held by several ranks
+  std::vector<std::unique_ptr<Projection>> projections_;
   std::optional<Parameter> q_norm_;
   std::optional<Parameter> k_norm_;
   Parameter output_;

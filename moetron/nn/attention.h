@@ -2,8 +2,12 @@
 // norms and biases, and multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), in its
 // expanded form.
 //
-// Letters in shapes: B batch, T new tokens, S tokens attended to, H hidden, N query heads, G
-// key-value heads, D head size of queries and keys, V head size of values.
+// Under tensor parallelism the ranks of a group divide the heads (Shoeybi et al., arXiv
+// 1909.08053), and hold slices of the tokens in front of the attention and behind it
+// (parallel/token_shards.h).
+//
+// Letters in shapes: B batch, T new tokens, S tokens attended to, H hidden, N query heads and G
+// key-value heads of this rank, D head size of queries and keys, V head size of values.
 #pragma once
 
 #include <memory>
@@ -17,6 +21,7 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/nn/rope.h"
+#include "moetron/parallel/token_shards.h"
 
 namespace moetron {
 
@@ -45,8 +50,8 @@ class KeyValueCache {
 
 struct AttentionSettings {
   int64_t hidden_size = 0;
-  int64_t num_heads = 0;
-  int64_t num_key_value_heads = 0;
+  int64_t num_heads = 0;            // over all tensor-parallel ranks
+  int64_t num_key_value_heads = 0;  // likewise; fewer than ranks: each is held by several
   int64_t head_dim = 0;
   bool bias = false;     // on q, k, v (Qwen2)
   bool qk_norm = false;  // on each head of q and k (Qwen3)
@@ -55,7 +60,8 @@ struct AttentionSettings {
   std::vector<float> inverse_frequencies;  // [rotated dims / 2]
   double rope_scale = 1;
   RopePairs rope_pairs = RopePairs::kHalves;
-  at::ScalarType dtype = at::kFloat;
+  at::TensorOptions options = at::kFloat;  // dtype and device of the parameters
+  Communicator* tensor_group = nullptr;    // null: this rank holds every head
 };
 
 struct MlaDims {
@@ -64,13 +70,17 @@ struct MlaDims {
   int64_t qk_nope_head_dim = 0;
   int64_t qk_rope_head_dim = 0;
   int64_t v_head_dim = 0;
+  // Under tensor parallelism: the down projections whole on every rank, each of which projects its
+  // own tokens, and the latents are gathered; else the projections are divided by rows.
+  bool replicate_down = false;
+  bool fuse_down = false;  // one product for both down projections; needs q_lora_rank
 };
 
 class Attention {
  public:
   virtual ~Attention() = default;
-  // x [B, T, H] (normed), positions [B, T] -> [B, T, H]. With a cache the new tokens follow the
-  // cached ones.
+  // x [slice, H] (normed), this rank's slice of the B * T tokens; positions [B, T] of all of them
+  // -> [slice, H]. With a cache the new tokens follow the cached ones.
   virtual at::Tensor forward(const at::Tensor& x, const at::Tensor& positions,
                              AttentionCache* cache, SegmentRun& run) = 0;
   virtual void visit(const ParameterVisitor& visitor) = 0;

@@ -20,80 +20,173 @@ class LatentAttention final : public Attention {
   LatentAttention(const std::string& prefix, const AttentionSettings& s, const MlaDims& dims)
       : settings_(s),
         dims_(dims),
-        kv_down_(prefix + "kv_a_proj_with_mqa.weight",
-                 {dims.kv_lora_rank + dims.qk_rope_head_dim, s.hidden_size}, s.dtype, {}),
-        kv_norm_(prefix + "kv_a_layernorm.weight", {dims.kv_lora_rank}, s.dtype, kNormSettings),
-        kv_up_(prefix + "kv_b_proj.weight",
-               {s.num_heads * (dims.qk_nope_head_dim + dims.v_head_dim), dims.kv_lora_rank},
-               s.dtype, {}),
-        output_(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * dims.v_head_dim}, s.dtype,
-                {}) {
+        num_ranks_(s.tensor_group == nullptr ? 1 : s.tensor_group->size()),
+        heads_(s.num_heads / num_ranks_),
+        divides_down_(num_ranks_ > 1 && !dims.replicate_down),
+        kv_norm_(prefix + "kv_a_layernorm.weight", {dims.kv_lora_rank}, s.options, kNormSettings),
+        kv_up_(sharded(prefix + "kv_b_proj.weight",
+                       s.num_heads * (dims.qk_nope_head_dim + dims.v_head_dim), dims.kv_lora_rank,
+                       0)),
+        output_(
+            sharded(prefix + "o_proj.weight", s.hidden_size, s.num_heads * dims.v_head_dim, 1)) {
     const int64_t q_rows = s.num_heads * (dims.qk_nope_head_dim + dims.qk_rope_head_dim);
+    const DownPart kv{prefix + "kv_a_proj_with_mqa.weight",
+                      dims.kv_lora_rank + dims.qk_rope_head_dim};
     if (dims.q_lora_rank == 0) {
-      q_.emplace(prefix + "q_proj.weight", std::vector<int64_t>{q_rows, s.hidden_size}, s.dtype,
-                 ParameterSettings{});
+      q_ = sharded(prefix + "q_proj.weight", q_rows, s.hidden_size, 0);
+      kv_down_ = make_down(prefix + "kv_a", {kv});
       return;
     }
-    q_down_.emplace(prefix + "q_a_proj.weight",
-                    std::vector<int64_t>{dims.q_lora_rank, s.hidden_size}, s.dtype,
-                    ParameterSettings{});
+    const DownPart q{prefix + "q_a_proj.weight", dims.q_lora_rank};
     q_norm_.emplace(prefix + "q_a_layernorm.weight", std::vector<int64_t>{dims.q_lora_rank},
-                    s.dtype, kNormSettings);
-    q_.emplace(prefix + "q_b_proj.weight", std::vector<int64_t>{q_rows, dims.q_lora_rank}, s.dtype,
-               ParameterSettings{});
+                    s.options, kNormSettings);
+    q_ = sharded(prefix + "q_b_proj.weight", q_rows, dims.q_lora_rank, 0);
+    if (dims.fuse_down) {
+      q_down_ = make_down(prefix + "qkv_a", {q, kv});
+    } else {
+      q_down_ = make_down(prefix + "q_a", {q});
+      kv_down_ = make_down(prefix + "kv_a", {kv});
+    }
   }
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& positions, AttentionCache* cache,
                      SegmentRun& run) override {
-    const int64_t heads = settings_.num_heads;
     const int64_t nope = dims_.qk_nope_head_dim, rope = dims_.qk_rope_head_dim;
+    const int64_t batch = positions.size(0), seq = positions.size(1);
+    const TokenShards shards{settings_.tensor_group, batch * seq};
     const RopeAngles angles =
         rope_angles(positions, settings_.inverse_frequencies, settings_.rope_scale);
     const auto rotated = [&](const at::Tensor& part) {
       return apply_rope(part, angles, settings_.rope_pairs, run);
     };
+    const auto by_head = [&](const at::Tensor& rows, int64_t heads) {
+      return rows.view({batch, seq, heads, -1});
+    };
+    const Latents down = divides_down_ ? divided_down(x, shards, run) : whole_down(x, shards, run);
 
-    const at::Tensor q_input =
-        q_down_ ? rms_norm(linear(x, *q_down_, run), *q_norm_, kLatentNormEps, run) : x;
-    const at::Tensor q = linear(q_input, *q_, run).unflatten(-1, {heads, nope + rope});
+    const at::Tensor q = by_head(linear(down.queries, *q_, run), heads_);
     const at::Tensor queries =
         at::cat({q.narrow(-1, 0, nope), rotated(q.narrow(-1, nope, rope))}, -1);  // [B, T, N, D]
-
-    const at::Tensor down = linear(x, kv_down_, run);  // [B, T, latent + rope]
-    const at::Tensor latent =
-        rms_norm(down.narrow(-1, 0, dims_.kv_lora_rank), kv_norm_, kLatentNormEps, run);
-    const at::Tensor k_rope =
-        rotated(down.narrow(-1, dims_.kv_lora_rank, rope).unsqueeze(2));  // [B, T, 1, rope]
-    const at::Tensor up =
-        linear(latent, kv_up_, run).unflatten(-1, {heads, nope + dims_.v_head_dim});
-    at::Tensor keys = at::cat({up.narrow(-1, 0, nope), k_rope.expand({-1, -1, heads, -1})}, -1);
+    const at::Tensor k_rope = rotated(by_head(down.k_rope, 1));                   // [B, T, 1, rope]
+    const at::Tensor up = by_head(linear(down.keys_values, *kv_up_, run), heads_);
+    at::Tensor keys = at::cat({up.narrow(-1, 0, nope), k_rope.expand({-1, -1, heads_, -1})}, -1);
     at::Tensor values = up.narrow(-1, nope, dims_.v_head_dim);
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
     const at::Tensor mixed =
         causal_attention(queries, keys, values, settings_.softmax_scale);  // [B, T, N, V]
-    return linear(mixed.flatten(2), output_, run);
+    const at::Tensor partial =
+        linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
+    return reduce_scatter_tokens(partial, shards, run);
   }
 
   void visit(const ParameterVisitor& visitor) override {
     if (q_down_) visitor(*q_down_);
     if (q_norm_) visitor(*q_norm_);
     visitor(*q_);
-    visitor(kv_down_);
+    if (kv_down_) visitor(*kv_down_);
     visitor(kv_norm_);
-    visitor(kv_up_);
-    visitor(output_);
+    visitor(*kv_up_);
+    visitor(*output_);
   }
 
  private:
+  // What the up projections read, of all tokens; the latents are normed.
+  struct Latents {
+    at::Tensor queries;      // [B * T, q_lora_rank], or [B * T, H] without query latents
+    at::Tensor keys_values;  // [B * T, kv_lora_rank]
+    at::Tensor k_rope;       // [B * T, rope], not rotated yet
+  };
+  struct DownPart {
+    std::string name;
+    int64_t rows;
+  };
+  struct DownOutput {
+    at::Tensor q;   // undefined without query latents
+    at::Tensor kv;  // latent and k_rope
+  };
+
+  ShardOf shard_of(int64_t dim) const {
+    const int64_t rank = num_ranks_ == 1 ? 0 : settings_.tensor_group->rank();
+    return {.dim = dim, .index = rank, .count = num_ranks_};
+  }
+
+  // A weight [rows, columns] divided along `dim`.
+  std::unique_ptr<Parameter> sharded(const std::string& name, int64_t rows, int64_t columns,
+                                     int64_t dim) const {
+    std::vector<int64_t> shape = {rows, columns};
+    shape[static_cast<size_t>(dim)] /= num_ranks_;
+    return std::make_unique<Parameter>(
+        name, shape, settings_.options,
+        std::vector{piece_of_shard(name, {rows, columns}, shard_of(dim), 0)},
+        ParameterSettings{.replicas = Replicas::kData});
+  }
+
+  // Down projections one below the other, each whole or divided by rows.
+  std::unique_ptr<Parameter> make_down(const std::string& label,
+                                       const std::vector<DownPart>& parts) const {
+    const int64_t hidden = settings_.hidden_size;
+    const ShardOf shard = divides_down_ ? shard_of(0) : ShardOf{};
+    std::vector<ParameterPiece> pieces;
+    int64_t rows = 0;
+    for (const auto& [name, all_rows] : parts) {
+      pieces.push_back(piece_of_shard(name, {all_rows, hidden}, shard, rows * hidden));
+      rows += all_rows / shard.count;
+    }
+    return std::make_unique<Parameter>(
+        label, std::vector<int64_t>{rows, hidden}, settings_.options, std::move(pieces),
+        ParameterSettings{.replicas = divides_down_ ? Replicas::kData : Replicas::kStage});
+  }
+
+  DownOutput project_down(const at::Tensor& x, SegmentRun& run) {
+    if (!q_down_) return {{}, linear(x, *kv_down_, run)};
+    const at::Tensor first = linear(x, *q_down_, run);
+    if (kv_down_) return {first, linear(x, *kv_down_, run)};
+    const int64_t q_rows = dims_.q_lora_rank / (divides_down_ ? num_ranks_ : 1);
+    return {first.narrow(1, 0, q_rows), first.narrow(1, q_rows, first.size(1) - q_rows)};
+  }
+
+  // Every rank projects its own tokens, and one gather brings all tokens' latents together.
+  Latents whole_down(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
+    const DownOutput own = project_down(x, run);
+    const int64_t latent = dims_.kv_lora_rank, rope = dims_.qk_rope_head_dim;
+    Latents down;
+    down.keys_values = rms_norm(own.kv.narrow(1, 0, latent), kv_norm_, kLatentNormEps, run);
+    down.k_rope = own.kv.narrow(1, latent, rope);
+    down.queries = q_norm_ ? rms_norm(own.q, *q_norm_, kLatentNormEps, run) : x;
+    if (shards.size() == 1) return down;
+    const int64_t q_width = down.queries.size(1);
+    const at::Tensor all =
+        gather_tokens(at::cat({down.queries, down.keys_values, down.k_rope}, 1), shards, run);
+    return {all.narrow(1, 0, q_width), all.narrow(1, q_width, latent),
+            all.narrow(1, q_width + latent, rope)};
+  }
+
+  // Every rank projects all tokens to its part of the latents, and a gather joins the parts.
+  Latents divided_down(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
+    const at::Tensor all = gather_tokens(x, shards, run);  // [B * T, H]
+    const DownOutput own = project_down(all, run);
+    const at::Tensor kv = gather_features(own.kv, shards, run);  // [B * T, latent + rope]
+    Latents down;
+    down.keys_values = rms_norm(kv.narrow(1, 0, dims_.kv_lora_rank), kv_norm_, kLatentNormEps, run);
+    down.k_rope = kv.narrow(1, dims_.kv_lora_rank, dims_.qk_rope_head_dim);
+    down.queries =
+        q_norm_ ? rms_norm(gather_features(own.q, shards, run), *q_norm_, kLatentNormEps, run)
+                : all;
+    return down;
+  }
+
   AttentionSettings settings_;
   MlaDims dims_;
-  std::optional<Parameter> q_down_;
+  int64_t num_ranks_;
+  int64_t heads_;  // of this rank
+  bool divides_down_;
+  std::unique_ptr<Parameter> q_down_;  // with fuse_down: the keys' and values' too
   std::optional<Parameter> q_norm_;
-  std::optional<Parameter> q_;
-  Parameter kv_down_;
+  std::unique_ptr<Parameter> q_;
+  std::unique_ptr<Parameter> kv_down_;
   Parameter kv_norm_;
-  Parameter kv_up_;
-  Parameter output_;
+  std::unique_ptr<Parameter> kv_up_;
+  std::unique_ptr<Parameter> output_;
 };
 
 }  // namespace

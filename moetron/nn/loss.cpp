@@ -1,12 +1,80 @@
 #include "moetron/nn/loss.h"
 
+#include <limits>
+
 #include <ATen/ATen.h>
 
-namespace moetron {
+#include "moetron/autograd/segment.h"
 
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {
-  return at::cross_entropy_loss(logits.to(at::kFloat), labels, {}, at::Reduction::Sum,
-                                kIgnoredLabel);
+namespace moetron {
+namespace {
+
+class CrossEntropy final : public PureOperation {
+ public:
+  CrossEntropy(at::Tensor probabilities, at::Tensor columns, at::Tensor is_here,
+               at::Tensor has_label, at::ScalarType dtype)
+      : probabilities_(std::move(probabilities)),
+        columns_(std::move(columns)),
+        is_here_(std::move(is_here)),
+        has_label_(std::move(has_label)),
+        dtype_(dtype) {}
+
+  // softmax minus one at the label, for labelled tokens
+  std::vector<at::Tensor> backward_input(const at::Tensor& d_loss) override {
+    at::Tensor d = probabilities_;  // [tokens, rows]; nobody needs it afterwards
+    d.scatter_add_(1, columns_, is_here_.to(at::kFloat).neg());
+    d.mul_(has_label_.to(at::kFloat).mul(d_loss));
+    return {d.to(dtype_)};
+  }
+
+ private:
+  at::Tensor probabilities_;  // [tokens, rows of the shard] fp32
+  at::Tensor columns_;        // [tokens, 1] the label's column here, 0 where it is not here
+  at::Tensor is_here_;        // [tokens, 1]
+  at::Tensor has_label_;      // [tokens, 1]
+  at::ScalarType dtype_;
+};
+
+void reduce(const at::Tensor& x, const VocabShard& shard, ReduceOp op) {
+  if (shard.size() > 1) shard.group->all_reduce(x, op).wait();
+}
+
+}  // namespace
+
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
+                             const VocabShard& shard, SegmentRun& run) {
+  at::Tensor loss;
+  std::shared_ptr<Operation> operation;
+  {
+    const at::NoGradGuard no_grad;
+    at::Tensor shifted = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    if (const int64_t padding = shard.num_padding(); padding > 0) {
+      shifted.narrow(1, shard.rows() - padding, padding)
+          .fill_(-std::numeric_limits<float>::infinity());
+    }
+    const at::Tensor largest = shifted.amax(1, /*keepdim=*/true);  // [tokens, 1]
+    reduce(largest, shard, ReduceOp::kMax);
+    shifted.sub_(largest);
+    const at::Tensor has_label = labels.ne(kIgnoredLabel).unsqueeze(1);  // [tokens, 1]
+    const at::Tensor column = labels.sub(shard.first()).unsqueeze(1);
+    const at::Tensor is_here =
+        has_label.logical_and(column.ge(0)).logical_and(column.lt(shard.rows()));
+    const at::Tensor is_elsewhere = is_here.logical_not();
+    const at::Tensor columns = column.masked_fill(is_elsewhere, 0);
+    // The label's logit on the one rank that has it, and each rank's share of the divisor.
+    const at::Tensor target = shifted.gather(1, columns).masked_fill_(is_elsewhere, 0);
+    const at::Tensor probabilities = shifted.exp_();  // [tokens, rows]
+    const at::Tensor sums =
+        at::stack({target, probabilities.sum(1, /*keepdim=*/true)});  // [2, tokens, 1]
+    reduce(sums, shard, ReduceOp::kSum);
+    loss = sums[1].log().sub_(sums[0]).masked_fill_(has_label.logical_not(), 0).sum();
+    if (run.with_grad()) {
+      operation = std::make_shared<CrossEntropy>(probabilities.div_(sums[1]), columns, is_here,
+                                                 has_label, logits.scalar_type());
+    }
+  }
+  run.attach(loss, std::move(operation), {logits});
+  return loss;
 }
 
 }  // namespace moetron

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/parallel/token_shards.h"
 
 namespace moetron {
 
@@ -15,21 +16,33 @@ class SegmentRun;
 using ParameterVisitor = std::function<void(Parameter&)>;
 
 // gate_up [rows, 2 * width], the gate first -> silu(gate) * up, [rows, width]. With `weights`
-// [rows] (fp32), each row is multiplied by its weight: the router's probability, folded in here
-// because `down` is linear and this is its narrow side.
-at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& weights, SegmentRun& run);
+// [rows] (fp32, or undefined), each row is multiplied by its weight: the router's probability,
+// folded in here because `down` is linear and this is its narrow side. Without a graph.
+at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights);
+
+struct SwigluGrads {
+  at::Tensor d_gate_up;  // [rows, 2 * width]
+  at::Tensor d_weights;  // [rows] fp32; undefined without weights
+};
+SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
+                            const at::Tensor& d_y);
+
+// In the graph, without weights.
+at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run);
 
 class Mlp {
  public:
-  // Names are prefix + "gate_proj.weight" and so on; the prefix ends in a dot.
-  Mlp(const std::string& prefix, int64_t hidden_size, int64_t width, at::ScalarType dtype);
+  // Names are prefix + "gate_proj.weight" and so on; the prefix ends in a dot. The ranks of
+  // `tensor_group` (null: one rank) divide the width.
+  Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
+      const at::TensorOptions& options, Communicator* tensor_group);
 
-  // x [..., hidden] -> [..., hidden]
-  at::Tensor forward(const at::Tensor& x, SegmentRun& run);
+  // x [slice, hidden], this rank's slice of the tokens -> [slice, hidden]
+  at::Tensor forward(const at::Tensor& x, const TokenShards& shards, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:
-  Parameter gate_up_;  // [2 * width, hidden]
+  Parameter gate_up_;  // [2 * width, hidden], the width of this rank
   Parameter down_;     // [hidden, width]
 };
 

@@ -4,6 +4,7 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
+#include "moetron/comm/thread_ranks.h"
 #include "moetron/nn/attention.h"
 #include "moetron/nn/embedding.h"
 #include "moetron/nn/linear.h"
@@ -68,12 +69,13 @@ TEST_F(NnTest, RmsNorm) {
 TEST_F(NnTest, EmbeddingAddsRepeatedTokens) {
   Parameter table("t", {6, 4}, at::kFloat, {});
   table.value().normal_();
-  const at::Tensor tokens = at::tensor(std::vector<int64_t>{1, 5, 1, 0}, at::kLong).view({2, 2});
-  const at::Tensor d_y = at::randn({2, 2, 4});
+  const at::Tensor tokens = at::tensor(std::vector<int64_t>{1, 5, 1, 0}, at::kLong);
+  const at::Tensor d_y = at::randn({4, 4});
   const at::Tensor t0 = leaf(table.value());
   at::embedding(t0, tokens).backward(d_y);
   SegmentRun run(true);
-  expect_close(run.output(embedding(tokens, table, run)), at::embedding(table.value(), tokens));
+  expect_close(run.output(embedding(tokens, table, {.vocab_size = 6}, run)),
+               at::embedding(table.value(), tokens));
   run.backward({d_y});
   run.weight_grads().run();
   expect_close(table.grad(), t0.grad());
@@ -106,14 +108,18 @@ TEST_F(NnTest, SwigluWithAndWithoutWeights) {
     at::Tensor y0 = at::silu(g0.narrow(1, 0, 5)) * g0.narrow(1, 5, 5);
     if (weighted) y0 = y0 * w0.unsqueeze(1);
     y0.backward(d_y);
-    SegmentRun run(true);
-    const at::Tensor gate_up_in = run.input(gate_up);
-    const at::Tensor weights_in = weighted ? run.input(weights) : at::Tensor();
-    expect_close(run.output(swiglu(gate_up_in, weights_in, run)), y0.detach());
-    const auto d = run.backward({d_y});
-    expect_close(d[0], g0.grad());
-    if (weighted) expect_close(d[1], w0.grad());
+    const at::Tensor used = weighted ? weights : at::Tensor();
+    expect_close(swiglu_forward(gate_up, used), y0.detach());
+    const SwigluGrads d = swiglu_backward(gate_up, used, d_y);
+    expect_close(d.d_gate_up, g0.grad());
+    if (weighted) expect_close(d.d_weights, w0.grad());
   }
+  SegmentRun run(true);
+  const at::Tensor g0 = leaf(gate_up);
+  const at::Tensor y0 = at::silu(g0.narrow(1, 0, 5)) * g0.narrow(1, 5, 5);
+  y0.backward(d_y);
+  expect_close(run.output(swiglu(run.input(gate_up), run)), y0.detach());
+  expect_close(run.backward({d_y})[0], g0.grad());
 }
 
 TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
@@ -138,9 +144,48 @@ TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
 TEST_F(NnTest, CrossEntropySkipsIgnoredLabels) {
   const at::Tensor logits = at::randn({4, 9});
   const at::Tensor labels = at::tensor(std::vector<int64_t>{3, kIgnoredLabel, 0, 8}, at::kLong);
-  const at::Tensor log_p = at::log_softmax(logits, 1);
-  const at::Tensor wanted = -(log_p[0][3] + log_p[2][0] + log_p[3][8]);
-  expect_close(cross_entropy_sum(logits, labels), wanted);
+  const at::Tensor l0 = leaf(logits);
+  const at::Tensor wanted =
+      at::cross_entropy_loss(l0, labels, {}, at::Reduction::Sum, kIgnoredLabel);
+  (wanted * 0.25).backward();
+  SegmentRun run(true);
+  const VocabShard all{.vocab_size = 9};
+  expect_close(run.output(cross_entropy_sum(run.input(logits), labels, all, run)), wanted.detach());
+  expect_close(run.backward({at::full({}, 0.25)})[0], l0.grad());
+}
+
+// A vocabulary of 9 on 4 ranks: 3 rows each, the last rank holds padding alone.
+TEST_F(NnTest, EmbeddingAndLossOfADividedVocabularyEqualTheWhole) {
+  const int64_t vocab = 9, hidden = 4;
+  const at::Tensor table = at::randn({vocab, hidden}), logits = at::randn({5, vocab});
+  const at::Tensor tokens = at::tensor(std::vector<int64_t>{1, 8, 1, 0, 4}, at::kLong);
+  const at::Tensor labels = at::tensor(std::vector<int64_t>{3, kIgnoredLabel, 0, 8, 5}, at::kLong);
+  const at::Tensor l0 = leaf(logits);
+  const at::Tensor loss = at::cross_entropy_loss(l0, labels, {}, at::Reduction::Sum, kIgnoredLabel);
+  loss.backward();
+  run_ranks(4, [&](Communicator& world) {
+    const VocabShard shard{&world, vocab};
+    const int64_t first = std::min(shard.first(), vocab);
+    const int64_t count = shard.rows() - shard.num_padding();
+    Parameter part = vocab_parameter("t", shard, hidden, at::kFloat);
+    part.value().narrow(0, 0, count).copy_(table.narrow(0, first, count));
+    SegmentRun run(true);
+    const at::Tensor y = run.output(embedding(tokens, part, shard, run));
+    world.all_reduce(y).wait();
+    expect_close(y, at::embedding(table, tokens));
+    run.backward({at::ones({5, hidden})});
+    run.weight_grads().run();
+    const at::Tensor counts = at::bincount(tokens, {}, vocab).to(at::kFloat).unsqueeze(1);
+    expect_close(part.grad().narrow(0, 0, count), counts.narrow(0, first, count).expand({-1, 4}));
+
+    SegmentRun head(true);
+    at::Tensor mine = at::full({5, shard.rows()}, NAN);  // padding must not matter
+    mine.narrow(1, 0, count).copy_(logits.narrow(1, first, count));
+    expect_close(head.output(cross_entropy_sum(head.input(mine), labels, shard, head)),
+                 loss.detach());
+    const at::Tensor d = head.backward({at::ones({})})[0];
+    expect_close(d.narrow(1, 0, count), l0.grad().narrow(1, first, count));
+  });
 }
 
 }  // namespace

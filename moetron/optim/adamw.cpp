@@ -8,6 +8,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/optim/fused_loops.h"
+#include "moetron/optim/tensor_update.h"
 
 namespace moetron {
 namespace {
@@ -43,10 +44,19 @@ void update_range(const AdamWPointers& all, uint16_t* rounded, int64_t first, in
   }
 }
 
+// On the CPU: one pass over memory, on all threads.
+void update_on_host(at::Tensor& trained, at::Tensor& exp_avg, at::Tensor& exp_avg_sq,
+                    const at::Tensor& grad, uint16_t* rounded, const AdamWCoefficients& c) {
+  const AdamWPointers all{trained.mutable_data_ptr<float>(), exp_avg.mutable_data_ptr<float>(),
+                          exp_avg_sq.mutable_data_ptr<float>(), grad.const_data_ptr<float>()};
+  at::parallel_for(0, grad.numel(), kGrain, [&](int64_t first, int64_t last) {
+    update_range(all, rounded, first, last, c);
+  });
+}
+
 }  // namespace
 
-AdamW::AdamW(const std::vector<Parameter*>& parameters, AdamWSettings settings)
-    : settings_(settings), parameters_(parameters) {
+AdamW::AdamW(const std::vector<OwnedStretch>& owned, AdamWSettings settings) : settings_(settings) {
   MT_CHECK_CONFIG(settings.beta1 >= 0 && settings.beta1 < 1, "adam-beta1 (", settings.beta1,
                   ") must lie in [0, 1)");
   MT_CHECK_CONFIG(settings.beta2 >= 0 && settings.beta2 < 1, "adam-beta2 (", settings.beta2,
@@ -54,15 +64,16 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, AdamWSettings settings)
   MT_CHECK_CONFIG(settings.eps >= 0, "adam-eps (", settings.eps, ") must not be negative");
   MT_CHECK_CONFIG(settings.weight_decay >= 0, "weight-decay (", settings.weight_decay,
                   ") must not be negative");
-  for (Parameter* parameter : parameters) {
-    if (parameter->is_tied() || !parameter->settings().trainable) continue;
-    const at::Tensor& value = parameter->value();
-    MT_CHECK(value.is_contiguous() && value.is_cpu(), parameter->label(),
-             " is not a contiguous tensor in the CPU's memory");
-    MT_CHECK(value.scalar_type() == at::kFloat || value.scalar_type() == at::kBFloat16,
-             parameter->label(), " is neither F32 nor BF16");
+  for (const OwnedStretch& stretch : owned) {
+    const at::Tensor& value = stretch.value;
+    const std::string& label = stretch.parameter->label();
+    MT_CHECK(value.scalar_type() == at::kFloat || value.scalar_type() == at::kBFloat16, label,
+             " is neither F32 nor BF16");
+    MT_CHECK(value.is_contiguous() && stretch.grad.is_contiguous() &&
+                 stretch.grad.scalar_type() == at::kFloat && stretch.grad.numel() == value.numel(),
+             label, ": the gradient does not fit the value");
     const at::TensorOptions fp32 = value.options().dtype(at::kFloat);
-    State state{parameter, at::zeros(value.sizes(), fp32), at::zeros(value.sizes(), fp32), {}};
+    State state{stretch, at::zeros(value.sizes(), fp32), at::zeros(value.sizes(), fp32), {}};
     if (value.scalar_type() != at::kFloat) state.master = value.to(at::kFloat);
     states_.push_back(std::move(state));
   }
@@ -70,51 +81,44 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, AdamWSettings settings)
 
 void AdamW::step(double lr, int64_t step, double grad_scale) {
   MT_CHECK(step >= 1, "optimizer steps count from 1, not ", step);
+  const at::NoGradGuard no_grad;
   for (State& state : states_) {
-    Parameter& parameter = *state.parameter;
-    if (!parameter.has_grad()) continue;
-    const at::Tensor& grad = parameter.grad();
-    MT_CHECK(grad.is_contiguous() && grad.scalar_type() == at::kFloat &&
-                 grad.numel() == state.exp_avg.numel(),
-             parameter.label(), ": the gradient does not fit the value");
-    const AdamWCoefficients c =
-        coefficients(settings_, lr, step, grad_scale, parameter.settings().weight_decay);
+    at::Tensor& value = state.owned.value;
+    const at::Tensor& grad = state.owned.grad;
+    const AdamWCoefficients c = coefficients(settings_, lr, step, grad_scale,
+                                             state.owned.parameter->settings().weight_decay);
     const bool has_master = state.master.defined();
-    at::Tensor& trained = has_master ? state.master : parameter.value();
-    const AdamWPointers all{
-        trained.mutable_data_ptr<float>(), state.exp_avg.mutable_data_ptr<float>(),
-        state.exp_avg_sq.mutable_data_ptr<float>(), grad.const_data_ptr<float>()};
-    auto* rounded =
-        has_master ? reinterpret_cast<uint16_t*>(parameter.value().mutable_data_ptr<at::BFloat16>())
-                   : nullptr;
-    at::parallel_for(0, grad.numel(), kGrain, [&](int64_t first, int64_t last) {
-      update_range(all, rounded, first, last, c);
-    });
-  }
-}
-
-void AdamW::zero_grads() {
-  for (Parameter* parameter : parameters_) {
-    if (parameter->has_grad()) parameter->grad().zero_();
+    at::Tensor& trained = has_master ? state.master : value;
+    if (value.is_cpu()) {
+      auto* rounded = has_master
+                          ? reinterpret_cast<uint16_t*>(value.mutable_data_ptr<at::BFloat16>())
+                          : nullptr;
+      update_on_host(trained, state.exp_avg, state.exp_avg_sq, grad, rounded, c);
+    } else {
+      adamw_update_tensors(trained, state.exp_avg, state.exp_avg_sq, grad, c);
+      if (has_master) value.copy_(state.master);
+    }
   }
 }
 
 void AdamW::reset_masters() {
   for (State& state : states_) {
-    if (state.master.defined()) state.master.copy_(state.parameter->value());
+    if (state.master.defined()) state.master.copy_(state.owned.value);
   }
 }
 
 std::vector<NamedSlice> AdamW::states() const {
   std::vector<NamedSlice> all;
-  const auto add = [&](const Parameter& parameter, const at::Tensor& tensor, const char* prefix) {
+  const auto add = [&](const OwnedStretch& owned, const at::Tensor& tensor, const char* prefix) {
     if (!tensor.defined()) return;
-    for (NamedSlice& slice : parameter.slices(tensor, prefix)) all.push_back(std::move(slice));
+    for (NamedSlice& slice : owned.parameter->slices_of_stretch(tensor, owned.begin, prefix)) {
+      all.push_back(std::move(slice));
+    }
   };
   for (const State& state : states_) {
-    add(*state.parameter, state.exp_avg, "exp_avg.");
-    add(*state.parameter, state.exp_avg_sq, "exp_avg_sq.");
-    add(*state.parameter, state.master, "master.");
+    add(state.owned, state.exp_avg, "exp_avg.");
+    add(state.owned, state.exp_avg_sq, "exp_avg_sq.");
+    add(state.owned, state.master, "master.");
   }
   return all;
 }

@@ -1,6 +1,8 @@
 // AdamW with decoupled weight decay (Loshchilov and Hutter, "Decoupled Weight Decay
 // Regularization", ICLR 2019), the arithmetic of torch.optim.AdamW. Moments are fp32; a parameter
 // whose value is not fp32 has an fp32 master copy that the value is rounded from after every step.
+// A rank keeps state for what it owns alone (parallel/gradient_buckets.h): with a distributed
+// optimizer the replicas of a parameter divide it.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "moetron/autograd/parameter.h"
+#include "moetron/parallel/gradient_buckets.h"
 
 namespace moetron {
 
@@ -21,36 +23,32 @@ struct AdamWSettings {
 
 class AdamW {
  public:
-  // Tied parameters and those that are not trainable are left out: a tied one is updated with its
-  // owner, after Parameter::fold_tied_grad(). Masters begin as copies of the values.
-  AdamW(const std::vector<Parameter*>& parameters, AdamWSettings settings);
+  // `owned`: values fp32 or bf16, on one device. Masters begin as copies of the values.
+  AdamW(const std::vector<OwnedStretch>& owned, AdamWSettings settings);
 
-  // One update with the gradients of Parameter::grad(), each multiplied by `grad_scale` (the clip
-  // coefficient). `step` counts from 1. A parameter without an accumulator is left alone.
+  // One update with the accumulators as they are, each multiplied by `grad_scale` (the clip
+  // coefficient). `step` counts from 1.
   void step(double lr, int64_t step, double grad_scale = 1);
-
-  // Clears the accumulators of all parameters given, tied ones too.
-  void zero_grads();
 
   // Masters from the values: for weights that were loaded or initialised after construction,
   // without optimizer state.
   void reset_masters();
 
-  // Everything a checkpoint must hold, as slices under "exp_avg.NAME", "exp_avg_sq.NAME" and
-  // "master.NAME" with the Hugging Face name of each piece. The views share memory with the
-  // optimizer, so loading writes into them.
+  // Everything a checkpoint must hold of this rank, as slices under "exp_avg.NAME",
+  // "exp_avg_sq.NAME" and "master.NAME" with the Hugging Face name of each piece; a stretch that
+  // cuts a tensor within a row gives several. The views share memory with the optimizer, so loading
+  // writes into them.
   std::vector<NamedSlice> states() const;
 
  private:
   struct State {
-    Parameter* parameter;
-    at::Tensor exp_avg;     // fp32, value's shape
-    at::Tensor exp_avg_sq;  // fp32, value's shape
-    at::Tensor master;      // fp32, value's shape; undefined where the value itself is fp32
+    OwnedStretch owned;
+    at::Tensor exp_avg;     // [elements] fp32
+    at::Tensor exp_avg_sq;  // [elements] fp32
+    at::Tensor master;      // [elements] fp32; undefined where the value itself is fp32
   };
 
   AdamWSettings settings_;
-  std::vector<Parameter*> parameters_;
   std::vector<State> states_;
 };
 

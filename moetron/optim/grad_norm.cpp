@@ -2,19 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <sstream>
+#include <tuple>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
+#include "moetron/comm/communicator.h"
 #include "moetron/optim/fused_loops.h"
+#include "moetron/parallel/mesh.h"
 
 namespace moetron {
 namespace {
 
 constexpr int64_t kBlock = int64_t{1} << 16;  // elements a task; fixed, so that sums are
 
-// The whole tensor's sum of squares: blocks in parallel, added in order.
+// The whole slice's sum of squares: blocks in parallel, added in order.
 double sum_of_blocks(const at::Tensor& values) {
   const float* data = values.const_data_ptr<float>();
   const int64_t count = values.numel();
@@ -31,24 +36,86 @@ double sum_of_blocks(const at::Tensor& values) {
   return sum;
 }
 
+// [slices] fp64 on the host. A device is asked once for all of them.
+at::Tensor sums_of_squares(const std::vector<at::Tensor>& slices) {
+  if (slices.empty()) return at::empty({0}, at::kDouble);
+  if (!slices.front().is_cpu()) {
+    return at::stack(at::_foreach_norm(slices, 2, at::kDouble)).square().cpu();
+  }
+  at::Tensor sums = at::empty({static_cast<int64_t>(slices.size())}, at::kDouble);
+  double* sum = sums.mutable_data_ptr<double>();
+  for (const at::Tensor& slice : slices) *sum++ = sum_of_blocks(slice);
+  return sums;
+}
+
+int64_t first_element(const NamedSlice& slice) {
+  int64_t element = 0;
+  for (size_t i = 0; i < slice.begin.size(); ++i) {
+    element = element * slice.global_shape[i] + slice.begin[i];
+  }
+  return element;
+}
+
+// Each rank's text, in rank order.
+std::vector<std::string> gather_texts(const std::string& mine, Communicator& world) {
+  const at::Tensor sizes = at::empty({world.size()}, at::kLong);
+  world.all_gather(sizes, at::full({1}, static_cast<int64_t>(mine.size()), at::kLong)).wait();
+  const int64_t longest = sizes.max().item<int64_t>();
+  const at::Tensor padded = at::zeros({longest}, at::kByte);
+  std::memcpy(padded.mutable_data_ptr(), mine.data(), mine.size());
+  const at::Tensor all = at::empty({world.size(), longest}, at::kByte);
+  world.all_gather(all, padded).wait();
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const char* text = static_cast<const char*>(all.const_data_ptr()) + rank * longest;
+    texts.emplace_back(text, static_cast<size_t>(sizes[rank].item<int64_t>()));
+  }
+  return texts;
+}
+
 }  // namespace
 
-GradNorm global_grad_norm(const std::vector<Parameter*>& parameters) {
-  std::vector<NamedSlice> slices;
-  for (Parameter* parameter : parameters) {
-    if (parameter->is_tied() || !parameter->settings().trainable || !parameter->has_grad())
-      continue;
-    for (NamedSlice& slice : parameter->slices(parameter->grad())) slices.push_back(slice);
+GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh, bool distributed)
+    : world_(mesh.world()) {
+  std::string listed;  // "NAME BEGIN\n" of each slice
+  for (const OwnedStretch& stretch : owned) {
+    const Parameter& parameter = *stretch.parameter;
+    if (!distributed && mesh.replicas(parameter.settings().replicas).rank() != 0) continue;
+    for (NamedSlice& slice : parameter.slices_of_stretch(stretch.grad, stretch.begin)) {
+      listed += concat(slice.name, ' ', first_element(slice), '\n');
+      grads_.push_back(std::move(slice.view));
+    }
   }
-  std::sort(slices.begin(), slices.end(), [](const NamedSlice& a, const NamedSlice& b) {
-    return a.name != b.name ? a.name < b.name : a.begin < b.begin;
+  std::vector<std::vector<Term>> by_rank;
+  for (const std::string& text : gather_texts(listed, world_)) {
+    std::istringstream lines(text);
+    std::vector<Term>& terms = by_rank.emplace_back();
+    for (Term term; lines >> term.name >> term.begin;) terms.push_back(term);
+    most_slices_ = std::max(most_slices_, static_cast<int64_t>(terms.size()));
+  }
+  for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+    int64_t place = static_cast<int64_t>(rank) * most_slices_;
+    for (Term& term : by_rank[rank]) {
+      term.place = place++;
+      terms_.push_back(std::move(term));
+    }
+  }
+  std::stable_sort(terms_.begin(), terms_.end(), [](const Term& a, const Term& b) {
+    return std::tie(a.name, a.begin) < std::tie(b.name, b.begin);
   });
+}
+
+GradNorm GradNormMeter::measure() {
+  const at::Tensor mine = at::zeros({most_slices_}, at::kDouble);
+  mine.narrow(0, 0, static_cast<int64_t>(grads_.size())).copy_(sums_of_squares(grads_));
+  const at::Tensor all = at::empty({world_.size() * most_slices_}, at::kDouble);
+  world_.all_gather(all, mine).wait();
+  const double* partial = all.const_data_ptr<double>();
   GradNorm result;
   double total = 0;
-  for (const NamedSlice& slice : slices) {
-    // Pieces that are not contiguous in their storage are gathered, so that order is the tensor's.
-    const double sum = sum_of_blocks(slice.view.contiguous());
-    if (!std::isfinite(sum) && result.non_finite.empty()) result.non_finite = slice.name;
+  for (const Term& term : terms_) {
+    const double sum = partial[term.place];
+    if (!std::isfinite(sum) && result.non_finite.empty()) result.non_finite = term.name;
     total += sum;
   }
   result.norm = std::sqrt(total);

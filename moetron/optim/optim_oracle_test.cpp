@@ -10,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/optim/adamw.h"
+#include "moetron/optim/optim_test_data.h"
 
 namespace moetron {
 namespace {
@@ -43,7 +44,8 @@ TEST(AdamWOracle, AgreesWithTorchOptimAdamW) {
 
   Parameter parameter("w", {count}, at::kFloat, {});
   parameter.value().copy_(value);
-  AdamW adamw({&parameter}, settings);
+  const OneRank rank({&parameter});
+  AdamW adamw(rank.buckets.owned(), settings);
   for (int64_t step = 1; step <= steps; ++step) {
     parameter.grad().copy_(grads[step - 1]);
     adamw.step(lr, step);

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <gmock/gmock.h>
+#include <limits>
 #include <numbers>
 
 #include <ATen/ATen.h>
@@ -10,6 +12,8 @@
 #include "moetron/optim/adamw.h"
 #include "moetron/optim/grad_norm.h"
 #include "moetron/optim/lr_schedule.h"
+#include "moetron/optim/optim_test_data.h"
+#include "moetron/optim/tensor_update.h"
 
 namespace moetron {
 namespace {
@@ -47,7 +51,8 @@ TEST(AdamW, FollowsTheFormulaWithAndWithoutWeightDecay) {
   weight.value().normal_();
   norm.value().fill_(1);
   Reference want_weight(weight.value()), want_norm(norm.value());
-  AdamW adamw({&weight, &norm}, kSettings);
+  const OneRank rank({&weight, &norm});
+  AdamW adamw(rank.buckets.owned(), kSettings);
   for (int step = 1; step <= 5; ++step) {
     weight.grad().normal_(0, 3);
     norm.grad().normal_();
@@ -62,9 +67,10 @@ TEST(AdamW, FollowsTheFormulaWithAndWithoutWeightDecay) {
 TEST(AdamW, ABf16ValueIsItsMasterRounded) {
   at::manual_seed(2);
   Parameter parameter("w", {4099}, at::kBFloat16, {});
-  parameter.initialize(3, 1);
+  parameter.value().normal_();
   Reference want(parameter.value());
-  AdamW adamw({&parameter}, kSettings);
+  const OneRank rank({&parameter});
+  AdamW adamw(rank.buckets.owned(), kSettings);
   for (int step = 1; step <= 20; ++step) {
     parameter.grad().normal_();
     want.step(parameter.grad(), kSettings.weight_decay, step);
@@ -87,12 +93,14 @@ TEST(AdamW, ThreadCountDoesNotChangeABit) {
     at::set_num_threads(used);
     at::manual_seed(4);
     Parameter parameter("w", {300001}, at::kFloat, {});
-    parameter.initialize(5, 1);
+    parameter.value().normal_();
+    OneRank rank({&parameter});
     parameter.grad().normal_();
-    AdamW adamw({&parameter}, kSettings);
+    AdamW adamw(rank.buckets.owned(), kSettings);
     adamw.step(kLr, 1);
     results.push_back(parameter.value());
-    results.push_back(at::full({}, global_grad_norm({&parameter}).norm, at::kDouble));
+    GradNormMeter meter(rank.buckets.owned(), rank.mesh, false);
+    results.push_back(at::full({}, meter.measure().norm, at::kDouble));
   }
   at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(results[0], results[2]));
@@ -106,24 +114,21 @@ TEST(AdamW, SkipsTiedAndFrozenParameters) {
   Parameter head("head", {4, 2}, at::kFloat, {});
   Parameter bias("bias", {4}, at::kFloat, frozen);
   head.tie_to(embedding);
-  embedding.grad().fill_(1);
-  head.grad().fill_(1);
-  bias.grad().fill_(1);
-  AdamW adamw({&embedding, &head, &bias}, kSettings);
+  const OneRank rank({&embedding, &head, &bias});
+  for (Parameter* parameter : {&embedding, &head, &bias}) parameter->grad().fill_(1);
+  AdamW adamw(rank.buckets.owned(), kSettings);
   EXPECT_EQ(adamw.states().size(), 2u);
   adamw.step(kLr, 1);
   EXPECT_NEAR(embedding.value().max().item<float>(), -kLr, 1e-7);  // one update, not two
   EXPECT_EQ(bias.value().abs().max().item<float>(), 0);
-  adamw.zero_grads();
-  EXPECT_EQ(embedding.grad().abs().sum().item<float>(), 0);
-  EXPECT_EQ(head.grad().abs().sum().item<float>(), 0);
 }
 
 TEST(AdamW, StatesCarryTheNamesOfPieces) {
   Parameter gate_up("gate_up", {6, 2}, at::kFloat,
                     {piece_of_rows("gate", {3, 2}, 0, 2), piece_of_rows("up", {3, 2}, 3, 2)}, {});
+  const OneRank rank({&gate_up});
   gate_up.grad().slice(0, 3).fill_(1);
-  AdamW adamw({&gate_up}, kSettings);
+  AdamW adamw(rank.buckets.owned(), kSettings);
   adamw.step(kLr, 1);
   std::vector<std::string> names;
   for (const NamedSlice& state : adamw.states()) names.push_back(state.name);
@@ -139,6 +144,35 @@ TEST(AdamW, RefusesSettingsOutOfRange) {
   EXPECT_THROW(AdamW({}, AdamWSettings{0.9, 0.9, 1e-8, -1}), ConfigError);
 }
 
+TEST(AdamW, TensorOperationsAgreeWithTheFusedLoop) {
+  at::manual_seed(8);
+  const int64_t count = 1003;
+  const at::Tensor start = at::randn(count);
+  at::Tensor fused[3] = {start.clone(), at::zeros(count), at::zeros(count)};
+  at::Tensor plain[3] = {start.clone(), at::zeros(count), at::zeros(count)};
+  for (int step = 1; step <= 5; ++step) {
+    const at::Tensor grad = at::randn(count);
+    AdamWCoefficients c{0.3f, 0.999f, 0.1f, 0.95f, 0.05f, 0.7f, 1e-8f, -1e-2f};
+    if (step == 3) c.grad_scale = 1;
+    adamw_update({fused[0].mutable_data_ptr<float>(), fused[1].mutable_data_ptr<float>(),
+                  fused[2].mutable_data_ptr<float>(), grad.const_data_ptr<float>()},
+                 count, c);
+    adamw_update_tensors(plain[0], plain[1], plain[2], grad, c);
+  }
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(plain[i], fused[i], 1e-6, 1e-7));
+  EXPECT_FALSE(at::allclose(plain[0], start, 1e-2, 1e-2));
+}
+
+// With these gradients.
+GradNorm norm_of(const std::vector<std::pair<Parameter*, at::Tensor>>& grads) {
+  std::vector<Parameter*> parameters;
+  for (const auto& [parameter, grad] : grads) parameters.push_back(parameter);
+  OneRank rank(parameters);
+  GradNormMeter meter(rank.buckets.owned(), rank.mesh, false);
+  for (const auto& [parameter, grad] : grads) parameter->grad().copy_(grad);
+  return meter.measure();
+}
+
 TEST(GradNorm, DoesNotDependOnFusing) {
   at::manual_seed(6);
   const int64_t hidden = 257;
@@ -147,31 +181,37 @@ TEST(GradNorm, DoesNotDependOnFusing) {
                    piece_of_rows("a.k", {400, hidden}, 500, hidden)},
                   {});
   Parameter q("z.q", {500, hidden}, at::kFloat, {}), k("a.k", {400, hidden}, at::kFloat, {});
-  // The transposed storage of q: its elements in another order of memory.
-  Parameter turned("turned", {hidden, 500}, at::kFloat,
-                   {{"z.q", {500, hidden}, {0, 0}, {{500, hidden}, {1, 500}, 0}}}, {});
-  fused.grad().normal_();
-  q.grad().copy_(fused.grad().slice(0, 0, 500));
-  k.grad().copy_(fused.grad().slice(0, 500));
-  turned.grad().copy_(q.grad().t());
-  const GradNorm whole = global_grad_norm({&fused});
-  EXPECT_EQ(whole.norm, global_grad_norm({&q, &k}).norm);
-  EXPECT_EQ(whole.norm, global_grad_norm({&k, &turned}).norm);
-  const double want = fused.grad().to(at::kDouble).square().sum().sqrt().item<double>();
+  const at::Tensor grad = at::randn({900, hidden});
+  const GradNorm whole = norm_of({{&fused, grad}});
+  const at::Tensor d_q = grad.slice(0, 0, 500), d_k = grad.slice(0, 500);
+  EXPECT_EQ(whole.norm, norm_of({{&q, d_q}, {&k, d_k}}).norm);
+  EXPECT_EQ(whole.norm, norm_of({{&k, d_k}, {&q, d_q}}).norm);
+  const double want = grad.to(at::kDouble).square().sum().sqrt().item<double>();
   EXPECT_NEAR(whole.norm, want, want * 1e-13);
   EXPECT_EQ(whole.non_finite, "");
 }
 
+TEST(GradNorm, AddsBlocksOfATensorThenTensorsByName) {
+  at::manual_seed(7);
+  Parameter w("w", {300, 500}, at::kFloat, {}), a("a", {77}, at::kFloat, {});
+  const at::Tensor d_w = at::randn({300, 500}), d_a = at::randn(77);
+  const float* data = d_w.const_data_ptr<float>();
+  double sum_w = 0;
+  for (int64_t begin = 0; begin < d_w.numel(); begin += 65536) {
+    sum_w += sum_of_squares(data + begin, std::min<int64_t>(65536, d_w.numel() - begin));
+  }
+  const double total = sum_of_squares(d_a.const_data_ptr<float>(), 77) + sum_w;
+  EXPECT_EQ(norm_of({{&w, d_w}, {&a, d_a}}).norm, std::sqrt(total));
+}
+
 TEST(GradNorm, NamesTheFirstNonFiniteTensor) {
   Parameter b("b", {5}, at::kFloat, {}), c("c", {5}, at::kFloat, {}), a("a", {5}, at::kFloat, {});
-  for (Parameter* parameter : {&a, &b, &c}) parameter->grad().fill_(1);
-  c.grad()[0] = std::numeric_limits<float>::infinity();
-  b.grad()[4] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(global_grad_norm({&c, &b, &a}).non_finite, "b");
+  const at::Tensor one = at::ones(5), infinite = at::ones(5), undefined = at::ones(5);
+  infinite[0] = std::numeric_limits<float>::infinity();
+  undefined[4] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(norm_of({{&c, infinite}, {&b, undefined}, {&a, one}}).non_finite, "b");
   // The square of a large fp32 number is a finite fp64 number.
-  b.grad().fill_(3e38f);
-  c.grad().fill_(0);
-  EXPECT_EQ(global_grad_norm({&c, &b, &a}).non_finite, "");
+  EXPECT_EQ(norm_of({{&c, one}, {&b, at::full(5, 3e38f)}, {&a, one}}).non_finite, "");
 }
 
 TEST(GradNorm, ClipsAsMegatronDoes) {

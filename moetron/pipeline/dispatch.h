@@ -4,17 +4,23 @@
 // d_probabilities}.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 namespace moetron {
 
+// A choice that goes nowhere: the token is padding, or its expert was full.
+constexpr int64_t kNotRouted = -1;
+
 // Which experts each token goes to, and with what weight. Stored, never recomputed.
 struct Routing {
-  at::Tensor experts;        // [tokens, top_k] int64, global expert numbers
+  at::Tensor experts;        // [tokens, top_k] int64, global expert numbers or kNotRouted
   at::Tensor probabilities;  // [tokens, top_k] fp32
+  at::Tensor chosen;         // [tokens, top_k] int64, the router's choice, before padding and drop
 };
 
 // What a dispatcher must remember to combine, and to run backward. Each dispatcher derives its own.
@@ -32,7 +38,19 @@ struct Dispatched {
 
 struct DispatchGrads {
   at::Tensor d_hidden;         // [tokens, hidden]
-  at::Tensor d_probabilities;  // [tokens, top_k] fp32
+  at::Tensor d_probabilities;  // [tokens, top_k] fp32, zero where not routed
+};
+
+// An operation that has been started: its communication is under way while the caller computes
+// something else. finish() waits for it, does the local rest, and gives the result, once.
+template <class Result>
+class Pending {
+ public:
+  explicit Pending(std::function<Result()> finish) : finish_(std::move(finish)) {}
+  Result finish() { return std::exchange(finish_, nullptr)(); }
+
+ private:
+  std::function<Result()> finish_;
 };
 
 class Dispatcher {
@@ -40,15 +58,17 @@ class Dispatcher {
   virtual ~Dispatcher() = default;
 
   // hidden [tokens, hidden]
-  virtual Dispatched dispatch(const at::Tensor& hidden, const Routing& routing) = 0;
+  virtual Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) = 0;
   // rows [rows, hidden], weighted -> [tokens, hidden], each token's rows summed
-  virtual at::Tensor combine(const at::Tensor& rows, const DispatchPlan& plan) = 0;
+  virtual Pending<at::Tensor> start_combine(const at::Tensor& rows,
+                                            std::shared_ptr<const DispatchPlan> plan) = 0;
   // d_hidden [tokens, hidden] -> [rows, hidden]
-  virtual at::Tensor combine_backward(const at::Tensor& d_hidden, const DispatchPlan& plan) = 0;
+  virtual Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
+                                                     std::shared_ptr<const DispatchPlan> plan) = 0;
   // d_rows [rows, hidden], d_probabilities [rows]
-  virtual DispatchGrads dispatch_backward(const at::Tensor& d_rows,
-                                          const at::Tensor& d_probabilities,
-                                          const DispatchPlan& plan) = 0;
+  virtual Pending<DispatchGrads> start_dispatch_backward(
+      const at::Tensor& d_rows, const at::Tensor& d_probabilities,
+      std::shared_ptr<const DispatchPlan> plan) = 0;
 };
 
 }  // namespace moetron

@@ -1,15 +1,16 @@
 // The segment contract (DESIGN: idea 1). A decoder layer is the chain
 //   attention -> dispatch -> experts -> combine -> aggregate,   with the shared expert beside it,
 // cut where communication happens. The model implements attention, experts and shared_expert; the
-// engine owns dispatch, combine and aggregate (residual + combined + shared). A dense layer has no
-// dispatcher: its feed-forward is its `experts`, fed with the normed hidden state itself. Embedding
-// and head are layers of one segment. Each segment runs forward and backward on its own, so that an
-// executor may interleave the segments of two micro-batches; running the chain in a row is the
-// plain path, by the same code.
+// engine owns dispatch, combine and aggregate (residual + combined + shared), and puts the shared
+// expert under dispatch. A dense layer has no dispatcher: its feed-forward is its `experts`, fed
+// with the normed hidden state itself. Embedding and head are layers of one segment. Each segment
+// runs forward and backward on its own, so that an executor may interleave the segments of two
+// micro-batches; running the chain in a row is the plain path, by the same code.
 #pragma once
 
 #include <functional>
 #include <optional>
+#include <string>
 
 #include <ATen/core/Tensor.h>
 
@@ -19,13 +20,14 @@
 
 namespace moetron {
 
+class MemoryMeter;
 class Parameter;
 
 struct AttentionOutput {
-  at::Tensor residual;  // [batch, seq, hidden], the input plus the attention's output
-  at::Tensor normed;    // [batch, seq, hidden], what the feed-forward reads
+  at::Tensor residual;  // [slice, hidden], the input plus the attention's output
+  at::Tensor normed;    // [slice, hidden], what the feed-forward reads
   Routing routing;      // of a layer with experts
-  at::Tensor aux_loss;  // scalar fp32 times the micro-batch's tokens; undefined without
+  at::Tensor aux_loss;  // scalar fp32, times the micro-batch's tokens; undefined without
 };
 
 class DecoderLayer;
@@ -43,6 +45,7 @@ class SingleSegmentLayer : public Layer {
  public:
   virtual at::Tensor compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
                              SegmentRun& run) = 0;
+  virtual std::string purpose() const = 0;  // "embedding", "head and loss"
 };
 
 class DecoderLayer : public Layer {
@@ -50,14 +53,27 @@ class DecoderLayer : public Layer {
   DecoderLayer* decoder() final { return this; }
 
   // Each is given tensors of the segment's own graph (from run.input()), and returns such tensors.
+  // `earlier` is the routing of the first time where this is a recomputation, else null.
   virtual AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                                    SegmentRun& run) = 0;
-  // rows [rows, hidden] -> [rows, hidden]; of a dense layer: probabilities undefined, counts empty.
+                                    const Routing* earlier, SegmentRun& run) = 0;
+  // rows [rows, hidden] -> [rows, hidden]; of a dense layer: [slice, hidden], probabilities
+  // undefined, counts empty.
   virtual at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                             const std::vector<int64_t>& rows_per_expert, SegmentRun& run) = 0;
+                             const std::vector<int64_t>& rows_per_expert,
+                             const MicroBatch& micro_batch, SegmentRun& run) = 0;
   virtual bool has_shared_expert() const { return false; }
-  virtual at::Tensor shared_expert(const at::Tensor& normed, SegmentRun& run);
+  virtual at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
+                                   SegmentRun& run);
   virtual Dispatcher* dispatcher() { return nullptr; }
+};
+
+// How much of a layer's forward is kept for its backward.
+enum class Keep {
+  kNothing,    // no backward follows
+  kRouting,    // the layer is recomputed from the input of a layer before it
+  kInput,      // the input and the routing: the whole layer is recomputed
+  kAttention,  // all of attention, its outputs and the routing: the rest is recomputed
+  kAll,
 };
 
 // One layer's forward for one micro-batch: what its backward needs.
@@ -67,16 +83,28 @@ struct LayerRun {
   std::optional<SegmentRun> experts;
   Dispatched dispatched;
   at::Tensor aux_loss;  // detached scalar, undefined without
+  at::Tensor input;     // of Keep::kInput
+  at::Tensor normed;    // of Keep::kAttention
+  Routing routing;      // of every recomputation: never chosen again
 };
 
-// Runs a layer's chain in a row. hidden [batch, seq, hidden]; `with_grad` says whether a backward
-// follows.
-at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
-                         bool with_grad, LayerRun& run);
+struct ForwardSettings {
+  Keep keep = Keep::kAll;
+  const Routing* earlier = nullptr;  // of a recomputation, which counts no token again
+  bool wants_output = true;  // false: nobody reads the layer's output, only the run (recomputation)
+  MemoryMeter* meter = nullptr;
+};
 
-// The chain backwards: input gradients, then the weight gradients of each segment (B = I, W).
+// Runs a layer's chain in a row. hidden [slice, hidden] -> [slice, hidden].
+at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
+                         const ForwardSettings& settings, LayerRun& run);
+
+// The chain backwards: input gradients, then the weight gradients of each segment (B = I, W); those
+// of the experts under the communication of dispatch's backward. A layer of Keep::kAttention
+// recomputes its experts first; one of kInput or kRouting must have been run again with kAll.
 // Returns d_hidden, undefined for a layer without differentiable input. d_aux scales the auxiliary
 // loss.
-at::Tensor backward_layer(Layer& layer, const at::Tensor& d_output, double d_aux, LayerRun& run);
+at::Tensor backward_layer(Layer& layer, const at::Tensor& d_output, double d_aux,
+                          const MicroBatch& micro_batch, LayerRun& run);
 
 }  // namespace moetron

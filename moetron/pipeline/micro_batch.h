@@ -7,6 +7,8 @@ namespace moetron {
 
 class KeyValueCache;  // nn/attention.h
 
+// Hidden states are [tokens, hidden], the sequences one after the other. Under tensor parallelism
+// each rank of the group holds an equal slice of them (parallel/token_shards.h).
 struct MicroBatch {
   at::Tensor tokens;  // [batch, seq] int64
   at::Tensor labels;  // [batch, seq] int64, -100 where there is no loss; undefined: no loss wanted

@@ -50,8 +50,12 @@ StepBatch load_step_batch(const TokenDataset& dataset, int64_t consumed_samples,
     MicroBatch micro_batch = load_micro_batch(dataset, sampler.next());
     micro_batch.training = training;
     targets.add_(micro_batch.labels.ne(kIgnoredLabel).sum());
+    for (at::Tensor* tensor : {&micro_batch.tokens, &micro_batch.labels, &micro_batch.positions}) {
+      *tensor = tensor->to(settings.device);
+    }
     step.micro_batches.push_back(std::move(micro_batch));
   }
+  targets = targets.to(settings.device);
   data_parallel.all_reduce(targets).wait();
   step.num_targets = targets.item<int64_t>();
   step.num_tokens = settings.global_batch_size * dataset.sequence_length();

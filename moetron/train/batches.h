@@ -14,6 +14,7 @@ class TokenDataset;
 struct BatchSettings {
   int64_t micro_batch_size = 1;   // sequences
   int64_t global_batch_size = 1;  // sequences, over all data-parallel ranks
+  c10::Device device = at::kCPU;  // where the micro-batches are put
 };
 
 // What a rank works on in one step.

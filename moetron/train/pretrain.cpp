@@ -11,6 +11,8 @@
 
 #include "moetron/arch/config_writer.h"
 #include "moetron/arch/flops.h"
+#include "moetron/arch/inventory.h"
+#include "moetron/arch/mesh_layout.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -18,11 +20,12 @@
 #include "moetron/comm/communicator.h"
 #include "moetron/config/option_value.h"
 #include "moetron/models/model.h"
-#include "moetron/optim/adamw.h"
 #include "moetron/optim/lr_schedule.h"
+#include "moetron/parallel/mesh.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/run_log.h"
+#include "moetron/train/run_settings.h"
 #include "moetron/train/start.h"
 #include "moetron/train/stop.h"
 #include "moetron/train/train_step.h"
@@ -31,24 +34,6 @@ namespace moetron {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-LrSchedule lr_schedule(const Options& options) {
-  LrSchedule schedule;
-  schedule.lr = options.optimizer.lr;
-  schedule.min_lr = options.optimizer.min_lr;
-  schedule.warmup_iters = options.optimizer.lr_warmup_iters;
-  schedule.decay_iters = options.optimizer.lr_decay_iters.value_or(options.training.train_iters);
-  schedule.style = options.optimizer.lr_decay_style;
-  check_lr_schedule(schedule);
-  return schedule;
-}
-
-AdamWSettings adamw_settings(const OptimizerOptions& options) {
-  return {.beta1 = options.adam_beta1,
-          .beta2 = options.adam_beta2,
-          .eps = options.adam_eps,
-          .weight_decay = options.weight_decay};
-}
 
 // Never for an interval of 0.
 bool is_multiple(int64_t step, int64_t interval) {
@@ -64,17 +49,17 @@ int64_t peak_memory_bytes() {
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  Pretraining(const Options& options, Communicator& world)
+  Pretraining(const Options& options, const LrSchedule& schedule, RunStart start, Mesh& mesh,
+              c10::Device device)
       : options_(options),
-        world_(world),
-        schedule_(lr_schedule(options)),
-        start_(find_start(options, world)),
-        dtype_(options.training.dtype == Dtype::kBf16 ? at::kBFloat16 : at::kFloat),
-        datasets_(open_datasets(options, start_.model, start_.tokenizer.get(), world)),
-        model_(start_.model, dtype_),
-        optimizer_(model_.parameters(), adamw_settings(options.optimizer)),
-        train_step_(model_, optimizer_, world, options.optimizer.clip_grad),
-        batches_{options.training.micro_batch_size, options.training.global_batch_size},
+        mesh_(mesh),
+        world_(mesh.world()),
+        schedule_(schedule),
+        start_(std::move(start)),
+        datasets_(open_datasets(options, start_.model, start_.tokenizer.get(), world_)),
+        model_(start_.model, model_settings(options, mesh_, device)),
+        train_step_(model_, mesh_, train_settings(options.optimizer)),
+        batches_{options.training.micro_batch_size, options.training.global_batch_size, device},
         stop_(options.checkpoint.save) {
     load();
     log_.emplace(options_, world_.rank() == 0, step_);
@@ -86,9 +71,12 @@ class Pretraining {
       log_->say(concat("nothing is left to do: step ", step_, " of ", options_.training.train_iters,
                        " is done"));
     }
+    const int64_t first_step = step_ + 1;
     while (step_ < options_.training.train_iters) {
-      log_->step(one_step());
-      const bool stops = stop_.agreed(world_);
+      const StepRecord record = one_step();
+      log_->step(record);
+      if (step_ == first_step) log_->say(describe(*record.activation_memory));
+      const bool stops = asked_to_stop();
       const bool exits = is_multiple(step_, options_.training.exit_interval);
       const bool last = step_ == options_.training.train_iters;
       if (last || stops || exits || is_multiple(step_, options_.checkpoint.save_interval)) save();
@@ -113,32 +101,33 @@ class Pretraining {
     if (start_.weights.empty()) {
       model_.initialize(static_cast<uint64_t>(options_.runtime.seed));
     } else {
-      load_weights(start_.weights, model_.weights());
+      load_weights(start_.weights, model_.weights(), &world_);
     }
-    optimizer_.reset_masters();
+    train_step_.optimizer().reset_masters();
   }
 
   void continue_from(const std::filesystem::path& folder) {
-    const Json trainer = load_checkpoint(folder, {}, {});
+    const Json trainer = load_checkpoint(folder, {}, {}, &world_);
     step_ = start_.resume->step;
     consumed_samples_ = trainer.at("consumed_samples").get<int64_t>();
     const int64_t optimizer_steps = trainer.at("optimizer_steps").get<int64_t>();
     const bool has_states = trainer.at("has_optimizer").get<bool>();
     if (has_states && !options_.checkpoint.no_load_optim) {
-      load_checkpoint(folder, model_.weights(), optimizer_.states());
+      load_checkpoint(folder, model_.weights(), train_step_.optimizer().states(), &world_);
       train_step_.set_optimizer_steps(optimizer_steps);
       return;
     }
-    load_checkpoint(folder, model_.weights(), {});
-    optimizer_.reset_masters();
+    load_checkpoint(folder, model_.weights(), {}, &world_);
+    train_step_.optimizer().reset_masters();
     log_info(concat("the optimizer begins anew (", has_states ? "no-load-optim" : "no-save-optim",
                     "): the losses will differ from an uninterrupted run's"));
   }
 
   StepRecord one_step() {
     const auto begin = Clock::now();
-    const StepBatch batch =
-        load_step_batch(*datasets_.train, consumed_samples_, batches_, world_, /*training=*/true);
+    const PhaseScope phase(world_, concat("step ", step_ + 1));
+    const StepBatch batch = load_step_batch(*datasets_.train, consumed_samples_, batches_,
+                                            mesh_.data(), /*training=*/true);
     const double lr = learning_rate(schedule_, step_);
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
@@ -152,6 +141,7 @@ class Pretraining {
     record.grad_norm = result.grad_norm;
     record.lr = lr;
     record.router_balance = result.balance;
+    record.activation_memory = result.activation_memory;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
     record.tflops_per_second = record.tokens_per_second *
@@ -166,15 +156,22 @@ class Pretraining {
     if (datasets_.validation == nullptr || options_.training.eval_iters <= 0) return std::nullopt;
     const bool last = step_ == options_.training.train_iters;
     if (!last && step_ % options_.training.eval_interval != 0) return std::nullopt;
-    return evaluate(model_, *datasets_.validation, options_.training.eval_iters, batches_, world_);
+    train_step_.wait_values();
+    return evaluate(model_, mesh_, *datasets_.validation, options_.training.eval_iters, batches_);
+  }
+
+  bool asked_to_stop() {
+    const PhaseScope phase(world_, concat("step ", step_, ", agreeing on a stop"));
+    return stop_.agreed(world_);
   }
 
   void save() {
     if (options_.checkpoint.save.empty()) return;
     const PhaseScope phase(world_, concat("saving step ", step_));
+    train_step_.wait_values();
     CheckpointContent content;
     ModelConfig config = start_.model;
-    config.dtype = dtype_ == at::kFloat ? "float32" : "bfloat16";
+    config.dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
     content.config = write_model_config(config).dump(2) + "\n";
     if (start_.tokenizer != nullptr && start_.tokenizer->eos_id()) {
       content.generation_config =
@@ -182,7 +179,7 @@ class Pretraining {
     }
     content.tokenizer_folder = start_.tokenizer_folder;
     content.weights = model_.weights();
-    if (!options_.checkpoint.no_save_optim) content.states = optimizer_.states();
+    if (!options_.checkpoint.no_save_optim) content.states = train_step_.optimizer().states();
     content.trainer = Json{{"step", step_},
                            {"consumed_samples", consumed_samples_},
                            {"optimizer_steps", train_step_.optimizer_steps()},
@@ -204,17 +201,18 @@ class Pretraining {
   }
 
   std::string summary() const {
-    int64_t total = 0;
-    for (const NamedSlice& slice : model_.weights()) total += slice.view.numel();
+    const int64_t total = count_parameters(tensor_inventory(start_.model));
     const double flops = flops_per_token(start_.model, options_.training.seq_length);
     const ModelConfig& m = start_.model;
     std::string text =
         concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
                " M parameters, ", m.num_layers, " layers");
     if (m.moe) text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
-    text += concat(", vocabulary ", m.vocab_size, ", ", dtype_ == at::kFloat ? "fp32" : "bf16");
-    text += concat("\nranks     ", world_.size(), " data-parallel, ", at::get_num_threads(),
-                   at::get_num_threads() == 1 ? " thread each" : " threads each");
+    text += concat(", vocabulary ", m.vocab_size, ", ",
+                   model_.options().dtype() == at::kFloat ? "fp32" : "bf16");
+    text += concat("\nmesh      ", describe(mesh_.sizes()), "; ", at::get_num_threads(),
+                   at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
+    if (world_.size() > 1) text += concat("\n          ", describe_groups(mesh_.sizes()));
     text += concat("\nbatch     ", batches_.global_batch_size, " sequences of ",
                    options_.training.seq_length, " tokens, ", batches_.micro_batch_size,
                    " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
@@ -224,13 +222,12 @@ class Pretraining {
   }
 
   const Options& options_;
+  Mesh& mesh_;
   Communicator& world_;
-  LrSchedule schedule_;  // before data and model: a mistake in it should not wait for them
+  LrSchedule schedule_;
   RunStart start_;
-  at::ScalarType dtype_;
   TrainingData datasets_;
   Model model_;
-  AdamW optimizer_;
   TrainStep train_step_;
   BatchSettings batches_;
   StopRequest stop_;
@@ -241,8 +238,20 @@ class Pretraining {
 
 }  // namespace
 
-int pretrain(const Options& options, Communicator& world) {
-  return Pretraining(options, world).run();
+int pretrain(const Options& options, Communicator& world, c10::Device device) {
+  const LrSchedule schedule = lr_schedule(options);  // a mistake in it should not wait for data
+  RunStart start = find_start(options, world);
+  const ParallelSizes sizes = mesh_sizes(options, start.model, world.size());
+  Mesh mesh(world, sizes, head_copies(sizes, start.model));
+  try {
+    return Pretraining(options, schedule, std::move(start), mesh, device).run();
+  } catch (const CommError&) {
+    throw;
+  } catch (const std::exception& error) {
+    // While the groups are there: peers would take closed connections for the cause.
+    world.abort(first_line(error));
+    throw;
+  }
 }
 
 }  // namespace moetron

@@ -10,16 +10,18 @@ constexpr double kNormalizeEps = 1e-20;  // DeepSeek's divisor of the chosen wei
 }  // namespace
 
 std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config, int64_t index,
-                                                      at::ScalarType dtype) {
+                                                      const ModelSettings& settings) {
   const MlaDims dims{.q_lora_rank = config.mla->q_lora_rank,
                      .kv_lora_rank = config.mla->kv_lora_rank,
                      .qk_nope_head_dim = config.mla->qk_nope_head_dim,
                      .qk_rope_head_dim = config.mla->qk_rope_head_dim,
-                     .v_head_dim = config.mla->v_head_dim};
+                     .v_head_dim = config.mla->v_head_dim,
+                     .replicate_down = settings.mla_replicate_l1,
+                     .fuse_down = settings.mla_fuse_qkv};
   return assemble_layer(config, index,
                         make_latent_attention(layer_prefix(index) + "self_attn.",
-                                              attention_settings(config, dtype), dims),
-                        kNormalizeEps, dtype);
+                                              attention_settings(config, settings), dims),
+                        kNormalizeEps, settings);
 }
 
 }  // namespace moetron

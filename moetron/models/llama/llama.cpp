@@ -4,11 +4,11 @@
 namespace moetron {
 
 std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, int64_t index,
-                                                   at::ScalarType dtype) {
+                                                   const ModelSettings& settings) {
   return assemble_layer(config, index,
                         make_grouped_query_attention(layer_prefix(index) + "self_attn.",
-                                                     attention_settings(config, dtype)),
-                        /*normalize_eps=*/0, dtype);
+                                                     attention_settings(config, settings)),
+                        /*normalize_eps=*/0, settings);
 }
 
 }  // namespace moetron

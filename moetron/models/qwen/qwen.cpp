@@ -10,11 +10,11 @@ constexpr double kNormalizeEps = 0;  // Qwen divides the chosen weights by their
 }  // namespace
 
 std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int64_t index,
-                                                  at::ScalarType dtype) {
+                                                  const ModelSettings& settings) {
   return assemble_layer(config, index,
                         make_grouped_query_attention(layer_prefix(index) + "self_attn.",
-                                                     attention_settings(config, dtype)),
-                        kNormalizeEps, dtype);
+                                                     attention_settings(config, settings)),
+                        kNormalizeEps, settings);
 }
 
 }  // namespace moetron

@@ -1,0 +1,36 @@
+// How a model is laid out and run, beside its shape.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/config/options.h"
+#include "moetron/parallel/mesh.h"
+#include "moetron/pipeline/chunk.h"
+
+namespace moetron {
+
+struct ModelSettings {
+  at::TensorOptions options = at::kFloat;  // dtype and device of the parameters
+  Mesh* mesh = nullptr;                    // null: the whole model on this rank
+
+  bool mla_replicate_l1 = false;
+  bool mla_fuse_qkv = false;
+  TokenDispatcher dispatcher = TokenDispatcher::kAllGatherFused;
+  bool grouped_gemm = true;
+  std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
+  TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
+  bool pad_to_capacity = false;
+  int64_t micro_batch_tokens = 0;  // tokens of a micro-batch; read where pad_to_capacity
+  bool mlp_recompute = false;
+  RecomputeSettings recompute;
+
+  // Null where one rank holds all of a dense layer.
+  Communicator* tensor_group() const {
+    return mesh != nullptr && mesh->sizes().tp > 1 ? &mesh->tensor() : nullptr;
+  }
+};
+
+}  // namespace moetron

@@ -1,0 +1,25 @@
+// The token dispatchers: how a layer's tokens reach the ranks that hold their experts, and how the
+// weighted results come back. docs/parallelism.md compares their volumes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "moetron/config/options.h"
+#include "moetron/moe/expert_layout.h"
+#include "moetron/pipeline/dispatch.h"
+
+namespace moetron {
+
+// kAllGather, kAllGatherFused: every token to every rank (Megatron's allgather dispatcher).
+// kAllToAll: a row for each chosen expert (GShard, arXiv 2006.16668). kDeepep: a row for each rank
+// that holds a chosen expert, whose weighted partial sums travel back, as DeepEP moves them. The
+// overlap kinds are the same algorithms. Where one rank holds every expert each kind is the same
+// local permutation.
+//
+// Local experts with fewer than `rows_at_least` rows are filled up with rows of zeros, of
+// probability zero. All ranks of the group bring equally many tokens.
+std::unique_ptr<Dispatcher> make_dispatcher(TokenDispatcher kind, const ExpertLayout& layout,
+                                            int64_t rows_at_least = 0);
+
+}  // namespace moetron

@@ -1,0 +1,205 @@
+#include "layout_harness.h"
+
+#include <mutex>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/autograd/parameter.h"
+#include "moetron/base/error.h"
+#include "moetron/base/json.h"
+#include "moetron/comm/thread_ranks.h"
+#include "moetron/models/model.h"
+#include "moetron/moe/router.h"
+#include "pattern_dataset.h"
+
+namespace moetron {
+namespace {
+
+constexpr const char* kDeepseek = R"({"model_type": "deepseek_v3", "vocab_size": 61,
+  "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 8,
+  "intermediate_size": 48, "moe_intermediate_size": 16, "n_routed_experts": 8,
+  "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 4,
+  "topk_group": 2, "norm_topk_prob": true, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+  "routed_scaling_factor": 2.5, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+  "qk_rope_head_dim": 8, "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
+  "rope_theta": 10000.0, "hidden_act": "silu", "initializer_range": 0.1})";
+
+constexpr const char* kQwen = R"({"model_type": "qwen3_moe", "vocab_size": 61, "hidden_size": 32,
+  "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8,
+  "intermediate_size": 48, "moe_intermediate_size": 16, "num_experts": 8,
+  "num_experts_per_tok": 2, "norm_topk_prob": true, "decoder_sparse_step": 1,
+  "mlp_only_layers": [], "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
+  "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
+  "initializer_range": 0.1})";
+
+// Whole tensors from the slices of all ranks.
+class Assembly {
+ public:
+  void add(const std::vector<NamedSlice>& slices) {
+    std::lock_guard lock(mutex_);
+    for (const NamedSlice& slice : slices) {
+      at::Tensor& whole = tensors_[slice.name];
+      if (!whole.defined()) whole = at::full(slice.global_shape, NAN);
+      at::Tensor place = whole;
+      for (int64_t dim = 0; dim < whole.dim(); ++dim) {
+        place = place.narrow(dim, slice.begin[dim], slice.view.size(dim));
+      }
+      // What another rank has written already must be the same: replicas never differ.
+      const at::Tensor known = place.isnan().logical_not();
+      const at::Tensor value = slice.view.to(at::kFloat);
+      MT_CHECK(at::equal(place.masked_select(known), value.masked_select(known)), slice.name,
+               ": replicas differ");
+      place.copy_(value);
+    }
+  }
+
+  std::map<std::string, at::Tensor> take() {
+    for (const auto& [name, tensor] : tensors_) {
+      MT_CHECK(!tensor.isnan().any().item<bool>(), name, " is not whole");
+    }
+    return std::move(tensors_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, at::Tensor> tensors_;
+};
+
+void append_copies(const std::vector<NamedSlice>& slices, std::vector<NamedSlice>& all) {
+  for (const NamedSlice& slice : slices) {
+    all.push_back(slice);
+    all.back().view = slice.view.detach().cpu().clone();
+  }
+}
+
+void expect_close(const std::map<std::string, at::Tensor>& found,
+                  const std::map<std::string, at::Tensor>& wanted, const std::string& label) {
+  EXPECT_EQ(found.size(), wanted.size()) << label;
+  for (const auto& [name, tensor] : wanted) {
+    const auto other = found.find(name);
+    if (other == found.end()) {
+      ADD_FAILURE() << label << ": no " << name;
+    } else if (name.ends_with("e_score_correction_bias")) {
+      EXPECT_TRUE(at::equal(other->second, tensor)) << label << ": " << name;
+    } else {
+      // The second term is rounding where the true gradient is zero.
+      EXPECT_LE((other->second - tensor).norm().item<double>(),
+                1e-5 * tensor.norm().item<double>() + 1e-7)
+          << label << ": " << name;
+    }
+  }
+}
+
+}  // namespace
+
+std::string LayoutCase::name() const {
+  static constexpr const char* kDispatchers[] = {"allgather", "allgather_fused", "alltoall",
+                                                 "deepep"};
+  static constexpr const char* kRecompute[] = {"none", "moe-layer", "full"};
+  std::string text =
+      concat("world ", world, " tp ", tp, " ep ", ep, " tpe ", tpe, ", ",
+             kDispatchers[static_cast<int>(model.dispatcher)], ", recompute ",
+             kRecompute[static_cast<int>(model.recompute.kind)], " x", model.recompute.num_layers);
+  if (model.mlp_recompute) text += ", mlp-recompute";
+  text += model.grouped_gemm ? ", grouped" : ", loop";
+  if (model.mla_replicate_l1) text += ", replicate-l1";
+  if (model.mla_fuse_qkv) text += ", fuse-qkv";
+  if (model.capacity_factor) text += concat(", capacity ", *model.capacity_factor);
+  if (model.pad_to_capacity) text += ", padded";
+  if (buckets.distributed) text += ", zero-1";
+  if (buckets.overlap_reduce) text += ", overlap-reduce";
+  if (buckets.overlap_gather) text += ", overlap-gather";
+  return text;
+}
+
+RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Communicator& world) {
+  const ParallelSizes sizes =
+      parallel_sizes(layout.world, layout.tp, /*pp=*/1, layout.ep, layout.tpe);
+  check_layout(sizes, task.config, layout.model.mla_replicate_l1);
+  Mesh mesh(world, sizes, head_copies(sizes, task.config));
+  ModelSettings settings = layout.model;
+  settings.mesh = &mesh;
+  settings.micro_batch_tokens = task.micro_batch_size * task.seq_length;
+  Model model(task.config, settings);
+  model.initialize(11);
+  const at::NoGradGuard no_grad;
+  if (task.prepare) {
+    for (Parameter* parameter : model.parameters()) task.prepare(*parameter);
+  }
+  TrainStep train_step(
+      model, mesh, {.adamw = {.weight_decay = 0.1}, .clip_grad = 1.0, .buckets = layout.buckets});
+  train_step.optimizer().reset_masters();
+  const PatternDataset dataset(task.seq_length);
+  const BatchSettings batches{task.micro_batch_size, task.global_batch_size,
+                              settings.options.device()};
+  RankOutcome outcome;
+  for (int64_t step = 1; step <= task.steps; ++step) {
+    const StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches,
+                                            mesh.data(), /*training=*/true);
+    if (step == 1 && task.keeps_gradients) {
+      train_step.accumulate(batch, step);
+      for (const auto& [layer, router] : model.routers()) router->counts().zero_();
+      for (const OwnedStretch& owned : train_step.owned()) {
+        append_copies(owned.parameter->slices_of_stretch(owned.grad, owned.begin),
+                      outcome.gradients);
+      }
+    }
+    outcome.steps.push_back(train_step.run(batch, step, task.lr));
+  }
+  train_step.wait_values();
+  append_copies(model.weights(), outcome.weights);
+  return outcome;
+}
+
+TrainedOutcome train_in_layout(const TrainedTask& task, const LayoutCase& layout) {
+  TrainedOutcome outcome;
+  Assembly gradients, weights;
+  run_ranks(static_cast<int>(layout.world), [&](Communicator& world) {
+    RankOutcome mine = train_rank(task, layout, world);
+    gradients.add(mine.gradients);
+    weights.add(mine.weights);
+    if (world.rank() == 0) outcome.steps = std::move(mine.steps);
+  });
+  outcome.gradients = gradients.take();
+  outcome.weights = weights.take();
+  return outcome;
+}
+
+void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wanted,
+                           const std::string& label) {
+  ASSERT_EQ(found.steps.size(), wanted.steps.size()) << label;
+  for (size_t i = 0; i < wanted.steps.size(); ++i) {
+    const StepResult& a = found.steps[i];
+    const StepResult& b = wanted.steps[i];
+    EXPECT_NEAR(a.loss, b.loss, 1e-6 * std::max(1.0, b.loss)) << label << ", step " << i + 1;
+    EXPECT_NEAR(a.aux_loss, b.aux_loss, 1e-6) << label << ", step " << i + 1;
+    EXPECT_NEAR(a.grad_norm / b.grad_norm, 1, 1e-5) << label << ", step " << i + 1;
+    ASSERT_EQ(a.balance.has_value(), b.balance.has_value()) << label;
+    if (!b.balance) continue;
+    for (size_t layer = 0; layer < b.balance->layers.size(); ++layer) {
+      EXPECT_EQ(a.balance->layers[layer].load, b.balance->layers[layer].load)
+          << label << ", step " << i + 1;
+    }
+  }
+  expect_close(found.gradients, wanted.gradients, label + ", gradients");
+  expect_close(found.weights, wanted.weights, label + ", weights");
+}
+
+ModelConfig tiny_deepseek() {
+  ModelConfig config = read_model_config(parse_json(kDeepseek, "tiny"), "tiny");
+  config.moe->bias_update_rate = 0.001;
+  config.moe->aux_loss = AuxLossKind::kSequence;
+  config.moe->aux_loss_coeff = 0.01;
+  return config;
+}
+
+ModelConfig tiny_qwen_moe() {
+  ModelConfig config = read_model_config(parse_json(kQwen, "tiny"), "tiny");
+  config.moe->aux_loss = AuxLossKind::kBatch;
+  config.moe->aux_loss_coeff = 0.01;
+  return config;
+}
+
+}  // namespace moetron

@@ -1,0 +1,71 @@
+// Trains a tiny model on N rank threads in any layout, and gathers what it made by name: for the
+// tests that compare layouts with one rank.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "moetron/arch/mesh_layout.h"
+#include "moetron/arch/model_config.h"
+#include "moetron/models/model_settings.h"
+#include "moetron/train/train_step.h"
+
+namespace moetron {
+
+// Everything that a layout may set; the defaults are one rank.
+struct LayoutCase {
+  int64_t world = 1;
+  int64_t tp = 1;
+  int64_t ep = 1;
+  int64_t tpe = 1;
+  ModelSettings model = {};  // without mesh
+  BucketSettings buckets = {};
+
+  std::string name() const;
+};
+
+struct TrainedTask {
+  ModelConfig config;
+  int64_t steps = 5;
+  int64_t seq_length = 16;
+  int64_t micro_batch_size = 1;
+  int64_t global_batch_size = 8;
+  double lr = 1e-3;
+  bool keeps_gradients = true;  // of the first step, which is then accumulated twice
+  // Changes fresh values before the first step, on every rank.
+  std::function<void(Parameter&)> prepare = {};
+};
+
+struct TrainedOutcome {
+  std::vector<StepResult> steps;                // as rank 0 sees them
+  std::map<std::string, at::Tensor> gradients;  // of the first step, whole tensors by name
+  std::map<std::string, at::Tensor> weights;    // at the end, the router's bias included
+};
+
+// Throws InternalError when replicas of a tensor differ, or when the ranks together do not hold all
+// of it.
+TrainedOutcome train_in_layout(const TrainedTask& task, const LayoutCase& layout);
+
+// One rank's work, with the communicator given: for processes. Tensors are what this rank holds.
+struct RankOutcome {
+  std::vector<StepResult> steps;
+  std::vector<NamedSlice> gradients, weights;  // copies
+};
+RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Communicator& world);
+
+// Reports (as gtest failures) every difference beyond the bounds: losses 1e-6, gradients and
+// parameters 1e-5 of each tensor's norm, the router's bias exactly.
+void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wanted,
+                           const std::string& label);
+
+// DeepSeek-V3: a dense layer and two with experts, latent attention, a bias and a sequence-wise
+// loss. Qwen3-MoE: grouped queries with 2 key-value heads, batch-wise loss. Both have 8 heads, 8
+// experts and an odd vocabulary.
+ModelConfig tiny_deepseek();
+ModelConfig tiny_qwen_moe();
+
+}  // namespace moetron

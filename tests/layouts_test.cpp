@@ -1,0 +1,168 @@
+// Every layout of ranks trains the same model as one rank (docs/parallelism.md).
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "layout_cases.h"
+#include "moetron/autograd/parameter.h"
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+TrainedTask task_of(bool is_deepseek) {
+  return {.config = is_deepseek ? tiny_deepseek() : tiny_qwen_moe()};
+}
+
+// What one rank gives, by model and drop; trained once.
+const TrainedOutcome& reference(bool is_deepseek, Drop drop) {
+  static std::map<std::pair<bool, Drop>, TrainedOutcome> outcomes;
+  const auto key = std::pair(is_deepseek, drop);
+  if (!outcomes.count(key)) {
+    outcomes[key] = train_in_layout(task_of(is_deepseek), single_rank(drop));
+  }
+  return outcomes.at(key);
+}
+
+TEST(LayoutMatrix, EveryPairOfSettingsMeets) {
+  EXPECT_EQ(missing_pairs(layout_matrix()), std::vector<std::string>{});
+  std::vector<MatrixCase> fewer = layout_matrix();
+  fewer.resize(fewer.size() / 2);
+  EXPECT_NE(missing_pairs(fewer), std::vector<std::string>{});
+}
+
+class LayoutMatrixTest : public ::testing::TestWithParam<MatrixCase> {};
+
+TEST_P(LayoutMatrixTest, EqualsOneRank) {
+  const MatrixCase& c = GetParam();
+  const std::string label = concat(c.is_deepseek ? "deepseek" : "qwen", ", ", c.layout.name());
+  expect_equal_training(train_in_layout(task_of(c.is_deepseek), c.layout),
+                        reference(c.is_deepseek, c.drop), label);
+}
+
+std::string case_name(const ::testing::TestParamInfo<MatrixCase>& tested) {
+  const LayoutCase& l = tested.param.layout;
+  return concat(tested.index, tested.param.is_deepseek ? "_deepseek" : "_qwen", "_world", l.world,
+                "_tp", l.tp, "_ep", l.ep, "_tpe", l.tpe);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LayoutMatrixTest, ::testing::ValuesIn(layout_matrix()), case_name);
+
+constexpr TokenDispatcher kDispatchers[] = {TokenDispatcher::kAllGather,
+                                            TokenDispatcher::kAllGatherFused,
+                                            TokenDispatcher::kAllToAll, TokenDispatcher::kDeepep};
+
+// Two experts get every token, six get none: whole ranks have nothing to compute.
+TEST(UnevenRouting, ExpertsAndRanksWithoutATokenTrainAsOneRank) {
+  TrainedTask task = task_of(true);
+  task.config.moe->bias_update_rate = 0;
+  task.prepare = [](Parameter& parameter) {
+    if (!parameter.label().ends_with("e_score_correction_bias")) return;
+    parameter.value().slice(0, 2, 3).fill_(20);
+    parameter.value().slice(0, 3, 4).fill_(10);
+  };
+  const TrainedOutcome one = train_in_layout(task, {});
+  EXPECT_EQ(one.steps.front().balance->num_dead, 12);  // six in each of two layers
+  for (const TokenDispatcher dispatcher : kDispatchers) {
+    for (const auto& [tp, ep, tpe] :
+         {std::array{1, 8, 1}, std::array{2, 4, 2}, std::array{4, 2, 1}}) {
+      LayoutCase layout{.world = 8, .tp = tp, .ep = ep, .tpe = tpe};
+      layout.model.dispatcher = dispatcher;
+      expect_equal_training(train_in_layout(task, layout), one, "skewed, " + layout.name());
+    }
+  }
+}
+
+// One token a micro-batch: of the slices of TP ranks all but one are padding.
+TEST(OneToken, IsPaddedToTheTensorParallelRanks) {
+  for (const bool is_deepseek : {true, false}) {
+    TrainedTask task = task_of(is_deepseek);
+    task.seq_length = 1;
+    task.lr = 0;  // queries and keys have no gradient but rounding, which Adam would blow up
+    const TrainedOutcome one = train_in_layout(task, {});
+    for (const TokenDispatcher dispatcher : kDispatchers) {
+      LayoutCase layout{.world = 4, .tp = 4, .ep = 2, .tpe = 2};
+      layout.model.dispatcher = dispatcher;
+      expect_equal_training(train_in_layout(task, layout), one, "one token, " + layout.name());
+    }
+    LayoutCase layout{.world = 8, .tp = 2, .ep = 8};
+    layout.model.capacity_factor = 8;  // nothing exceeds it
+    expect_equal_training(train_in_layout(task, layout), one, "one token, " + layout.name());
+  }
+}
+
+// Sequences of 7 tokens on 4 TP ranks: slices of 2, the last rank's half padding.
+TEST(PaddedTokens, CountNowhere) {
+  TrainedTask task = task_of(true);
+  task.seq_length = 7;
+  const TrainedOutcome one = train_in_layout(task, {});
+  LayoutCase layout{.world = 8, .tp = 4, .ep = 4, .tpe = 2};
+  expect_equal_training(train_in_layout(task, layout), one, layout.name());
+}
+
+// Recomputation changes no bit, in any layout.
+TEST(Recomputation, GivesTheSameBits) {
+  for (const bool is_deepseek : {true, false}) {
+    LayoutCase layout{.world = 4, .tp = 2, .ep = 2, .tpe = 2};
+    const TrainedOutcome plain = train_in_layout(task_of(is_deepseek), layout);
+    using Kind = RecomputeSettings::Kind;
+    for (const RecomputeSettings& recompute :
+         {RecomputeSettings{}, RecomputeSettings{Kind::kMoeLayer}, RecomputeSettings{Kind::kFull},
+          RecomputeSettings{Kind::kFull, 2}}) {
+      layout.model.recompute = recompute;
+      layout.model.mlp_recompute = recompute.kind == Kind::kNone;
+      const TrainedOutcome again = train_in_layout(task_of(is_deepseek), layout);
+      for (size_t i = 0; i < plain.steps.size(); ++i) {
+        EXPECT_EQ(again.steps[i].loss, plain.steps[i].loss) << layout.name();
+        EXPECT_EQ(again.steps[i].aux_loss, plain.steps[i].aux_loss) << layout.name();
+      }
+      for (const auto& [name, gradient] : plain.gradients) {
+        EXPECT_TRUE(at::equal(again.gradients.at(name), gradient)) << layout.name() << name;
+      }
+      for (const auto& [name, weight] : plain.weights) {
+        EXPECT_TRUE(at::equal(again.weights.at(name), weight)) << layout.name() << name;
+      }
+    }
+  }
+}
+
+// What one micro-batch keeps, on one rank: the stronger the recomputation, the less.
+TEST(Recomputation, KeepsLess) {
+  for (const bool is_deepseek : {true, false}) {
+    TrainedTask task = task_of(is_deepseek);
+    task.steps = 1;
+    using Kind = RecomputeSettings::Kind;
+    LayoutCase layout;
+    std::vector<int64_t> kept;
+    const auto measure = [&] {
+      const ActivationMemory memory = train_in_layout(task, layout).steps[0].activation_memory;
+      EXPECT_GE(memory.peak_bytes, memory.kept_bytes());
+      kept.push_back(memory.kept_bytes());
+    };
+    measure();
+    layout.model.mlp_recompute = true;
+    measure();
+    layout.model.recompute = {Kind::kMoeLayer};
+    measure();
+    layout.model.recompute = {Kind::kFull};
+    measure();
+    for (size_t i = 1; i < kept.size(); ++i) EXPECT_LT(kept[i], kept[i - 1]) << i;
+  }
+}
+
+// The comparison sees a rule of the layout that is broken: gradients that are summed over the
+// data-parallel ranks only, of the copies of a key-value head, and of what every rank holds whole.
+TEST(BrokenRule, IsCaught) {
+  for (const Replicas broken : {Replicas::kHeadCopies, Replicas::kStage}) {
+    const LayoutCase layout{.world = 4, .tp = 4, .ep = 4};
+    TrainedTask task = task_of(false);
+    EXPECT_NO_THROW(train_in_layout(task, layout));
+    task.prepare = [broken](Parameter& parameter) {
+      if (parameter.settings().replicas != broken) return;
+      const_cast<ParameterSettings&>(parameter.settings()).replicas = Replicas::kData;
+    };
+    EXPECT_THROW(train_in_layout(task, layout), InternalError);
+  }
+}
+
+}  // namespace
+}  // namespace moetron

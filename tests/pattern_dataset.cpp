@@ -1,0 +1,31 @@
+#include "pattern_dataset.h"
+
+#include <algorithm>
+
+#include "moetron/base/random.h"
+
+namespace moetron {
+
+TokenSample PatternDataset::get(int64_t index) const {
+  constexpr int kVocabulary = 61;
+  const RandomStream random(7, static_cast<uint64_t>(index), "pattern");
+  std::vector<int32_t> text = {static_cast<int32_t>(random.uniform(0) * kVocabulary)};
+  const auto length = static_cast<uint64_t>(sequence_length_);
+  for (uint64_t i = 1; i <= length; ++i) {
+    const bool jumps = random.uniform(2 * i) < 0.1;
+    text.push_back(jumps ? static_cast<int32_t>(random.uniform(2 * i + 1) * kVocabulary)
+                         : (text.back() * 5 + 3) % kVocabulary);
+  }
+  TokenSample sample;
+  sample.tokens.assign(text.begin(), text.end() - 1);
+  sample.labels.assign(text.begin() + 1, text.end());
+  sample.loss_mask.assign(length, 1.0f);
+  // Uneven targets: the mean over the global batch is not the mean of the ranks' means.
+  const auto kept = static_cast<std::ptrdiff_t>(std::min<uint64_t>(4, length));
+  if (index % 3 == 0) std::fill(sample.loss_mask.begin() + kept, sample.loss_mask.end(), 0.0f);
+  for (uint64_t i = 0; i < length; ++i) sample.positions.push_back(static_cast<int32_t>(i));
+  sample.document_bounds = {0, static_cast<int32_t>(sequence_length_)};
+  return sample;
+}
+
+}  // namespace moetron

@@ -1,0 +1,19 @@
+// Numbers that can be learned: each token follows from the one before, now and then at random.
+#pragma once
+
+#include "moetron/data/token_dataset.h"
+
+namespace moetron {
+
+class PatternDataset final : public TokenDataset {
+ public:
+  explicit PatternDataset(int64_t sequence_length = 16) : sequence_length_(sequence_length) {}
+  int64_t size() const override { return 1 << 20; }
+  int64_t sequence_length() const override { return sequence_length_; }
+  TokenSample get(int64_t index) const override;
+
+ private:
+  int64_t sequence_length_;
+};
+
+}  // namespace moetron
