@@ -30,8 +30,8 @@ struct ProcessWatch {
   // that no subscriber leaves while it is called.
   void settle(const Failure& cause);
 
-  // Without a store the ranks cannot agree who noticed first. Where rank 0 served it, rank 0 is gone,
-  // and the next rank counts as the first.
+  // Without a store the ranks cannot agree who noticed first. Where rank 0 served it, rank 0 is
+  // gone, and the next rank counts as the first.
   bool speaks_for_rank_zero() const { return !options.agent_serves_store && options.rank == 1; }
 
   const WorldOptions options;
