@@ -100,7 +100,7 @@ class BlockWriter {
 
  private:
   static constexpr uint64_t kRoundsBetweenChecks = 16;
-  static constexpr size_t kMaxSends = 4;
+  static constexpr size_t kMaxSends = 4;  // not waited for when a round starts
 
   struct Part {
     int rank;
@@ -112,9 +112,11 @@ class BlockWriter {
     std::vector<Part> parts;         // of it, from other ranks
   };
 
-  // Asks for the parts of this rank's block first: so every send of a round finds its other end
-  // however long the ranks wait for their own sends.
+  // What ranks send and receive in a round is one group: on NCCL, where the operations of a pair
+  // run in order, two ranks that both receive first would wait for each other for good.
   Round start(uint64_t number) {
+    while (sends_.size() > kMaxSends) wait_for_oldest_send();
+    if (num_ranks_ > 1) world_->group_begin();
     Round round;
     const uint64_t first = number * static_cast<uint64_t>(num_ranks_);
     const auto block_of = [&](int rank) { return first + static_cast<uint64_t>(rank); };
@@ -126,6 +128,7 @@ class BlockWriter {
       const int peer = (rank_ + distance) % num_ranks_;
       if (block_of(peer) < blocks_.count()) send_part(blocks_.block(block_of(peer)), peer);
     }
+    if (num_ranks_ > 1) world_->group_end();
     return round;
   }
 
@@ -141,7 +144,6 @@ class BlockWriter {
   void send_part(const FileBlock& block, int writer) {
     const uint64_t bytes = bytes_of_rank(block, rank_);
     if (bytes == 0) return;
-    if (sends_.size() == kMaxSends) wait_for_oldest_send();
     const at::Tensor packed = buffer_of(bytes);
     attempt([&] { pack_slices(block, rank_, bytes_of(packed)); });
     sends_.push_back(world_->send(packed, writer));
