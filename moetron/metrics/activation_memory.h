@@ -23,7 +23,7 @@ struct ActivationMemory {
 };
 
 // "activations of a micro-batch: 1.50 GiB kept (experts 1.00 GiB, attention 0.50 GiB), 2.00 GiB at
-// most", the largest purpose first.
+// most", the largest purpose first; those of less than a thousandth are left out.
 std::string describe(const ActivationMemory& memory);
 
 }  // namespace moetron

@@ -18,6 +18,10 @@ TEST(ActivationMemory, AddsUpByPurpose) {
   EXPECT_EQ(describe(memory),
             "activations of a micro-batch: 1.50 GiB kept (experts 1.00 GiB, attention 512.00 MiB), "
             "2.00 GiB at most");
+  memory.add("router", 4);  // too little to be worth a word
+  EXPECT_EQ(describe(memory),
+            "activations of a micro-batch: 1.50 GiB kept (experts 1.00 GiB, attention 512.00 MiB), "
+            "2.00 GiB at most");
 }
 
 TEST(ActivationMemory, DescribesWhatIsSmall) {
