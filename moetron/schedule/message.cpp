@@ -1,0 +1,42 @@
+#include "moetron/schedule/message.h"
+
+namespace moetron {
+namespace {
+
+bool is_end(const Placement& placement, int stage) {
+  return stage < 0 || stage >= placement.num_stages();
+}
+
+}  // namespace
+
+std::optional<Message> needed_by(const Placement& placement, int rank, const Action& action) {
+  if (action.kind == ActionKind::kBackwardWeight) return {};
+  const bool is_forward = action.kind == ActionKind::kForward;
+  const int from = placement.stage(rank, action.chunk) + (is_forward ? -1 : 1);
+  if (is_end(placement, from)) return {};
+  return Message{is_forward, from, action.micro_batch};
+}
+
+std::optional<Message> made_by(const Placement& placement, int rank, const Action& action) {
+  if (action.kind == ActionKind::kBackwardWeight) return {};
+  const bool is_forward = action.kind == ActionKind::kForward;
+  const int stage = placement.stage(rank, action.chunk);
+  if (is_end(placement, stage + (is_forward ? 1 : -1))) return {};
+  return Message{is_forward, stage, action.micro_batch};
+}
+
+int sender(const Placement& placement, const Message& message) {
+  return placement.rank(message.from_stage);
+}
+
+int receiver(const Placement& placement, const Message& message) {
+  return placement.rank(message.from_stage + (message.is_forward ? 1 : -1));
+}
+
+std::vector<Action> actions_of(const Step& step) {
+  std::vector<Action> actions{step.action};
+  if (step.beside) actions.push_back(*step.beside);
+  return actions;
+}
+
+}  // namespace moetron

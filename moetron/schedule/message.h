@@ -1,0 +1,32 @@
+// What travels between ranks: it follows from the placement, no list holds it.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "moetron/schedule/schedule.h"
+
+namespace moetron {
+
+// The output of a forward, or the input gradient of a backward, on its way to the next stage in its
+// direction. Between chunks of one rank nothing is sent.
+struct Message {
+  bool is_forward = true;
+  int from_stage = 0;
+  int micro_batch = 0;
+
+  bool operator==(const Message&) const = default;
+};
+
+// What an action of `rank` waits for from another stage; none at the ends of the pipeline.
+std::optional<Message> needed_by(const Placement& placement, int rank, const Action& action);
+// What it makes for others; none at the ends.
+std::optional<Message> made_by(const Placement& placement, int rank, const Action& action);
+
+int sender(const Placement& placement, const Message& message);
+int receiver(const Placement& placement, const Message& message);
+
+// The actions of a step, in their order.
+std::vector<Action> actions_of(const Step& step);
+
+}  // namespace moetron

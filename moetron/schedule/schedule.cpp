@@ -1,0 +1,167 @@
+#include "moetron/schedule/schedule.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "moetron/base/error.h"
+#include "moetron/schedule/step_lists.h"
+
+namespace moetron {
+namespace {
+
+constexpr std::array<std::pair<ScheduleKind, const char*>, 5> kNames = {{
+    {ScheduleKind::k1F1B, "1f1b"},
+    {ScheduleKind::kInterleaved, "interleaved"},
+    {ScheduleKind::kZbH1, "zb-h1"},
+    {ScheduleKind::kZbV, "zb-v"},
+    {ScheduleKind::kDualPipeV, "dualpipev"},
+}};
+
+Placement placement_of(ScheduleKind kind, int num_ranks) {
+  using Shape = Placement::Shape;
+  switch (kind) {
+    case ScheduleKind::k1F1B:
+    case ScheduleKind::kZbH1:
+      return {Shape::kStraight, num_ranks};
+    case ScheduleKind::kInterleaved:
+      return {Shape::kLoop, num_ranks};
+    case ScheduleKind::kZbV:
+    case ScheduleKind::kDualPipeV:
+      return {Shape::kV, num_ranks};
+  }
+  throw InternalError("unknown kind of schedule");
+}
+
+void check_numbers(ScheduleKind kind, int num_ranks, int num_micro_batches) {
+  MT_CHECK_CONFIG(num_ranks >= 1, "pipeline-model-parallel-size (", num_ranks,
+                  ") must be at least 1");
+  MT_CHECK_CONFIG(num_micro_batches >= 1, "num-micro-batches (", num_micro_batches,
+                  ") must be at least 1");
+  if (kind == ScheduleKind::kInterleaved) {
+    MT_CHECK_CONFIG(num_micro_batches % num_ranks == 0, "scheduler interleaved runs multiples of ",
+                    "pipeline-model-parallel-size (", num_ranks, ") micro-batches, not ",
+                    num_micro_batches, ": the next that works is ",
+                    (num_micro_batches / num_ranks + 1) * num_ranks);
+  }
+  if (kind == ScheduleKind::kZbV || kind == ScheduleKind::kDualPipeV) {
+    MT_CHECK_CONFIG(num_micro_batches >= 2 * num_ranks, "scheduler ", name_of(kind), " needs at ",
+                    "least ", 2 * num_ranks, " micro-batches (twice pipeline-model-parallel-size ",
+                    num_ranks, "), not ", num_micro_batches);
+  }
+}
+
+StepList list_of(ScheduleKind kind, int num_ranks, int rank, int num_micro_batches) {
+  switch (kind) {
+    case ScheduleKind::k1F1B:
+      return list_1f1b(num_ranks, rank, num_micro_batches);
+    case ScheduleKind::kInterleaved:
+      return list_interleaved(num_ranks, rank, num_micro_batches);
+    case ScheduleKind::kZbH1:
+      return list_zb_h1(num_ranks, rank, num_micro_batches);
+    case ScheduleKind::kZbV:
+      return list_zb_v(num_ranks, rank, num_micro_batches);
+    case ScheduleKind::kDualPipeV:
+      return list_dualpipev(num_ranks, rank, num_micro_batches);
+  }
+  throw InternalError("unknown kind of schedule");
+}
+
+int declared_peak(ScheduleKind kind, int num_ranks, int rank, int num_micro_batches) {
+  const int all = 2 * num_micro_batches;
+  switch (kind) {
+    case ScheduleKind::k1F1B:
+      return std::min(2 * (num_ranks - rank), all);
+    case ScheduleKind::kInterleaved:
+      return std::min(3 * num_ranks - 1 - 2 * rank, all);
+    case ScheduleKind::kZbH1:
+    case ScheduleKind::kZbV:
+      return std::min(2 * num_ranks, all);
+    case ScheduleKind::kDualPipeV:
+      return 2 * num_ranks + (num_micro_batches > 2 * num_ranks - 1 - rank ? 1 : 0);
+  }
+  throw InternalError("unknown kind of schedule");
+}
+
+char letter_of(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::kForward:
+      return 'F';
+    case ActionKind::kBackwardInput:
+      return 'I';
+    case ActionKind::kBackwardWeight:
+      return 'W';
+    case ActionKind::kBackward:
+      return 'B';
+  }
+  throw InternalError("unknown kind of action");
+}
+
+}  // namespace
+
+std::string name_of(ScheduleKind kind) {
+  for (const auto& [known, name] : kNames) {
+    if (known == kind) return name;
+  }
+  throw InternalError("unknown kind of schedule");
+}
+
+ScheduleKind parse_schedule_kind(const std::string& name) {
+  std::string names;
+  for (const auto& [kind, known] : kNames) {
+    if (name == known) return kind;
+    names += concat(names.empty() ? "" : ", ", known);
+  }
+  throw ConfigError(concat("scheduler (", name, ") is none of ", names));
+}
+
+std::string describe(const Action& action) {
+  return concat(letter_of(action.kind), action.chunk, "(", action.micro_batch, ")");
+}
+
+std::string describe(const Step& step) {
+  return step.beside ? concat(describe(step.action), "&", describe(*step.beside))
+                     : describe(step.action);
+}
+
+int Placement::stage(int rank, int chunk) const {
+  if (shape_ == Shape::kV && chunk == 1) return 2 * num_ranks_ - 1 - rank;
+  return chunk * num_ranks_ + rank;
+}
+
+int Placement::rank(int stage) const {
+  if (shape_ == Shape::kV && stage >= num_ranks_) return 2 * num_ranks_ - 1 - stage;
+  return stage % num_ranks_;
+}
+
+Schedule make_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
+  check_numbers(kind, num_ranks, num_micro_batches);
+  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    schedule.steps.push_back(list_of(kind, num_ranks, rank, num_micro_batches));
+    schedule.declared_peak.push_back(declared_peak(kind, num_ranks, rank, num_micro_batches));
+  }
+  return schedule;
+}
+
+// A rank takes each micro-batch through chunk 0 as soon as it comes; the later chunk goes first
+// where both could, `lead` forwards behind: when the micro-batch has come around.
+Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
+  MT_CHECK_CONFIG(num_ranks >= 1 && num_micro_batches >= 1, "pipeline-model-parallel-size (",
+                  num_ranks, ") and micro-batches (", num_micro_batches, ") must be at least 1");
+  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    ListWriter list;
+    const bool has_two = schedule.placement.num_chunks() == 2;
+    const int between =
+        has_two ? schedule.placement.stage(rank, 1) - schedule.placement.stage(rank, 0) : 0;
+    for (int i = 0; i < num_micro_batches + between; ++i) {
+      if (i < num_micro_batches) list.forward(0);
+      if (has_two && i >= between) list.forward(1);
+    }
+    schedule.steps.push_back(list.take());
+  }
+  return schedule;
+}
+
+}  // namespace moetron

@@ -1,0 +1,42 @@
+// The list of one rank under each kind of schedule; make_schedule() has checked the numbers.
+#pragma once
+
+#include <deque>
+
+#include "moetron/schedule/schedule.h"
+
+namespace moetron {
+
+StepList list_1f1b(int num_ranks, int rank, int num_micro_batches);
+StepList list_interleaved(int num_ranks, int rank, int num_micro_batches);
+StepList list_zb_h1(int num_ranks, int rank, int num_micro_batches);
+StepList list_zb_v(int num_ranks, int rank, int num_micro_batches);
+StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches);
+
+// Writes a list of up to two chunks whose micro-batches come in order.
+class ListWriter {
+ public:
+  void forward(int chunk) { steps_.push_back({next_forward(chunk), {}}); }
+  void backward(int chunk) { steps_.push_back({next_backward(chunk), {}}); }
+  // W comes later: the oldest input gradient without it is first.
+  void backward_input(int chunk);
+  void backward_weight();           // of the oldest input gradient of any chunk
+  void backward_weight(int chunk);  // of the oldest of this chunk
+  void forward_and_backward(int forward_chunk, int backward_chunk);
+
+  int num_forward(int chunk) const { return forward_[chunk]; }
+  int num_backward(int chunk) const { return backward_[chunk]; }
+  int num_waiting() const { return static_cast<int>(waiting_.size()); }
+  StepList take() { return std::move(steps_); }
+
+ private:
+  Action next_forward(int chunk) { return {ActionKind::kForward, chunk, forward_[chunk]++}; }
+  Action next_backward(int chunk) { return {ActionKind::kBackward, chunk, backward_[chunk]++}; }
+
+  StepList steps_;
+  int forward_[2] = {0, 0};
+  int backward_[2] = {0, 0};
+  std::deque<Action> waiting_;
+};
+
+}  // namespace moetron
