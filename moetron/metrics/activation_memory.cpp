@@ -45,15 +45,16 @@ std::string describe(const ActivationMemory& memory) {
   std::stable_sort(
       sorted.begin(), sorted.end(),
       [](const ActivationBytes& a, const ActivationBytes& b) { return a.bytes > b.bytes; });
+  const int64_t kept = memory.kept_bytes();
   std::string purposes;
   for (const ActivationBytes& entry : sorted) {
-    if (entry.bytes < memory.kept_bytes() / 1000) continue;  // the record of the step has it
+    if (entry.bytes < kept / 1000) continue;  // the record of the step has it
     purposes +=
         concat(purposes.empty() ? " (" : ", ", entry.purpose, " ", readable_bytes(entry.bytes));
   }
   if (!purposes.empty()) purposes += ")";
-  return concat("activations of a micro-batch: ", readable_bytes(memory.kept_bytes()), " kept",
-                purposes, ", ", readable_bytes(memory.peak_bytes), " at most");
+  return concat("activations of a micro-batch: ", readable_bytes(kept), " kept", purposes, ", ",
+                readable_bytes(memory.peak_bytes), " at most");
 }
 
 }  // namespace moetron

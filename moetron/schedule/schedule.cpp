@@ -1,8 +1,6 @@
 #include "moetron/schedule/schedule.h"
 
 #include <algorithm>
-#include <array>
-#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/schedule/step_lists.h"
@@ -10,25 +8,26 @@
 namespace moetron {
 namespace {
 
-constexpr std::array<std::pair<ScheduleKind, const char*>, 5> kNames = {{
-    {ScheduleKind::k1F1B, "1f1b"},
-    {ScheduleKind::kInterleaved, "interleaved"},
-    {ScheduleKind::kZbH1, "zb-h1"},
-    {ScheduleKind::kZbV, "zb-v"},
-    {ScheduleKind::kDualPipeV, "dualpipev"},
-}};
+using Shape = Placement::Shape;
 
-Placement placement_of(ScheduleKind kind, int num_ranks) {
-  using Shape = Placement::Shape;
-  switch (kind) {
-    case ScheduleKind::k1F1B:
-    case ScheduleKind::kZbH1:
-      return {Shape::kStraight, num_ranks};
-    case ScheduleKind::kInterleaved:
-      return {Shape::kLoop, num_ranks};
-    case ScheduleKind::kZbV:
-    case ScheduleKind::kDualPipeV:
-      return {Shape::kV, num_ranks};
+// What a kind is; only its peak needs more than a row.
+struct KindTraits {
+  ScheduleKind kind;
+  const char* name;
+  Shape shape;
+  StepList (*list)(int num_ranks, int rank, int num_micro_batches);
+};
+constexpr KindTraits kKinds[] = {
+    {ScheduleKind::k1F1B, "1f1b", Shape::kStraight, list_1f1b},
+    {ScheduleKind::kInterleaved, "interleaved", Shape::kLoop, list_interleaved},
+    {ScheduleKind::kZbH1, "zb-h1", Shape::kStraight, list_zb_h1},
+    {ScheduleKind::kZbV, "zb-v", Shape::kV, list_zb_v},
+    {ScheduleKind::kDualPipeV, "dualpipev", Shape::kV, list_dualpipev},
+};
+
+const KindTraits& traits_of(ScheduleKind kind) {
+  for (const KindTraits& traits : kKinds) {
+    if (traits.kind == kind) return traits;
   }
   throw InternalError("unknown kind of schedule");
 }
@@ -38,33 +37,18 @@ void check_numbers(ScheduleKind kind, int num_ranks, int num_micro_batches) {
                   ") must be at least 1");
   MT_CHECK_CONFIG(num_micro_batches >= 1, "num-micro-batches (", num_micro_batches,
                   ") must be at least 1");
-  if (kind == ScheduleKind::kInterleaved) {
+  const Shape shape = traits_of(kind).shape;
+  if (shape == Shape::kLoop) {
     MT_CHECK_CONFIG(num_micro_batches % num_ranks == 0, "scheduler interleaved runs multiples of ",
                     "pipeline-model-parallel-size (", num_ranks, ") micro-batches, not ",
                     num_micro_batches, ": the next that works is ",
                     (num_micro_batches / num_ranks + 1) * num_ranks);
   }
-  if (kind == ScheduleKind::kZbV || kind == ScheduleKind::kDualPipeV) {
+  if (shape == Shape::kV) {
     MT_CHECK_CONFIG(num_micro_batches >= 2 * num_ranks, "scheduler ", name_of(kind), " needs at ",
                     "least ", 2 * num_ranks, " micro-batches (twice pipeline-model-parallel-size ",
                     num_ranks, "), not ", num_micro_batches);
   }
-}
-
-StepList list_of(ScheduleKind kind, int num_ranks, int rank, int num_micro_batches) {
-  switch (kind) {
-    case ScheduleKind::k1F1B:
-      return list_1f1b(num_ranks, rank, num_micro_batches);
-    case ScheduleKind::kInterleaved:
-      return list_interleaved(num_ranks, rank, num_micro_batches);
-    case ScheduleKind::kZbH1:
-      return list_zb_h1(num_ranks, rank, num_micro_batches);
-    case ScheduleKind::kZbV:
-      return list_zb_v(num_ranks, rank, num_micro_batches);
-    case ScheduleKind::kDualPipeV:
-      return list_dualpipev(num_ranks, rank, num_micro_batches);
-  }
-  throw InternalError("unknown kind of schedule");
 }
 
 int declared_peak(ScheduleKind kind, int num_ranks, int rank, int num_micro_batches) {
@@ -100,17 +84,14 @@ char letter_of(ActionKind kind) {
 }  // namespace
 
 std::string name_of(ScheduleKind kind) {
-  for (const auto& [known, name] : kNames) {
-    if (known == kind) return name;
-  }
-  throw InternalError("unknown kind of schedule");
+  return traits_of(kind).name;
 }
 
 ScheduleKind parse_schedule_kind(const std::string& name) {
   std::string names;
-  for (const auto& [kind, known] : kNames) {
-    if (name == known) return kind;
-    names += concat(names.empty() ? "" : ", ", known);
+  for (const KindTraits& traits : kKinds) {
+    if (name == traits.name) return traits.kind;
+    names += concat(names.empty() ? "" : ", ", traits.name);
   }
   throw ConfigError(concat("scheduler (", name, ") is none of ", names));
 }
@@ -136,20 +117,20 @@ int Placement::rank(int stage) const {
 
 Schedule make_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
   check_numbers(kind, num_ranks, num_micro_batches);
-  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
+  Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
-    schedule.steps.push_back(list_of(kind, num_ranks, rank, num_micro_batches));
+    schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));
     schedule.declared_peak.push_back(declared_peak(kind, num_ranks, rank, num_micro_batches));
   }
   return schedule;
 }
 
-// A rank takes each micro-batch through chunk 0 as soon as it comes; the later chunk goes first
-// where both could, `lead` forwards behind: when the micro-batch has come around.
+// A rank takes micro-batches through chunk 0 as they come, and each through chunk 1 as many turns
+// later as there are stages between the two: when it has come around.
 Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
   MT_CHECK_CONFIG(num_ranks >= 1 && num_micro_batches >= 1, "pipeline-model-parallel-size (",
                   num_ranks, ") and micro-batches (", num_micro_batches, ") must be at least 1");
-  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
+  Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     ListWriter list;
     const bool has_two = schedule.placement.num_chunks() == 2;

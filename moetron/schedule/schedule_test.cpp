@@ -133,6 +133,15 @@ TEST(Validator, CatchesABackwardBeforeItsForward) {
               testing::ThrowsMessage<InternalError>(testing::HasSubstr("too early")));
 }
 
+TEST(Validator, CatchesABlockOfOneMicroBatch) {
+  Schedule schedule = make_schedule(ScheduleKind::k1F1B, 1, 2);
+  StepList& list = schedule.steps[0];  // F0(0), B0(0), ...
+  list[0].beside = list[1].action;
+  list.erase(list.begin() + 1);
+  EXPECT_THAT([&] { validate_schedule(schedule); },
+              testing::ThrowsMessage<InternalError>(testing::HasSubstr("a block of one")));
+}
+
 TEST(Validator, CatchesAPeakAboveTheDeclaredOne) {
   Schedule schedule = some_schedule();
   schedule.declared_peak[1] -= 1;

@@ -21,7 +21,6 @@ class Simulator {
  public:
   explicit Simulator(const Schedule& schedule)
       : schedule_(schedule),
-        next_(schedule.steps.size(), 0),
         arrival_(2 * static_cast<size_t>(schedule.placement.num_stages()) *
                      static_cast<size_t>(schedule.num_micro_batches),
                  -1.0) {
@@ -39,7 +38,7 @@ class Simulator {
     double busy = 0;
     for (int rank = 0; rank < num_ranks; ++rank) {
       const StepList& list = schedule_.steps[static_cast<size_t>(rank)];
-      const size_t at = next_[static_cast<size_t>(rank)];
+      const size_t at = steps_of(rank).size();
       MT_CHECK(at == list.size(), name_of(schedule_.kind), ": rank ", rank,
                " waits for good before ", describe(list[at]), ", step ", at);
       for (const SimulatedStep& step : steps_of(rank)) busy += step.end - step.begin;
@@ -63,10 +62,9 @@ class Simulator {
 
   bool try_step(int rank) {
     const StepList& list = schedule_.steps[static_cast<size_t>(rank)];
-    size_t& at = next_[static_cast<size_t>(rank)];
-    if (at == list.size()) return false;
-    const Step& step = list[at];
     std::vector<SimulatedStep>& done = steps_of(rank);
+    if (done.size() == list.size()) return false;
+    const Step& step = list[done.size()];
     double begin = done.empty() ? 0 : done.back().end;
     int units = 0;
     for (const Action& action : actions_of(step)) {
@@ -82,7 +80,6 @@ class Simulator {
     }
     done.push_back({step, begin, end});
     result_.makespan = std::max(result_.makespan, end);
-    ++at;
     return true;
   }
 
@@ -101,7 +98,6 @@ class Simulator {
   }
 
   const Schedule& schedule_;
-  std::vector<size_t> next_;  // of each rank
   std::vector<double> arrival_;
   Simulation result_;
 };

@@ -108,7 +108,8 @@ StepList list_zb_v(int num_ranks, int rank, int num_micro_batches) {
   return list.take();
 }
 
-// DeepSeek-AI 2025, DualPipeV: the phases of its reference, with its counts.
+// DeepSeek-AI 2025, DualPipeV: the phases of its reference, with its counts. The reference runs the
+// first pair of the last rank one after the other; here it is a block as all others.
 StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
   ListWriter list;
   const int below = num_ranks - 1 - rank;  // ranks further down

@@ -22,16 +22,12 @@ class RankChecker {
                   Progress::kNone) {}
 
   void check() {
-    bool has_backward = false;
     for (const Step& step : schedule_.steps[static_cast<size_t>(rank_)]) {
       if (step.beside) check_block(step);
-      for (const Action& action : actions_of(step)) {
-        take(action);
-        has_backward |= action.kind != ActionKind::kForward;
-      }
+      for (const Action& action : actions_of(step)) take(action);
     }
-    const Progress wanted =
-        has_backward || !schedule_.declared_peak.empty() ? Progress::kDone : Progress::kForward;
+    const bool is_forward_only = schedule_.declared_peak.empty();
+    const Progress wanted = is_forward_only ? Progress::kForward : Progress::kDone;
     for (size_t i = 0; i < progress_.size(); ++i) {
       const auto count = static_cast<size_t>(schedule_.num_micro_batches);
       MT_CHECK(progress_[i] == wanted, where(), " leaves micro-batch ", i % count, " of chunk ",
@@ -43,9 +39,8 @@ class RankChecker {
   std::string where() const { return concat(name_of(schedule_.kind), ": rank ", rank_); }
 
   void check_block(const Step& step) const {
-    MT_CHECK(step.action.micro_batch != step.beside->micro_batch ||
-                 step.action.chunk != step.beside->chunk,
-             where(), " runs ", describe(step), ", which is one micro-batch of one chunk");
+    MT_CHECK(step.action.micro_batch != step.beside->micro_batch, where(), " runs ", describe(step),
+             ", a block of one micro-batch");
   }
 
   void take(const Action& action) {

@@ -8,7 +8,7 @@ namespace moetron {
 
 // Throws InternalError naming rank and action where
 //  - an F, I or W is missing, doubled or unknown, or comes before what it needs on its rank;
-//  - a block holds two actions of one micro-batch or one chunk;
+//  - a block holds two actions of one micro-batch;
 //  - the weight gradients of a chunk are not in the order of micro-batches, which alone gives every
 //    schedule the same bits;
 //  - two ranks do not send and receive outputs, or gradients, in the same order (with a channel for
