@@ -1,15 +1,13 @@
 #include "layout_cases.h"
 
 #include <array>
-#include <set>
-#include <tuple>
 
-#include "moetron/base/error.h"
+#include "pairwise.h"
 
 namespace moetron {
 namespace {
 
-// The value of every setting of a case, as a number.
+// The settings of a case.
 enum Setting {
   kModel,
   kWorld,
@@ -27,11 +25,8 @@ enum Setting {
 constexpr int kFirstFree = kDispatcher;  // those before it are the row's own
 constexpr std::array<int64_t, kNumSettings> kNumValues = {2, 0, 0, 0, 0, 4, 5, 2, 4, 4, 3};
 
-using Values = std::array<int64_t, kNumSettings>;
-using Pair = std::tuple<int, int64_t, int, int64_t>;
-
-std::vector<Values> rows() {
-  std::vector<Values> all;
+std::vector<SettingValues> rows() {
+  std::vector<SettingValues> all;
   for (const int64_t model : {0, 1})
     for (const int64_t world : {2, 4, 8})
       for (int64_t tp = 1; tp <= world; tp *= 2)
@@ -42,12 +37,12 @@ std::vector<Values> rows() {
 }
 
 // All settings of a row; Qwen has no latent attention to set.
-std::vector<Values> choices(const Values& row) {
-  std::vector<Values> all = {row};
+std::vector<SettingValues> choices(const SettingValues& row) {
+  std::vector<SettingValues> all = {row};
   for (int setting = kFirstFree; setting < kNumSettings; ++setting) {
     const int64_t count = setting == kMla && row[kModel] == 1 ? 1 : kNumValues[setting];
-    std::vector<Values> longer;
-    for (const Values& values : all) {
+    std::vector<SettingValues> longer;
+    for (const SettingValues& values : all) {
       for (int64_t value = 0; value < count; ++value) {
         longer.push_back(values);
         longer.back()[setting] = value;
@@ -58,25 +53,25 @@ std::vector<Values> choices(const Values& row) {
   return all;
 }
 
-template <class Visit>
-void for_each_pair(const Values& values, Visit visit) {
-  for (int a = 0; a < kNumSettings; ++a) {
-    for (int b = a + 1; b < kNumSettings; ++b) visit(Pair{a, values[a], b, values[b]});
+PairSet possible_pairs() {
+  PairSet pairs;
+  for (const SettingValues& row : rows()) {
+    for (const SettingValues& values : choices(row)) pairs.insert(values);
   }
+  return pairs;
 }
 
-Values chosen_for(const Values& row, std::set<Pair>& met) {
-  Values best = row;
+SettingValues chosen_for(const SettingValues& row, PairSet& missing) {
+  SettingValues best = row;
   int best_new = -1;
-  for (const Values& values : choices(row)) {
-    int num_new = 0;
-    for_each_pair(values, [&](const Pair& pair) { num_new += met.count(pair) == 0 ? 1 : 0; });
+  for (const SettingValues& values : choices(row)) {
+    const int num_new = missing.count(values);
     if (num_new > best_new) {
       best_new = num_new;
       best = values;
     }
   }
-  for_each_pair(best, [&](const Pair& pair) { met.insert(pair); });
+  missing.erase(best);
   return best;
 }
 
@@ -88,7 +83,7 @@ void set_drop(Drop drop, ModelSettings& model) {
       drop == Drop::kProbsPadded ? TokenDropPolicy::kProbs : TokenDropPolicy::kPosition;
 }
 
-MatrixCase to_case(const Values& v) {
+MatrixCase to_case(const SettingValues& v) {
   using Kind = RecomputeSettings::Kind;
   MatrixCase made;
   made.is_deepseek = v[kModel] == 0;
@@ -113,7 +108,7 @@ MatrixCase to_case(const Values& v) {
   return made;
 }
 
-Values to_values(const MatrixCase& c) {
+SettingValues to_values(const MatrixCase& c) {
   using Kind = RecomputeSettings::Kind;
   const ModelSettings& m = c.layout.model;
   const BucketSettings& b = c.layout.buckets;
@@ -142,27 +137,16 @@ LayoutCase single_rank(Drop drop) {
 }
 
 std::vector<MatrixCase> layout_matrix() {
-  std::set<Pair> met;
+  PairSet missing = possible_pairs();
   std::vector<MatrixCase> cases;
-  for (const Values& row : rows()) cases.push_back(to_case(chosen_for(row, met)));
+  for (const SettingValues& row : rows()) cases.push_back(to_case(chosen_for(row, missing)));
   return cases;
 }
 
 std::vector<std::string> missing_pairs(const std::vector<MatrixCase>& cases) {
-  std::set<Pair> missing;
-  for (const Values& row : rows()) {
-    for (const Values& values : choices(row)) {
-      for_each_pair(values, [&](const Pair& pair) { missing.insert(pair); });
-    }
-  }
-  for (const MatrixCase& c : cases) {
-    for_each_pair(to_values(c), [&](const Pair& pair) { missing.erase(pair); });
-  }
-  std::vector<std::string> texts;
-  for (const auto& [a, value_a, b, value_b] : missing) {
-    texts.push_back(concat("setting ", a, " = ", value_a, " with setting ", b, " = ", value_b));
-  }
-  return texts;
+  PairSet missing = possible_pairs();
+  for (const MatrixCase& c : cases) missing.erase(to_values(c));
+  return missing.texts();
 }
 
 }  // namespace moetron

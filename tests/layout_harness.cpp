@@ -9,9 +9,11 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
+#include "moetron/comm/thread_communicator.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
+#include "moetron/schedule/stage_layout.h"
 #include "pattern_dataset.h"
 
 namespace moetron {
@@ -67,6 +69,14 @@ class Assembly {
   std::map<std::string, at::Tensor> tensors_;
 };
 
+std::vector<StageLayers> stages_here(const ModelConfig& config, const LayoutCase& layout,
+                                     Mesh& mesh) {
+  const Placement placement = placement_of(layout.schedule.kind, static_cast<int>(layout.pp));
+  const auto stages =
+      stage_layout(placement, config.num_layers, layout.stage_layers, "hetero-pipeline-stages");
+  return stages_of_rank(stages, placement, mesh.pipeline().rank());
+}
+
 void append_copies(const std::vector<NamedSlice>& slices, std::vector<NamedSlice>& all) {
   for (const NamedSlice& slice : slices) {
     all.push_back(slice);
@@ -99,9 +109,11 @@ std::string LayoutCase::name() const {
                                                  "deepep"};
   static constexpr const char* kRecompute[] = {"none", "moe-layer", "full"};
   std::string text =
-      concat("world ", world, " tp ", tp, " ep ", ep, " tpe ", tpe, ", ",
-             kDispatchers[static_cast<int>(model.dispatcher)], ", recompute ",
+      concat("world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep,
+             " tpe ", tpe, ", ", kDispatchers[static_cast<int>(model.dispatcher)], ", recompute ",
              kRecompute[static_cast<int>(model.recompute.kind)], " x", model.recompute.num_layers);
+  if (!stage_layers.empty()) text += ", layers";
+  for (const int64_t count : stage_layers) text += concat(" ", count);
   if (model.mlp_recompute) text += ", mlp-recompute";
   text += model.grouped_gemm ? ", grouped" : ", loop";
   if (model.mla_replicate_l1) text += ", replicate-l1";
@@ -116,11 +128,12 @@ std::string LayoutCase::name() const {
 
 RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Communicator& world) {
   const ParallelSizes sizes =
-      parallel_sizes(layout.world, layout.tp, /*pp=*/1, layout.ep, layout.tpe);
+      parallel_sizes(layout.world, layout.tp, layout.pp, layout.ep, layout.tpe);
   check_layout(sizes, task.config, layout.model.mla_replicate_l1);
   Mesh mesh(world, sizes, head_copies(sizes, task.config));
   ModelSettings settings = layout.model;
   settings.mesh = &mesh;
+  settings.stages = stages_here(task.config, layout, mesh);
   settings.micro_batch_tokens = task.micro_batch_size * task.seq_length;
   Model model(task.config, settings);
   model.initialize(11);
@@ -128,9 +141,14 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   if (task.prepare) {
     for (Parameter* parameter : model.parameters()) task.prepare(*parameter);
   }
-  TrainStep train_step(
-      model, mesh, {.adamw = {.weight_decay = 0.1}, .clip_grad = 1.0, .buckets = layout.buckets});
+  if (task.change_model) task.change_model(model, world);
+  TrainStep train_step(model, mesh,
+                       {.adamw = {.weight_decay = 0.1},
+                        .clip_grad = task.clip_grad,
+                        .buckets = layout.buckets,
+                        .schedule = layout.schedule});
   train_step.optimizer().reset_masters();
+  if (task.change_training) task.change_training(train_step, world);
   const PatternDataset dataset(task.seq_length);
   const BatchSettings batches{task.micro_batch_size, task.global_batch_size,
                               settings.options.device()};
@@ -150,17 +168,30 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   }
   train_step.wait_values();
   append_copies(model.weights(), outcome.weights);
+  if (task.evaluation_batch_size > 0) {
+    outcome.validation_loss = train_step.evaluate(
+        dataset, 2, {task.micro_batch_size, task.evaluation_batch_size, settings.options.device()});
+  }
   return outcome;
 }
 
 TrainedOutcome train_in_layout(const TrainedTask& task, const LayoutCase& layout) {
   TrainedOutcome outcome;
   Assembly gradients, weights;
-  run_ranks(static_cast<int>(layout.world), [&](Communicator& world) {
+  const int size = static_cast<int>(layout.world);
+  const auto shared = make_thread_world(size, std::chrono::seconds(60));
+  const auto join = [&](int rank) {
+    auto world = join_thread_world(shared, rank);
+    return task.links ? slow_down(std::move(world), *task.links) : std::move(world);
+  };
+  run_ranks_with(size, join, [&](Communicator& world) {
     RankOutcome mine = train_rank(task, layout, world);
     gradients.add(mine.gradients);
     weights.add(mine.weights);
-    if (world.rank() == 0) outcome.steps = std::move(mine.steps);
+    if (world.rank() == 0) {
+      outcome.steps = std::move(mine.steps);
+      outcome.validation_loss = mine.validation_loss;
+    }
   });
   outcome.gradients = gradients.take();
   outcome.weights = weights.take();
@@ -185,6 +216,37 @@ void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wa
   }
   expect_close(found.gradients, wanted.gradients, label + ", gradients");
   expect_close(found.weights, wanted.weights, label + ", weights");
+}
+
+std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted) {
+  if (found.steps.size() != wanted.steps.size()) return "number of steps";
+  for (size_t i = 0; i < wanted.steps.size(); ++i) {
+    const StepResult& a = found.steps[i];
+    const StepResult& b = wanted.steps[i];
+    const auto differs = [i](const char* what, double x, double y) {
+      return x == y ? "" : concat("step ", i + 1, ", ", what, ": ", x, " is not ", y);
+    };
+    std::string difference = differs("loss", a.loss, b.loss);
+    if (difference.empty()) difference = differs("auxiliary loss", a.aux_loss, b.aux_loss);
+    if (difference.empty()) difference = differs("gradient norm", a.grad_norm, b.grad_norm);
+    if (!difference.empty()) return difference;
+    for (size_t layer = 0; b.balance && layer < b.balance->layers.size(); ++layer) {
+      if (!a.balance || a.balance->layers.at(layer).load != b.balance->layers[layer].load) {
+        return concat("step ", i + 1, ", loads of router ", layer);
+      }
+    }
+  }
+  if (found.validation_loss != wanted.validation_loss) return "validation loss";
+  for (const auto& [what, mine, theirs] :
+       {std::tuple("gradient of ", &found.gradients, &wanted.gradients),
+        std::tuple("weight ", &found.weights, &wanted.weights)}) {
+    if (mine->size() != theirs->size()) return concat("number of each ", what);
+    for (const auto& [name, tensor] : *theirs) {
+      const auto other = mine->find(name);
+      if (other == mine->end() || !at::equal(other->second, tensor)) return concat(what, name);
+    }
+  }
+  return "";
 }
 
 ModelConfig tiny_deepseek() {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
+#include "moetron/comm/slow_communicator.h"
 #include "moetron/models/model_settings.h"
 #include "moetron/train/train_step.h"
 
@@ -19,11 +21,14 @@ namespace moetron {
 // Everything that a layout may set; the defaults are one rank.
 struct LayoutCase {
   int64_t world = 1;
+  int64_t pp = 1;
   int64_t tp = 1;
   int64_t ep = 1;
   int64_t tpe = 1;
   ModelSettings model = {};  // without mesh
   BucketSettings buckets = {};
+  ScheduleRequest schedule = {};
+  std::vector<int64_t> stage_layers = {};  // chunk-major; empty: even
 
   std::string name() const;
 };
@@ -35,15 +40,22 @@ struct TrainedTask {
   int64_t micro_batch_size = 1;
   int64_t global_batch_size = 8;
   double lr = 1e-3;
+  double clip_grad = 1.0;
   bool keeps_gradients = true;  // of the first step, which is then accumulated twice
   // Changes fresh values before the first step, on every rank.
   std::function<void(Parameter&)> prepare = {};
+  // Changes what is about to train, given the rank's world.
+  std::function<void(Model&, Communicator& world)> change_model = {};
+  std::function<void(TrainStep&, Communicator& world)> change_training = {};
+  std::optional<LinkSpeed> links = {};  // how slow the ranks' communication is
+  int64_t evaluation_batch_size = 0;    // global, of two batches evaluated at the end; 0: none
 };
 
 struct TrainedOutcome {
   std::vector<StepResult> steps;                // as rank 0 sees them
   std::map<std::string, at::Tensor> gradients;  // of the first step, whole tensors by name
   std::map<std::string, at::Tensor> weights;    // at the end, the router's bias included
+  double validation_loss = 0;
 };
 
 // Throws InternalError when replicas of a tensor differ, or when the ranks together do not hold all
@@ -54,6 +66,7 @@ TrainedOutcome train_in_layout(const TrainedTask& task, const LayoutCase& layout
 struct RankOutcome {
   std::vector<StepResult> steps;
   std::vector<NamedSlice> gradients, weights;  // copies
+  double validation_loss = 0;
 };
 RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Communicator& world);
 
@@ -61,6 +74,10 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
 // parameters 1e-5 of each tensor's norm, the router's bias exactly.
 void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wanted,
                            const std::string& label);
+
+// The first thing in which two trainings differ by any bit: a step's loss, auxiliary loss, gradient
+// norm or loads, the validation loss, a gradient or a weight by name. Empty if they are the same.
+std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted);
 
 // DeepSeek-V3: a dense layer and two with experts, latent attention, a bias and a sequence-wise
 // loss. Qwen3-MoE: grouped queries with 2 key-value heads, batch-wise loss. Both have 8 heads, 8

@@ -63,9 +63,9 @@ void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string&
   Model model(config);
   load_weights(folder, model.weights());
   at::Tensor flowing;
-  for (size_t i = 0; i + 1 < model.chunk().layers.size(); ++i) {
+  for (size_t i = 0; i + 1 < model.chunks()[0].layers.size(); ++i) {
     LayerRun run;
-    flowing = forward_layer(*model.chunk().layers[i], flowing, micro_batch,
+    flowing = forward_layer(*model.chunks()[0].layers[i], flowing, micro_batch,
                             {.keep = Keep::kNothing}, run);
     if (!run.aux_loss.defined()) continue;
     const double tokens = static_cast<double>(micro_batch.tokens.numel());
@@ -99,9 +99,9 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   std::vector<NamedTensor> out;
   out.push_back({"logits", model.logits(micro_batch.tokens)});
   ChunkRun chunk_run;
-  const at::Tensor loss = forward_chunk(model.chunk(), {}, micro_batch, true, chunk_run);
+  const at::Tensor loss = forward_chunk(model.chunks()[0], {}, micro_batch, true, chunk_run);
   out.push_back({"loss", loss / targets});
-  backward_chunk(model.chunk(), at::full({}, 1 / targets), /*d_aux=*/0, micro_batch, chunk_run);
+  backward_chunk(model.chunks()[0], at::full({}, 1 / targets), /*d_aux=*/0, micro_batch, chunk_run);
   model.fold_tied_grads();
   for (Parameter* parameter : model.parameters()) {
     if (!parameter->settings().trainable || parameter->is_tied()) continue;

@@ -25,6 +25,17 @@ def layout(tp, ep, tpe, *more):
             "--tensor-model-parallel-for-expert", str(tpe), *" ".join(more).split()]
 
 
+# All three kinds of placement, with stages of one and of two ranks, and a stage without layers.
+PIPELINES = {
+    "pp4_1f1b": ["--pipeline-model-parallel-size", "4", "--hetero-pipeline-stages", *"1 1 1 0".split()],
+    "pp2_1f1b": layout(1, 2, 1, "--pipeline-model-parallel-size 2 --scheduler 1f1b --use-distributed-optimizer"),
+    "pp2_dualpipev": layout(1, 2, 1, "--pipeline-model-parallel-size 2 --scheduler dualpipev",
+                            "--virtual-hetero-pipeline-stages 1 1 0 1 --use-distributed-optimizer",
+                            "--overlap-grad-reduce --overlap-param-gather --moe-layer-recompute"),
+    "pp2_interleaved": layout(2, 1, 1, "--pipeline-model-parallel-size 2 --scheduler 1f1b",
+                              "--virtual-hetero-pipeline-stages 1 0 1 1 --moe-token-dispatcher-type alltoall"),
+}
+
 # Each with another dispatcher, optimizer, recompute and latent attention.
 LAYOUTS = {
     "tp2_ep2": layout(2, 2, 1, "--moe-token-dispatcher-type alltoall --mla-fuse-qkv --use-distributed-optimizer",
@@ -59,6 +70,15 @@ def compare_runs(folder, reference, what):
     check(distance[name] < 1e-5, f"{what}: the model as on one rank ({name} differs most, {distance[name]:.1e})")
 
 
+def compare_bits(folder, reference, what):
+    for field in ("loss", "aux_loss", "grad_norm", "validation_loss"):
+        ours, theirs = ([r.get(field) for r in records(f)] for f in (folder, reference))
+        check(len(ours) == STEPS and ours == theirs, f"{what}: bit-equal ({field})")
+    for file in ("model.safetensors", "state/optimizer.safetensors"):
+        ends = [f"{f}/step_{STEPS:07}/{file}" for f in (folder, reference)]
+        check(filecmp.cmp(*ends, shallow=False), f"{what}: ends with the same bytes in {file}")
+
+
 def train(save, options, model=MODEL, more=()):
     return run(["pretrain", *model, *SHORT, "--save", save, *more, *options], launcher=TORCHRUN)
 
@@ -85,15 +105,23 @@ def test_resuming():
     check(len(records("same")) == STEPS // 2, "left half way")
     shutil.copytree("same", "across")
     train("same", first, more=half)
-    for field in ("loss", "grad_norm"):
-        check([r[field] for r in records("same")] == [r[field] for r in records("tp2_ep2")],
-              f"the same layout continues bit-equal ({field})")
-    for file in ("model.safetensors", "state/optimizer.safetensors"):
-        ends = [f"{folder}/step_{STEPS:07}/{file}" for folder in ("same", "tp2_ep2")]
-        check(filecmp.cmp(*ends, shallow=False), f"and ends with the same bytes in {file}")
+    compare_bits("same", "tp2_ep2", "the same layout continues")
     done = train("across", other, more=half)
     check("continues at step 10" in done.stderr, "another layout continues at step 10")
     compare_runs("across", "one", "tp2_ep2, then tp4_ep2_tpe2")
+
+
+def test_pipelines():
+    """Every schedule ends with the bits of the same layout without it, from wherever it goes on."""
+    for name, options in PIPELINES.items():
+        train(name, options)
+        compare_runs(name, "one", name)
+    compare_bits("pp4_1f1b", "one", "pp4_1f1b as one rank")
+    compare_bits("pp2_dualpipev", "pp2_1f1b", "dualpipev as 1f1b")
+    half = ["--exit-interval", str(STEPS // 2)]
+    train("turned", PIPELINES["pp2_1f1b"], more=half)
+    train("turned", PIPELINES["pp2_dualpipev"], more=half)
+    compare_bits("turned", "pp2_1f1b", "1f1b, then dualpipev")
 
 
 def test_qwen():
@@ -117,4 +145,4 @@ def test_misfits():
 
 
 if __name__ == "__main__":
-    run_tests(test_layouts, test_resuming, test_qwen, test_misfits)
+    run_tests(test_layouts, test_resuming, test_pipelines, test_qwen, test_misfits)

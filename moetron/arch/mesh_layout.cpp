@@ -123,8 +123,6 @@ void check_layout(const ParallelSizes& sizes, const ModelConfig& config, bool ml
   if (config.num_moe_layers() < config.num_layers)
     check_divides("tensor-model-parallel-size", sizes.tp, "ffn-hidden-size",
                   config.intermediate_size);
-  MT_CHECK_CONFIG(sizes.pp <= config.num_layers, "pipeline-model-parallel-size (", sizes.pp,
-                  ") must not exceed num-layers (", config.num_layers, ")");
   if (config.moe) {
     check_experts(sizes, *config.moe);
   } else {

@@ -75,8 +75,8 @@ TEST(MeshLayout, ChecksTheModelAndTheBatch) {
   EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(12, 1, 1, 12, 1), config); }),
             "expert-model-parallel-size (12) must divide num-experts (128)");
   EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(4, 4, 1, 1, 1), config); }), "");
-  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(8, 1, 8, 1, 1), config); }),
-            "pipeline-model-parallel-size (8) must not exceed num-layers (4)");
+  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(8, 1, 8, 1, 1), config); }), "")
+      << "a stage may have no layers";
   const ModelConfig dense = read_model_config(llama_json(), "config.json");
   EXPECT_NE(config_error([&] { check_layout(parallel_sizes(2, 1, 1, 2, 1), dense); }), "");
   check_layout(parallel_sizes(16, 2, 2, 2, 2), config);

@@ -92,6 +92,11 @@ void Parameter::fold_tied_grad() {
   grad_.zero_();
 }
 
+void Parameter::become_copy() {
+  pieces_.clear();
+  settings_.trainable = false;
+}
+
 void Parameter::initialize(uint64_t seed, double std) {
   if (is_tied()) return;
   if (settings_.init != Init::kNormal) {

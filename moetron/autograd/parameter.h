@@ -96,6 +96,10 @@ class Parameter {
   void tie_to(Parameter& owner);
   void fold_tied_grad();
 
+  // Makes this a copy of a parameter that another rank owns, stores and updates; that rank sends
+  // its values, and adds this accumulator to its own.
+  void become_copy();
+
   // Fills every piece from the random stream (seed, step 0, piece name): layout does not matter.
   void initialize(uint64_t seed, double std);
 

@@ -62,10 +62,19 @@ struct SegmentRun::Graph {
   at::Tensor anchor;
 };
 
-void WeightGradQueue::run() {
+void WeightGradQueue::run_some(size_t count) {
   const at::NoGradGuard no_grad;
-  const auto tasks = std::exchange(tasks_, {});
-  for (const auto& task : tasks) task();
+  for (; count > 0; --count) {
+    // Taken out first: the task frees what it holds as soon as it is done.
+    const auto task = std::move(tasks_.front());
+    tasks_.pop_front();
+    task();
+  }
+}
+
+void WeightGradQueue::move_to(WeightGradQueue& later) {
+  for (auto& task : tasks_) later.tasks_.push_back(std::move(task));
+  tasks_.clear();
 }
 
 SegmentRun::SegmentRun(bool with_grad)

@@ -4,6 +4,7 @@
 // gradients (the schedule's I); weight gradients wait in a queue until run() (the schedule's W).
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -35,11 +36,14 @@ class PureOperation : public Operation {
 class WeightGradQueue {
  public:
   void push(std::function<void()> task) { tasks_.push_back(std::move(task)); }
-  void run();  // each task adds to its parameter's accumulator; the queue is empty afterwards
+  void run() { run_some(size()); }  // each task adds to its parameter's accumulator
+  void run_some(size_t count);      // the oldest so many
+  void move_to(WeightGradQueue& later);
+  size_t size() const { return tasks_.size(); }
   bool empty() const { return tasks_.empty(); }
 
  private:
-  std::vector<std::function<void()>> tasks_;
+  std::deque<std::function<void()>> tasks_;
 };
 
 class SegmentRun {

@@ -18,6 +18,7 @@
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/file_block.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/gather_texts.h"
 
 namespace moetron {
 namespace {

@@ -18,7 +18,4 @@ int64_t on_rank_zero(Communicator* world, const std::function<int64_t()>& work);
 // throws, every rank throws an error of the exit code and message of the lowest rank that failed.
 std::vector<int64_t> on_all_ranks(Communicator* world, const std::function<int64_t()>& work);
 
-// The texts of all ranks, by rank. `world` is not null.
-std::vector<std::string> gather_texts(Communicator& world, const std::string& text);
-
 }  // namespace moetron

@@ -15,6 +15,7 @@
 #include "moetron/checkpoint/slice_runs.h"
 #include "moetron/checkpoint/tensor_file.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/gather_texts.h"
 
 namespace moetron {
 namespace {

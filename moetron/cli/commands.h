@@ -8,6 +8,9 @@ namespace moetron {
 int run_pretrain(const ParsedCommandLine& parsed);
 int run_preprocess(const ParsedCommandLine& parsed);
 int run_generate(const ParsedCommandLine& parsed);
+int run_simulate(const ParsedCommandLine& parsed);
+int run_compare_loss(const ParsedCommandLine& parsed);
+int run_plot(const ParsedCommandLine& parsed);
 
 // Says, one line each, which options have no effect and why.
 void say_notices(const ParsedCommandLine& parsed);

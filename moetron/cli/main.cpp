@@ -18,6 +18,12 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_preprocess(parsed);
     case Command::kGenerate:
       return run_generate(parsed);
+    case Command::kSimulate:
+      return run_simulate(parsed);
+    case Command::kCompareLoss:
+      return run_compare_loss(parsed);
+    case Command::kPlot:
+      return run_plot(parsed);
   }
   throw InternalError("unknown command");
 }

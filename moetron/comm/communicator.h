@@ -137,6 +137,15 @@ class Communicator {
 
   const std::shared_ptr<RankContext>& context() const { return context_; }
 
+  // For a communicator that stands before another.
+  static const std::shared_ptr<RankContext>& context_of(const Communicator& behind) {
+    return behind.context_;
+  }
+  static std::shared_ptr<PendingWork> start_on(Communicator& behind,
+                                               std::shared_ptr<Operation> operation) {
+    return behind.start(std::move(operation));
+  }
+
  private:
   // Starts an operation whose arguments have been checked, without waiting for any peer.
   virtual std::shared_ptr<PendingWork> start(std::shared_ptr<Operation> operation) = 0;

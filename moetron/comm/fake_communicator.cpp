@@ -53,6 +53,18 @@ void imitate(const Operation& operation, int rank, int size) {
   }
 }
 
+// A message's: when it is waited for tells what cannot begin before it is done.
+class FakeMessage : public PendingWork {
+ public:
+  FakeMessage(std::shared_ptr<CommLog> log, size_t place) : log_(std::move(log)), place_(place) {}
+
+  void wait() override { log_->at(place_).awaited_at = static_cast<int64_t>(log_->size()); }
+
+ private:
+  std::shared_ptr<CommLog> log_;
+  size_t place_;
+};
+
 class FakeCommunicator : public Communicator {
  public:
   FakeCommunicator(std::shared_ptr<RankContext> rank_context, std::shared_ptr<CommLog> log,
@@ -72,7 +84,10 @@ class FakeCommunicator : public Communicator {
                      world_rank(), peer, operation->tag, *operation->phase,
                      operation->bytes_sent(rank(), size()), batch_});
     imitate(*operation, rank(), size());
-    return nullptr;
+    const bool is_message =
+        operation->kind == OperationKind::kSend || operation->kind == OperationKind::kRecv;
+    if (!is_message) return nullptr;
+    return std::make_shared<FakeMessage>(log_, log_->size() - 1);
   }
 
   // The place in the log tells batches of one rank apart, whichever communicator opens them.

@@ -26,6 +26,8 @@ struct CommRecord {
   std::string phase;
   int64_t bytes_sent = 0;  // to other ranks, each byte moved once (Operation::bytes_sent)
   int batch = -1;          // operations between group_begin() and group_end() share a number >= 0
+  // How many operations this rank had issued when it first waited for a message; -1: it never did.
+  int64_t awaited_at = -1;
 };
 
 using CommLog = std::vector<CommRecord>;  // in issue order over all groups of one rank

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <numeric>
 #include <thread>
 
@@ -42,7 +43,7 @@ struct GlooGroup {
   }
 };
 
-class CollectiveWork : public PendingWork {
+class QueuedWork : public PendingWork {
  public:
   void wait() override {
     std::unique_lock lock(mutex_);
@@ -64,9 +65,9 @@ class CollectiveWork : public PendingWork {
   std::exception_ptr error_;
 };
 
-class MessageWork : public PendingWork {
+class ReceiveWork : public PendingWork {
  public:
-  MessageWork(std::shared_ptr<GlooGroup> group, std::shared_ptr<Operation> operation,
+  ReceiveWork(std::shared_ptr<GlooGroup> group, std::shared_ptr<Operation> operation,
               Transfer transfer)
       : group_(std::move(group)),
         operation_(std::move(operation)),
@@ -86,13 +87,13 @@ class MessageWork : public PendingWork {
   Transfer transfer_;
 };
 
-// A thread that runs the collectives of one group in the order of their issue.
-class CollectiveQueue {
+// A thread that runs tasks of one group in the order of their issue.
+class TaskQueue {
  public:
-  explicit CollectiveQueue(std::shared_ptr<GlooGroup> group)
+  explicit TaskQueue(std::shared_ptr<GlooGroup> group)
       : group_(std::move(group)), thread_([this] { run(); }) {}
 
-  ~CollectiveQueue() {
+  ~TaskQueue() {
     {
       std::lock_guard lock(mutex_);
       stop_ = true;
@@ -101,11 +102,13 @@ class CollectiveQueue {
     thread_.join();
   }
 
-  std::shared_ptr<PendingWork> push(std::shared_ptr<Operation> operation) {
-    auto work = std::make_shared<CollectiveWork>();
+  // `task` is what finishes the operation, which is kept until then.
+  std::shared_ptr<PendingWork> push(std::shared_ptr<Operation> operation,
+                                    std::function<void()> task) {
+    auto work = std::make_shared<QueuedWork>();
     {
       std::lock_guard lock(mutex_);
-      queue_.push_back({std::move(operation), work});
+      queue_.push_back({std::move(operation), std::move(task), work});
     }
     changed_.notify_all();
     return work;
@@ -114,7 +117,8 @@ class CollectiveQueue {
  private:
   struct Entry {
     std::shared_ptr<Operation> operation;
-    std::shared_ptr<CollectiveWork> work;
+    std::function<void()> task;
+    std::shared_ptr<QueuedWork> work;
   };
 
   void run() {
@@ -127,21 +131,21 @@ class CollectiveQueue {
         entry = std::move(queue_.front());
         queue_.pop_front();
       }
-      entry.work->finish(run_one(*entry.operation));
+      entry.work->finish(run_one(entry));
     }
   }
 
-  std::exception_ptr run_one(const Operation& operation) {
+  std::exception_ptr run_one(const Entry& entry) {
     try {
-      run_collective(*group_->link, operation);
+      entry.task();
       return nullptr;
     } catch (const TransferError& error) {
-      return std::make_exception_ptr(group_->explain(operation, error));
+      return std::make_exception_ptr(group_->explain(*entry.operation, error));
     } catch (const std::exception& error) {
-      const std::string who = describe_rank(group_->world_rank(), *operation.phase);
+      const std::string who = describe_rank(group_->world_rank(), *entry.operation->phase);
       const Failure failure = {group_->world_rank(), concat(who, ": ", error.what())};
       return std::make_exception_ptr(
-          group_->make_error(operation, group_->world->report(failure, true)));
+          group_->make_error(*entry.operation, group_->world->report(failure, true)));
     }
   }
 
@@ -163,12 +167,13 @@ class GlooCommunicator : public Communicator {
             GlooGroup{std::move(world), std::move(device), name(), members(), {}})) {
     if (size() == 1) return;
     connect(key);
-    queue_ = std::make_unique<CollectiveQueue>(group_);
+    collectives_ = std::make_unique<TaskQueue>(group_);
     subscription_ = group_->world->subscribe([link = group_->link.get()] { link->abort(); });
   }
 
   ~GlooCommunicator() override {
-    queue_.reset();  // runs what has been issued
+    collectives_.reset();  // runs what has been issued
+    sends_.reset();
     if (group_->link) group_->world->unsubscribe(subscription_);
   }
 
@@ -195,7 +200,8 @@ class GlooCommunicator : public Communicator {
   std::shared_ptr<PendingWork> start_on_host(const std::shared_ptr<Operation>& operation) {
     const bool is_send = operation->kind == OperationKind::kSend;
     if (is_send || operation->kind == OperationKind::kRecv) return start_message(operation);
-    return queue_->push(operation);
+    return collectives_->push(
+        operation, [link = group_->link.get(), operation] { run_collective(*link, *operation); });
   }
 
   std::shared_ptr<PendingWork> start_message(const std::shared_ptr<Operation>& operation) {
@@ -203,9 +209,15 @@ class GlooCommunicator : public Communicator {
     const at::Tensor& tensor = is_send ? operation->input : operation->output;
     const Message message = {tensor.data_ptr(), static_cast<int64_t>(tensor.nbytes())};
     try {
-      Transfer transfer = is_send ? group_->link->send(message, operation->peer, operation->tag)
-                                  : group_->link->recv(message, operation->peer, operation->tag);
-      return std::make_shared<MessageWork>(group_, operation, std::move(transfer));
+      if (!is_send) {
+        return std::make_shared<ReceiveWork>(
+            group_, operation, group_->link->recv(message, operation->peer, operation->tag));
+      }
+      // Gloo gives up a message whose work is dropped, so somebody waits for each.
+      if (!sends_) sends_ = std::make_unique<TaskQueue>(group_);
+      Transfer transfer = group_->link->send(message, operation->peer, operation->tag);
+      return sends_->push(operation,
+                          [link = group_->link.get(), transfer] { link->wait(transfer); });
     } catch (const TransferError& error) {
       throw group_->explain(*operation, error);
     }
@@ -224,7 +236,8 @@ class GlooCommunicator : public Communicator {
   }
 
   std::shared_ptr<GlooGroup> group_;
-  std::unique_ptr<CollectiveQueue> queue_;
+  std::unique_ptr<TaskQueue> collectives_;
+  std::unique_ptr<TaskQueue> sends_;  // from the first on
   int subscription_ = -1;
 };
 

@@ -118,6 +118,26 @@ std::optional<OrderFault> check_messages(const std::vector<CommLog>& logs) {
   return std::nullopt;
 }
 
+// Operations of one rank that run one after the other; those of one batch together.
+class Lane {
+ public:
+  // What `record` begins after.
+  const std::vector<int>& before(const CommRecord& record) {
+    if (!latest_.empty() && (record.batch < 0 || record.batch != batch_)) {
+      before_ = std::exchange(latest_, {});
+    }
+    return before_;
+  }
+  void add(const CommRecord& record, int node) {
+    latest_.push_back(node);
+    batch_ = record.batch;
+  }
+
+ private:
+  std::vector<int> before_, latest_;  // nodes
+  int batch_ = -1;
+};
+
 // The operations of the whole world, each once however many ranks take part in it, and who issues
 // which after which.
 class WaitGraph {
@@ -144,20 +164,28 @@ class WaitGraph {
   void add_rank(const CommLog& log) {
     std::map<Group, int> num_collectives;
     std::map<Channel, int> num_messages;
-    std::vector<int> previous;  // batch
-    std::vector<int> current;
+    Lane collectives;
+    std::map<Group, Lane> groups;
+    std::vector<std::pair<int64_t, int>> awaited;  // when, and which message
     for (size_t i = 0; i < log.size(); ++i) {
       const CommRecord& record = log[i];
-      if (i > 0 && (record.batch < 0 || record.batch != log[i - 1].batch)) {
-        previous = std::exchange(current, {});
-      }
       const int node = is_message(record)
                            ? find_message(record, num_messages[channel_of(record)]++)
                            : find_collective(record, num_collectives[group_of(record)]++);
-      for (int before : previous) edges_[before].push_back({before, node, record.rank});
-      current.push_back(node);
+      Lane& group = groups[group_of(record)];
+      for (int before : collectives.before(record)) add_edge(before, node, record.rank);
+      for (int before : group.before(record)) add_edge(before, node, record.rank);
+      for (const auto& [when, message] : awaited) {
+        if (when <= static_cast<int64_t>(i)) add_edge(message, node, record.rank);
+      }
+      group.add(record, node);
+      if (!is_message(record)) collectives.add(record, node);
+      if (is_message(record) && record.awaited_at >= 0)
+        awaited.emplace_back(record.awaited_at, node);
     }
   }
+
+  void add_edge(int from, int to, int rank) { edges_[from].push_back({from, to, rank}); }
 
   int find_collective(const CommRecord& record, int number) {
     const auto [place, is_new] =

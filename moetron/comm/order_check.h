@@ -1,8 +1,9 @@
 // Proof that the ranks of a world, given what each would issue (the fake backend's logs), cannot
 // wait for each other for ever; and the bytes that they send.
 //
-// The proof holds for a backend that runs the operations of a rank one after the other, over all
-// its groups, in the order of issue: what NCCL may do when the GPU has room for one operation only.
+// The proof holds for a backend that runs the collectives of a rank one after the other, over all
+// its groups, in the order of issue: what NCCL may do when the GPU has room for one of them only.
+// Messages run beside what other groups do; within a group everything runs in the order of issue.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,9 @@ struct OrderFault {
 // - the members of each group issue the same collectives on it: operation, bytes and root agree, of
 //   all_to_all_v the operation alone, since its bytes depend on the rank;
 // - sends and recvs of each sender, receiver, tag and group agree in number and bytes, in order;
-// - no operations wait in a circle, where an operation waits for all that a member issued before
-// it.
+// - no operations wait in a circle. An operation waits for the collectives that a member issued
+//   before it, for what that member issued before it in the same group, and for the messages that
+//   it had waited for by then.
 //   Operations of one batch (group_begin() to group_end()) start together and do not wait for each
 //   other; two ranks that send to each other outside of a batch, each before it receives, do.
 // Throws InternalError for a record that is not of its log's rank, or of a group without that rank.

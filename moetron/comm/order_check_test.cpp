@@ -164,6 +164,27 @@ TEST(OrderCheckTest, MessagesToEachOtherMustStartTogether) {
   expect_fault(exchange(false), OrderFault::Kind::kCycle, HasSubstr("message 0 from rank 1"));
 }
 
+// Two neighbours of a pipeline: each awaits what the other sends, on a link for each direction.
+TEST(OrderCheckTest, AMessageHoldsUpWhatFollowsTheWaitForIt) {
+  const auto exchange = [](bool waits_first) {
+    return record(2, [=](Communicator& world) {
+      const auto down = world.subgroup({0, 1}, "down"), up = world.subgroup({1, 0}, "up");
+      const bool is_upper = world.rank() == 0;
+      Communicator& in = is_upper ? *up : *down;
+      Communicator& out = is_upper ? *down : *up;
+      Work received = in.recv(floats(1), 0);
+      if (waits_first) received.wait();
+      out.send(floats(1), 1);
+      received.wait();
+      world.barrier();
+    });
+  };
+  const auto fault = check_order(exchange(false));
+  EXPECT_FALSE(fault.has_value()) << fault->message;
+  expect_fault(exchange(true), OrderFault::Kind::kCycle,
+               AllOf(HasSubstr("group \"down\""), HasSubstr("group \"up\"")));
+}
+
 TEST(OrderCheckTest, SumsTheBytesThatGoToOthers) {
   const auto logs = record(4, [](Communicator& world) {
     const int first = world.rank() / 2 * 2;

@@ -23,18 +23,25 @@ bool is_boolean(std::string word) {
 // Cuts the words behind the command into settings.
 class ArgumentReader {
  public:
-  ArgumentReader(std::vector<std::string> words, std::vector<std::string>& errors)
-      : words_(std::move(words)), errors_(errors) {}
+  // Words without a name are values of `positional`; null: there are none.
+  ArgumentReader(std::vector<std::string> words, const OptionSpec* positional,
+                 std::vector<std::string>& errors)
+      : words_(std::move(words)), positional_(positional), errors_(errors) {}
 
   std::vector<Setting> read() {
+    std::vector<Scalar> unnamed;
     while (next_ < words_.size()) {
       const std::string word = words_[next_++];
       if (is_option(word)) {
         read_option(word);
+      } else if (positional_ != nullptr) {
+        unnamed.push_back({ScalarType::kUntyped, word});
       } else {
         errors_.push_back(concat("unexpected argument \"", word, "\""));
       }
     }
+    if (!unnamed.empty())
+      settings_.push_back({positional_, std::move(unnamed), "--" + positional_->name});
     return std::move(settings_);
   }
 
@@ -68,20 +75,26 @@ class ArgumentReader {
       if (has_next && is_boolean(words_[next_])) return {{ScalarType::kUntyped, words_[next_++]}};
       return {{ScalarType::kUntyped, "true"}};
     }
-    const bool is_list = spec.kind == ValueKind::kNumbers || spec.kind == ValueKind::kTexts;
+    const bool is_list = spec.kind == ValueKind::kIntegers || spec.kind == ValueKind::kNumbers ||
+                         spec.kind == ValueKind::kTexts;
     while (next_ < words_.size() && !is_option(words_[next_]) && (is_list || values.empty()))
       values.push_back({ScalarType::kUntyped, words_[next_++]});
     return values;
   }
 
   std::vector<std::string> words_;
+  const OptionSpec* positional_;
   std::vector<std::string>& errors_;
   size_t next_ = 0;
   std::vector<Setting> settings_;
 };
 
+bool is_among(Command command, const std::vector<Command>& list) {
+  return std::find(list.begin(), list.end(), command) != list.end();
+}
+
 bool belongs_to(const OptionSpec& spec, Command command) {
-  return std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end();
+  return is_among(command, spec.commands);
 }
 
 // Applies settings to the options of one command and remembers which were given.
@@ -103,7 +116,7 @@ class Assembler {
     for (const Setting& setting : given_) drop_if_idle(setting);
     for (const Setting& setting : given_) remark_on(setting);
     for (const OptionSpec& spec : option_table().options())
-      if (spec.is_required && belongs_to(spec, command_) && !is_given(spec))
+      if (is_among(command_, spec.required_by) && !is_given(spec))
         errors_.push_back(concat(command_name(command_), " needs --", spec.name));
   }
 
@@ -206,7 +219,9 @@ ParsedCommandLine parse_command_line(int argc, const char* const* argv) {
     return parsed;
   }
   std::vector<std::string> errors;
-  std::vector<Setting> typed = ArgumentReader({words.begin() + 1, words.end()}, errors).read();
+  std::vector<Setting> typed =
+      ArgumentReader({words.begin() + 1, words.end()}, positional_option(parsed.command), errors)
+          .read();
   const std::string file = take_config_path(typed);
   Assembler assembler(parsed.command, parsed, errors);
   if (!file.empty()) assembler.add(read_toml_settings(file, errors));

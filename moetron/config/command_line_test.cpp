@@ -60,6 +60,38 @@ TEST(CommandLine, OtherCommandsReadTheirOwnOptions) {
   EXPECT_EQ(error_of(pretrain("--prompt x")), "--prompt belongs to generate, not to pretrain");
 }
 
+TEST(CommandLine, SimulateNeedsOfAModelWhatItsCostsNeed) {
+  const ParsedCommandLine unit = parse(
+      "simulate --scheduler zb-h1 --pipeline-model-parallel-size 4 --num-micro-batches 12 "
+      "--cost unit --json --world-size 8");
+  EXPECT_EQ(unit.command, Command::kSimulate);
+  EXPECT_EQ(unit.options.simulate.num_micro_batches, 12);
+  EXPECT_TRUE(unit.options.simulate.json);
+  EXPECT_THAT(unit.notices,
+              ElementsAre("--world-size has no effect here: it acts with cost model only"));
+  const ParsedCommandLine model =
+      parse("simulate --cost model --hardware h100.toml --dispatch-scheme node --communication 1");
+  EXPECT_EQ(model.options.simulate.cost, SimulatedCosts::kModel);
+  EXPECT_EQ(model.options.simulate.dispatch_scheme, DispatchScheme::kPerNode);
+  EXPECT_THAT(model.notices,
+              ElementsAre("--communication has no effect here: it acts with cost unit only"));
+  EXPECT_EQ(error_of("simulate --lr 1"), "--lr belongs to pretrain, not to simulate");
+}
+
+TEST(CommandLine, RunsNeedNoName) {
+  const CurveOptions compared =
+      parse("compare-loss a --tolerance 0.5 b --json --metric lr").options.curves;
+  EXPECT_THAT(compared.runs, ElementsAre("a", "b"));
+  EXPECT_EQ(compared.tolerance, 0.5);
+  EXPECT_EQ(compared.metric, "lr");
+  EXPECT_THAT(parse("plot --picture x.svg a").options.curves.runs, ElementsAre("a"));
+  EXPECT_THAT(parse("plot --picture x.svg --runs a b").options.curves.runs, ElementsAre("a", "b"));
+  EXPECT_EQ(error_of("plot a"), "plot needs --picture");
+  EXPECT_EQ(error_of("compare-loss --tolerance 1"), "compare-loss needs --runs");
+  EXPECT_THAT(parse("compare-loss --help").help_text,
+              HasSubstr("usage: moetron compare-loss [--runs] TEXT ... [--option value ...]"));
+}
+
 TEST(CommandLine, UnknownNamesAreErrorsWithTheNearest) {
   EXPECT_EQ(error_of(pretrain("--micro-batchsize 3")),
             "unknown option --micro-batchsize; the nearest known is --micro-batch-size");
@@ -116,11 +148,10 @@ TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
             "--no-swiglu is not there yet: MLPs without a SiLU gate (true works)");
   EXPECT_EQ(error_of(pretrain("--delay-wgrad-compute False")), "");
   EXPECT_EQ(error_of(pretrain("--fp16")), "--fp16 is not there yet: fp16 with loss scaling");
-  EXPECT_THAT(parse(pretrain("--scheduler 1f1b --use-flash-attn")).notices,
-              ElementsAre("--scheduler has no effect here: with one pipeline rank all schedules "
-                          "are the same",
-                          "--use-flash-attn has no effect here: the fastest attention of the "
-                          "machine is always used"));
+  EXPECT_THAT(parse(pretrain("--scheduler zb-v --use-flash-attn")).notices,
+              ElementsAre("--use-flash-attn has no effect here: the fastest attention of the "
+                          "machine is always used",
+                          "--scheduler: with one pipeline rank all schedules train the same way"));
   EXPECT_THAT(parse(pretrain("--use-flash-attn False")).notices, ElementsAre());
 }
 
@@ -169,13 +200,37 @@ TEST(CommandLine, AnOverlapKindWithoutBlocksIsRemarkedOn) {
   const ParsedCommandLine parsed = parse(
       pretrain("--expert-model-parallel-size 2 --moe-token-dispatcher-type-patch overlap_deepep"));
   EXPECT_THAT(parsed.notices,
-              ElementsAre("--moe-token-dispatcher-type-patch: the schedule 1f1b has no blocks, so "
-                          "only the shared expert runs beside the communication"));
+              ElementsAre("--moe-token-dispatcher-type-patch: only dualpipev and dualpipev+ have "
+                          "blocks; under another schedule the shared expert alone runs beside the "
+                          "communication"));
   EXPECT_EQ(parsed.options.moe.moe_token_dispatcher_type, TokenDispatcher::kOverlapDeepep)
       << "kept";
   EXPECT_THAT(parse(pretrain("--expert-model-parallel-size 2 --moe-token-dispatcher-type alltoall"))
                   .notices,
               ElementsAre());
+}
+
+TEST(CommandLine, ReadsThePipeline) {
+  const ParsedCommandLine parsed =
+      parse(pretrain("--pipeline-model-parallel-size 2 --scheduler dualpipev+ "
+                     "--virtual-hetero-pipeline-stages 2,2,1,0 --pipeline-activation-cap 4 "
+                     "--pipeline-communication 0.75 --expert-model-parallel-size 2 "
+                     "--moe-token-dispatcher-type overlap_deepep"));
+  EXPECT_THAT(parsed.notices, ElementsAre());
+  const ParallelOptions& parallel = parsed.options.parallel;
+  EXPECT_EQ(parallel.scheduler, PipelineScheduler::kDualPipeVPlus);
+  EXPECT_THAT(parallel.virtual_hetero_pipeline_stages, ElementsAre(2, 2, 1, 0));
+  EXPECT_EQ(parallel.pipeline_activation_cap, 4);
+  EXPECT_EQ(parallel.pipeline_communication, 0.75);
+  EXPECT_THAT(parse(pretrain("--pipeline-model-parallel-size 2 --scheduler zb-v "
+                             "--pipeline-activation-cap 4"))
+                  .notices,
+              ElementsAre("--pipeline-activation-cap has no effect here: it acts with scheduler "
+                          "dualpipev+ only"));
+  EXPECT_EQ(error_of(pretrain("--hetero-pipeline-stages 2 1.5")),
+            "--hetero-pipeline-stages expects a whole number, not \"1.5\"");
+  EXPECT_EQ(error_of(pretrain("--hetero-pipeline-stages 2 -1")),
+            "--hetero-pipeline-stages must be at least 0, not -1");
 }
 
 TEST(CommandLine, TheStrongestRecomputeActs) {

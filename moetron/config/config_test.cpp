@@ -32,7 +32,7 @@ TEST(OptionTable, IsConsistent) {
         << spec.name;
     for (const Choice& choice : spec.choices)
       EXPECT_EQ(choice.why.empty(), choice.standing == Standing::kWorks) << spec.name;
-    EXPECT_TRUE(!spec.is_required || spec.field) << spec.name;
+    EXPECT_TRUE(spec.required_by.empty() || spec.field) << spec.name;
     EXPECT_TRUE(!spec.commands.empty() || spec.standing == Standing::kNotYet) << spec.name;
   }
   // A spelling like no-x must not hide a flag x that works.
@@ -93,6 +93,29 @@ TEST(OptionTable, ChoicesOfTheAxesFollowTheEnumerators) {
             DeviceKind::kCpu);
 }
 
+TEST(OptionTable, ChoicesOfTheSchedulerFollowTheEnumerators) {
+  using Kind = PipelineScheduler;
+  const std::pair<const char*, Kind> kinds[] = {
+      {"1f1b", Kind::k1F1B},           {"interleaved", Kind::kInterleaved},
+      {"zb-h1", Kind::kZbH1},          {"zb-v", Kind::kZbV},
+      {"dualpipev", Kind::kDualPipeV}, {"dualpipev+", Kind::kDualPipeVPlus}};
+  for (const auto& [name, kind] : kinds)
+    EXPECT_EQ(parse(pretrain(std::string("--scheduler ") + name)).options.parallel.scheduler, kind)
+        << name;
+}
+
+TEST(OptionTable, ChoicesOfTheSimulationFollowTheEnumerators) {
+  using Scheme = DispatchScheme;
+  const std::pair<const char*, Scheme> schemes[] = {{"expert", Scheme::kPerExpert},
+                                                    {"rank", Scheme::kPerRank},
+                                                    {"node", Scheme::kPerNode},
+                                                    {"allgather", Scheme::kAllGather}};
+  for (const auto& [name, scheme] : schemes)
+    EXPECT_EQ(parse(std::string("simulate --cost model --dispatch-scheme ") + name)
+                  .options.simulate.dispatch_scheme,
+              scheme);
+}
+
 TEST(OptionTable, NearestNameIsTheLeastEdited) {
   EXPECT_EQ(nearest_of("plto", {"plan", "plot", "sft"}), "plot");  // two letters swapped
   EXPECT_EQ(nearest_of("plxx", {"plan", "plot", "sft"}), "plan");  // equal: the first
@@ -145,7 +168,8 @@ TEST(ParallelismPage, TellsTheStandingOfEveryOption) {
 TEST(OptionsJson, RoundTripKeepsEveryValue) {
   Options options =
       parse(pretrain("--num-layers 4 --qk-layernorm False --lr 0.1 --data-path 1 a 2 b --bf16 "
-                     "--model-family deepseek --seed 9223372036854775807 --adam-eps 1e-300"))
+                     "--model-family deepseek --seed 9223372036854775807 --adam-eps 1e-300 "
+                     "--hetero-pipeline-stages 3 1"))
           .options;
   const Json json = options_to_json(options);
   EXPECT_EQ(json["optimizer"]["lr"], 0.1);
@@ -157,6 +181,7 @@ TEST(OptionsJson, RoundTripKeepsEveryValue) {
   EXPECT_EQ(back.model.model_family, ModelFamily::kDeepseek);
   EXPECT_EQ(back.model.hidden_size, std::nullopt);
   EXPECT_EQ(back.optimizer.adam_eps, 1e-300);
+  EXPECT_EQ(back.parallel.hetero_pipeline_stages, (std::vector<int64_t>{3, 1}));
   EXPECT_EQ(back.runtime.seed, 9223372036854775807);
   // The defaults hold themselves too: every field has a type that survives.
   EXPECT_EQ(options_to_json(options_from_json(options_to_json(Options{}))),

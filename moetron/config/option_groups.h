@@ -21,6 +21,7 @@ void declare_parallel(OptionTable& table);
 void declare_memory(OptionTable& table);
 void declare_kernels(OptionTable& table);
 void declare_runtime(OptionTable& table);
+void declare_curves(OptionTable& table);
 void declare_tools(OptionTable& table);  // preprocess, generate, convert
 
 }  // namespace moetron

@@ -28,6 +28,7 @@ struct KindOf {
   ValueKind operator()(double*) const { return ValueKind::kNumber; }
   ValueKind operator()(std::optional<double>*) const { return ValueKind::kNumber; }
   ValueKind operator()(std::string*) const { return ValueKind::kText; }
+  ValueKind operator()(std::vector<int64_t>*) const { return ValueKind::kIntegers; }
   ValueKind operator()(std::vector<double>*) const { return ValueKind::kNumbers; }
   ValueKind operator()(std::vector<std::string>*) const { return ValueKind::kTexts; }
   ValueKind operator()(const EnumField&) const { return ValueKind::kChoice; }
@@ -62,7 +63,12 @@ OptionSpec& OptionSpec::also(std::string spelling, std::string value) {
 }
 
 OptionSpec& OptionSpec::required() {
-  is_required = true;
+  required_by = commands;
+  return *this;
+}
+
+OptionSpec& OptionSpec::positional() {
+  is_positional = true;
   return *this;
 }
 
@@ -148,6 +154,7 @@ OptionTable::OptionTable() {
   declare_kernels(*this);
   declare_runtime(*this);
   declare_tools(*this);
+  declare_curves(*this);
 }
 
 void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
@@ -218,10 +225,10 @@ const std::vector<CommandSpec>& command_table() {
       {"sft", "Fine-tunes a model on conversations.", {}},
       {"convert", "Converts checkpoints between formats.", {}},
       {"compare", "Compares two checkpoints tensor by tensor.", {}},
-      {"simulate", "Times a pipeline schedule on paper.", {}},
+      {"simulate", "Times a pipeline schedule on paper.", Command::kSimulate},
       {"plan", "Searches for a parallel layout.", {}},
-      {"compare-loss", "Compares the loss curves of two runs.", {}},
-      {"plot", "Draws the curves of a run.", {}},
+      {"compare-loss", "Compares the loss curves of two runs.", Command::kCompareLoss},
+      {"plot", "Draws the curves of one or more runs.", Command::kPlot},
       {"inspect", "Shows what a checkpoint or data file holds.", {}},
       {"bench", "Measures kernels and collectives.", {}},
       {"doctor", "Checks the machine before a run.", {}},
@@ -233,6 +240,14 @@ const std::string& command_name(Command command) {
   for (const CommandSpec& spec : command_table())
     if (spec.command == command) return spec.name;
   throw InternalError("a command has no name");
+}
+
+const OptionSpec* positional_option(Command command) {
+  for (const OptionSpec& spec : option_table().options())
+    if (spec.is_positional &&
+        std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end())
+      return &spec;
+  return nullptr;
 }
 
 std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates) {

@@ -22,7 +22,17 @@ enum class Standing {
   kNoEffect,  // accepted; one line says why nothing changes
 };
 
-enum class ValueKind { kFlag, kInteger, kNumber, kText, kChoice, kNumbers, kTexts, kPairs };
+enum class ValueKind {
+  kFlag,
+  kInteger,
+  kNumber,
+  kText,
+  kChoice,
+  kIntegers,
+  kNumbers,
+  kTexts,
+  kPairs
+};
 
 // An enum field, by the number of its enumerator; -1 stands for an empty std::optional.
 struct EnumField {
@@ -34,8 +44,8 @@ struct EnumField {
 // Where an option's value lives. Options without a field hold std::monostate.
 using OptionField =
     std::variant<std::monostate, bool*, std::optional<bool>*, int64_t*, std::optional<int64_t>*,
-                 double*, std::optional<double>*, std::string*, std::vector<double>*,
-                 std::vector<std::string>*, EnumField>;
+                 double*, std::optional<double>*, std::string*, std::vector<int64_t>*,
+                 std::vector<double>*, std::vector<std::string>*, EnumField>;
 
 template <class T>
 OptionField field_of(T& field) {
@@ -83,7 +93,8 @@ struct OptionSpec {
 
   std::string unit_name;
   std::vector<Command> commands;
-  bool is_required = false;
+  std::vector<Command> required_by;
+  bool is_positional = false;  // words without a name are its values
   Standing standing = Standing::kWorks;
   std::string why;
   std::vector<Choice> choices;
@@ -101,7 +112,8 @@ struct OptionSpec {
   // The rest of a declaration, chained behind OptionTable::add().
   OptionSpec& unit(std::string text);
   OptionSpec& also(std::string spelling, std::string value = "");
-  OptionSpec& required();
+  OptionSpec& required();  // by the commands named so far
+  OptionSpec& positional();
   OptionSpec& for_commands(std::vector<Command> list);
   OptionSpec& one_of(std::vector<Choice> list);
   OptionSpec& at_least(double bound);
@@ -165,6 +177,8 @@ struct CommandSpec {
 };
 const std::vector<CommandSpec>& command_table();
 const std::string& command_name(Command command);
+// The option that the command's words without a name belong to; null: they are mistakes.
+const OptionSpec* positional_option(Command command);
 
 // The candidate with the least edit distance to `name`; the first of equals.
 std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates);

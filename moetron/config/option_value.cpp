@@ -18,6 +18,7 @@ struct Checked {
   int64_t integer = 0;
   double number = 0;
   int choice = -1;
+  std::vector<int64_t> integers;
   std::vector<double> numbers;
   std::vector<std::string> texts;
 };
@@ -138,16 +139,25 @@ void check_pairs(const Setting& setting, const Scalar& value) {
   if (!good) wrong_type(setting, "{module:implementation,...}", value);
 }
 
+// The values of a list, of which a text may hold several, separated by commas.
+std::vector<Scalar> elements_of(const Setting& setting) {
+  std::vector<Scalar> elements;
+  for (const Scalar& value : setting.values) {
+    const bool is_list = is_one_of(value.type, {ScalarType::kText});
+    const ScalarType type = is_list ? ScalarType::kUntyped : value.type;
+    for (const std::string& part : split_at_commas(value.text)) elements.push_back({type, part});
+  }
+  return elements;
+}
+
 Checked check_values(const Setting& setting) {
   Checked checked;
   const ValueKind kind = setting.spec->kind;
   MT_CHECK_CONFIG(!setting.values.empty(), setting.shown, " needs a value");
-  if (kind == ValueKind::kNumbers) {
-    for (const Scalar& value : setting.values) {
-      const bool is_list = is_one_of(value.type, {ScalarType::kText});
-      const ScalarType type = is_list ? ScalarType::kUntyped : value.type;
-      for (const std::string& part : split_at_commas(value.text))
-        checked.numbers.push_back(parse_number(setting, {type, part}));
+  if (kind == ValueKind::kIntegers || kind == ValueKind::kNumbers) {
+    for (const Scalar& value : elements_of(setting)) {
+      if (kind == ValueKind::kIntegers) checked.integers.push_back(parse_integer(setting, value));
+      if (kind == ValueKind::kNumbers) checked.numbers.push_back(parse_number(setting, value));
     }
     return checked;
   }
@@ -205,6 +215,7 @@ struct Store {
   void operator()(double* field) const { *field = value.number; }
   void operator()(std::optional<double>* field) const { *field = value.number; }
   void operator()(std::string* field) const { *field = value.texts[0]; }
+  void operator()(std::vector<int64_t>* field) const { *field = value.integers; }
   void operator()(std::vector<double>* field) const { *field = value.numbers; }
   void operator()(std::vector<std::string>* field) const { *field = value.texts; }
   void operator()(const EnumField& field) const { field.set(field.value, value.choice); }

@@ -13,7 +13,7 @@
 
 namespace moetron {
 
-enum class Command { kPretrain, kPreprocess, kGenerate };
+enum class Command { kPretrain, kPreprocess, kGenerate, kSimulate, kCompareLoss, kPlot };
 
 enum class ModelFamily { kDeepseek, kQwen, kLlama };
 enum class RouterScoreFunction { kSoftmax, kSigmoid };
@@ -30,6 +30,8 @@ enum class TokenDispatcher {
   kOverlapDeepep
 };
 enum class TokenDropPolicy { kProbs, kPosition };
+// The order of a pipeline's work (schedule/schedule.h).
+enum class PipelineScheduler { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
@@ -141,6 +143,9 @@ struct LoggingOptions {
   int64_t log_interval = 100;  // steps
   std::string tensorboard_dir;
   std::string metrics;  // JSONL file; empty: metrics.jsonl under --save
+  bool profile = false;
+  int64_t profile_step_start = 10;  // steps [start, end) are recorded
+  int64_t profile_step_end = 12;
 };
 
 struct DataOptions {
@@ -162,6 +167,17 @@ struct ParallelOptions {
   int64_t tensor_model_parallel_for_expert = 1;
   int64_t expert_model_parallel_size = 1;
   int64_t pipeline_model_parallel_size = 1;
+  PipelineScheduler scheduler = PipelineScheduler::k1F1B;
+  // How the layers are divided among the stages; see pipeline_settings() of
+  // schedule/from_options.h. At most a few are given, and they must agree.
+  std::vector<int64_t> hetero_pipeline_stages;
+  std::vector<int64_t> virtual_hetero_pipeline_stages;
+  std::optional<int64_t> num_layers_per_virtual_pipeline_stage;
+  std::optional<int64_t> num_virtual_stages_per_pipeline_rank;
+  // Of dualpipev+: chunk-micro-batches that a rank may hold, 0: no cap; and the expert
+  // communication of a chunk's forward over its compute, which the list is made for.
+  int64_t pipeline_activation_cap = 0;
+  double pipeline_communication = 0.5;
   std::optional<bool> sequence_parallel;  // always on where tensor_model_parallel_size > 1
 };
 
@@ -203,6 +219,31 @@ struct GenerateOptions {
   bool greedy = false;
 };
 
+// What a simulated step costs: units of schedule/costs.h, or seconds of a model on hardware.
+enum class SimulatedCosts { kUnit, kModel };
+// How often a token travels to its experts: once for each, for each rank or node that holds some of
+// them, or to every rank.
+enum class DispatchScheme { kPerExpert, kPerRank, kPerNode, kAllGather };
+
+struct SimulateOptions {
+  SimulatedCosts cost = SimulatedCosts::kUnit;
+  std::optional<int64_t> num_micro_batches;       // of a step; else the batch sizes say
+  double communication = 0;                       // of unit costs: exposed, of an F and an I; units
+  std::string hardware;                           // TOML file
+  std::optional<int64_t> world_size;              // ranks
+  std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
+  bool json = false;
+  std::string draw;   // .svg or .png
+  std::string trace;  // Chrome trace
+};
+
+struct CurveOptions {
+  std::vector<std::string> runs;  // files and folders
+  std::string metric = "loss";
+  std::string picture;      // .png or .svg
+  double tolerance = 0.01;  // relative
+};
+
 struct Options {
   ModelOptions model;
   MoeOptions moe;
@@ -217,6 +258,8 @@ struct Options {
   RuntimeOptions runtime;
   PreprocessOptions preprocess;
   GenerateOptions generate;
+  SimulateOptions simulate;
+  CurveOptions curves;
 };
 
 }  // namespace moetron

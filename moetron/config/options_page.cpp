@@ -37,6 +37,8 @@ std::string value_text(const OptionSpec& spec) {
       return "TEXT";
     case ValueKind::kChoice:
       return "NAME";
+    case ValueKind::kIntegers:
+      return "N ...";
     case ValueKind::kNumbers:
       return "X ...";
     case ValueKind::kTexts:
@@ -48,7 +50,6 @@ std::string value_text(const OptionSpec& spec) {
 }
 
 std::string default_text(const OptionSpec& spec) {
-  if (spec.is_required) return "required";
   if (!spec.only_value.empty()) return spec.only_value;
   const Json value = option_value(spec, Options{});
   if (value.is_null() || value == "" || (value.is_array() && value.empty())) return "";
@@ -90,6 +91,10 @@ Standing best_standing(const OptionSpec& spec) {
   return best;
 }
 
+bool is_among(Command command, const std::vector<Command>& list) {
+  return std::find(list.begin(), list.end(), command) != list.end();
+}
+
 void append_wrapped(std::string& out, const std::string& text, size_t indent) {
   std::istringstream words(text);
   size_t column = kWidth;
@@ -106,7 +111,7 @@ void append_wrapped(std::string& out, const std::string& text, size_t indent) {
   out += '\n';
 }
 
-void append_help(std::string& out, const OptionSpec& spec) {
+void append_help(std::string& out, const OptionSpec& spec, Command command) {
   const std::string value = value_text(spec);
   out += concat("  --", spec.name, value.empty() ? "" : " ", value);
   for (const Spelling& spelling : spec.spellings) out += ", --" + spelling.name;
@@ -115,7 +120,7 @@ void append_help(std::string& out, const OptionSpec& spec) {
   if (spec.kind == ValueKind::kChoice) text += " {" + choice_names(spec, is_usable) + "}";
   if (!spec.unit_name.empty()) text += " [" + spec.unit_name + "]";
   const std::string fallback = default_text(spec);
-  if (spec.is_required) {
+  if (is_among(command, spec.required_by)) {
     text += " (required)";
   } else if (!fallback.empty() && fallback != "false") {
     text += " (default " + fallback + ")";
@@ -138,12 +143,9 @@ void append_row(std::string& out, const OptionSpec& spec) {
   if (!spec.unit_name.empty()) value += " " + spec.unit_name;
   const std::string standing = standing_text(spec);
   out +=
-      concat("| ", name, " | ", in_cell(value), " | ", default_text(spec), " | ",
+      concat("| ", name, " | ", in_cell(value), " | ",
+             spec.required_by.empty() ? default_text(spec) : "required", " | ",
              in_cell(spec.meaning), " | ", standing.empty() ? "works" : in_cell(standing), " |\n");
-}
-
-bool belongs_to(const OptionSpec& spec, Command command) {
-  return std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end();
 }
 
 void append_command_table(std::string& out) {
@@ -192,17 +194,19 @@ std::string help_text() {
 }
 
 std::string help_text(Command command) {
+  const OptionSpec* positional = positional_option(command);
   std::string out = concat("usage: moetron ", command_name(command),
+                           positional == nullptr ? "" : " [--" + positional->name + "] TEXT ...",
                            " [--option value ...] [--config run.toml]\n");
   std::string idle;
   std::string later;
   for (const OptionGroup& group : option_table().groups()) {
     std::string section;
     for (const OptionSpec& spec : option_table().options()) {
-      if (spec.group != group.name || !belongs_to(spec, command)) continue;
+      if (spec.group != group.name || !is_among(command, spec.commands)) continue;
       const Standing standing = best_standing(spec);
       if (standing == Standing::kWorks) {
-        append_help(section, spec);
+        append_help(section, spec, command);
       } else {
         std::string& list = standing == Standing::kNotYet ? later : idle;
         list += (list.empty() ? "--" : ", --") + spec.name;

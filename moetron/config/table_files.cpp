@@ -14,6 +14,14 @@ std::string idle_without_load(const Options& options) {
              : "";
 }
 
+std::string idle_profile(const Options& options) {
+  return options.logging.profile ? idle_without_save(options) : "";
+}
+
+std::string idle_without_profile(const Options& options) {
+  return options.logging.profile ? "" : "it acts with profile only";
+}
+
 void declare_checkpoint(OptionTable& table) {
   table.begin_group("checkpoint", "Checkpoints", {Command::kPretrain});
   table.add(MT_FIELD(checkpoint, save),
@@ -21,7 +29,7 @@ void declare_checkpoint(OptionTable& table) {
   table
       .add(MT_FIELD(checkpoint, load),
            "Directory of a checkpoint or of a Hugging Face model to start from.")
-      .for_commands({Command::kPretrain, Command::kGenerate});
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kSimulate});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
       .unit("steps")
       .count_or_zero()
@@ -56,8 +64,17 @@ void declare_logging(OptionTable& table) {
       .at_least(0)
       .at_most(2)
       .no_effect("there is one level of timings, always on");
-  table.add_fieldless("profile", ValueKind::kFlag, "Records a Chrome trace of some steps.")
-      .not_yet("traces of a run");
+  table
+      .add(MT_FIELD(logging, profile),
+           "Records what the ranks of the first pipeline do when in some steps: for each a picture "
+           "and a Chrome trace, in the folder profile under save.")
+      .idle_when(idle_profile);
+  table.add(MT_FIELD(logging, profile_step_start), "The first step that profile records.")
+      .count()
+      .idle_when(idle_without_profile);
+  table.add(MT_FIELD(logging, profile_step_end), "The first step behind those that it records.")
+      .count()
+      .idle_when(idle_without_profile);
 }
 
 void declare_data(OptionTable& table) {

@@ -22,7 +22,7 @@ std::string idle_at_one_tensor_rank(const Options& options) {
 }  // namespace
 
 void declare_model(OptionTable& table) {
-  table.begin_group("model", "Model", {Command::kPretrain});
+  table.begin_group("model", "Model", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(model, model_family), "The family whose layers and tensor names are built.")
       .one_of({{"deepseek"}, {"qwen"}, {"llama"}, {"llava", Standing::kNotYet, "vision towers"}});
   table.add(MT_FIELD(model, num_layers), "Number of decoder layers.").count();

@@ -76,11 +76,15 @@ std::string idle_at_one_expert_rank(const Options& options) {
 
 std::string remark_on_overlap(const Options& options) {
   const TokenDispatcher kind = options.moe.moe_token_dispatcher_type;
-  return kind == TokenDispatcher::kOverlapAllGatherFused ||
-                 kind == TokenDispatcher::kOverlapAllToAll ||
-                 kind == TokenDispatcher::kOverlapDeepep
-             ? "the schedule 1f1b has no blocks, so only the shared expert runs beside the "
-               "communication"
+  const PipelineScheduler scheduler = options.parallel.scheduler;
+  const bool overlaps = kind == TokenDispatcher::kOverlapAllGatherFused ||
+                        kind == TokenDispatcher::kOverlapAllToAll ||
+                        kind == TokenDispatcher::kOverlapDeepep;
+  const bool has_blocks =
+      scheduler == PipelineScheduler::kDualPipeV || scheduler == PipelineScheduler::kDualPipeVPlus;
+  return overlaps && !has_blocks
+             ? "only dualpipev and dualpipev+ have blocks; under another schedule the shared "
+               "expert alone runs beside the communication"
              : "";
 }
 
@@ -139,7 +143,7 @@ void declare_capacity(OptionTable& table) {
 }  // namespace
 
 void declare_moe(OptionTable& table) {
-  table.begin_group("moe", "Mixture of experts", {Command::kPretrain});
+  table.begin_group("moe", "Mixture of experts", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(moe, num_experts), "Number of routed experts of a layer.").count();
   table.add(MT_FIELD(moe, moe_router_topk), "Number of experts that a token is sent to.").count();
   table.add(MT_FIELD(moe, moe_ffn_hidden_size), "Inner width of an expert.").count();

@@ -28,10 +28,62 @@ std::string idle_beside_stronger(const Options& options) {
   return memory.moe_layer_recompute ? "moe-layer-recompute recomputes the whole expert part" : "";
 }
 
+std::string remark_on_one_stage(const Options& options) {
+  return options.parallel.pipeline_model_parallel_size > 1
+             ? ""
+             : "with one pipeline rank all schedules train the same way";
+}
+
+std::string idle_beyond_plus(const Options& options) {
+  return options.parallel.scheduler == PipelineScheduler::kDualPipeVPlus
+             ? ""
+             : "it acts with scheduler dualpipev+ only";
+}
+
+void declare_schedule(OptionTable& table) {
+  table
+      .add(MT_FIELD(parallel, scheduler),
+           "The pipeline schedule; 1f1b with two virtual stages a rank is interleaved.")
+      .one_of({{"1f1b"}, {"interleaved"}, {"zb-h1"}, {"zb-v"}, {"dualpipev"}, {"dualpipev+"}})
+      .remark_when(remark_on_one_stage);
+  table
+      .add(MT_FIELD(parallel, num_layers_per_virtual_pipeline_stage),
+           "Layers of a virtual stage, of which a rank has one or two.")
+      .unit("layers")
+      .count();
+  table.add(MT_FIELD(parallel, num_virtual_stages_per_pipeline_rank), "Virtual stages of a rank.")
+      .unit("stages")
+      .count();
+  table
+      .add(MT_FIELD(parallel, hetero_pipeline_stages),
+           "Layers of each pipeline rank; twice as many numbers mean "
+           "virtual-hetero-pipeline-stages.")
+      .unit("layers")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(parallel, virtual_hetero_pipeline_stages),
+           "Layers of chunk 0 of every pipeline rank, then of chunk 1 of every rank.")
+      .unit("layers")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(parallel, pipeline_activation_cap),
+           "Activations that a rank may hold, counted by chunks and micro-batches; 0: as few as "
+           "cost little time.")
+      .count_or_zero()
+      .idle_when(idle_beyond_plus);
+  table
+      .add(MT_FIELD(parallel, pipeline_communication),
+           "Expert communication of a chunk's forward over its compute, for which the schedule is "
+           "made.")
+      .at_least(0)
+      .at_most(100)
+      .idle_when(idle_beyond_plus);
+}
+
 }  // namespace
 
 void declare_parallel(OptionTable& table) {
-  table.begin_group("parallel", "Parallelism", {Command::kPretrain});
+  table.begin_group("parallel", "Parallelism", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(parallel, tensor_model_parallel_size), "Ranks that share a dense layer.")
       .unit("ranks")
       .count();
@@ -48,8 +100,7 @@ void declare_parallel(OptionTable& table) {
       .add(MT_FIELD(parallel, pipeline_model_parallel_size),
            "Ranks that the layers are divided among.")
       .unit("ranks")
-      .count()
-      .only("1", "pipeline parallelism");
+      .count();
   table
       .add_fieldless("context-parallel-size", ValueKind::kInteger,
                      "Ranks that a sequence is divided among.")
@@ -61,30 +112,11 @@ void declare_parallel(OptionTable& table) {
            "Divides norms and residuals along the sequence among tensor-parallel ranks; always on "
            "where there are several.")
       .idle_when(idle_at_one_tensor_rank);
-  table.add_fieldless("scheduler", ValueKind::kChoice, "The pipeline schedule.")
-      .one_of({{"1f1b", Standing::kNoEffect, "with one pipeline rank all schedules are the same"},
-               {"dualpipev", Standing::kNotYet, "the schedule DualPipeV"},
-               {"dualpipev+", Standing::kNotYet, "the schedule DualPipeV+"},
-               {"zb-h1", Standing::kNotYet, "the schedule ZB-H1"},
-               {"zb-v", Standing::kNotYet, "the schedule ZB-V"}});
-  table
-      .add_fieldless("num-layers-per-virtual-pipeline-stage", ValueKind::kInteger,
-                     "Layers of a virtual stage; several a rank make an interleaved schedule.")
-      .not_yet("virtual pipeline stages");
-  table
-      .add_fieldless("num-virtual-stages-per-pipeline-rank", ValueKind::kInteger,
-                     "Virtual stages of a rank.")
-      .not_yet("virtual pipeline stages");
-  table.add_fieldless("hetero-pipeline-stages", ValueKind::kNumbers, "Layers of each stage.")
-      .not_yet("uneven pipeline stages");
-  table
-      .add_fieldless("virtual-hetero-pipeline-stages", ValueKind::kNumbers,
-                     "Layers of chunk 0 of every rank, then of chunk 1 of every rank.")
-      .not_yet("uneven pipeline stages");
+  declare_schedule(table);
   table
       .add_fieldless("pipeline-model-parallel-layout", ValueKind::kText,
                      "Layers of each stage, drawn in letters.")
-      .not_yet("uneven pipeline stages");
+      .not_yet("layouts drawn in letters; see hetero-pipeline-stages");
   table
       .add_fieldless("overlap-moe-expert-parallel-comm", ValueKind::kFlag,
                      "Hides expert communication behind compute.")
@@ -96,7 +128,7 @@ void declare_parallel(OptionTable& table) {
 }
 
 void declare_memory(OptionTable& table) {
-  table.begin_group("memory", "Memory", {Command::kPretrain});
+  table.begin_group("memory", "Memory", {Command::kPretrain, Command::kSimulate});
   table
       .add(MT_FIELD(memory, recompute_granularity),
            "What the backward computes again instead of keeping: full: whole layers, of which "

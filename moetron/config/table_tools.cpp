@@ -15,7 +15,8 @@ std::string idle_without_nccl(const Options& options) {
 }  // namespace
 
 void declare_runtime(OptionTable& table) {
-  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate};
+  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess,  Command::kGenerate,
+                                 Command::kSimulate, Command::kCompareLoss, Command::kPlot};
   const std::vector<Command> model{Command::kPretrain, Command::kGenerate};
   table.begin_group("runtime", "Running", model);
   table
@@ -61,7 +62,57 @@ void declare_runtime(OptionTable& table) {
       .at_most(4096);
 }
 
+namespace {
+
+std::string idle_beyond_unit(const Options& options) {
+  return options.simulate.cost == SimulatedCosts::kUnit ? "" : "it acts with cost unit only";
+}
+
+std::string idle_beyond_model(const Options& options) {
+  return options.simulate.cost == SimulatedCosts::kModel ? "" : "it acts with cost model only";
+}
+
+void declare_simulate(OptionTable& table) {
+  table.begin_group("simulate", "Simulating", {Command::kSimulate});
+  table
+      .add(MT_FIELD(simulate, cost),
+           "What a step costs; unit: forward, input and weight gradients of a chunk 1 each; model: "
+           "the model's time on hardware.")
+      .one_of({{"unit"}, {"model"}});
+  table
+      .add(MT_FIELD(simulate, num_micro_batches),
+           "Micro-batches of a step; without it, global-batch-size over micro-batch-size and the "
+           "data-parallel ranks.")
+      .count();
+  table
+      .add(MT_FIELD(simulate, communication),
+           "Expert communication that the forward, and the input gradient, of a chunk wait for.")
+      .unit("forwards of a chunk")
+      .at_least(0)
+      .at_most(1e6)
+      .idle_when(idle_beyond_unit);
+  table.add(MT_FIELD(simulate, hardware), "TOML file of the rates of GPUs and links.")
+      .idle_when(idle_beyond_model);
+  table.add(MT_FIELD(simulate, world_size), "Ranks of the run.")
+      .unit("ranks")
+      .count()
+      .idle_when(idle_beyond_model);
+  table
+      .add(MT_FIELD(simulate, dispatch_scheme),
+           "How often a token travels to its experts: once for each expert, rank or node, or to "
+           "every rank (allgather); without it, as the dispatcher does.")
+      .one_of({{"expert"}, {"rank"}, {"node"}, {"allgather"}})
+      .idle_when(idle_beyond_model);
+  table.add(MT_FIELD(simulate, json), "Prints JSON.")
+      .for_commands({Command::kSimulate, Command::kCompareLoss});
+  table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
+  table.add(MT_FIELD(simulate, trace), "Writes a Chrome trace of the schedule into this file.");
+}
+
+}  // namespace
+
 void declare_tools(OptionTable& table) {
+  declare_simulate(table);
   table.begin_group("preprocess", "Preprocessing", {Command::kPreprocess});
   table.add(MT_FIELD(preprocess, input), "Text or JSONL files.").required();
   table

@@ -5,18 +5,22 @@ namespace moetron {
 
 void declare_training(OptionTable& table) {
   table.begin_group("training", "Training", {Command::kPretrain});
+  const std::vector<Command> sized{Command::kPretrain, Command::kSimulate};
   table.add(MT_FIELD(training, seq_length), "Length of a training sequence.")
       .unit("tokens")
       .count()
-      .required();
+      .required()
+      .for_commands(sized);
   table.add(MT_FIELD(training, micro_batch_size), "Sequences that a rank computes at once.")
       .unit("sequences")
       .count()
-      .required();
+      .required()
+      .for_commands(sized);
   table.add(MT_FIELD(training, global_batch_size), "Sequences of one step over all ranks.")
       .unit("sequences")
       .count()
-      .required();
+      .required()
+      .for_commands(sized);
   table.add(MT_FIELD(training, train_iters), "Number of steps of the run.")
       .unit("steps")
       .count()
@@ -111,9 +115,10 @@ void declare_optimizer(OptionTable& table) {
   table
       .add_fieldless("optimizer-cpu-offload", ValueKind::kFlag, "Holds Adam states in host memory.")
       .not_yet("Adam states in host memory");
-  table.add(
-      MT_FIELD(optimizer, use_distributed_optimizer),
-      "Divides the optimizer's states among the ranks that hold the same parameters (ZeRO-1).");
+  table
+      .add(MT_FIELD(optimizer, use_distributed_optimizer),
+           "Divides the optimizer's states among the ranks that hold the same parameters (ZeRO-1).")
+      .for_commands({Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(optimizer, overlap_grad_reduce),
             "Reduces gradients, bucket by bucket, while the last backward still runs.");
   table.add(MT_FIELD(optimizer, overlap_param_gather),

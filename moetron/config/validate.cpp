@@ -195,12 +195,37 @@ void validate_generate(const Options& options) {
                   "generate needs either prompt or prompt-file");
 }
 
+// With unit costs nothing is known of a model but its pipeline.
+void validate_simulate(const Options& options) {
+  const SimulateOptions& simulate = options.simulate;
+  MT_CHECK_CONFIG(simulate.num_micro_batches || simulate.cost == SimulatedCosts::kModel,
+                  "simulate needs num-micro-batches");
+  if (simulate.cost == SimulatedCosts::kUnit) return;
+  MT_CHECK_CONFIG(!simulate.hardware.empty(), "simulate with cost model needs hardware");
+  MT_CHECK_CONFIG(simulate.world_size, "simulate with cost model needs world-size");
+  const TrainingOptions& training = options.training;
+  MT_CHECK_CONFIG(training.seq_length >= 1 && training.micro_batch_size >= 1,
+                  "simulate with cost model needs seq-length and micro-batch-size");
+  MT_CHECK_CONFIG(simulate.num_micro_batches || training.global_batch_size >= 1,
+                  "simulate with cost model needs global-batch-size or num-micro-batches");
+  check_experts(options);
+  check_tensor_parallel(options);
+  check_expert_parallel(options, *simulate.world_size);
+}
+
+void validate_compare_loss(const Options& options) {
+  const size_t num_runs = options.curves.runs.size();
+  MT_CHECK_CONFIG(num_runs == 2, "compare-loss compares 2 runs, not ", num_runs);
+}
+
 }  // namespace
 
 void validate(const Options& options, Command command, int64_t world_size) {
   if (command == Command::kPretrain) validate_pretrain(options, world_size);
   if (command == Command::kPreprocess) validate_preprocess(options);
   if (command == Command::kGenerate) validate_generate(options);
+  if (command == Command::kSimulate) validate_simulate(options);
+  if (command == Command::kCompareLoss) validate_compare_loss(options);
 }
 
 int64_t data_parallel_size(const ParallelOptions& parallel, int64_t world_size) {

@@ -137,6 +137,23 @@ TEST(Validate, TellsTheCapacity) {
             "--moe-expert-capacity-factor must be above 0, not 0");
 }
 
+TEST(Validate, SimulateNeedsItsSizes) {
+  EXPECT_EQ(invalid("simulate --num-micro-batches 8"), "");
+  EXPECT_EQ(invalid("simulate"), "simulate needs num-micro-batches");
+  const std::string model = "simulate --cost model --seq-length 64 --micro-batch-size 1";
+  EXPECT_EQ(invalid(model), "simulate with cost model needs hardware");
+  EXPECT_EQ(invalid(model + " --hardware a"), "simulate with cost model needs world-size");
+  EXPECT_EQ(invalid(model + " --hardware a --world-size 4"),
+            "simulate with cost model needs global-batch-size or num-micro-batches");
+  EXPECT_EQ(invalid(model + " --hardware a --world-size 4 --global-batch-size 8"), "");
+  EXPECT_EQ(invalid("simulate --cost model --hardware a --world-size 4"),
+            "simulate with cost model needs seq-length and micro-batch-size");
+  EXPECT_EQ(invalid(model + " --hardware a --world-size 4 --num-micro-batches 8 "
+                            "--expert-model-parallel-size 8"),
+            "the number of ranks (4) must be a multiple of expert-model-parallel-size (8) times "
+            "tensor-model-parallel-for-expert (1) times pipeline-model-parallel-size (1)");
+}
+
 TEST(Validate, OtherCommandsNeedTheirInputs) {
   EXPECT_EQ(invalid("generate --load run --prompt x"), "");
   EXPECT_EQ(invalid("generate --prompt x"), "generate needs load");
@@ -144,6 +161,8 @@ TEST(Validate, OtherCommandsNeedTheirInputs) {
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b"),
             "preprocess needs tokenizer-model, or tokenizer bytes");
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b --tokenizer bytes"), "");
+  EXPECT_EQ(invalid("compare-loss a b"), "");
+  EXPECT_EQ(invalid("compare-loss a b c"), "compare-loss compares 2 runs, not 3");
 }
 
 }  // namespace

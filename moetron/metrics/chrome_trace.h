@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "moetron/metrics/timeline.h"
+
 namespace moetron {
 
 struct Span {
@@ -15,6 +17,9 @@ struct Span {
   double start = 0.0;       // seconds
   double duration = 0.0;    // seconds
   std::string description;  // shown on a click; may be empty
+  // One of chrome://tracing's names of colours; empty: its choice. Perfetto always chooses by the
+  // name without its digits.
+  std::string colour = {};
 };
 
 struct TrackName {
@@ -26,5 +31,9 @@ struct TrackName {
 // Processes are shown as "rank N". The file appears whole or not at all.
 void write_chrome_trace(const std::filesystem::path& path, const std::vector<Span>& spans,
                         const std::vector<TrackName>& tracks);
+
+// A timeline in the colours of its picture as near as chrome://tracing has them; a unit other than
+// "s" counts as a second.
+void write_timeline_trace(const std::filesystem::path& path, const Timeline& timeline);
 
 }  // namespace moetron

@@ -1,107 +1,59 @@
 #include "moetron/metrics/plot.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <spawn.h>
-#include <string>
-#include <sys/wait.h>
-#include <system_error>
-#include <unistd.h>
+#include <limits>
 
 #include "moetron/base/error.h"
-#include "moetron/base/file.h"
-
-extern char** environ;
+#include "moetron/metrics/gnuplot.h"
 
 namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
 
-// A folder of our own for script, data and picture: no name of the user's enters the script.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "moetron-plot-XXXXXX").string();
-    MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot make the folder ", name, ": ",
-                    std::strerror(errno));
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+// Colours of curves, strong and pale, that stay apart for the colour-blind.
+constexpr int kColours[][2] = {{0x1f5f9f, 0xa9c9e8}, {0xd9541e, 0xf5c6ae}, {0x15806a, 0xa6dacb},
+                               {0x6f4fa0, 0xcfc2e6}, {0xb07d00, 0xecd79b}, {0x505050, 0xc8c8c8}};
 
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-// Runs `gnuplot script` in the folder; its complaints go to the file `log` there.
-void run_gnuplot(const fs::path& folder, const fs::path& picture) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "log", O_WRONLY | O_CREAT, 0600);
-  posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-  char program[] = "gnuplot";
-  char script[] = "script";
-  char* arguments[] = {program, script, nullptr};
-  pid_t child = 0;
-  const int error = ::posix_spawnp(&child, program, &actions, nullptr, arguments, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  MT_CHECK_CONFIG(error != ENOENT, "cannot draw ", picture.string(),
-                  ": gnuplot is missing (Debian package gnuplot-nox)");
-  MT_CHECK_CONFIG(error == 0, "cannot run gnuplot: ", std::strerror(error));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
-  std::string log = read_file(folder / "log");
-  std::replace(log.begin(), log.end(), '\n', ' ');
-  throw ConfigError(concat("cannot draw ", picture.string(), ": gnuplot failed: ", log));
+std::string colour(size_t curve, bool is_pale) {
+  return gnuplot_colour(kColours[curve % std::size(kColours)][is_pale]);
 }
 
 // Mean over a centred window of about a fiftieth of the run: narrower at the start, where the loss
 // falls steeply, and cut off at the end.
-std::vector<double> running_mean(const std::vector<double>& values) {
-  const size_t half = values.size() / 100 + 1;
-  std::vector<double> sums(values.size() + 1, 0.0);
-  for (size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
-  std::vector<double> means(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
+std::vector<double> running_mean(const History& points) {
+  const size_t half = points.size() / 100 + 1;
+  std::vector<double> sums(points.size() + 1, 0.0);
+  for (size_t i = 0; i < points.size(); ++i) sums[i + 1] = sums[i] + points[i].value;
+  std::vector<double> means(points.size());
+  for (size_t i = 0; i < points.size(); ++i) {
     const size_t before = std::min(half, i);
-    const size_t after = std::min(before, values.size() - 1 - i);
+    const size_t after = std::min(before, points.size() - 1 - i);
     means[i] = (sums[i + after + 1] - sums[i - before]) / static_cast<double>(before + after + 1);
   }
   return means;
 }
 
-std::string data_line(int64_t step, double first, double second) {
-  char line[96];
-  std::snprintf(line, sizeof(line), "%lld %.9g %.9g\n", static_cast<long long>(step), first,
-                second);
-  return line;
+History finite(const History& points) {
+  History result;
+  std::copy_if(points.begin(), points.end(), std::back_inserter(result),
+               [](const HistoryPoint& point) { return std::isfinite(point.value); });
+  return result;
 }
 
-// Within a gnuplot string in single quotes only the quote itself is special.
-std::string quoted(const std::string& text) {
-  std::string result = "'";
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) < 0x20) continue;
-    result += c;
-    if (c == '\'') result += c;
+// Lines "step value mean".
+std::string data_text(const History& points) {
+  const std::vector<double> means = running_mean(points);
+  std::string text;
+  char line[96];
+  for (size_t i = 0; i < points.size(); ++i) {
+    std::snprintf(line, sizeof(line), "%lld %.9g %.9g\n", static_cast<long long>(points[i].step),
+                  points[i].value, means[i]);
+    text += line;
   }
-  return result + "'";
+  return text;
 }
 
 // What the axes span.
@@ -111,88 +63,147 @@ struct Extent {
   double lowest = std::numeric_limits<double>::infinity();
   double highest = -std::numeric_limits<double>::infinity();
 
-  void include(int64_t step, double loss) {
-    first_step = std::min(first_step, step);
-    last_step = std::max(last_step, step);
-    lowest = std::min(lowest, loss);
-    highest = std::max(highest, loss);
+  void include(const History& points) {
+    for (const HistoryPoint& point : points) {
+      first_step = std::min(first_step, point.step);
+      last_step = std::max(last_step, point.step);
+      lowest = std::min(lowest, point.value);
+      highest = std::max(highest, point.value);
+    }
   }
 };
 
+std::string steps_text(const Extent& extent) {
+  return concat("set xrange [", extent.first_step - (extent.first_step == 1 ? 1 : 0), ":",
+                std::max(extent.last_step, extent.first_step + 1), "]\nset format x '%.0f'\n");
+}
+
+enum class ValueScale { kLinear, kAsTheRunFalls };
+
 // A run falls steeply and then for long by little: on a logarithmic axis both are seen.
-std::string axes_text(const Extent& extent) {
-  const bool logarithmic = extent.lowest > 0.0 && extent.highest > 2.0 * extent.lowest;
-  const double margin = 0.05 * std::max(extent.highest - extent.lowest, 0.01);
-  const double low = logarithmic ? extent.lowest * 0.96 : extent.lowest - margin;
-  const double high = logarithmic ? extent.highest * 1.04 : extent.highest + margin;
-  char ranges[160];
-  std::snprintf(ranges, sizeof(ranges), "set xrange [%lld:%lld]\nset yrange [%.9g:%.9g]\n",
-                static_cast<long long>(extent.first_step - (extent.first_step == 1 ? 1 : 0)),
-                static_cast<long long>(std::max(extent.last_step, extent.first_step + 1)), low,
-                high);
-  std::string text = ranges;
-  text += logarithmic
-              ? "set logscale y\nset ytics (0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.3,0.5,"
-                "0.7,1,1.5,2,2.5,3,4,5,6,8,10,12,15,20,30,50,100,200,500,1000)\n"
-                "set ylabel 'loss (nats per token), logarithmic'\n"
-              : "set ylabel 'loss (nats per token)'\n";
+std::string values_text(const Extent& extent, const std::string& axis, ValueScale scale) {
+  const bool is_logarithmic = scale == ValueScale::kAsTheRunFalls && extent.lowest > 0.0 &&
+                              extent.highest > 2.0 * extent.lowest;
+  const double span = extent.highest - extent.lowest;
+  const double margin = span > 0 ? 0.05 * span : 0.05 * std::max(std::abs(extent.highest), 0.1);
+  const double low = is_logarithmic ? extent.lowest * 0.96 : extent.lowest - margin;
+  const double high = is_logarithmic ? extent.highest * 1.04 : extent.highest + margin;
+  char range[96];
+  std::snprintf(range, sizeof(range), "set yrange [%.9g:%.9g]\n", low, high);
+  std::string text = range;
+  if (!is_logarithmic)
+    return text + "unset logscale\nset ytics autofreq\nset ylabel " + gnuplot_quoted(axis) + "\n";
+  text += "set logscale y\nset ylabel " + gnuplot_quoted(axis + ", logarithmic") + "\n";
+  // Within a few powers of ten gnuplot's own ticks are too few.
+  if (extent.highest < 1000 * extent.lowest && extent.highest < 1000 && extent.lowest > 0.001)
+    text +=
+        "set ytics (0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.3,0.5,0.7,1,1.5,2,2.5,3,4,5,6,8,10,"
+        "12,15,20,30,50,100,200,500,1000)\n";
   return text;
 }
 
-std::string script_text(bool png, bool has_validation, const Extent& extent,
-                        const std::string& title) {
-  std::string script =
-      png ? "set terminal pngcairo noenhanced size 1600,900 font 'Sans,20' linewidth 2\n"
-          : "set terminal svg noenhanced size 1000,560 dynamic font 'Sans,14' background 'white'\n";
-  script += "set output 'picture'\nset decimalsign '.'\nset title " + quoted(title) + "\n";
-  script += "set xlabel 'step'\nset format x '%.0f'\n" + axes_text(extent);
-  script +=
-      "set border 3 linecolor rgb '#606060'\nset tics nomirror out textcolor rgb '#303030'\n"
-      "set grid linecolor rgb '#e0e0e0' linetype 1 linewidth 0.5\n"
-      "set key top right Left reverse samplen 2 opaque\nset rmargin 4\n"
-      "plot 'train' using 1:2 with lines linecolor rgb '#a9c9e8' linewidth 1 title 'training',"
-      " '' using 1:3 with lines linecolor rgb '#1f5f9f' linewidth 2 title 'running mean'";
-  if (has_validation)
-    script +=
-        ", 'validation' using 1:2 with linespoints linecolor rgb '#d9541e' linewidth 2"
-        " pointtype 7 pointsize 0.9 title 'validation'";
-  return script + "\n";
+constexpr const char* kStyle =
+    "set border 3 linecolor rgb '#606060'\nset tics nomirror out textcolor rgb '#303030'\n"
+    "set grid linecolor rgb '#e0e0e0' linetype 1 linewidth 0.5\n"
+    "set key top right Left reverse samplen 2 opaque\nset rmargin 4\n";
+
+// The arguments of `plot` for curves whose data are the files 0, 1, ...
+std::string plot_text(const std::vector<Curve>& curves) {
+  std::string text = "plot ";
+  const bool is_single = std::count_if(curves.begin(), curves.end(),
+                                       [](const Curve& curve) { return !curve.is_sparse; }) == 1;
+  // One that lies on the other lets it be seen.
+  const bool are_two = curves.size() == 2 && !is_single;
+  for (size_t i = 0; i < curves.size(); ++i) {
+    if (i > 0) text += ", \\\n  ";
+    const std::string name = gnuplot_quoted(curves[i].name);
+    if (curves[i].is_sparse) {
+      text += concat("'", i, "' using 1:2 with linespoints linecolor rgb ", colour(i, false),
+                     " linewidth 2 pointtype 7 pointsize 0.9 title ", name);
+      continue;
+    }
+    text += concat("'", i, "' using 1:2 with lines linecolor rgb ", colour(i, true),
+                   " linewidth 1 ", is_single ? "title " + name : "notitle", ", '' using 1:3 with ",
+                   "lines linecolor rgb ", colour(i, false), " linewidth 2 ",
+                   are_two && i == 1 ? "dashtype '- '" : "", " title ",
+                   is_single ? "'running mean'" : name);
+  }
+  return text + "\n";
+}
+
+// The curves that have something to show, their data files 0, 1, ... and what they span.
+struct Drawing {
+  std::vector<Curve> curves;
+  std::vector<PlotData> data;
+  Extent extent;
+};
+
+Drawing drawing_of(const std::vector<Curve>& curves, const fs::path& path,
+                   const std::string& axis) {
+  Drawing drawing;
+  for (const Curve& curve : curves) {
+    History points = finite(curve.points);
+    if (points.empty()) continue;
+    drawing.extent.include(points);
+    drawing.data.push_back({concat(drawing.curves.size()), data_text(points)});
+    drawing.curves.push_back({curve.name, std::move(points), curve.is_sparse});
+  }
+  MT_CHECK_CONFIG(!drawing.curves.empty(), "cannot draw ", path.string(), ": ", axis,
+                  " has no finite value");
+  return drawing;
 }
 
 }  // namespace
 
+void plot_curves(const std::vector<Curve>& curves, const fs::path& path, const std::string& title,
+                 const std::string& axis) {
+  check_picture_name(path);
+  const Drawing drawing = drawing_of(curves, path, axis);
+  draw_with_gnuplot(path, {1000, 560},
+                    concat("set title ", gnuplot_quoted(title), "\nset xlabel 'step'\n", kStyle,
+                           steps_text(drawing.extent),
+                           values_text(drawing.extent, axis, ValueScale::kAsTheRunFalls),
+                           plot_text(drawing.curves)),
+                    drawing.data);
+}
+
+void plot_comparison(const Curve& first, const Curve& second, const History& difference,
+                     const fs::path& path, const std::string& title, const std::string& axis) {
+  check_picture_name(path);
+  Drawing drawing = drawing_of({first, second}, path, axis);
+  const History points = finite(difference);
+  MT_CHECK_CONFIG(!points.empty(), "cannot draw ", path.string(),
+                  ": the runs have no step in common where both are finite");
+  drawing.data.push_back({"difference", data_text(points)});
+  Extent extent;
+  extent.include(points);
+  extent.include({{points[0].step, 0}});
+  // Two charts over the same steps, with the same left and right edges.
+  const std::string script = concat(
+      "set multiplot\n", kStyle, steps_text(drawing.extent),
+      "set lmargin at screen 0.1\nset rmargin at screen 0.97\nset tmargin at screen 0.93\n"
+      "set bmargin at screen 0.4\nset format x ''\nset title ",
+      gnuplot_quoted(title), "\n", values_text(drawing.extent, axis, ValueScale::kAsTheRunFalls),
+      plot_text(drawing.curves),
+      "unset title\nset tmargin at screen 0.36\nset bmargin at screen 0.1\n"
+      "set format x '%.0f'\nset xlabel 'step'\n",
+      values_text(extent, "second - first", ValueScale::kLinear),
+      "plot 0 with lines linecolor rgb '#606060' linewidth 0.7 notitle, \\\n"
+      "  'difference' using 1:2 with lines linecolor rgb ",
+      colour(3, true), " linewidth 1 title 'difference', '' using 1:3 with lines linecolor rgb ",
+      colour(3, false), " linewidth 2 title 'running mean'\nunset multiplot\n");
+  draw_with_gnuplot(path, {1000, 700}, script, drawing.data);
+}
+
 void plot_losses(const std::vector<StepRecord>& records, const fs::path& path,
                  const std::string& title) {
-  const std::string kind = path.extension().string();
-  MT_CHECK_CONFIG(kind == ".png" || kind == ".svg", "cannot draw ", path.string(),
-                  ": the name must end in .png or .svg");
-  std::vector<int64_t> steps;
-  std::vector<double> losses;
-  std::string validation;
-  Extent extent;
+  Curve training{"training", {}};
+  Curve validation{"validation", {}, true};
   for (const StepRecord& record : records) {
-    if (std::isfinite(record.loss)) {
-      steps.push_back(record.step);
-      losses.push_back(record.loss);
-      extent.include(record.step, record.loss);
-    }
-    if (record.validation_loss && std::isfinite(*record.validation_loss)) {
-      validation += data_line(record.step, *record.validation_loss, 0.0);
-      extent.include(record.step, *record.validation_loss);
-    }
+    training.points.push_back({record.step, record.loss});
+    if (record.validation_loss) validation.points.push_back({record.step, *record.validation_loss});
   }
-  MT_CHECK_CONFIG(!steps.empty(), "cannot draw ", path.string(), ": there is no finite loss");
-  const std::vector<double> means = running_mean(losses);
-  std::string train;
-  for (size_t i = 0; i < steps.size(); ++i) train += data_line(steps[i], losses[i], means[i]);
-
-  const TemporaryFolder folder;
-  write_file(folder.path() / "train", train);
-  if (!validation.empty()) write_file(folder.path() / "validation", validation);
-  write_file(folder.path() / "script",
-             script_text(kind == ".png", !validation.empty(), extent, title));
-  run_gnuplot(folder.path(), path);
-  write_file(path, read_file(folder.path() / "picture"));
+  plot_curves({training, validation}, path, title, axis_name("loss"));
 }
 
 }  // namespace moetron

@@ -11,12 +11,6 @@
 namespace moetron {
 namespace {
 
-Json number_to_json(double value) {
-  if (std::isfinite(value)) return value;
-  if (std::isnan(value)) return "nan";
-  return value > 0 ? "inf" : "-inf";
-}
-
 void add_optional(Json& out, const char* key, const std::optional<double>& value) {
   if (value) out[key] = number_to_json(*value);
 }
@@ -123,6 +117,12 @@ ActivationMemory parse_activation_memory(const Json& json, const std::string& pl
 }
 
 }  // namespace
+
+Json number_to_json(double value) {
+  if (std::isfinite(value)) return value;
+  if (std::isnan(value)) return "nan";
+  return value > 0 ? "inf" : "-inf";
+}
 
 std::string to_json_line(const StepRecord& record) {
   Json out;

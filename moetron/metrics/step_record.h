@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "moetron/base/json.h"
 #include "moetron/metrics/activation_memory.h"
 #include "moetron/metrics/router_balance.h"
 
@@ -28,8 +29,11 @@ struct StepRecord {
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
 };
 
-// One JSON object without line break. Doubles keep every bit; those that are not finite are the
-// strings "nan", "inf" and "-inf", as JSON has no numbers for them.
+// Keeps every bit. What is not finite becomes the string "nan", "inf" or "-inf", as JSON has no
+// numbers for it.
+Json number_to_json(double value);
+
+// One JSON object without line break, numbers as above.
 std::string to_json_line(const StepRecord& record);
 
 // Ignores unknown keys. Throws InputError "PLACE: ..." for anything that to_json_line cannot write.

@@ -26,12 +26,6 @@ constexpr std::array<uint32_t, 256> make_crc_table() {
 
 constexpr std::array<uint32_t, 256> kCrcTable = make_crc_table();
 
-// A CRC stored beside the data it covers is masked, so that a CRC of it all stays strong.
-uint32_t masked_crc(std::string_view bytes) {
-  const uint32_t crc = crc32c(bytes);
-  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
-}
-
 template <class T>
 void append_raw(std::string& out, T value) {
   char bytes[sizeof(T)];
@@ -76,6 +70,11 @@ uint32_t crc32c(std::string_view bytes) {
   for (const char byte : bytes)
     crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<unsigned char>(byte)) & 0xffu];
   return ~crc;
+}
+
+uint32_t masked_crc(std::string_view bytes) {
+  const uint32_t crc = crc32c(bytes);
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
 
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder) {

@@ -14,6 +14,8 @@ namespace moetron {
 
 // CRC-32C (Castagnoli), as in RFC 3720.
 uint32_t crc32c(std::string_view bytes);
+// As it is stored beside the data that it covers, so that a CRC of it all stays strong.
+uint32_t masked_crc(std::string_view bytes);
 
 class TensorBoardWriter {
  public:

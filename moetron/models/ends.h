@@ -33,6 +33,7 @@ class HeadLayer final : public SingleSegmentLayer {
   std::string purpose() const override { return "head and loss"; }
   // The head reads the embedding's table instead of one of its own.
   void tie_to(EmbeddingLayer& embedding) { weight_.tie_to(embedding.table()); }
+  Parameter& weight() { return weight_; }
 
  private:
   VocabShard shard_;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/base/error.h"
 #include "moetron/models/ends.h"
 #include "moetron/models/family.h"
 #include "moetron/models/transformer_layer.h"
@@ -9,22 +10,49 @@
 namespace moetron {
 
 Model::Model(const ModelConfig& config, const ModelSettings& settings)
-    : config_(config), options_(settings.options) {
-  chunk_.recompute = settings.recompute;
-  auto embedding =
-      std::make_unique<EmbeddingLayer>(config.vocab_size, config.hidden_size, settings);
-  auto head = std::make_unique<HeadLayer>(config.vocab_size, config.hidden_size,
-                                          config.rms_norm_eps, settings);
-  if (config.tie_word_embeddings) head->tie_to(*embedding);
-  chunk_.layers.push_back(std::move(embedding));
-  for (int64_t index = 0; index < config.num_layers; ++index) {
-    auto layer = make_layer(config, index, settings);
-    if (layer->router() != nullptr) routers_.push_back({index, layer->router()});
-    chunk_.layers.push_back(std::move(layer));
+    : config_(config), options_(settings.options), stages_(settings.stages) {
+  if (stages_.empty()) {
+    stages_ = {{.count = config.num_layers, .has_embedding = true, .has_head = true}};
   }
-  chunk_.layers.push_back(std::move(head));
-  for (const auto& layer : chunk_.layers) {
-    layer->visit([this](Parameter& parameter) { parameters_.push_back(&parameter); });
+  EmbeddingLayer* embedding = nullptr;
+  HeadLayer* head = nullptr;
+  for (const StageLayers& stage : stages_) {
+    std::vector<std::unique_ptr<Layer>> layers;
+    if (stage.has_embedding) {
+      auto made = std::make_unique<EmbeddingLayer>(config.vocab_size, config.hidden_size, settings);
+      embedding = made.get();
+      layers.push_back(std::move(made));
+    }
+    for (int64_t index = stage.first; index < stage.first + stage.count; ++index) {
+      auto layer = make_layer(config, index, settings);
+      if (layer->router() != nullptr) routers_.push_back({index, layer->router()});
+      layers.push_back(std::move(layer));
+    }
+    if (stage.has_head) {
+      auto made = std::make_unique<HeadLayer>(config.vocab_size, config.hidden_size,
+                                              config.rms_norm_eps, settings);
+      head = made.get();
+      layers.push_back(std::move(made));
+    }
+    chunks_.push_back({std::move(layers), settings.recompute});
+  }
+  if (config.tie_word_embeddings) tie(embedding, head);
+  for (const Chunk& chunk : chunks_) {
+    for (const auto& layer : chunk.layers) {
+      layer->visit([this](Parameter& parameter) { parameters_.push_back(&parameter); });
+    }
+  }
+}
+
+// Either may be on another rank.
+void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
+  if (embedding != nullptr && head != nullptr) {
+    head->tie_to(*embedding);
+  } else if (embedding != nullptr) {
+    shared_table_ = &embedding->table();
+  } else if (head != nullptr) {
+    head->weight().become_copy();
+    shared_table_ = &head->weight();
   }
 }
 
@@ -46,6 +74,9 @@ void Model::fold_tied_grads() {
 }
 
 at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyValueCache* cache) {
+  MT_CHECK(chunks_.size() == 1 && stages_[0].has_embedding && stages_[0].has_head,
+           "logits of a model that is divided into stages");
+  const auto& layers = chunks_[0].layers;
   MicroBatch micro_batch;
   micro_batch.tokens = tokens.to(options_.device());
   micro_batch.positions =
@@ -53,9 +84,9 @@ at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyVa
   micro_batch.cache = cache;
   const int64_t batch = tokens.size(0);
   at::Tensor flowing;
-  for (const auto& layer : chunk_.layers) {
+  for (const auto& layer : layers) {
     LayerRun run;
-    const bool is_head = layer == chunk_.layers.back();
+    const bool is_head = layer == layers.back();
     if (is_head && cache != nullptr) {
       flowing = flowing.unflatten(0, {batch, -1}).select(1, -1);  // [batch, hidden]
     }

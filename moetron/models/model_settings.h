@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/arch/stage_layers.h"
 #include "moetron/config/options.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/pipeline/chunk.h"
@@ -26,6 +28,7 @@ struct ModelSettings {
   int64_t micro_batch_tokens = 0;  // tokens of a micro-batch; read where pad_to_capacity
   bool mlp_recompute = false;
   RecomputeSettings recompute;
+  std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 
   // Null where one rank holds all of a dense layer.
   Communicator* tensor_group() const {

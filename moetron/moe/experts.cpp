@@ -9,8 +9,10 @@
 namespace moetron {
 namespace {
 
-// down(swiglu(gate_up(x)) * probability) for rows sorted by expert. With `recomputes` it keeps its
-// inputs alone, and computes what is between them again.
+// down(swiglu(gate_up(x)) * probability) for rows sorted by expert. It keeps its inputs and the
+// first product, and computes the activation again, which costs little beside a product; with
+// `recomputes` its inputs alone. The second product's output is not needed: the activation is
+// weighted before it.
 class ExpertMlp final : public Operation {
  public:
   ExpertMlp(at::Tensor rows, at::Tensor probabilities, RowGroups groups, Parameter& gate_up,
@@ -23,17 +25,15 @@ class ExpertMlp final : public Operation {
         recomputes_(recomputes) {}
 
   at::Tensor forward() {
-    compute_activation();
-    const at::Tensor y = grouped_product(activation_, down_weight_.value(), groups_);
-    if (recomputes_) {
-      gate_up_.reset();
-      activation_.reset();
-    }
-    return y;
+    compute_gate_up();
+    const at::Tensor activation = swiglu_forward(gate_up_, probabilities_);  // [rows, width]
+    if (recomputes_) gate_up_.reset();
+    return grouped_product(activation, down_weight_.value(), groups_);
   }
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
-    if (recomputes_) compute_activation();
+    if (recomputes_) compute_gate_up();
+    activation_ = swiglu_forward(gate_up_, probabilities_);  // [rows, width]
     const at::Tensor d_activation =
         grouped_product_transposed(d_y, down_weight_.value(), groups_);  // [rows, width]
     SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation);
@@ -52,9 +52,8 @@ class ExpertMlp final : public Operation {
   }
 
  private:
-  void compute_activation() {
+  void compute_gate_up() {
     gate_up_ = grouped_product(rows_, gate_up_weight_.value(), groups_);  // [rows, 2 * width]
-    activation_ = swiglu_forward(gate_up_, probabilities_);               // [rows, width]
   }
 
   at::Tensor rows_;           // [rows, hidden]
@@ -64,7 +63,7 @@ class ExpertMlp final : public Operation {
   Parameter& down_weight_;
   bool recomputes_;
   at::Tensor gate_up_;
-  at::Tensor activation_;
+  at::Tensor activation_;  // from backward_input to backward_weight
   at::Tensor d_gate_up_;
 };
 

@@ -39,24 +39,31 @@ inline __attribute__((always_inline)) void round_all(const float* __restrict val
   }
 }
 
-inline __attribute__((always_inline)) double add_squares(const float* __restrict values,
-                                                         int64_t count) {
+inline __attribute__((always_inline)) void add_carrying(double& sum, double& rest, double value) {
+  const double larger = sum + value;
+  const double added = larger - sum;
+  rest += (sum - (larger - added)) + (value - added);
+  sum = larger;
+}
+
+inline __attribute__((always_inline)) CarriedSum add_squares(const float* __restrict values,
+                                                             int64_t count) {
   constexpr int64_t kLanes = 16;  // independent sums, to fill vector registers of any width
-  std::array<double, kLanes> lanes{};
+  std::array<double, kLanes> sums{}, rests{};
   const int64_t whole = count / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       const double value = values[i + lane];
-      lanes[lane] += value * value;
+      add_carrying(sums[lane], rests[lane], value * value);
     }
   }
+  CarriedSum total;
   for (int64_t i = whole; i < count; ++i) {
     const double value = values[i];
-    lanes[i - whole] += value * value;
+    total.add(value * value);
   }
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+  for (int64_t lane = 0; lane < kLanes; ++lane) total.add({sums[lane], rests[lane]});
+  return total;
 }
 
 #ifdef MT_WIDE
@@ -68,7 +75,7 @@ MT_WIDE void round_wide(const float* values, uint16_t* rounded, int64_t count) {
   round_all(values, rounded, count);
 }
 
-MT_WIDE double add_squares_wide(const float* values, int64_t count) {
+MT_WIDE CarriedSum add_squares_wide(const float* values, int64_t count) {
   return add_squares(values, count);
 }
 #endif
@@ -89,7 +96,16 @@ void round_to_bf16(const float* values, uint16_t* rounded, int64_t count) {
   round_all(values, rounded, count);
 }
 
-double sum_of_squares(const float* values, int64_t count) {
+void CarriedSum::add(double value) {
+  add_carrying(sum, rest, value);
+}
+
+void CarriedSum::add(const CarriedSum& other) {
+  add_carrying(sum, rest, other.sum);
+  rest += other.rest;
+}
+
+CarriedSum sum_of_squares(const float* values, int64_t count) {
 #ifdef MT_WIDE
   if (__builtin_cpu_supports("avx2")) return add_squares_wide(values, count);
 #endif

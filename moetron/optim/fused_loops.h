@@ -29,7 +29,18 @@ void adamw_update(const AdamWPointers& pointers, int64_t count, const AdamWCoeff
 // Nearest even, as torch rounds; NaN stays NaN.
 void round_to_bf16(const float* values, uint16_t* rounded, int64_t count);
 
-// In fp64, in an order that depends on `count` alone.
-double sum_of_squares(const float* values, int64_t count);
+// A sum with what rounding took from it: twice the digits, so that the order of adding shows in
+// `sum + rest` as good as never (T. J. Dekker, "A floating-point technique for extending the
+// available precision", 1971).
+struct CarriedSum {
+  double sum = 0;
+  double rest = 0;
+
+  void add(double value);
+  void add(const CarriedSum& other);
+};
+
+// Squares of fp32 numbers are exact in fp64.
+CarriedSum sum_of_squares(const float* values, int64_t count);
 
 }  // namespace moetron

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <sstream>
 #include <tuple>
 
@@ -11,6 +10,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/gather_texts.h"
 #include "moetron/optim/fused_loops.h"
 #include "moetron/parallel/mesh.h"
 
@@ -20,31 +20,37 @@ namespace {
 constexpr int64_t kBlock = int64_t{1} << 16;  // elements a task; fixed, so that sums are
 
 // The whole slice's sum of squares: blocks in parallel, added in order.
-double sum_of_blocks(const at::Tensor& values) {
+CarriedSum sum_of_blocks(const at::Tensor& values) {
   const float* data = values.const_data_ptr<float>();
   const int64_t count = values.numel();
   const int64_t num_blocks = (count + kBlock - 1) / kBlock;
-  std::vector<double> partial(static_cast<size_t>(num_blocks));
+  std::vector<CarriedSum> partial(static_cast<size_t>(num_blocks));
   at::parallel_for(0, num_blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t begin = block * kBlock;
       partial[block] = sum_of_squares(data + begin, std::min(kBlock, count - begin));
     }
   });
-  double sum = 0;
-  for (const double value : partial) sum += value;
+  CarriedSum sum;
+  for (const CarriedSum& value : partial) sum.add(value);
   return sum;
 }
 
-// [slices] fp64 on the host. A device is asked once for all of them.
+// [slices, 2] fp64 on the host: sums and what rounding took from them, zero where that is not
+// known. A device is asked once for all of them.
 at::Tensor sums_of_squares(const std::vector<at::Tensor>& slices) {
-  if (slices.empty()) return at::empty({0}, at::kDouble);
+  at::Tensor sums = at::zeros({static_cast<int64_t>(slices.size()), 2}, at::kDouble);
+  if (slices.empty()) return sums;
   if (!slices.front().is_cpu()) {
-    return at::stack(at::_foreach_norm(slices, 2, at::kDouble)).square().cpu();
+    sums.select(1, 0).copy_(at::stack(at::_foreach_norm(slices, 2, at::kDouble)).square());
+    return sums;
   }
-  at::Tensor sums = at::empty({static_cast<int64_t>(slices.size())}, at::kDouble);
   double* sum = sums.mutable_data_ptr<double>();
-  for (const at::Tensor& slice : slices) *sum++ = sum_of_blocks(slice);
+  for (const at::Tensor& slice : slices) {
+    const CarriedSum of_slice = sum_of_blocks(slice);
+    *sum++ = of_slice.sum;
+    *sum++ = of_slice.rest;
+  }
   return sums;
 }
 
@@ -54,23 +60,6 @@ int64_t first_element(const NamedSlice& slice) {
     element = element * slice.global_shape[i] + slice.begin[i];
   }
   return element;
-}
-
-// Each rank's text, in rank order.
-std::vector<std::string> gather_texts(const std::string& mine, Communicator& world) {
-  const at::Tensor sizes = at::empty({world.size()}, at::kLong);
-  world.all_gather(sizes, at::full({1}, static_cast<int64_t>(mine.size()), at::kLong)).wait();
-  const int64_t longest = sizes.max().item<int64_t>();
-  const at::Tensor padded = at::zeros({longest}, at::kByte);
-  std::memcpy(padded.mutable_data_ptr(), mine.data(), mine.size());
-  const at::Tensor all = at::empty({world.size(), longest}, at::kByte);
-  world.all_gather(all, padded).wait();
-  std::vector<std::string> texts;
-  for (int rank = 0; rank < world.size(); ++rank) {
-    const char* text = static_cast<const char*>(all.const_data_ptr()) + rank * longest;
-    texts.emplace_back(text, static_cast<size_t>(sizes[rank].item<int64_t>()));
-  }
-  return texts;
 }
 
 }  // namespace
@@ -87,7 +76,7 @@ GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh,
     }
   }
   std::vector<std::vector<Term>> by_rank;
-  for (const std::string& text : gather_texts(listed, world_)) {
+  for (const std::string& text : gather_texts(world_, listed)) {
     std::istringstream lines(text);
     std::vector<Term>& terms = by_rank.emplace_back();
     for (Term term; lines >> term.name >> term.begin;) terms.push_back(term);
@@ -106,19 +95,19 @@ GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh,
 }
 
 GradNorm GradNormMeter::measure() {
-  const at::Tensor mine = at::zeros({most_slices_}, at::kDouble);
+  const at::Tensor mine = at::zeros({most_slices_, 2}, at::kDouble);
   mine.narrow(0, 0, static_cast<int64_t>(grads_.size())).copy_(sums_of_squares(grads_));
-  const at::Tensor all = at::empty({world_.size() * most_slices_}, at::kDouble);
+  const at::Tensor all = at::empty({world_.size() * most_slices_, 2}, at::kDouble);
   world_.all_gather(all, mine).wait();
   const double* partial = all.const_data_ptr<double>();
   GradNorm result;
-  double total = 0;
+  CarriedSum total;
   for (const Term& term : terms_) {
-    const double sum = partial[term.place];
-    if (!std::isfinite(sum) && result.non_finite.empty()) result.non_finite = term.name;
-    total += sum;
+    const CarriedSum sum{partial[2 * term.place], partial[2 * term.place + 1]};
+    if (!std::isfinite(sum.sum) && result.non_finite.empty()) result.non_finite = term.name;
+    total.add(sum);
   }
-  result.norm = std::sqrt(total);
+  result.norm = std::sqrt(total.sum + total.rest);
   return result;
 }
 

@@ -20,9 +20,11 @@ struct GradNorm {
 
 // Counts every element of the model once, whatever the layout, and gives every rank the same bits.
 //
-// Squares are summed in fp64, a partial sum per slice of a named tensor (Hugging Face name) in the
-// order of its elements; the partial sums of all ranks are added in name order, those of one tensor
-// in the order of its elements. So neither fusing, storage order nor thread count changes a bit.
+// Squares are summed in fp64 with what rounding takes from the sums (CarriedSum), a partial sum per
+// slice of a named tensor (Hugging Face name); the partial sums of all ranks are added in name
+// order, those of one tensor in the order of its elements. On CPUs the norm is so the exact one,
+// rounded once: neither fusing, storage order, thread count nor the division of a tensor among
+// ranks changes a bit. On GPUs the division does.
 class GradNormMeter {
  public:
   // Collective over the mesh, which must outlive the meter. `owned` is that of GradientBuckets,

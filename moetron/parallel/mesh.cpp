@@ -31,6 +31,7 @@ Mesh::Mesh(Communicator& world, const ParallelSizes& sizes, int64_t copies)
   std::copy_if(stage.begin(), stage.end(), std::back_inserter(sharers),
                [&](int64_t member) { return head_of(member) == head_of(rank); });
   head_copies_ = make(sharers, "dp x head copies");
+  pipeline_ = along({MeshAxis::kPp}, "pp");
   expert_data_ = along({MeshAxis::kEdp}, "edp");
   expert_ = along({MeshAxis::kTpe, MeshAxis::kEp}, "ep x tpe");
 }

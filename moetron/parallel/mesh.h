@@ -22,9 +22,10 @@ class Mesh {
   int64_t coordinate(MeshAxis axis) const;  // of this rank
 
   Communicator& world() { return world_; }
-  Communicator& tensor() { return *tensor_; }  // TP
-  Communicator& data() { return *data_; }      // DP
-  Communicator& stage() { return *stage_; }    // DP x TP: all ranks of a pipeline stage
+  Communicator& tensor() { return *tensor_; }      // TP
+  Communicator& data() { return *data_; }          // DP
+  Communicator& stage() { return *stage_; }        // DP x TP: all ranks of a pipeline stage
+  Communicator& pipeline() { return *pipeline_; }  // PP: the ranks that one micro-batch visits
   // EP x TPE, tpe fastest: among them a token finds every expert.
   Communicator& expert() { return *expert_; }
 
@@ -38,6 +39,7 @@ class Mesh {
   std::unique_ptr<Communicator> data_;
   std::unique_ptr<Communicator> head_copies_;
   std::unique_ptr<Communicator> stage_;
+  std::unique_ptr<Communicator> pipeline_;
   std::unique_ptr<Communicator> expert_data_;
   std::unique_ptr<Communicator> expert_;
 };

@@ -6,191 +6,246 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
-namespace {
-
-// Input gradients at once, weight gradients right behind them.
-std::vector<at::Tensor> backward_segment(SegmentRun& run,
-                                         const std::vector<at::Tensor>& d_outputs) {
-  auto d_inputs = run.backward(d_outputs);
-  run.weight_grads().run();
-  return d_inputs;
-}
-
-// The forward of one decoder layer for one micro-batch.
-class DecoderForward {
- public:
-  DecoderForward(DecoderLayer& layer, const MicroBatch& micro_batch,
-                 const ForwardSettings& settings, LayerRun& run)
-      : layer_(layer), micro_batch_(micro_batch), settings_(settings), run_(run) {}
-
-  at::Tensor run(const at::Tensor& hidden) {
-    const AttentionOutput mid = attention(hidden);
-    keep_for_recomputation(hidden, mid);
-    at::Tensor shared;
-    at::Tensor output = feed_forward(mid, shared);
-    if (!settings_.wants_output) return {};
-    const MemoryScope scope(settings_.meter, "hidden states");
-    output = output.add(mid.residual);
-    if (shared.defined()) output.add_(shared);
-    return output;
-  }
-
-  // Everything behind attention, with a graph; also what a recomputation does. Gives the weighted
-  // rows of the experts, or a dense layer's output.
-  at::Tensor experts(const at::Tensor& normed, const Routing& routing, bool with_grad,
-                     at::Tensor& shared) {
-    Dispatcher* dispatcher = layer_.dispatcher();
-    std::optional<Pending<Dispatched>> dispatch;
-    if (dispatcher != nullptr) {
-      const MemoryScope scope(settings_.meter, "dispatch");
-      dispatch = dispatcher->start_dispatch(normed, routing);
-    }
-    if (layer_.has_shared_expert()) {
-      const MemoryScope scope(settings_.meter, "shared expert");
-      SegmentRun& segment = run_.shared_expert.emplace(with_grad);
-      shared = segment.output(layer_.shared_expert(segment.input(normed), micro_batch_, segment));
-    }
-    if (dispatch) {
-      const MemoryScope scope(settings_.meter, "dispatch");
-      run_.dispatched = dispatch->finish();
-    }
-    const MemoryScope scope(settings_.meter, dispatcher != nullptr ? "experts" : "mlp");
-    SegmentRun& segment = run_.experts.emplace(with_grad);
-    if (dispatcher == nullptr) {
-      return segment.output(
-          layer_.experts(segment.input(normed), at::Tensor(), {}, micro_batch_, segment));
-    }
-    Dispatched& dispatched = run_.dispatched;
-    const at::Tensor rows = segment.input(std::exchange(dispatched.rows, {}));
-    const at::Tensor probabilities = segment.input(dispatched.probabilities);
-    return segment.output(
-        layer_.experts(rows, probabilities, dispatched.rows_per_expert, micro_batch_, segment));
-  }
-
- private:
-  AttentionOutput attention(const at::Tensor& hidden) {
-    const MemoryScope scope(settings_.meter, "attention");
-    const bool with_grad = settings_.keep >= Keep::kAttention;
-    const at::AutoGradMode grad_mode(with_grad);
-    SegmentRun& segment = run_.attention.emplace(with_grad);
-    AttentionOutput mid =
-        layer_.attention(segment.input(hidden), micro_batch_, settings_.earlier, segment);
-    mid.residual = segment.output(mid.residual);
-    mid.normed = segment.output(mid.normed);
-    if (mid.routing.probabilities.defined()) {
-      mid.routing.probabilities = segment.output(mid.routing.probabilities);
-    }
-    if (mid.aux_loss.defined()) run_.aux_loss = segment.output(mid.aux_loss);
-    return mid;
-  }
-
-  void keep_for_recomputation(const at::Tensor& hidden, const AttentionOutput& mid) {
-    if (settings_.keep == Keep::kNothing || settings_.keep == Keep::kAll) return;
-    run_.routing = mid.routing;
-    if (settings_.keep == Keep::kInput) run_.input = hidden;
-    if (settings_.keep == Keep::kAttention) {
-      run_.normed = mid.normed;
-    } else {
-      run_.routing.probabilities.reset();  // computed again, to the same bits, with a graph
-    }
-  }
-
-  // [slice, hidden], what is added to the residual; the shared expert's part apart.
-  at::Tensor feed_forward(const AttentionOutput& mid, at::Tensor& shared) {
-    const bool with_grad = settings_.keep == Keep::kAll;
-    const at::AutoGradMode grad_mode(with_grad);
-    const at::Tensor weighted = experts(mid.normed, mid.routing, with_grad, shared);
-    if (settings_.keep != Keep::kAll) {
-      run_.experts.reset();
-      run_.shared_expert.reset();
-    }
-    at::Tensor output = weighted;
-    if (Dispatcher* dispatcher = layer_.dispatcher(); dispatcher && settings_.wants_output) {
-      const MemoryScope scope(settings_.meter, "combine");
-      output = dispatcher->start_combine(weighted, run_.dispatched.plan).finish();
-    }
-    if (settings_.keep != Keep::kAll) run_.dispatched = {};
-    return output;
-  }
-
-  DecoderLayer& layer_;
-  const MicroBatch& micro_batch_;
-  const ForwardSettings& settings_;
-  LayerRun& run_;
-};
-
-void recompute_experts(DecoderLayer& layer, const MicroBatch& micro_batch, LayerRun& run) {
-  const at::AutoGradMode with_grad(true);
-  const ForwardSettings settings;
-  at::Tensor shared;  // its value is not needed again
-  DecoderForward(layer, micro_batch, settings, run).experts(run.normed, run.routing, true, shared);
-}
-
-// d_normed, and the probabilities' gradient of a layer with experts.
-DispatchGrads backward_feed_forward(DecoderLayer& layer, const at::Tensor& d_output,
-                                    LayerRun& run) {
-  Dispatcher* dispatcher = layer.dispatcher();
-  if (dispatcher == nullptr) return {backward_segment(*run.experts, {d_output})[0], {}};
-  const auto& plan = run.dispatched.plan;
-  Pending<at::Tensor> combine = dispatcher->start_combine_backward(d_output, plan);
-  at::Tensor d_shared;
-  if (run.shared_expert) d_shared = backward_segment(*run.shared_expert, {d_output})[0];
-  const auto d = run.experts->backward({combine.finish()});
-  Pending<DispatchGrads> dispatch = dispatcher->start_dispatch_backward(d[0], d[1], plan);
-  run.experts->weight_grads().run();
-  DispatchGrads grads = dispatch.finish();
-  if (d_shared.defined()) grads.d_hidden = grads.d_hidden + d_shared;
-  return grads;
-}
-
-at::Tensor backward_decoder(DecoderLayer& layer, const at::Tensor& d_output, double d_aux,
-                            const MicroBatch& micro_batch, LayerRun& run) {
-  if (run.normed.defined()) recompute_experts(layer, micro_batch, run);
-  const DispatchGrads grads = backward_feed_forward(layer, d_output, run);
-  run.experts.reset();
-  run.shared_expert.reset();
-  run.dispatched = {};
-  std::vector<at::Tensor> d_outputs = {d_output, grads.d_hidden};
-  if (grads.d_probabilities.defined()) d_outputs.push_back(grads.d_probabilities);
-  if (run.aux_loss.defined()) d_outputs.push_back(at::full_like(run.aux_loss, d_aux));
-  return backward_segment(*run.attention, d_outputs)[0];
-}
-
-at::Tensor forward_single(SingleSegmentLayer& layer, const at::Tensor& hidden,
-                          const MicroBatch& micro_batch, const ForwardSettings& settings,
-                          LayerRun& run) {
-  const MemoryScope scope(settings.meter, layer.purpose());
-  const bool with_grad = settings.keep == Keep::kAll;
-  const at::AutoGradMode grad_mode(with_grad);
-  SegmentRun& segment = run.attention.emplace(with_grad);
-  const at::Tensor input = hidden.defined() ? segment.input(hidden) : hidden;
-  return segment.output(layer.compute(input, micro_batch, segment));
-}
-
-}  // namespace
 
 at::Tensor DecoderLayer::shared_expert(const at::Tensor&, const MicroBatch&, SegmentRun&) {
   throw InternalError("a layer without a shared expert was asked for it");
 }
 
-at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
-                         const ForwardSettings& settings, LayerRun& run) {
-  DecoderLayer* decoder = layer.decoder();
-  if (decoder == nullptr) {
-    return forward_single(static_cast<SingleSegmentLayer&>(layer), hidden, micro_batch, settings,
-                          run);
+LayerForward::LayerForward(Layer& layer, const MicroBatch& micro_batch,
+                           const ForwardSettings& settings, LayerRun& run)
+    : decoder_(layer.decoder()),
+      layer_(layer),
+      micro_batch_(micro_batch),
+      settings_(settings),
+      run_(run),
+      keeps_experts_(settings.keep == Keep::kAll) {}
+
+void LayerForward::attention(const at::Tensor& hidden) {
+  if (decoder_ == nullptr) return single_segment(hidden);
+  {
+    const SpanScope span(settings_.trace, "attention", Pass::kForward);
+    const MemoryScope scope(settings_.meter, "attention");
+    const bool with_grad = settings_.keep >= Keep::kAttention;
+    const at::AutoGradMode grad_mode(with_grad);
+    SegmentRun& segment = run_.attention.emplace(with_grad);
+    mid_ = decoder_->attention(segment.input(hidden), micro_batch_, settings_.earlier, segment);
+    mid_.residual = segment.output(mid_.residual);
+    mid_.normed = segment.output(mid_.normed);
+    if (mid_.routing.probabilities.defined()) {
+      mid_.routing.probabilities = segment.output(mid_.routing.probabilities);
+    }
+    if (mid_.aux_loss.defined()) run_.aux_loss = segment.output(mid_.aux_loss);
+    keep_for_recomputation(hidden);
   }
-  return DecoderForward(*decoder, micro_batch, settings, run).run(hidden);
+  start_dispatch(mid_.normed, mid_.routing);
 }
 
-at::Tensor backward_layer(Layer& layer, const at::Tensor& d_output, double d_aux,
-                          const MicroBatch& micro_batch, LayerRun& run) {
-  const at::NoGradGuard no_grad;
-  if (DecoderLayer* decoder = layer.decoder()) {
-    return backward_decoder(*decoder, d_output, d_aux, micro_batch, run);
+void LayerForward::single_segment(const at::Tensor& hidden) {
+  auto& layer = static_cast<SingleSegmentLayer&>(layer_);
+  const SpanScope span(settings_.trace, "end", Pass::kForward);
+  const MemoryScope scope(settings_.meter, layer.purpose());
+  const at::AutoGradMode grad_mode(keeps_experts_);
+  SegmentRun& segment = run_.attention.emplace(keeps_experts_);
+  const at::Tensor input = hidden.defined() ? segment.input(hidden) : hidden;
+  output_ = segment.output(layer.compute(input, micro_batch_, segment));
+}
+
+void LayerForward::keep_for_recomputation(const at::Tensor& hidden) {
+  if (settings_.keep == Keep::kNothing || settings_.keep == Keep::kAll) return;
+  run_.routing = mid_.routing;
+  if (settings_.keep == Keep::kInput) run_.input = hidden;
+  if (settings_.keep == Keep::kAttention) {
+    run_.normed = mid_.normed;
+  } else {
+    run_.routing.probabilities.reset();  // computed again, to the same bits, with a graph
   }
-  const auto d_inputs = backward_segment(*run.attention, {d_output});
-  return d_inputs.empty() ? at::Tensor() : d_inputs[0];
+}
+
+void LayerForward::start_dispatch(const at::Tensor& normed, const Routing& routing) {
+  Dispatcher* dispatcher = decoder_->dispatcher();
+  if (dispatcher == nullptr) return;
+  const SpanScope span(settings_.trace, "start dispatch", Pass::kForward);
+  const MemoryScope scope(settings_.meter, "dispatch");
+  const at::NoGradGuard no_grad;
+  dispatch_ = dispatcher->start_dispatch(normed, routing);
+}
+
+void LayerForward::dispatch_again() {
+  mid_.normed = run_.normed;
+  start_dispatch(run_.normed, run_.routing);
+}
+
+void LayerForward::shared_expert() {
+  if (decoder_ == nullptr || !decoder_->has_shared_expert()) return;
+  const SpanScope span(settings_.trace, "shared expert", Pass::kForward);
+  const MemoryScope scope(settings_.meter, "shared expert");
+  const at::AutoGradMode grad_mode(keeps_experts_);
+  SegmentRun& segment = run_.shared_expert.emplace(keeps_experts_);
+  shared_ =
+      segment.output(decoder_->shared_expert(segment.input(mid_.normed), micro_batch_, segment));
+}
+
+// The weighted rows of the experts, or a dense layer's output.
+at::Tensor LayerForward::run_experts() {
+  if (dispatch_) {
+    const SpanScope span(settings_.trace, "dispatch", Pass::kForward, /*waits=*/true);
+    const MemoryScope scope(settings_.meter, "dispatch");
+    const at::NoGradGuard no_grad;
+    run_.dispatched = dispatch_->finish();
+    dispatch_.reset();
+  }
+  const bool is_dense = decoder_->dispatcher() == nullptr;
+  const SpanScope span(settings_.trace, is_dense ? "mlp" : "experts", Pass::kForward);
+  const MemoryScope scope(settings_.meter, is_dense ? "mlp" : "experts");
+  const at::AutoGradMode grad_mode(keeps_experts_);
+  SegmentRun& segment = run_.experts.emplace(keeps_experts_);
+  const at::Tensor normed = std::exchange(mid_.normed, {});
+  if (is_dense) {
+    return segment.output(
+        decoder_->experts(segment.input(normed), at::Tensor(), {}, micro_batch_, segment));
+  }
+  Dispatched& dispatched = run_.dispatched;
+  const at::Tensor rows = segment.input(std::exchange(dispatched.rows, {}));
+  const at::Tensor probabilities = segment.input(dispatched.probabilities);
+  return segment.output(
+      decoder_->experts(rows, probabilities, dispatched.rows_per_expert, micro_batch_, segment));
+}
+
+void LayerForward::experts() {
+  if (decoder_ == nullptr) return;
+  output_ = run_experts();
+  Dispatcher* dispatcher = decoder_->dispatcher();
+  if (dispatcher != nullptr && settings_.wants_output) {
+    const SpanScope span(settings_.trace, "start combine", Pass::kForward);
+    const MemoryScope scope(settings_.meter, "combine");
+    const at::NoGradGuard no_grad;
+    combine_ = dispatcher->start_combine(std::exchange(output_, {}), run_.dispatched.plan);
+  }
+  if (keeps_experts_) return;
+  run_.experts.reset();
+  run_.shared_expert.reset();
+  // Combine's backward needs the plan alone, and may then begin beside a new dispatch.
+  auto plan = settings_.keep == Keep::kAttention ? std::move(run_.dispatched.plan) : nullptr;
+  run_.dispatched = {};
+  run_.dispatched.plan = std::move(plan);
+}
+
+void LayerForward::experts_again() {
+  run_experts();
+}
+
+at::Tensor LayerForward::finish() {
+  if (decoder_ == nullptr) return std::move(output_);
+  if (!settings_.wants_output) return {};
+  const at::NoGradGuard no_grad;
+  if (combine_) {
+    const SpanScope span(settings_.trace, "combine", Pass::kForward, /*waits=*/true);
+    const MemoryScope scope(settings_.meter, "combine");
+    output_ = combine_->finish();
+    combine_.reset();
+  }
+  const SpanScope span(settings_.trace, "aggregate", Pass::kForward);
+  const MemoryScope scope(settings_.meter, "hidden states");
+  at::Tensor output = std::move(output_).add(mid_.residual);
+  if (shared_.defined()) output.add_(shared_);
+  return output;
+}
+
+LayerBackward::LayerBackward(Layer& layer, const MicroBatch& micro_batch,
+                             const BackwardSettings& settings, LayerRun& run)
+    : decoder_(layer.decoder()), micro_batch_(micro_batch), settings_(settings), run_(run) {
+  if (run_.normed.defined()) {
+    again_.emplace(layer, micro_batch, ForwardSettings{.trace = settings.trace}, run);
+  }
+}
+
+std::vector<at::Tensor> LayerBackward::input_grads(SegmentRun& segment, const char* name,
+                                                   const std::vector<at::Tensor>& d_outputs) {
+  const SpanScope span(settings_.trace, name, Pass::kBackwardInput);
+  return segment.backward(d_outputs);
+}
+
+void LayerBackward::weight_grads(SegmentRun& segment, const char* name) {
+  if (settings_.later != nullptr) return segment.weight_grads().move_to(*settings_.later);
+  const SpanScope span(settings_.trace, name, Pass::kBackwardWeight);
+  segment.weight_grads().run();
+}
+
+void LayerBackward::start(const at::Tensor& d_output) {
+  const at::NoGradGuard no_grad;
+  d_output_ = d_output;
+  if (decoder_ == nullptr || decoder_->dispatcher() == nullptr) return;
+  const auto plan = run_.dispatched.plan;
+  if (again_) again_->dispatch_again();
+  const SpanScope span(settings_.trace, "start combine", Pass::kBackwardInput);
+  combine_ = decoder_->dispatcher()->start_combine_backward(d_output, plan);
+}
+
+void LayerBackward::experts() {
+  if (decoder_ == nullptr) return;
+  if (again_) {
+    again_->shared_expert();
+    again_->experts_again();
+  }
+  const at::NoGradGuard no_grad;
+  if (run_.shared_expert) {
+    d_shared_ = input_grads(*run_.shared_expert, "shared expert", {d_output_})[0];
+  }
+  if (!combine_) {
+    grads_.d_hidden = input_grads(*run_.experts, "mlp", {d_output_})[0];
+    return;
+  }
+  at::Tensor d_rows;
+  {
+    const SpanScope span(settings_.trace, "combine", Pass::kBackwardInput, /*waits=*/true);
+    d_rows = combine_->finish();
+    combine_.reset();
+  }
+  const auto d = input_grads(*run_.experts, "experts", {std::move(d_rows)});
+  const SpanScope span(settings_.trace, "start dispatch", Pass::kBackwardInput);
+  dispatch_ = decoder_->dispatcher()->start_dispatch_backward(d[0], d[1], run_.dispatched.plan);
+}
+
+void LayerBackward::expert_weights() {
+  if (decoder_ == nullptr) return;
+  if (run_.shared_expert) weight_grads(*run_.shared_expert, "shared expert");
+  weight_grads(*run_.experts, "experts");
+  run_.experts.reset();
+  run_.shared_expert.reset();
+}
+
+at::Tensor LayerBackward::attention() {
+  const at::NoGradGuard no_grad;
+  if (decoder_ == nullptr) {
+    const auto d_inputs = input_grads(*run_.attention, "end", {d_output_});
+    return d_inputs.empty() ? at::Tensor() : d_inputs[0];
+  }
+  if (dispatch_) {
+    const SpanScope span(settings_.trace, "dispatch", Pass::kBackwardInput, /*waits=*/true);
+    grads_ = dispatch_->finish();
+    dispatch_.reset();
+  }
+  run_.dispatched = {};
+  if (d_shared_.defined()) grads_.d_hidden = grads_.d_hidden + d_shared_;
+  std::vector<at::Tensor> d_outputs = {std::move(d_output_), std::move(grads_.d_hidden)};
+  if (grads_.d_probabilities.defined()) d_outputs.push_back(std::move(grads_.d_probabilities));
+  if (run_.aux_loss.defined()) {
+    d_outputs.push_back(at::full_like(run_.aux_loss, settings_.d_aux));
+  }
+  return input_grads(*run_.attention, "attention", d_outputs)[0];
+}
+
+void LayerBackward::attention_weights() {
+  weight_grads(*run_.attention, decoder_ == nullptr ? "end" : "attention");
+}
+
+at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
+                         const ForwardSettings& settings, LayerRun& run) {
+  LayerForward forward(layer, micro_batch, settings, run);
+  forward.attention(hidden);
+  forward.shared_expert();
+  forward.experts();
+  return forward.finish();
 }
 
 }  // namespace moetron

@@ -17,6 +17,7 @@
 #include "moetron/autograd/segment.h"
 #include "moetron/pipeline/dispatch.h"
 #include "moetron/pipeline/micro_batch.h"
+#include "moetron/pipeline/pipeline_trace.h"
 
 namespace moetron {
 
@@ -72,7 +73,7 @@ enum class Keep {
   kNothing,    // no backward follows
   kRouting,    // the layer is recomputed from the input of a layer before it
   kInput,      // the input and the routing: the whole layer is recomputed
-  kAttention,  // all of attention, its outputs and the routing: the rest is recomputed
+  kAttention,  // all of attention, its outputs, routing and plan: the rest is recomputed
   kAll,
 };
 
@@ -93,18 +94,86 @@ struct ForwardSettings {
   const Routing* earlier = nullptr;  // of a recomputation, which counts no token again
   bool wants_output = true;  // false: nobody reads the layer's output, only the run (recomputation)
   MemoryMeter* meter = nullptr;
+  TraceTarget trace = {};
 };
 
-// Runs a layer's chain in a row. hidden [slice, hidden] -> [slice, hidden].
+// One layer's forward for one micro-batch, in the steps between which communication is under way:
+// an executor may do something else there. The steps come in this order, each once; layer,
+// micro-batch and run outlive the object. A layer of a single segment is done by attention().
+class LayerForward {
+ public:
+  LayerForward(Layer& layer, const MicroBatch& micro_batch, const ForwardSettings& settings,
+               LayerRun& run);
+
+  // hidden [slice, hidden], undefined for the embedding. Starts dispatch.
+  void attention(const at::Tensor& hidden);
+  void shared_expert();
+  void experts();       // waits for dispatch; starts combine
+  at::Tensor finish();  // waits for combine; adds up -> [slice, hidden]
+
+  // Instead of attention(), in a backward that kept the rest: dispatch, shared_expert() and
+  // experts_again() compute what the layer left out.
+  void dispatch_again();
+  void experts_again();
+
+ private:
+  void single_segment(const at::Tensor& hidden);
+  void keep_for_recomputation(const at::Tensor& hidden);
+  void start_dispatch(const at::Tensor& normed, const Routing& routing);
+  at::Tensor run_experts();
+
+  DecoderLayer* decoder_;  // null: a single segment
+  Layer& layer_;
+  const MicroBatch& micro_batch_;
+  ForwardSettings settings_;
+  LayerRun& run_;
+  bool keeps_experts_;
+  AttentionOutput mid_;
+  std::optional<Pending<Dispatched>> dispatch_;
+  std::optional<Pending<at::Tensor>> combine_;
+  at::Tensor shared_;  // [slice, hidden]
+  at::Tensor output_;  // [slice, hidden], of experts that need no combine; or the loss
+};
+
+struct BackwardSettings {
+  double d_aux = 0;                  // scales the auxiliary loss
+  WeightGradQueue* later = nullptr;  // takes the weight gradients; null: they are computed at once
+  TraceTarget trace = {};
+};
+
+// The same backwards: B as I, and W segment by segment. A layer of Keep::kAttention recomputes its
+// experts; one of kInput or kRouting must have been run again with kAll.
+class LayerBackward {
+ public:
+  LayerBackward(Layer& layer, const MicroBatch& micro_batch, const BackwardSettings& settings,
+                LayerRun& run);
+
+  // d_output [slice, hidden]; of the head, a scalar. Starts combine's backward.
+  void start(const at::Tensor& d_output);
+  void experts();  // input gradients of shared expert and experts; starts dispatch's backward
+  void expert_weights();
+  at::Tensor attention();  // waits for it; d_hidden, undefined without differentiable input
+  void attention_weights();
+
+ private:
+  std::vector<at::Tensor> input_grads(SegmentRun& segment, const char* name,
+                                      const std::vector<at::Tensor>& d_outputs);
+  void weight_grads(SegmentRun& segment, const char* name);
+
+  DecoderLayer* decoder_;
+  const MicroBatch& micro_batch_;
+  BackwardSettings settings_;
+  LayerRun& run_;
+  std::optional<LayerForward> again_;
+  std::optional<Pending<at::Tensor>> combine_;
+  std::optional<Pending<DispatchGrads>> dispatch_;
+  at::Tensor d_output_;
+  at::Tensor d_shared_;
+  DispatchGrads grads_;
+};
+
+// All steps in a row. hidden [slice, hidden] -> [slice, hidden].
 at::Tensor forward_layer(Layer& layer, const at::Tensor& hidden, const MicroBatch& micro_batch,
                          const ForwardSettings& settings, LayerRun& run);
-
-// The chain backwards: input gradients, then the weight gradients of each segment (B = I, W); those
-// of the experts under the communication of dispatch's backward. A layer of Keep::kAttention
-// recomputes its experts first; one of kInput or kRouting must have been run again with kAll.
-// Returns d_hidden, undefined for a layer without differentiable input. d_aux scales the auxiliary
-// loss.
-at::Tensor backward_layer(Layer& layer, const at::Tensor& d_output, double d_aux,
-                          const MicroBatch& micro_batch, LayerRun& run);
 
 }  // namespace moetron

@@ -3,6 +3,10 @@
 namespace moetron {
 namespace {
 
+bool has_message(ActionKind kind) {
+  return kind != ActionKind::kBackwardWeight && kind != ActionKind::kReduce;
+}
+
 bool is_end(const Placement& placement, int stage) {
   return stage < 0 || stage >= placement.num_stages();
 }
@@ -10,7 +14,7 @@ bool is_end(const Placement& placement, int stage) {
 }  // namespace
 
 std::optional<Message> needed_by(const Placement& placement, int rank, const Action& action) {
-  if (action.kind == ActionKind::kBackwardWeight) return {};
+  if (!has_message(action.kind)) return {};
   const bool is_forward = action.kind == ActionKind::kForward;
   const int from = placement.stage(rank, action.chunk) + (is_forward ? -1 : 1);
   if (is_end(placement, from)) return {};
@@ -18,7 +22,7 @@ std::optional<Message> needed_by(const Placement& placement, int rank, const Act
 }
 
 std::optional<Message> made_by(const Placement& placement, int rank, const Action& action) {
-  if (action.kind == ActionKind::kBackwardWeight) return {};
+  if (!has_message(action.kind)) return {};
   const bool is_forward = action.kind == ActionKind::kForward;
   const int stage = placement.stage(rank, action.chunk);
   if (is_end(placement, stage + (is_forward ? 1 : -1))) return {};
@@ -31,12 +35,6 @@ int sender(const Placement& placement, const Message& message) {
 
 int receiver(const Placement& placement, const Message& message) {
   return placement.rank(message.from_stage + (message.is_forward ? 1 : -1));
-}
-
-std::vector<Action> actions_of(const Step& step) {
-  std::vector<Action> actions{step.action};
-  if (step.beside) actions.push_back(*step.beside);
-  return actions;
 }
 
 }  // namespace moetron

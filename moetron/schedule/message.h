@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
 #include "moetron/schedule/schedule.h"
 
@@ -26,7 +25,20 @@ std::optional<Message> made_by(const Placement& placement, int rank, const Actio
 int sender(const Placement& placement, const Message& message);
 int receiver(const Placement& placement, const Message& message);
 
-// The actions of a step, in their order.
-std::vector<Action> actions_of(const Step& step);
+// The one or two actions of a step, in their order.
+class ActionsOfStep {
+ public:
+  explicit ActionsOfStep(const Step& step)
+      : actions_{step.action, step.beside.value_or(Action{})}, count_(step.beside ? 2 : 1) {}
+  const Action* begin() const { return actions_; }
+  const Action* end() const { return actions_ + count_; }
+
+ private:
+  Action actions_[2];
+  int count_;
+};
+inline ActionsOfStep actions_of(const Step& step) {
+  return ActionsOfStep(step);
+}
 
 }  // namespace moetron

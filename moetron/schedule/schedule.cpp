@@ -23,6 +23,7 @@ constexpr KindTraits kKinds[] = {
     {ScheduleKind::kZbH1, "zb-h1", Shape::kStraight, list_zb_h1},
     {ScheduleKind::kZbV, "zb-v", Shape::kV, list_zb_v},
     {ScheduleKind::kDualPipeV, "dualpipev", Shape::kV, list_dualpipev},
+    {ScheduleKind::kDualPipeVPlus, "dualpipev+", Shape::kV, nullptr},
 };
 
 const KindTraits& traits_of(ScheduleKind kind) {
@@ -62,7 +63,9 @@ int declared_peak(ScheduleKind kind, int num_ranks, int rank, int num_micro_batc
     case ScheduleKind::kZbV:
       return std::min(2 * num_ranks, all);
     case ScheduleKind::kDualPipeV:
-      return 2 * num_ranks + (num_micro_batches > 2 * num_ranks - 1 - rank ? 1 : 0);
+      return 2 * num_ranks + 1;
+    case ScheduleKind::kDualPipeVPlus:  // make_dualpipev_plus() declares what it reaches
+      break;
   }
   throw InternalError("unknown kind of schedule");
 }
@@ -77,6 +80,8 @@ char letter_of(ActionKind kind) {
       return 'W';
     case ActionKind::kBackward:
       return 'B';
+    case ActionKind::kReduce:
+      return 'R';
   }
   throw InternalError("unknown kind of action");
 }
@@ -97,7 +102,10 @@ ScheduleKind parse_schedule_kind(const std::string& name) {
 }
 
 std::string describe(const Action& action) {
-  return concat(letter_of(action.kind), action.chunk, "(", action.micro_batch, ")");
+  const std::string name = concat(letter_of(action.kind), action.chunk);
+  if (action.kind == ActionKind::kReduce) return name;
+  const char* part = action.part == Part::kWhole ? "" : action.part == Part::kFirstHalf ? "a" : "b";
+  return concat(name, "(", action.micro_batch, ")", part);
 }
 
 std::string describe(const Step& step) {
@@ -115,32 +123,32 @@ int Placement::rank(int stage) const {
   return stage % num_ranks_;
 }
 
-Schedule make_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
+Placement placement_of(ScheduleKind kind, int num_ranks) {
+  return {traits_of(kind).shape, num_ranks};
+}
+
+Schedule make_schedule(const ScheduleRequest& request) {
+  const ScheduleKind kind = request.kind;
+  const int num_ranks = request.num_ranks;
+  const int num_micro_batches = request.num_micro_batches;
   check_numbers(kind, num_ranks, num_micro_batches);
+  MT_CHECK_CONFIG(traits_of(kind).list != nullptr, "scheduler ", name_of(kind),
+                  " is not there yet");
   Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));
     schedule.declared_peak.push_back(declared_peak(kind, num_ranks, rank, num_micro_batches));
   }
+  for (StepList& list : schedule.steps) place_reductions(list, schedule.placement.num_chunks());
   return schedule;
 }
 
-// A rank takes micro-batches through chunk 0 as they come, and each through chunk 1 as many turns
-// later as there are stages between the two: when it has come around.
 Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
   MT_CHECK_CONFIG(num_ranks >= 1 && num_micro_batches >= 1, "pipeline-model-parallel-size (",
                   num_ranks, ") and micro-batches (", num_micro_batches, ") must be at least 1");
   Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
-    ListWriter list;
-    const bool has_two = schedule.placement.num_chunks() == 2;
-    const int between =
-        has_two ? schedule.placement.stage(rank, 1) - schedule.placement.stage(rank, 0) : 0;
-    for (int i = 0; i < num_micro_batches + between; ++i) {
-      if (i < num_micro_batches) list.forward(0);
-      if (has_two && i >= between) list.forward(1);
-    }
-    schedule.steps.push_back(list.take());
+    schedule.steps.push_back(list_forwards(schedule.placement, rank, num_micro_batches));
   }
   return schedule;
 }

@@ -8,9 +8,10 @@
 
 namespace moetron {
 
-enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV };
+enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
 
-std::string name_of(ScheduleKind kind);  // "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipev"
+// "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipev", "dualpipev+"
+std::string name_of(ScheduleKind kind);
 // Throws ConfigError naming the option `scheduler` and the known names.
 ScheduleKind parse_schedule_kind(const std::string& name);
 
@@ -19,19 +20,28 @@ enum class ActionKind {
   kBackwardInput,   // I: gradients of the inputs
   kBackwardWeight,  // W: gradients of the weights, after I
   kBackward,        // B: I, then W
+  kReduce,          // R: the chunk's gradients are complete, and are summed over its replicas
 };
 
-// What a rank does with one of its chunks for one micro-batch.
+// Which part of a W: what fills the waits of another action may be cut in two.
+enum class Part { kWhole, kFirstHalf, kSecondHalf };
+
+// What a rank does with one of its chunks for one micro-batch. An R has no micro-batch: 0.
 struct Action {
   ActionKind kind = ActionKind::kForward;
   int chunk = 0;
   int micro_batch = 0;
+  Part part = Part::kWhole;  // of a W
 
   bool operator==(const Action&) const = default;
 };
 
-// One action, or two of different micro-batches that run together: communication of either under
-// compute of the other.
+// One action, or two that run together:
+//  - an F or B, and a B or F of another micro-batch: the communication of either under the compute
+//    of the other, layer by layer;
+//  - an F or I, and a W of another micro-batch or chunk, which is done while the first waits for
+//    its communication;
+//  - the last W or B of a chunk, and its R: each layer is reduced as soon as it is complete.
 struct Step {
   Action action;
   std::optional<Action> beside;
@@ -39,7 +49,7 @@ struct Step {
   bool operator==(const Step&) const = default;
 };
 
-// "F0(3)", "F0(3)&B1(0)": kind, chunk, micro-batch.
+// "F0(3)", "F0(3)&B1(0)", "R1": kind, chunk, micro-batch; "W0(3)a" and "W0(3)b" are halves.
 std::string describe(const Action& action);
 std::string describe(const Step& step);
 
@@ -66,6 +76,8 @@ class Placement {
   int num_ranks_;
 };
 
+Placement placement_of(ScheduleKind kind, int num_ranks);
+
 using StepList = std::vector<Step>;
 
 struct Schedule {
@@ -78,8 +90,20 @@ struct Schedule {
   std::vector<int> declared_peak;
 };
 
-// Throws ConfigError if the kind cannot run so many micro-batches, naming what it can.
-Schedule make_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches);
+struct ScheduleRequest {
+  ScheduleKind kind = ScheduleKind::k1F1B;
+  int num_ranks = 1;
+  int num_micro_batches = 1;
+  // Of dualpipev+ alone: chunk-micro-batches that a rank may hold, 0: as few as cost little time;
+  // and the expert communication of a chunk's F, and of its I, in units of its F: how long there is
+  // something to hide.
+  int activation_cap = 0;
+  double communication = 0.5;
+};
+
+// Throws ConfigError if the kind cannot run so many micro-batches, or stay under the cap, naming
+// the least number that works.
+Schedule make_schedule(const ScheduleRequest& request);
 
 // The forwards alone, in the order of the placement: for evaluation. Any number of micro-batches.
 Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches);

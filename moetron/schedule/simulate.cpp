@@ -1,6 +1,7 @@
 #include "moetron/schedule/simulate.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "moetron/base/error.h"
 #include "moetron/schedule/message.h"
@@ -8,31 +9,28 @@
 namespace moetron {
 namespace {
 
-// Chunks of two that a rank's chunk is worth.
-int weight_of(const Placement& placement) {
-  return placement.num_chunks() == 1 ? 2 : 1;
-}
-
-int units_of(const Action& action) {
-  return action.kind == ActionKind::kBackward ? 2 : 1;
-}
-
 class Simulator {
  public:
-  explicit Simulator(const Schedule& schedule)
+  Simulator(const Schedule& schedule, const CostModel& costs)
       : schedule_(schedule),
+        costs_(costs),
         arrival_(2 * static_cast<size_t>(schedule.placement.num_stages()) *
                      static_cast<size_t>(schedule.num_micro_batches),
-                 -1.0) {
+                 -1.0),
+        is_awake_(schedule.steps.size(), false) {
     result_.steps.resize(schedule.steps.size());
+    result_.communication.resize(schedule.steps.size());
+    result_.exposed.resize(schedule.steps.size());
   }
 
   Simulation run() {
     const int num_ranks = schedule_.placement.num_ranks();
-    for (bool moved = true; moved;) {
-      moved = false;
-      for (int rank = 0; rank < num_ranks; ++rank) {
-        while (try_step(rank)) moved = true;
+    for (int rank = 0; rank < num_ranks; ++rank) wake(rank);
+    while (!awake_.empty()) {
+      const int rank = awake_.front();
+      awake_.pop_front();
+      is_awake_[static_cast<size_t>(rank)] = false;
+      while (try_step(rank)) {
       }
     }
     double busy = 0;
@@ -53,6 +51,13 @@ class Simulator {
     return result_.steps[static_cast<size_t>(rank)];
   }
 
+  // Has a rank try again: something came that it may wait for.
+  void wake(int rank) {
+    if (is_awake_[static_cast<size_t>(rank)]) return;
+    is_awake_[static_cast<size_t>(rank)] = true;
+    awake_.push_back(rank);
+  }
+
   // When a message is there; negative: not yet.
   double& arrival(const Message& message) {
     const int place = (message.from_stage * 2 + message.is_forward) * schedule_.num_micro_batches +
@@ -63,24 +68,32 @@ class Simulator {
   bool try_step(int rank) {
     const StepList& list = schedule_.steps[static_cast<size_t>(rank)];
     std::vector<SimulatedStep>& done = steps_of(rank);
+    if (done.empty()) done.reserve(list.size());
     if (done.size() == list.size()) return false;
     const Step& step = list[done.size()];
     double begin = done.empty() ? 0 : done.back().end;
-    int units = 0;
     for (const Action& action : actions_of(step)) {
-      units += units_of(action);
       const auto needed = needed_by(schedule_.placement, rank, action);
       if (!needed) continue;
       if (arrival(*needed) < 0) return false;
       begin = std::max(begin, arrival(*needed));
     }
-    const double end = begin + units * weight_of(schedule_.placement);
-    for (const Action& action : actions_of(step)) {
-      if (const auto made = made_by(schedule_.placement, rank, action)) arrival(*made) = end;
-    }
-    done.push_back({step, begin, end});
-    result_.makespan = std::max(result_.makespan, end);
+    const StepCost cost = costs_.step(rank, step);
+    send(rank, step.action, begin + cost.action_sent);
+    if (step.beside) send(rank, *step.beside, begin + cost.beside_sent);
+    result_.communication[static_cast<size_t>(rank)] += cost.communication;
+    result_.exposed[static_cast<size_t>(rank)] += cost.exposed;
+    done.push_back({step, begin, begin + cost.duration});
+    result_.makespan = std::max(result_.makespan, begin + cost.duration);
     return true;
+  }
+
+  void send(int rank, const Action& action, double time) {
+    const auto made = made_by(schedule_.placement, rank, action);
+    if (!made) return;
+    const int to = receiver(schedule_.placement, *made);
+    arrival(*made) = to == rank ? time : time + costs_.transfer(*made);
+    wake(to);
   }
 
   // In a block both micro-batches are held.
@@ -91,21 +104,25 @@ class Simulator {
       for (const Action& action : actions_of(step)) held += action.kind == ActionKind::kForward;
       peak = std::max(peak, held);
       for (const Action& action : actions_of(step)) {
-        held -= action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardWeight;
+        held -= action.kind == ActionKind::kBackward ||
+                (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
       }
     }
-    return peak * weight_of(schedule_.placement);
+    return peak * (schedule_.placement.num_chunks() == 1 ? 2 : 1);
   }
 
   const Schedule& schedule_;
+  const CostModel& costs_;
   std::vector<double> arrival_;
+  std::deque<int> awake_;  // ranks that may be able to go on
+  std::vector<bool> is_awake_;
   Simulation result_;
 };
 
 }  // namespace
 
-Simulation simulate_unit_costs(const Schedule& schedule) {
-  return Simulator(schedule).run();
+Simulation simulate(const Schedule& schedule, const CostModel& costs) {
+  return Simulator(schedule, costs).run();
 }
 
 }  // namespace moetron

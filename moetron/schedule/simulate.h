@@ -1,14 +1,13 @@
-// Times a schedule in unit costs, and finds what it holds.
+// Times a schedule, and finds what it holds.
 #pragma once
 
 #include <vector>
 
+#include "moetron/schedule/costs.h"
 #include "moetron/schedule/schedule.h"
 
 namespace moetron {
 
-// In units of the F of a chunk that is one of two: F = I = W = 1, of an only chunk 2. A block takes
-// the sum of its parts, and what it makes arrives elsewhere when it ends.
 struct SimulatedStep {
   Step step;
   double begin = 0;
@@ -18,13 +17,15 @@ struct SimulatedStep {
 struct Simulation {
   std::vector<std::vector<SimulatedStep>> steps;  // by rank
   double makespan = 0;
-  // Of all ranks' time until the makespan, the share in which they wait.
+  // Of all ranks' time until the makespan, the share in which they wait for each other.
   double bubble_fraction = 0;
   // By rank, in chunk-micro-batches; an only chunk counts as two. From F through W.
   std::vector<int> peak_activations;
+  std::vector<double> communication;  // by rank, sums of StepCost
+  std::vector<double> exposed;
 };
 
 // Throws InternalError naming a rank and its step if ranks wait for each other for good.
-Simulation simulate_unit_costs(const Schedule& schedule);
+Simulation simulate(const Schedule& schedule, const CostModel& costs);
 
 }  // namespace moetron

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moetron/base/error.h"
+#include "moetron/schedule/message.h"
 
 namespace moetron {
 
@@ -29,6 +30,26 @@ void ListWriter::backward_weight(int chunk) {
 void ListWriter::forward_and_backward(int forward_chunk, int backward_chunk) {
   const Action forward = next_forward(forward_chunk);
   steps_.push_back({forward, next_backward(backward_chunk)});
+}
+
+void place_reductions(StepList& list, int num_chunks) {
+  for (int chunk = 0; chunk < num_chunks; ++chunk) {
+    const auto completes = [&](const Step& step) {
+      const auto actions = actions_of(step);
+      return std::any_of(actions.begin(), actions.end(), [&](const Action& action) {
+        return action.chunk == chunk &&
+               (action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardWeight);
+      });
+    };
+    const auto after_last = std::find_if(list.rbegin(), list.rend(), completes).base();
+    MT_CHECK(after_last != list.begin(), "chunk ", chunk, " has no weight gradient");
+    const Action reduce{ActionKind::kReduce, chunk, 0};
+    if (Step& last = *std::prev(after_last); last.beside) {
+      list.insert(after_last, {reduce, {}});
+    } else {
+      last.beside = reduce;
+    }
+  }
 }
 
 // Narayanan et al. 2019, PipeDream-Flush.
@@ -108,8 +129,7 @@ StepList list_zb_v(int num_ranks, int rank, int num_micro_batches) {
   return list.take();
 }
 
-// DeepSeek-AI 2025, DualPipeV: the phases of its reference, with its counts. The reference runs the
-// first pair of the last rank one after the other; here it is a block as all others.
+// DeepSeek-AI 2025, DualPipeV: the phases of its reference, with its counts.
 StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
   ListWriter list;
   const int below = num_ranks - 1 - rank;  // ranks further down
@@ -124,7 +144,12 @@ StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
     list.forward(1);
   }
   for (int i = 0; i < num_micro_batches - 2 * num_ranks + rank + 1; ++i) {
-    list.forward_and_backward(0, 1);
+    if (i == 0 && below == 0) {
+      list.forward(0);
+      list.backward(1);
+    } else {
+      list.forward_and_backward(0, 1);
+    }
     list.forward_and_backward(1, 0);
   }
   for (int i = 0; i < below; ++i) {
@@ -144,6 +169,23 @@ StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
     list.backward_input(0);
   }
   while (list.num_waiting() > 0) list.backward_weight();
+  return list.take();
+}
+
+// In a loop the chunks take turns of as many micro-batches as there are ranks. In a V a rank takes
+// micro-batches through chunk 0 as they come, and each through chunk 1 as many turns later as there
+// are stages between the two: when it has come around.
+StepList list_forwards(const Placement& placement, int rank, int num_micro_batches) {
+  ListWriter list;
+  const bool is_v = placement.shape() == Placement::Shape::kV;
+  const int between = is_v ? placement.stage(rank, 1) - placement.stage(rank, 0) : 0;
+  const int turn = is_v ? 1 : placement.num_ranks();
+  for (int i = 0; i < num_micro_batches + between; i += turn) {
+    const int end = std::min(i + turn, num_micro_batches);
+    while (list.num_forward(0) < end) list.forward(0);
+    if (placement.num_chunks() == 1) continue;
+    while (list.num_forward(1) < std::min(i + turn - between, num_micro_batches)) list.forward(1);
+  }
   return list.take();
 }
 

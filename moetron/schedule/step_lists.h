@@ -12,6 +12,11 @@ StepList list_interleaved(int num_ranks, int rank, int num_micro_batches);
 StepList list_zb_h1(int num_ranks, int rank, int num_micro_batches);
 StepList list_zb_v(int num_ranks, int rank, int num_micro_batches);
 StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches);
+// The forwards alone; any number of micro-batches.
+StepList list_forwards(const Placement& placement, int rank, int num_micro_batches);
+
+// Adds the R of every chunk, right behind the last W or B of it.
+void place_reductions(StepList& list, int num_chunks);
 
 // Writes a list of up to two chunks whose micro-batches come in order.
 class ListWriter {

@@ -5,13 +5,14 @@
 
 #include "moetron/base/error.h"
 #include "moetron/schedule/message.h"
+#include "moetron/schedule/rendezvous.h"
 #include "moetron/schedule/simulate.h"
 
 namespace moetron {
 namespace {
 
 // How far a rank is with one micro-batch in one chunk.
-enum class Progress { kNone, kForward, kBackwardInput, kDone };
+enum class Progress { kNone, kForward, kBackwardInput, kHalfWeight, kDone };
 
 class RankChecker {
  public:
@@ -23,8 +24,10 @@ class RankChecker {
 
   void check() {
     for (const Step& step : schedule_.steps[static_cast<size_t>(rank_)]) {
-      if (step.beside) check_block(step);
+      MT_CHECK(!step.beside || is_block(step.action, *step.beside), where(), " runs ",
+               describe(step), ", which is no block");
       for (const Action& action : actions_of(step)) take(action);
+      ++step_;
     }
     const bool is_forward_only = schedule_.declared_peak.empty();
     const Progress wanted = is_forward_only ? Progress::kForward : Progress::kDone;
@@ -33,53 +36,91 @@ class RankChecker {
       MT_CHECK(progress_[i] == wanted, where(), " leaves micro-batch ", i % count, " of chunk ",
                i / count, " unfinished");
     }
+    for (int chunk = 0; chunk < schedule_.placement.num_chunks(); ++chunk) {
+      MT_CHECK(is_reduced_[chunk] != is_forward_only, where(), " does not reduce chunk ", chunk);
+    }
   }
 
  private:
   std::string where() const { return concat(name_of(schedule_.kind), ": rank ", rank_); }
 
-  void check_block(const Step& step) const {
-    MT_CHECK(step.action.micro_batch != step.beside->micro_batch, where(), " runs ", describe(step),
-             ", a block of one micro-batch");
+  static bool is_block(const Action& action, const Action& beside) {
+    using enum ActionKind;
+    switch (beside.kind) {
+      case kForward:
+        return action.kind == kBackward && action.micro_batch != beside.micro_batch;
+      case kBackward:
+        return action.kind == kForward && action.micro_batch != beside.micro_batch;
+      case kBackwardWeight:
+        return (action.kind == kForward || action.kind == kBackwardInput) &&
+               (action.chunk != beside.chunk || action.micro_batch != beside.micro_batch);
+      case kReduce:
+        return (action.kind == kBackwardWeight || action.kind == kBackward) &&
+               action.chunk == beside.chunk;
+      case kBackwardInput:
+        return false;
+    }
+    return false;
   }
 
   void take(const Action& action) {
-    const bool is_known = action.chunk >= 0 && action.chunk < schedule_.placement.num_chunks() &&
-                          action.micro_batch >= 0 &&
-                          action.micro_batch < schedule_.num_micro_batches;
+    const bool is_known =
+        action.chunk >= 0 && action.chunk < schedule_.placement.num_chunks() &&
+        action.micro_batch >= 0 && action.micro_batch < schedule_.num_micro_batches &&
+        (action.part == Part::kWhole || action.kind == ActionKind::kBackwardWeight);
     MT_CHECK(is_known, where(), " has ", describe(action), ", which does not exist");
     const auto chunk_begin =
         static_cast<size_t>(action.chunk) * static_cast<size_t>(schedule_.num_micro_batches);
     Progress& progress = progress_[chunk_begin + static_cast<size_t>(action.micro_batch)];
-    const auto step = [&](Progress from, Progress to) {
+    const auto move = [&](Progress from, Progress to) {
       MT_CHECK(progress == from, where(), " has ", describe(action), " too early or twice");
       progress = to;
     };
     switch (action.kind) {
       case ActionKind::kForward:
-        return step(Progress::kNone, Progress::kForward);
+        return move(Progress::kNone, Progress::kForward);
       case ActionKind::kBackwardInput:
-        return step(Progress::kForward, Progress::kBackwardInput);
+        return move(Progress::kForward, Progress::kBackwardInput);
       case ActionKind::kBackwardWeight:
-        step(Progress::kBackwardInput, Progress::kDone);
+        move(action.part == Part::kSecondHalf ? Progress::kHalfWeight : Progress::kBackwardInput,
+             action.part == Part::kFirstHalf ? Progress::kHalfWeight : Progress::kDone);
         return count_weight(action);
       case ActionKind::kBackward:
-        step(Progress::kForward, Progress::kDone);
+        move(Progress::kForward, Progress::kDone);
         return count_weight(action);
+      case ActionKind::kReduce:
+        return reduce(action);
     }
   }
 
   void count_weight(const Action& action) {
-    int& next = next_weight_[action.chunk];
-    MT_CHECK(action.micro_batch == next, where(), " has the weight gradient of ", describe(action),
-             " where micro-batch ", next, " is next");
-    ++next;
+    for (const Part half : {Part::kFirstHalf, Part::kSecondHalf}) {
+      if (action.part != Part::kWhole && action.part != half) continue;
+      int& next = next_weight_[action.chunk][half == Part::kSecondHalf];
+      MT_CHECK(action.micro_batch == next, where(), " has the weight gradient of ",
+               describe(action), " where micro-batch ", next, " is next");
+      ++next;
+    }
+    last_weight_[action.chunk] = step_;
+  }
+
+  void reduce(const Action& action) {
+    const int chunk = action.chunk;
+    MT_CHECK(next_weight_[chunk][1] == schedule_.num_micro_batches, where(), " has ",
+             describe(action), " before its last weight gradient");
+    MT_CHECK(!is_reduced_[chunk], where(), " has ", describe(action), " twice");
+    MT_CHECK(step_ <= last_weight_[chunk] + 1, where(), " has ", describe(action),
+             " later than right behind its last weight gradient");
+    is_reduced_[chunk] = true;
   }
 
   const Schedule& schedule_;
   int rank_;
   std::vector<Progress> progress_;
-  int next_weight_[2] = {0, 0};
+  int step_ = 0;
+  int next_weight_[2][2] = {};  // by chunk and half
+  int last_weight_[2] = {};     // step of the last one
+  bool is_reduced_[2] = {};
 };
 
 // Outputs and gradients travel in channels of their own: a V sends both from rank r to r + 1, and
@@ -117,7 +158,8 @@ void validate_schedule(const Schedule& schedule) {
     RankChecker(schedule, rank).check();
   }
   check_message_order(schedule);
-  const Simulation simulation = simulate_unit_costs(schedule);
+  check_rendezvous(schedule);
+  const Simulation simulation = simulate(schedule, UnitCosts(schedule.placement, 0));
   for (size_t rank = 0; rank < schedule.declared_peak.size(); ++rank) {
     MT_CHECK(simulation.peak_activations[rank] == schedule.declared_peak[rank],
              name_of(schedule.kind), ": rank ", rank, " holds ", simulation.peak_activations[rank],

@@ -27,6 +27,7 @@
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_settings.h"
 #include "moetron/train/start.h"
+#include "moetron/train/step_profile.h"
 #include "moetron/train/stop.h"
 #include "moetron/train/train_step.h"
 
@@ -49,17 +50,19 @@ int64_t peak_memory_bytes() {
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  Pretraining(const Options& options, const LrSchedule& schedule, RunStart start, Mesh& mesh,
-              c10::Device device)
+  Pretraining(const Options& options, const LrSchedule& schedule, RunStart start,
+              const PipelineSettings& pipeline, Mesh& mesh, c10::Device device)
       : options_(options),
         mesh_(mesh),
         world_(mesh.world()),
         schedule_(schedule),
         start_(std::move(start)),
         datasets_(open_datasets(options, start_.model, start_.tokenizer.get(), world_)),
-        model_(start_.model, model_settings(options, mesh_, device)),
-        train_step_(model_, mesh_, train_settings(options.optimizer)),
+        pipeline_(pipeline),
+        model_(start_.model, model_settings(options, pipeline, mesh_, device)),
+        train_step_(model_, mesh_, train_settings(options.optimizer, pipeline)),
         batches_{options.training.micro_batch_size, options.training.global_batch_size, device},
+        profile_(options, mesh),
         stop_(options.checkpoint.save) {
     load();
     log_.emplace(options_, world_.rank() == 0, step_);
@@ -129,8 +132,11 @@ class Pretraining {
     const StepBatch batch = load_step_batch(*datasets_.train, consumed_samples_, batches_,
                                             mesh_.data(), /*training=*/true);
     const double lr = learning_rate(schedule_, step_);
+    train_step_.set_trace(profile_.begin(step_ + 1));
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
+    const auto picture = profile_.end(step_, train_step_.schedule(batch.micro_batches.size()));
+    if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
     consumed_samples_ += batches_.global_batch_size;
 
     StepRecord record;
@@ -156,8 +162,7 @@ class Pretraining {
     if (datasets_.validation == nullptr || options_.training.eval_iters <= 0) return std::nullopt;
     const bool last = step_ == options_.training.train_iters;
     if (!last && step_ % options_.training.eval_interval != 0) return std::nullopt;
-    train_step_.wait_values();
-    return evaluate(model_, mesh_, *datasets_.validation, options_.training.eval_iters, batches_);
+    return train_step_.evaluate(*datasets_.validation, options_.training.eval_iters, batches_);
   }
 
   bool asked_to_stop() {
@@ -213,11 +218,29 @@ class Pretraining {
     text += concat("\nmesh      ", describe(mesh_.sizes()), "; ", at::get_num_threads(),
                    at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
     if (world_.size() > 1) text += concat("\n          ", describe_groups(mesh_.sizes()));
+    if (mesh_.sizes().pp > 1) text += concat("\npipeline  ", describe_pipeline());
     text += concat("\nbatch     ", batches_.global_batch_size, " sequences of ",
                    options_.training.seq_length, " tokens, ", batches_.micro_batch_size,
                    " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
     text += concat("\ndata      ", datasets_.description);
     text += concat("\nsteps     ", step_, " to ", options_.training.train_iters);
+    return text;
+  }
+
+  // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
+  std::string describe_pipeline() const {
+    const ScheduleRequest& request = pipeline_.request;
+    const Placement placement = placement_of(request.kind, request.num_ranks);
+    std::string text =
+        concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+      if (placement.num_chunks() > 1) text += concat(chunk > 0 ? "," : "", " chunk ", chunk);
+      text += " layers";
+      for (int rank = 0; rank < request.num_ranks; ++rank) {
+        const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
+        text += concat(" ", pipeline_.stages[stage].count);
+      }
+    }
     return text;
   }
 
@@ -227,9 +250,11 @@ class Pretraining {
   LrSchedule schedule_;
   RunStart start_;
   TrainingData datasets_;
+  PipelineSettings pipeline_;
   Model model_;
   TrainStep train_step_;
   BatchSettings batches_;
+  StepProfile profile_;
   StopRequest stop_;
   std::optional<RunLog> log_;
   int64_t step_ = 0;
@@ -242,9 +267,10 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
   const LrSchedule schedule = lr_schedule(options);  // a mistake in it should not wait for data
   RunStart start = find_start(options, world);
   const ParallelSizes sizes = mesh_sizes(options, start.model, world.size());
+  const PipelineSettings pipeline = pipeline_settings(options, start.model, sizes);
   Mesh mesh(world, sizes, head_copies(sizes, start.model));
   try {
-    return Pretraining(options, schedule, std::move(start), mesh, device).run();
+    return Pretraining(options, schedule, std::move(start), pipeline, mesh, device).run();
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

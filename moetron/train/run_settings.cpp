@@ -1,6 +1,7 @@
 #include "moetron/train/run_settings.h"
 
 #include "moetron/config/validate.h"
+#include "moetron/schedule/stage_layout.h"
 
 namespace moetron {
 namespace {
@@ -38,15 +39,26 @@ LrSchedule lr_schedule(const Options& options) {
   return schedule;
 }
 
-TrainSettings train_settings(const OptimizerOptions& options) {
+PipelineSettings pipeline_settings(const Options& options, const ModelConfig& model,
+                                   const ParallelSizes& sizes) {
+  const int64_t count = num_micro_batches(sizes, options.training.micro_batch_size,
+                                          options.training.global_batch_size);
+  PipelineSettings settings = pipeline_settings(options.parallel, model.num_layers, count);
+  make_schedule(settings.request);  // refuses what cannot run before anything is opened
+  return settings;
+}
+
+TrainSettings train_settings(const OptimizerOptions& options, const PipelineSettings& pipeline) {
   return {.adamw = adamw_settings(options),
           .clip_grad = options.clip_grad,
           .buckets = {.distributed = options.use_distributed_optimizer,
                       .overlap_reduce = options.overlap_grad_reduce,
-                      .overlap_gather = options.overlap_param_gather}};
+                      .overlap_gather = options.overlap_param_gather},
+          .schedule = pipeline.request};
 }
 
-ModelSettings model_settings(const Options& options, Mesh& mesh, c10::Device device) {
+ModelSettings model_settings(const Options& options, const PipelineSettings& pipeline, Mesh& mesh,
+                             c10::Device device) {
   ModelSettings settings;
   settings.options =
       at::TensorOptions().dtype(value_dtype(options.training.dtype, device)).device(device);
@@ -61,6 +73,9 @@ ModelSettings model_settings(const Options& options, Mesh& mesh, c10::Device dev
   settings.micro_batch_tokens = options.training.micro_batch_size * options.training.seq_length;
   settings.mlp_recompute = options.memory.mlp_recompute;
   settings.recompute = recompute_settings(options.memory);
+  const ScheduleRequest& request = pipeline.request;
+  settings.stages = stages_of_rank(pipeline.stages, placement_of(request.kind, request.num_ranks),
+                                   mesh.pipeline().rank());
   return settings;
 }
 

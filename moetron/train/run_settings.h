@@ -5,6 +5,7 @@
 #include "moetron/config/options.h"
 #include "moetron/models/model_settings.h"
 #include "moetron/optim/lr_schedule.h"
+#include "moetron/schedule/from_options.h"
 #include "moetron/train/train_step.h"
 
 namespace moetron {
@@ -13,8 +14,13 @@ namespace moetron {
 LrSchedule lr_schedule(const Options& options);
 ParallelSizes mesh_sizes(const Options& options, const ModelConfig& model, int64_t world_size);
 
-TrainSettings train_settings(const OptimizerOptions& options);
+// The stages of the pipeline, of the micro-batches of a step. Throws ConfigError as make_schedule()
+// does.
+PipelineSettings pipeline_settings(const Options& options, const ModelConfig& model,
+                                   const ParallelSizes& sizes);
+TrainSettings train_settings(const OptimizerOptions& options, const PipelineSettings& pipeline);
 // dtype auto is bf16 on a GPU, fp32 on a CPU.
-ModelSettings model_settings(const Options& options, Mesh& mesh, c10::Device device);
+ModelSettings model_settings(const Options& options, const PipelineSettings& pipeline, Mesh& mesh,
+                             c10::Device device);
 
 }  // namespace moetron

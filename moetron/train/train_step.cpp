@@ -1,45 +1,16 @@
 #include "moetron/train/train_step.h"
 
-#include <cmath>
+#include <algorithm>
+#include <array>
 
 #include <ATen/ATen.h>
 
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
 #include "moetron/parallel/mesh.h"
 
 namespace moetron {
-namespace {
-
-// The losses of all ranks of a stage, added in rank order; every rank sees each rank's own. Ranks
-// that divide a micro-batch's layers all have its loss, and each its part of the auxiliary loss.
-StepResult sum_losses(double loss, double aux_loss, const StepBatch& batch, int64_t step,
-                      Mesh& mesh, c10::Device device) {
-  Communicator& group = mesh.stage();
-  const at::Tensor mine =
-      at::tensor(std::vector<double>{loss, aux_loss}, at::kDouble).view({1, 2}).to(device);
-  const at::Tensor gathered = at::empty({group.size(), 2}, mine.options());
-  group.all_gather(gathered, mine).wait();
-  const at::Tensor all = gathered.cpu();
-  StepResult result;
-  for (int member = 0; member < group.size(); ++member) {
-    const double rank_loss = all[member][0].item<double>();
-    const double rank_aux = all[member][1].item<double>();
-    if (!std::isfinite(rank_loss) || !std::isfinite(rank_aux)) {
-      throw NonFiniteError(concat("step ", step, ": the ",
-                                  std::isfinite(rank_loss) ? "auxiliary loss" : "loss", " of rank ",
-                                  group.members()[member], " is not finite; nothing was updated"));
-    }
-    const bool counts = coordinate(mesh.sizes(), group.members()[member], MeshAxis::kTp) == 0;
-    if (counts) result.loss += rank_loss / static_cast<double>(batch.num_targets);
-    result.aux_loss += rank_aux / static_cast<double>(batch.num_tokens);
-  }
-  return result;
-}
-
-}  // namespace
 
 TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
     : model_(model),
@@ -47,60 +18,75 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       settings_(settings),
       buckets_(model.parameters(), mesh, settings.buckets),
       optimizer_(buckets_.owned(), settings.adamw),
-      grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed) {
-  for (const auto& layer : model.chunk().layers) {
-    std::vector<Parameter*>& parameters = parameters_of_layer_[layer.get()];
-    layer->visit([&](Parameter& parameter) { parameters.push_back(&parameter); });
+      grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
+      tied_ends_(model, mesh),
+      links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size())),
+      executor_(model.chunks(), links_, model.config().hidden_size, model.options(),
+                mesh.sizes().tp > 1 ? &mesh.tensor() : nullptr) {
+  for (const Chunk& chunk : model.chunks()) {
+    for (const auto& layer : chunk.layers) {
+      std::vector<Parameter*>& parameters = parameters_of_layer_[layer.get()];
+      layer->visit([&](Parameter& parameter) { parameters.push_back(&parameter); });
+    }
   }
 }
 
-// Values are waited for in the first forward, and gradients are complete in the last backward.
-ChunkHooks TrainStep::hooks(bool is_first, bool is_last) {
-  ChunkHooks hooks;
-  if (is_first) {
-    hooks.before_forward = [this](Layer& layer) {
-      buckets_.wait_values(parameters_of_layer_.at(&layer));
+const Schedule& TrainStep::schedule(size_t num_micro_batches) {
+  const int count = static_cast<int>(num_micro_batches);
+  if (!schedule_ || schedule_->num_micro_batches != count) {
+    ScheduleRequest request = settings_.schedule;
+    request.num_ranks = static_cast<int>(mesh_.sizes().pp);
+    request.num_micro_batches = count;
+    schedule_ = make_schedule(request);
+  }
+  return *schedule_;
+}
+
+// Its gradients are whole but for what other ranks hold of them.
+void TrainStep::layer_done(Layer& layer) {
+  const auto& first_chunk = model_.chunks().front().layers;
+  if (!first_chunk.empty() && &layer == first_chunk.front().get()) model_.fold_tied_grads();
+  const std::vector<Parameter*>& parameters = parameters_of_layer_.at(&layer);
+  if (std::find(parameters.begin(), parameters.end(), tied_ends_.table()) != parameters.end()) {
+    tied_ends_.is_owner() ? tied_ends_.add_grad() : tied_ends_.send_grad();
+  }
+  buckets_.parameters_done(parameters);
+}
+
+PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
+  PipelineTask task;
+  task.micro_batches = batch.micro_batches;
+  task.d_loss = 1.0 / static_cast<double>(std::max<int64_t>(batch.num_targets, 1));
+  task.d_aux = 1.0 / static_cast<double>(batch.num_tokens);
+  if (mesh_.sizes().pp > 1) {
+    task.before_step = [this, step](const Step& next) {
+      mesh_.world().set_phase(concat("step ", step, ", ", describe(next)));
     };
   }
-  if (is_last) {
-    hooks.after_backward = [this](Layer& layer) {
-      const bool is_end = &layer == model_.chunk().layers.front().get();
-      if (is_end) model_.fold_tied_grads();
-      buckets_.parameters_done(parameters_of_layer_.at(&layer));
-    };
-  }
-  return hooks;
+  task.before_first_forward = [this](Layer& layer) {
+    buckets_.wait_values(parameters_of_layer_.at(&layer));
+  };
+  task.layer_done = [this](Layer& layer) { layer_done(layer); };
+  task.measures_memory = true;
+  task.trace = trace_;
+  return task;
 }
 
 StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
   buckets_.zero();
-  const double d_loss = 1.0 / static_cast<double>(std::max<int64_t>(batch.num_targets, 1));
-  const double d_aux = 1.0 / static_cast<double>(batch.num_tokens);
-  // Kept on the device until the end: reading them would stop the host in every micro-batch.
-  at::Tensor loss_sum, aux_sum;
-  const auto add = [](at::Tensor& sum, const at::Tensor& value) {
-    if (!value.defined()) return;
-    sum = sum.defined() ? sum + value.to(at::kDouble) : value.to(at::kDouble);
-  };
-  ActivationMemory memory;
-  for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
-    const MicroBatch& micro_batch = batch.micro_batches[i];
-    ChunkHooks between = hooks(i == 0, i + 1 == batch.micro_batches.size());
-    std::optional<MemoryMeter> meter;
-    if (i == 0) between.meter = &meter.emplace();
-    ChunkRun run;
-    const at::Tensor loss = forward_chunk(model_.chunk(), {}, micro_batch, true, run, between);
-    if (meter) memory = meter->measure();
-    add(loss_sum, loss);
-    add(aux_sum, run.aux_loss);
-    backward_chunk(model_.chunk(), at::full_like(loss, d_loss), d_aux, micro_batch, run, between);
-    if (meter) memory.peak_bytes = meter->measure().peak_bytes;
+  if (Parameter* table = tied_ends_.table()) {
+    buckets_.wait_values(std::array{table});
+    tied_ends_.share_values();
+    tied_ends_.clear_grad();
   }
-  const double aux = aux_sum.defined() ? aux_sum.item<double>() : 0;
-  StepResult result =
-      sum_losses(loss_sum.item<double>(), aux, batch, step, mesh_, model_.options().device());
-  result.activation_memory = std::move(memory);
+  PipelineOutcome outcome =
+      executor_.run(schedule(batch.micro_batches.size()), training_task(batch, step));
   const PhaseScope phase(mesh_.world(), concat("step ", step, ", gradient reduction"));
+  const LossSums sums = sum_losses(outcome, model_, mesh_, step);
+  StepResult result;
+  result.loss = sums.loss / static_cast<double>(batch.num_targets);
+  result.aux_loss = sums.aux_loss / static_cast<double>(batch.num_tokens);
+  result.activation_memory = std::move(outcome.activation_memory);
   buckets_.reduce();
   return result;
 }
@@ -121,39 +107,51 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
 }
 
 std::optional<RouterBalance> TrainStep::update_routers() {
-  const auto& routers = model_.routers();
-  if (routers.empty()) return std::nullopt;
-  std::vector<at::Tensor> counts;
-  for (const auto& [layer, router] : routers) counts.push_back(router->counts());
-  const at::Tensor all = at::stack(counts);  // [layers, experts]
-  mesh_.stage().all_reduce(all).wait();
-  const at::Tensor on_host = all.cpu();
+  const ModelConfig& config = model_.config();
+  if (!config.moe) return std::nullopt;
+  // [layers, experts]; of dense layers, and of those of other stages, zero.
+  const at::Tensor counts =
+      at::zeros({config.num_layers, config.moe->num_experts}, model_.options().dtype(at::kLong));
+  for (const auto& [layer, router] : model_.routers()) counts[layer].copy_(router->counts());
+  mesh_.stage().all_reduce(counts).wait();
+  for (const auto& [layer, router] : model_.routers()) {
+    router->counts().copy_(counts[layer]);
+    router->update_bias();
+  }
+  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(counts).wait();
+  const at::Tensor on_host = counts.cpu();
   std::vector<LayerLoad> loads;
-  for (size_t i = 0; i < routers.size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    routers[i].router->counts().copy_(all[row]);
-    routers[i].router->update_bias();
-    const int64_t* first = on_host[row].const_data_ptr<int64_t>();
-    loads.push_back(layer_load(routers[i].layer, {first, first + on_host.size(1)}));
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (!config.is_moe_layer(layer)) continue;
+    const int64_t* first = on_host[layer].const_data_ptr<int64_t>();
+    loads.push_back(layer_load(layer, {first, first + on_host.size(1)}));
   }
   return router_balance(std::move(loads));
 }
 
-double evaluate(Model& model, Mesh& mesh, const TokenDataset& dataset, int64_t num_batches,
-                const BatchSettings& settings) {
-  const PhaseScope phase(mesh.world(), "evaluation");
-  const at::Tensor loss = at::zeros({1}, model.options().dtype(at::kDouble));
+double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
+                           const BatchSettings& settings) {
+  const PhaseScope phase(mesh_.world(), "evaluation");
+  wait_values();
+  tied_ends_.share_values();
+  const at::Tensor loss = at::zeros({1}, model_.options().dtype(at::kDouble));
   int64_t num_targets = 0;
   for (int64_t i = 0; i < num_batches; ++i) {
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
-                                            mesh.data(), /*training=*/false);
+                                            mesh_.data(), /*training=*/false);
     num_targets += batch.num_targets;
-    for (const MicroBatch& micro_batch : batch.micro_batches) {
-      ChunkRun run;
-      loss.add_(forward_chunk(model.chunk(), {}, micro_batch, false, run));
+    const Schedule forwards =
+        make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp),
+                              static_cast<int>(batch.micro_batches.size()));
+    PipelineTask task;
+    task.micro_batches = batch.micro_batches;
+    task.with_grad = false;
+    for (const at::Tensor& part : executor_.run(forwards, task).losses) {
+      if (part.defined()) loss.add_(part);
     }
   }
-  mesh.data().all_reduce(loss).wait();
+  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(loss).wait();
+  mesh_.data().all_reduce(loss).wait();
   return loss.item<double>() / static_cast<double>(std::max<int64_t>(num_targets, 1));
 }
 

@@ -7,30 +7,27 @@
 #include <optional>
 #include <vector>
 
-#include "moetron/base/error.h"
 #include "moetron/metrics/step_record.h"
 #include "moetron/optim/adamw.h"
 #include "moetron/optim/grad_norm.h"
 #include "moetron/parallel/gradient_buckets.h"
-#include "moetron/pipeline/chunk.h"
+#include "moetron/pipeline/executor.h"
+#include "moetron/schedule/schedule.h"
 #include "moetron/train/batches.h"
+#include "moetron/train/step_losses.h"
+#include "moetron/train/tied_ends.h"
 
 namespace moetron {
 
 class Mesh;
 class Model;
 
-// A loss or gradient that is not a number: training stops before the optimizer sees it. The exit
-// code asks launchers not to restart, since the same data would end in the same way.
-class NonFiniteError : public Error {
- public:
-  explicit NonFiniteError(const std::string& message) : Error(kExitDoNotRestart, message) {}
-};
-
 struct TrainSettings {
   AdamWSettings adamw = {};
   double clip_grad = 0;  // global norm; 0: off
   BucketSettings buckets = {};
+  // Kind, cap and communication; the numbers of ranks and micro-batches follow from mesh and batch.
+  ScheduleRequest schedule = {};
 };
 
 struct StepResult {
@@ -38,7 +35,7 @@ struct StepResult {
   double aux_loss = 0;  // auxiliary losses, coefficient included, mean over all tokens
   double grad_norm = 0;
   std::optional<RouterBalance> balance;
-  ActivationMemory activation_memory;  // of this rank's first micro-batch
+  ActivationMemory activation_memory;  // of this rank, see PipelineOutcome
 };
 
 class TrainStep {
@@ -62,8 +59,18 @@ class TrainStep {
   // too.
   StepResult accumulate(const StepBatch& batch, int64_t step);
 
+  // Mean loss over `num_batches` global batches of `dataset` from sample 0, without training; of
+  // every rank. Collective.
+  double evaluate(const TokenDataset& dataset, int64_t num_batches, const BatchSettings& settings);
+
+  // From now on each step's record of what this rank did when; null: none.
+  void set_trace(PipelineTrace* trace) { trace_ = trace; }
+  // The schedule of a step of so many micro-batches. Throws ConfigError if there is none.
+  const Schedule& schedule(size_t num_micro_batches);
+
  private:
-  ChunkHooks hooks(bool is_first, bool is_last);
+  PipelineTask training_task(const StepBatch& batch, int64_t step);
+  void layer_done(Layer& layer);
   std::optional<RouterBalance> update_routers();
 
   Model& model_;
@@ -72,12 +79,13 @@ class TrainStep {
   GradientBuckets buckets_;
   AdamW optimizer_;
   GradNormMeter grad_norm_;
+  TiedEnds tied_ends_;
+  StageLinks links_;
+  PipelineExecutor executor_;
+  std::optional<Schedule> schedule_;
+  PipelineTrace* trace_ = nullptr;
   std::map<Layer*, std::vector<Parameter*>> parameters_of_layer_;
   int64_t optimizer_steps_ = 0;
 };
-
-// Mean loss over `num_batches` global batches of `dataset` from sample 0, without training.
-double evaluate(Model& model, Mesh& mesh, const TokenDataset& dataset, int64_t num_batches,
-                const BatchSettings& settings);
 
 }  // namespace moetron

@@ -1,4 +1,4 @@
-"""Checks that the tensorboard package reads our event files, and Pillow our pictures.
+"""Checks that the tensorboard package reads our event files and we read its, and that Pillow reads our pictures.
 
 Usage: metrics_oracle.py METRICS_TOOL [FOLDER_TO_KEEP]
 """
@@ -14,6 +14,9 @@ import tempfile
 import numpy
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 TAGS = {
     "train/loss": lambda r: r["loss"],
@@ -56,7 +59,7 @@ def check(tool, folder):
     with open(path, "w") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     events = os.path.join(folder, "events")
-    subprocess.run([tool, path, events], check=True)
+    subprocess.run([tool, "write", path, events], check=True)
 
     read = EventAccumulator(events, size_guidance={"scalars": 0})
     read.Reload()
@@ -69,20 +72,53 @@ def check(tool, folder):
         assert all(b.wall_time >= a.wall_time for a, b in zip(scalars, scalars[1:])), tag
 
     with Image.open(os.path.join(events, "loss.png")) as picture:
-        assert picture.size == (1600, 900), picture.size
+        assert picture.size == (1600, 896), picture.size
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
         for curve in ((0xA9, 0xC9, 0xE8), (0x1F, 0x5F, 0x9F), (0xD9, 0x54, 0x1E)):
             assert curve in colours, curve
     print(f"{len(records)} steps, {len(TAGS)} tags, picture {os.path.join(events, 'loss.png')}")
 
 
+def read_by_us(tool, path, metric):
+    lines = subprocess.run([tool, "read", path, metric], check=True, capture_output=True, text=True).stdout
+    return [(int(step), float(value)) for step, value in map(str.split, lines.splitlines())]
+
+
+def check_reading(tool, folder):
+    """What Megatron writes, among things that are no scalars, and its log."""
+    folder = os.path.join(folder, "megatron")
+    random.seed(2)
+    losses = {step: numpy.float32(12 * math.exp(-step / 80) + random.random()) for step in range(1, 301)}
+    values = {"lm loss": losses, "grad-norm": {step: numpy.float32(step) ** -0.5 for step in losses},
+              "lm loss vs samples": {128 * step: 0.0 for step in losses}}
+    writer = EventFileWriter(folder)
+    for tag, points in values.items():
+        for step, value in points.items():
+            writer.add_event(Event(step=step, wall_time=1.7e9 + step, summary=Summary(value=[
+                Summary.Value(tag="a text", metadata={"summary_description": "x" * step}),
+                Summary.Value(tag=tag, simple_value=value, metadata={"display_name": tag})])))
+    writer.close()
+    assert read_by_us(tool, folder, "loss") == list(losses.items())
+    assert read_by_us(tool, folder, "grad_norm") == list(values["grad-norm"].items())
+    assert read_by_us(tool, folder, "lr") == []
+
+    log = os.path.join(folder, "log")
+    with open(log, "w") as file:
+        file.writelines(f" [2024-05-01 12:00:00] iteration {step:8}/{300:8} | consumed samples: {128 * step:12} | "
+                        f"lm loss: {value:.6E} | loss scale: 1.0 |\n" for step, value in losses.items())
+    assert read_by_us(tool, log, "loss") == [(step, float(f"{value:.6E}")) for step, value in losses.items()]
+    print(f"read {3 * len(losses)} events of the tensorboard package and {len(losses)} lines of a log")
+
+
 def main():
     if len(sys.argv) > 2:
         os.makedirs(sys.argv[2], exist_ok=True)
         check(sys.argv[1], sys.argv[2])
+        check_reading(sys.argv[1], sys.argv[2])
     else:
         with tempfile.TemporaryDirectory() as folder:
             check(sys.argv[1], folder)
+            check_reading(sys.argv[1], folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+// moetron plot RUN ...: a number of one or more runs over their steps, as a picture.
+#include "moetron/metrics/plot.h"
+
+#include <cstdio>
+
+#include "moetron/base/error.h"
+#include "moetron/cli/commands.h"
+#include "moetron/config/validate.h"
+
+namespace moetron {
+
+int run_plot(const ParsedCommandLine& parsed) {
+  const CurveOptions& options = parsed.options.curves;
+  validate(parsed.options, Command::kPlot, /*world_size=*/1);
+  std::vector<Curve> curves;
+  for (const std::string& run : options.runs) {
+    curves.push_back({run, read_history(run, options.metric)});
+    MT_CHECK_INPUT(!curves.back().points.empty(), run, " holds no ", options.metric);
+  }
+  if (curves.size() == 1 && options.metric == "loss") {
+    History validation = read_history(options.runs[0], "validation_loss");
+    curves[0].name = "training";
+    curves.push_back({"validation", std::move(validation), true});
+  }
+  const std::string title = options.runs.size() == 1
+                                ? options.runs[0]
+                                : concat(options.metric, " of ", options.runs.size(), " runs");
+  plot_curves(curves, options.picture, title, axis_name(options.metric));
+  std::printf("wrote %s\n", options.picture.c_str());
+  return kExitDone;
+}
+
+}  // namespace moetron

@@ -1,0 +1,216 @@
+#include "moetron/metrics/loss_history.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <string_view>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/metrics/event_reader.h"
+#include "moetron/metrics/metrics_file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a metric is called in each kind of log; an empty name: it is not there.
+struct Metric {
+  const char* name;
+  const char* axis;
+  std::optional<double> (*of)(const StepRecord& record);
+  std::string_view tag;           // of our event files
+  std::string_view megatron_tag;  // of Megatron's
+  std::string_view field;         // of a line of Megatron's log
+  double field_factor = 1;
+};
+
+using Number = std::optional<double>;
+
+constexpr Metric kMetrics[] = {
+    {"loss", "loss (nats per token)", [](const StepRecord& r) -> Number { return r.loss; },
+     "train/loss", "lm loss", "lm loss"},
+    {"validation_loss", "validation loss (nats per token)",
+     [](const StepRecord& r) { return r.validation_loss; }, "validation/loss", "lm loss validation",
+     "lm loss value"},
+    {"aux_loss", "auxiliary loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
+     "load_balancing_loss", "load_balancing_loss"},
+    {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },
+     "train/grad_norm", "grad-norm", "grad norm"},
+    {"lr", "learning rate", [](const StepRecord& r) -> Number { return r.lr; }, "train/lr",
+     "learning-rate", "learning rate"},
+    {"tokens_per_second", "tokens per second and device",
+     [](const StepRecord& r) -> Number { return r.tokens_per_second; },
+     "speed/tokens_per_second_per_device", "", ""},
+    {"tflops_per_second", "model TFLOP per second and device",
+     [](const StepRecord& r) -> Number { return r.tflops_per_second; }, "speed/tflops_per_device",
+     "throughput", "throughput per GPU (TFLOP/s/GPU)"},
+    {"mfu", "model FLOP utilization (share of the peak)", [](const StepRecord& r) { return r.mfu; },
+     "speed/mfu", "", ""},
+    {"seconds", "time of a step (seconds)", [](const StepRecord& r) -> Number { return r.seconds; },
+     "speed/seconds_per_step", "iteration-time", "elapsed time per iteration (ms)", 1e-3},
+};
+
+const Metric& metric_named(const std::string& name) {
+  std::string names;
+  for (const Metric& metric : kMetrics) {
+    if (metric.name == name) return metric;
+    names += concat(names.empty() ? "" : ", ", metric.name);
+  }
+  throw ConfigError(concat("metric (", name, ") is none of ", names));
+}
+
+std::string_view trimmed(std::string_view text) {
+  const size_t first = text.find_first_not_of(" \t\r");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
+}
+
+// Takes an integer, and blanks before it, from the front of the text.
+std::optional<int64_t> take_integer(std::string_view& text) {
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{}) return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  return value;
+}
+
+// What follows `key` in the text; nothing if it is not there.
+std::optional<std::string_view> behind(std::string_view text, std::string_view key) {
+  const size_t at = text.find(key);
+  if (at == std::string_view::npos) return std::nullopt;
+  return text.substr(at + key.size());
+}
+
+// A line of Megatron's log that tells of a step; `fields` are "name: value", each followed by '|'.
+//   " [2024-05-01 12:00:00] iteration        5/     100 | lm loss: 1.234567E+00 | grad norm: 1.2 |"
+//   " validation loss at iteration 5 on validation set | lm loss value: 1.3E+00 | ..."
+struct LogLine {
+  int64_t step;
+  std::string_view fields;
+};
+
+std::optional<LogLine> parse_log_line(std::string_view line) {
+  const auto validation = behind(line, "validation loss at iteration ");
+  auto rest = validation ? validation : behind(line, " iteration ");
+  if (!rest) return std::nullopt;
+  const auto step = take_integer(*rest);
+  const auto fields = behind(*rest, "|");
+  if (!step || !fields) return std::nullopt;
+  const std::string_view between = trimmed(rest->substr(0, rest->size() - fields->size() - 1));
+  const bool is_known =
+      validation ? between.empty() || between == "on validation set" : between.starts_with('/');
+  if (!is_known) return std::nullopt;
+  return LogLine{*step, *fields};
+}
+
+std::optional<double> field_value(std::string_view fields, std::string_view name,
+                                  const std::string& place) {
+  // The last field may be cut short; a whole one ends with '|'.
+  for (size_t end; (end = fields.find('|')) != std::string_view::npos;
+       fields.remove_prefix(end + 1)) {
+    const std::string_view field = fields.substr(0, end);
+    const size_t colon = field.rfind(':');
+    if (colon == std::string_view::npos || trimmed(field.substr(0, colon)) != name) continue;
+    const std::string_view text = trimmed(field.substr(colon + 1));
+    double value = 0;
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    MT_CHECK_INPUT(error == std::errc{} && stop == text.data() + text.size(), place, ": ", name,
+                   " is not a number");
+    return value;
+  }
+  return std::nullopt;
+}
+
+using Values = std::map<int64_t, double>;
+
+void read_metrics_file(const fs::path& path, const Metric& metric, Values& values) {
+  for (const StepRecord& record : read_metrics(path))
+    if (const Number value = metric.of(record)) values[record.step] = *value;
+}
+
+void read_events(std::string_view bytes, const fs::path& path, const Metric& metric,
+                 Values& values) {
+  read_scalars(bytes, path, [&](std::string_view tag, int64_t step, double value) {
+    if (tag == metric.tag || (!metric.megatron_tag.empty() && tag == metric.megatron_tag))
+      values[step] = value;
+  });
+}
+
+void read_megatron_log(std::string_view text, const fs::path& path, const Metric& metric,
+                       Values& values) {
+  bool has_steps = false;
+  for (int64_t number = 1; !text.empty(); ++number) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const auto line = parse_log_line(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (!line) continue;
+    has_steps = true;
+    if (metric.field.empty()) continue;
+    const auto value = field_value(line->fields, metric.field, concat(path.string(), ":", number));
+    if (value) values[line->step] = *value * metric.field_factor;
+  }
+  MT_CHECK_INPUT(has_steps, path.string(),
+                 " holds no training steps: it is neither a metrics.jsonl, a log of Megatron nor a "
+                 "TensorBoard event file");
+}
+
+bool is_named_like_events(const fs::path& path) {
+  return path.filename().string().find("tfevents") != std::string::npos;
+}
+
+void read_into(const fs::path& path, const Metric& metric, Values& values) {
+  const MappedFile file(path);
+  const std::string_view text = file.text();
+  if (is_named_like_events(path) || is_event_file(text)) {
+    read_events(text, path, metric, values);
+  } else if (trimmed(text.substr(0, 64)).starts_with('{')) {
+    read_metrics_file(path, metric, values);
+  } else {
+    read_megatron_log(text, path, metric, values);
+  }
+}
+
+// Event files in the order of their names, which begin with the time.
+void read_folder(const fs::path& folder, const Metric& metric, Values& values) {
+  if (fs::exists(folder / "metrics.jsonl"))
+    return read_metrics_file(folder / "metrics.jsonl", metric, values);
+  std::vector<fs::path> paths;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error))
+    if (is_named_like_events(*entry)) paths.push_back(*entry);
+  MT_CHECK_INPUT(!error, "cannot read the folder ", folder.string(), ": ", error.message());
+  MT_CHECK_INPUT(!paths.empty(), folder.string(),
+                 " holds neither a metrics.jsonl nor TensorBoard event files");
+  std::sort(paths.begin(), paths.end());
+  for (const fs::path& path : paths) read_into(path, metric, values);
+}
+
+}  // namespace
+
+void check_metric(const std::string& metric) {
+  metric_named(metric);
+}
+
+std::string axis_name(const std::string& metric) {
+  return metric_named(metric).axis;
+}
+
+History read_history(const fs::path& path, const std::string& metric) {
+  const Metric& wanted = metric_named(metric);
+  Values values;
+  if (fs::is_directory(path)) {
+    read_folder(path, wanted, values);
+  } else {
+    read_into(path, wanted, values);
+  }
+  History history;
+  for (const auto& [step, value] : values) history.push_back({step, value});
+  return history;
+}
+
+}  // namespace moetron

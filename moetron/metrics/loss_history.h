@@ -1,0 +1,32 @@
+// A number of a training run over its steps, read from whatever log the run left.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace moetron {
+
+struct HistoryPoint {
+  int64_t step = 0;
+  double value = 0;  // may be infinite or not a number
+
+  bool operator==(const HistoryPoint&) const = default;
+};
+using History = std::vector<HistoryPoint>;  // by rising step, each step once
+
+// "loss", "grad_norm" ...: the names of our metrics.jsonl. Throws ConfigError naming the option
+// `metric` and the known names.
+void check_metric(const std::string& metric);
+// With its unit: "loss (nats per token)".
+std::string axis_name(const std::string& metric);
+
+// Reads a metrics.jsonl, a log that Megatron printed, a TensorBoard event file (under our tags or
+// Megatron's), or a folder with the first or the last of these; what it is is seen in its contents.
+// Of a step that comes twice, for a run went on from a checkpoint, the later value counts. A last
+// line or record that is cut short, for the run goes on, is left out. Throws InputError naming the
+// file if it is damaged or is none of these. Empty if it holds none of the metric.
+History read_history(const std::filesystem::path& path, const std::string& metric);
+
+}  // namespace moetron

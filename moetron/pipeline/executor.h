@@ -1,0 +1,60 @@
+// Runs a rank's list of a schedule (DESIGN: idea 2), whatever kind it is of: schedules differ in
+// data only.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "moetron/metrics/activation_memory.h"
+#include "moetron/pipeline/chunk.h"
+#include "moetron/pipeline/stage_links.h"
+
+namespace moetron {
+
+// One pass of micro-batches through the pipeline.
+struct PipelineTask {
+  std::span<const MicroBatch> micro_batches;
+  bool with_grad = true;
+  double d_loss = 0;  // gradient of each summed loss: one over the step's divisor
+  double d_aux = 0;   // of each auxiliary loss
+
+  std::function<void(const Step&)> before_step = {};
+  std::function<void(Layer&)> before_first_forward = {};  // waits for the layer's parameters
+  // All of this layer's weight gradients are complete: what R means.
+  std::function<void(Layer&)> layer_done = {};
+  bool measures_memory = false;
+  PipelineTrace* trace = nullptr;
+};
+
+struct PipelineOutcome {
+  std::vector<at::Tensor> losses;  // by micro-batch, scalars; undefined on ranks without the head
+  // By chunk, micro-batch, layer of the chunk: scalars, undefined where a layer has none.
+  std::vector<std::vector<std::vector<at::Tensor>>> aux_losses;
+  // Kept by the forward of the first micro-batch, in all chunks, and the most that was alive until
+  // its backward was done.
+  ActivationMemory activation_memory;
+};
+
+class PipelineExecutor {
+ public:
+  // `hidden_states`: dtype and device of what travels between stages, [slice, hidden_size] with the
+  // tokens divided among `tensor_group` (null: whole). All references outlive the object.
+  PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, int64_t hidden_size,
+                   const at::TensorOptions& hidden_states, Communicator* tensor_group);
+
+  // The schedule has this placement and as many micro-batches as the task. Weight gradients are
+  // added to the accumulators in the order of micro-batches.
+  PipelineOutcome run(const Schedule& schedule, const PipelineTask& task);
+
+ private:
+  class Run;
+
+  std::vector<Chunk>& chunks_;
+  StageLinks& links_;
+  int64_t hidden_size_;
+  at::TensorOptions hidden_states_;
+  Communicator* tensor_group_;
+};
+
+}  // namespace moetron

@@ -1,0 +1,59 @@
+#include "moetron/plan/dispatch_time.h"
+
+#include <algorithm>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+// The probability that none of a token's experts is among a share of 1 / parts of them.
+double missed(const MoeConfig& moe, double parts) {
+  const auto experts = static_cast<double>(moe.num_experts);
+  double probability = 1;
+  for (int64_t i = 0; i < moe.top_k; ++i) {
+    const auto taken = static_cast<double>(i);
+    probability *= std::max(0.0, experts - experts / parts - taken) / (experts - taken);
+  }
+  return probability;
+}
+
+}  // namespace
+
+DispatchVolume dispatch_volume(const RunShape& shape, int64_t gpus_per_node) {
+  const MoeConfig& moe = *shape.model.moe;
+  const auto tensor = static_cast<double>(shape.sizes.tpe);
+  const auto ranks = static_cast<double>(shape.sizes.ep);
+  // The ranks of an expert-parallel group lie `tensor` apart.
+  const double near = std::clamp(static_cast<double>(gpus_per_node) / tensor, 1.0, ranks);
+  const double nodes = ranks / near;
+  const double tokens = 2 * shape.tokens_per_rank() * static_cast<double>(shape.model.hidden_size);
+  const double rank_copies = ranks * (1 - missed(moe, ranks));
+  // Ranks that share experts exchange what each of them got.
+  const double shared = tokens * (tensor - 1);
+  const auto split = [&](double copies) {
+    return DispatchVolume{tokens * copies * (near - 1) / ranks + shared,
+                          tokens * copies * (ranks - near) / ranks};
+  };
+  switch (shape.scheme) {
+    case DispatchScheme::kPerExpert:
+      return split(static_cast<double>(moe.top_k));
+    case DispatchScheme::kPerRank:
+      return split(rank_copies);
+    case DispatchScheme::kPerNode:  // within a node on to every rank that needs it
+      return {tokens * rank_copies * (ranks - 1) / ranks + shared,
+              tokens * (nodes - 1) * (1 - missed(moe, nodes))};
+    case DispatchScheme::kAllGather:  // each of a node's links brings a part in
+      return {tokens * (ranks - 1) + shared, tokens * (ranks - near) / near};
+  }
+  throw InternalError("unknown dispatch scheme");
+}
+
+double dispatch_time(const RunShape& shape, const Hardware& hardware) {
+  if (shape.sizes.ep * shape.sizes.tpe == 1) return 0;
+  const DispatchVolume volume = dispatch_volume(shape, hardware.gpus_per_node);
+  return std::max(volume.node / hardware.node_rate, volume.network / hardware.network_rate) +
+         hardware.dispatch_overhead;
+}
+
+}  // namespace moetron

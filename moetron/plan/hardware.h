@@ -1,0 +1,48 @@
+// What GPUs and links reach, for costs of a real model.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace moetron {
+
+// FLOP/s of causal attention whose query and key heads are this wide.
+struct AttentionRate {
+  int64_t head_dim = 0;
+  double forward = 0;
+  double backward = 0;
+};
+
+struct Hardware {
+  std::string name;
+  // What kernels reach alone, on random data.
+  double matrix_rate = 0;                // FLOP/s of a large matrix product in bf16
+  double grouped_rate = 0;               // FLOP/s of the grouped product of all local experts
+  double memory_rate = 0;                // bytes/s, read and written
+  std::vector<AttentionRate> attention;  // by head_dim
+  double memory = 0;                     // bytes of a GPU
+  double multiprocessors = 0;
+
+  // Links, bytes/s of one GPU in one direction as reached, and the time before the first byte.
+  int64_t gpus_per_node = 1;
+  double node_rate = 0;
+  double network_rate = 0;
+  double message_latency = 0;  // seconds
+
+  // How training differs from kernels alone: all compute takes so many times as long, and every
+  // dispatch and combine this much longer (seconds: counts, launches, ranks that come late).
+  double compute_slowdown = 1;
+  double dispatch_overhead = 0;
+  double dispatch_multiprocessors = 0;  // taken from compute while one of them runs
+};
+
+// Reads a file like configs/hardware/h100-ib400.toml. Throws InputError naming the file and a key
+// that is missing, unknown or not a number above 0.
+Hardware read_hardware(const std::filesystem::path& path);
+
+// The rate of the widest head that is no wider than `head_dim`, or of the narrowest.
+const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim);
+
+}  // namespace moetron

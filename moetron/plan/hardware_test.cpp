@@ -1,0 +1,71 @@
+#include "moetron/plan/hardware.h"
+
+#include <filesystem>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kShipped = "configs/hardware/h100-ib400.toml";
+
+class HardwareFile : public ::testing::Test {
+ protected:
+  void TearDown() override { fs::remove(path_); }
+
+  // The message for the shipped file in which `from` is `to`.
+  std::string refusal(const std::string& from, const std::string& to) {
+    std::string text = read_file(kShipped);
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    write_file(path_, text.replace(at, from.size(), to));
+    try {
+      read_hardware(path_);
+      return "";
+    } catch (const InputError& error) {
+      return std::string(error.what()).substr(path_.string().size());
+    }
+  }
+
+  const fs::path path_ =
+      fs::temp_directory_path() / ("moetron_hardware_" + std::to_string(::getpid()) + ".toml");
+};
+
+TEST_F(HardwareFile, TheShippedOneIsRead) {
+  const Hardware hardware = read_hardware(kShipped);
+  EXPECT_EQ(hardware.gpus_per_node, 8);
+  EXPECT_EQ(hardware.network_rate, 42.5e9);
+  EXPECT_EQ(hardware.attention.size(), 3u);
+  EXPECT_LT(hardware.matrix_rate, 989e12) << "the peak";
+}
+
+TEST_F(HardwareFile, MistakesAreNamed) {
+  EXPECT_EQ(refusal("name =", "nam ="), " has no name");
+  EXPECT_EQ(refusal("[links]", "[link]"), " has no table links");
+  EXPECT_EQ(refusal("multiprocessors = 132", "multiprocessors = 132\nsms = 1"),
+            ": unknown key gpu.sms");
+  EXPECT_EQ(refusal("name =", "extra = 1\nname ="), ": unknown key extra");
+  EXPECT_EQ(refusal("memory = 80e9", ""), ": gpu.memory must be a number above 0");
+  EXPECT_EQ(refusal("memory = 80e9", "memory = -1"), ": gpu.memory must be a number above 0");
+  EXPECT_EQ(refusal("memory = 80e9", "memory = \"80\""), ": gpu.memory must be a number above 0");
+  EXPECT_EQ(refusal("dispatch_multiprocessors = 20", "dispatch_multiprocessors = 132"),
+            ": training.dispatch_multiprocessors (132) must be below gpu.multiprocessors (132)");
+  EXPECT_EQ(refusal("[gpu]", "[gpu").substr(0, 18), " is not TOML: line");
+}
+
+TEST(AttentionRates, TheNearestNarrowerHeadCounts) {
+  Hardware hardware;
+  hardware.attention = {{64, 1, 1}, {128, 2, 2}, {192, 3, 3}};
+  EXPECT_EQ(attention_rate(hardware, 32).head_dim, 64);
+  EXPECT_EQ(attention_rate(hardware, 64).head_dim, 64);
+  EXPECT_EQ(attention_rate(hardware, 160).head_dim, 128);
+  EXPECT_EQ(attention_rate(hardware, 256).head_dim, 192);
+}
+
+}  // namespace
+}  // namespace moetron

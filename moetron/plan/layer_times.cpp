@@ -1,0 +1,171 @@
+#include "moetron/plan/layer_times.h"
+
+#include <algorithm>
+
+#include "moetron/plan/dispatch_time.h"
+
+namespace moetron {
+namespace {
+
+// What passes through memory in the backward of an operation, of what does in its forward: it reads
+// the gradient beside what the forward read.
+constexpr double kBackwardPasses = 1.5;
+constexpr double kValueBytes = 2;
+
+double as_double(int64_t value) {
+  return static_cast<double>(value);
+}
+
+class Clock {
+ public:
+  Clock(const RunShape& shape, const Hardware& hardware) : shape_(shape), hardware_(hardware) {}
+
+  // rows x inner times `groups` matrices of inner x outer (each for its share of the rows).
+  PartTimes product(double rows, double inner, double outer, double groups = 1) const {
+    const double rate = groups > 1 ? hardware_.grouped_rate : hardware_.matrix_rate;
+    const double compute = 2 * rows * inner * outer / rate;
+    const double values = kValueBytes * rows * (inner + outer);
+    const double weights = groups * inner * outer;
+    const double read = (values + kValueBytes * weights) / hardware_.memory_rate;
+    const double accumulated = (values + 8 * weights) / hardware_.memory_rate;  // fp32, + and =
+    return slowed(
+        {std::max(compute, read), std::max(compute, read), std::max(compute, accumulated)});
+  }
+
+  // Values read or written by operations without a product.
+  PartTimes passes(double values) const {
+    const double forward = kValueBytes * values / hardware_.memory_rate;
+    return slowed({forward, kBackwardPasses * forward, 0});
+  }
+
+  // Causal attention over whole sequences on the local heads.
+  PartTimes attention_core(double width_per_position, int64_t head_dim) const {
+    const AttentionRate& rate = attention_rate(hardware_, head_dim);
+    const double flops = 2 * width_per_position * shape_.tokens() * as_double(shape_.seq_length);
+    return slowed({flops / rate.forward, 2.5 * flops / rate.backward, 0});
+  }
+
+  // Tensor-parallel ranks gather a layer's input and scatter its output, and gather the input again
+  // for the weights' gradient.
+  PartTimes tensor_parallel() const {
+    const double ranks = as_double(shape_.sizes.tp);
+    const double bytes =
+        kValueBytes * shape_.tokens() * as_double(shape_.model.hidden_size) * (ranks - 1) / ranks;
+    const double once = bytes / hardware_.node_rate;
+    return {2 * once, 2 * once, once};
+  }
+
+ private:
+  PartTimes slowed(const PartTimes& times) const {
+    const double by = hardware_.compute_slowdown;
+    return {by * times.forward, by * times.backward_input, by * times.backward_weight};
+  }
+
+  const RunShape& shape_;
+  const Hardware& hardware_;
+};
+
+PartTimes sum(std::initializer_list<PartTimes> parts) {
+  PartTimes total;
+  for (const PartTimes& part : parts) {
+    total.forward += part.forward;
+    total.backward_input += part.backward_input;
+    total.backward_weight += part.backward_weight;
+  }
+  return total;
+}
+
+PartTimes attention_of(const RunShape& shape, const Clock& clock) {
+  const ModelConfig& model = shape.model;
+  const double hidden = as_double(model.hidden_size);
+  const double heads = as_double(model.num_attention_heads) / as_double(shape.sizes.tp);
+  const double tokens = shape.tokens();
+  const double query = heads * as_double(model.head_dim);
+  const double value = heads * as_double(model.value_head_dim());
+  // Two norms and two additions to the residual.
+  const PartTimes residual = clock.passes(shape.tokens_per_rank() * 10 * hidden);
+  const PartTimes core = clock.attention_core((query + value) / 2, model.head_dim);
+  const PartTimes out = clock.product(tokens, value, hidden);
+  if (!model.mla) {
+    const double keys =
+        std::max(1.0, as_double(model.num_key_value_heads) / as_double(shape.sizes.tp)) *
+        as_double(model.head_dim);
+    const double turned = (query + keys) * (model.qk_norm ? 4 : 2);  // rotation, norm
+    return sum({residual, core, out, clock.product(tokens, hidden, query + 2 * keys),
+                clock.passes(tokens * turned), clock.tensor_parallel()});
+  }
+  const MlaConfig& mla = *model.mla;
+  const double q_rank = as_double(mla.q_lora_rank);
+  const double kv_rank = as_double(mla.kv_lora_rank);
+  const double rope = as_double(mla.qk_rope_head_dim);
+  const double up = heads * as_double(mla.qk_nope_head_dim) + value;
+  const PartTimes queries =
+      q_rank > 0
+          ? sum({clock.product(tokens, hidden, q_rank), clock.product(tokens, q_rank, query)})
+          : clock.product(tokens, hidden, query);
+  return sum({residual, core, out, queries, clock.product(tokens, hidden, kv_rank + rope),
+              clock.product(tokens, kv_rank, up),
+              clock.passes(tokens * (4 * query + 2 * (q_rank + kv_rank))),
+              clock.tensor_parallel()});
+}
+
+// A gated MLP: two products into `width`, one out of it.
+PartTimes mlp_of(const RunShape& shape, const Clock& clock, int64_t width) {
+  const double hidden = as_double(shape.model.hidden_size);
+  const double local = as_double(width) / as_double(shape.sizes.tp);
+  return sum({clock.product(shape.tokens(), hidden, 2 * local),
+              clock.product(shape.tokens(), local, hidden),
+              clock.passes(3 * shape.tokens() * local), clock.tensor_parallel()});
+}
+
+PartTimes experts_of(const RunShape& shape, const Clock& clock) {
+  const MoeConfig& moe = *shape.model.moe;
+  const double hidden = as_double(shape.model.hidden_size);
+  const double local = as_double(moe.num_experts) / as_double(shape.sizes.ep);
+  const double width = as_double(moe.expert_intermediate_size) / as_double(shape.sizes.tpe);
+  const double rows = shape.tokens_per_rank() * as_double(moe.top_k) * as_double(shape.sizes.tpe);
+  // Sorted by expert, and back: each row is read and written twice.
+  return sum({clock.product(rows, hidden, 2 * width, local),
+              clock.product(rows, width, hidden, local),
+              clock.passes(rows * (3 * width + 4 * hidden))});
+}
+
+}  // namespace
+
+LayerTimes layer_times(const RunShape& shape, const Hardware& hardware, bool has_experts) {
+  const Clock clock(shape, hardware);
+  LayerTimes times;
+  times.attention = attention_of(shape, clock);
+  if (!has_experts) {
+    times.experts = mlp_of(shape, clock, shape.model.intermediate_size);
+    return times;
+  }
+  const MoeConfig& moe = *shape.model.moe;
+  times.attention = sum(
+      {times.attention, clock.product(shape.tokens_per_rank(), as_double(shape.model.hidden_size),
+                                      as_double(moe.num_experts))});
+  times.experts = experts_of(shape, clock);
+  if (moe.shared_intermediate_size > 0)
+    times.shared = mlp_of(shape, clock, moe.shared_intermediate_size);
+  times.dispatch = dispatch_time(shape, hardware);
+  return times;
+}
+
+PartTimes embedding_times(const RunShape& shape, const Hardware& hardware) {
+  const Clock clock(shape, hardware);
+  const double values = shape.tokens() * as_double(shape.model.hidden_size);
+  const PartTimes passes = clock.passes(2 * values);
+  return {passes.forward, 0, 4 * passes.forward};  // into fp32 accumulators
+}
+
+PartTimes head_times(const RunShape& shape, const Hardware& hardware) {
+  const Clock clock(shape, hardware);
+  const double hidden = as_double(shape.model.hidden_size);
+  const double vocabulary = as_double(shape.model.vocab_size) / as_double(shape.sizes.tp);
+  // The norm; the loss reads the logits for their maximum and their sum.
+  return sum({clock.product(shape.tokens(), hidden, vocabulary),
+              clock.passes(shape.tokens() * 2 * vocabulary),
+              clock.passes(2 * shape.tokens_per_rank() * hidden)});
+}
+
+}  // namespace moetron

@@ -1,0 +1,153 @@
+#include "moetron/plan/memory.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "moetron/arch/inventory.h"
+#include "moetron/schedule/message.h"
+
+namespace moetron {
+namespace {
+
+constexpr double kValueBytes = 2;
+
+double as_double(int64_t value) {
+  return static_cast<double>(value);
+}
+
+bool is_on(const StageLayers& stage, const TensorInfo& tensor) {
+  if (tensor.layer >= 0)
+    return tensor.layer >= stage.first && tensor.layer < stage.first + stage.count;
+  const bool is_embedding = tensor.name.find("embed_tokens") != std::string::npos;
+  return is_embedding ? stage.has_embedding : stage.has_head;
+}
+
+// What every tensor-parallel rank holds whole.
+bool is_replicated(const TensorInfo& tensor, bool mla_replicate_l1) {
+  const std::string_view name = tensor.name;
+  const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
+  return tensor.shape.size() < 2 || ends_with("mlp.gate.weight") ||
+         (mla_replicate_l1 &&
+          (ends_with("q_a_proj.weight") || ends_with("kv_a_proj_with_mqa.weight")));
+}
+
+// Values per token that attention keeps: its input and the normed one, the projections, the output,
+// the residual behind it and the normed one.
+double attention_values(const ModelConfig& model, double tensor) {
+  const double hidden = as_double(model.hidden_size);
+  const double heads = as_double(model.num_attention_heads) / tensor;
+  const double query = heads * as_double(model.head_dim);
+  const double value = heads * as_double(model.value_head_dim());
+  double values = 4 * hidden / tensor + query + value;
+  if (!model.mla) {
+    const double groups = std::max(1.0, as_double(model.num_key_value_heads) / tensor);
+    return values + 2 * groups * as_double(model.head_dim);
+  }
+  const MlaConfig& mla = *model.mla;
+  return values + query + value +
+         2 * as_double(mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim);
+}
+
+double expert_values(const RunShape& shape) {
+  const MoeConfig& moe = *shape.model.moe;
+  const double hidden = as_double(shape.model.hidden_size);
+  const double width = as_double(moe.expert_intermediate_size) / as_double(shape.sizes.tpe);
+  const double rows = as_double(moe.top_k * shape.sizes.tpe) / as_double(shape.sizes.tp);
+  const double product = shape.recompute == Recompute::kExpertProduct ? 0 : 2 * width;
+  return rows * (hidden + product) +
+         2 * as_double(moe.shared_intermediate_size) / as_double(shape.sizes.tp);
+}
+
+double layer_bytes(const RunShape& shape, int64_t layer) {
+  const ModelConfig& model = shape.model;
+  const double tensor = as_double(shape.sizes.tp);
+  const double input = as_double(model.hidden_size) / tensor;
+  if (shape.recompute == Recompute::kLayer)
+    return kValueBytes * shape.tokens() * input / as_double(shape.layers_per_input);
+  double values = attention_values(model, tensor);
+  if (!model.is_moe_layer(layer)) {
+    values += 2 * as_double(model.intermediate_size) / tensor;
+  } else if (shape.recompute != Recompute::kMoeLayer) {
+    values += expert_values(shape);
+  }
+  return kValueBytes * shape.tokens() * values;
+}
+
+// The most bytes at once, where a chunk's micro-batch counts from its F through its W.
+double peak_bytes(const StepList& steps, const std::vector<double>& chunk_bytes) {
+  double held = 0;
+  double peak = 0;
+  for (const Step& step : steps) {
+    for (const Action& action : actions_of(step))
+      if (action.kind == ActionKind::kForward) held += chunk_bytes[size_t(action.chunk)];
+    peak = std::max(peak, held);
+    for (const Action& action : actions_of(step)) {
+      const bool frees =
+          action.kind == ActionKind::kBackward ||
+          (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
+      if (frees) held -= chunk_bytes[size_t(action.chunk)];
+    }
+  }
+  return peak;
+}
+
+}  // namespace
+
+std::vector<StageParameters> stage_parameters(const RunShape& shape,
+                                              const std::vector<StageLayers>& stages) {
+  std::vector<StageParameters> all(stages.size());
+  for (const TensorInfo& tensor : tensor_inventory(shape.model)) {
+    const double elements = as_double(tensor.num_elements());
+    const bool whole = is_replicated(tensor, shape.mla_replicate_l1);
+    for (size_t i = 0; i < stages.size(); ++i) {
+      if (!is_on(stages[i], tensor)) continue;
+      if (tensor.is_expert()) {
+        all[i].experts += elements / as_double(shape.sizes.ep * shape.sizes.tpe);
+      } else {
+        all[i].dense += whole ? elements : elements / as_double(shape.sizes.tp);
+      }
+    }
+  }
+  return all;
+}
+
+double updated_parameters(const RunShape& shape, const StageParameters& parameters) {
+  if (!shape.distributed_optimizer) return parameters.dense + parameters.experts;
+  return parameters.dense / as_double(shape.sizes.dp) +
+         parameters.experts / as_double(shape.sizes.edp);
+}
+
+double activation_bytes(const RunShape& shape, const StageLayers& stage) {
+  double bytes = 0;
+  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
+    bytes += layer_bytes(shape, layer);
+  // The normed hidden states and the logits' gradient, which is made in the forward.
+  if (stage.has_head)
+    bytes += kValueBytes * shape.tokens() *
+             as_double(shape.model.hidden_size + shape.model.vocab_size) /
+             as_double(shape.sizes.tp);
+  return bytes;
+}
+
+std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedule,
+                                  const std::vector<StageLayers>& stages,
+                                  const std::vector<StageParameters>& parameters) {
+  const Placement& placement = schedule.placement;
+  std::vector<RankMemory> ranks(size_t(placement.num_ranks()));
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    RankMemory& memory = ranks[size_t(rank)];
+    std::vector<double> chunk_bytes;
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+      const auto stage = size_t(placement.stage(rank, chunk));
+      const StageParameters& held = parameters[stage];
+      memory.weights += 2 * (held.dense + held.experts);
+      memory.gradients += 4 * (held.dense + held.experts);
+      memory.optimizer += 12 * updated_parameters(shape, held);
+      chunk_bytes.push_back(activation_bytes(shape, stages[stage]));
+    }
+    memory.activations = peak_bytes(schedule.steps[size_t(rank)], chunk_bytes);
+  }
+  return ranks;
+}
+
+}  // namespace moetron

@@ -1,0 +1,44 @@
+// What a rank holds.
+#pragma once
+
+#include <vector>
+
+#include "moetron/arch/stage_layers.h"
+#include "moetron/plan/run_shape.h"
+#include "moetron/schedule/schedule.h"
+
+namespace moetron {
+
+// Parameters of a stage on one rank, those of routed experts apart: their replicas are other ranks.
+struct StageParameters {
+  double dense = 0;
+  double experts = 0;
+};
+// By stage, as `stages` is.
+std::vector<StageParameters> stage_parameters(const RunShape& shape,
+                                              const std::vector<StageLayers>& stages);
+
+// Parameters whose optimizer states a rank holds, of those of a stage.
+double updated_parameters(const RunShape& shape, const StageParameters& parameters);
+
+// Bytes of one rank. Weights are bf16, gradients fp32, the optimizer's states three fp32 numbers a
+// parameter, divided among the replicas with a distributed optimizer.
+struct RankMemory {
+  double weights = 0;
+  double gradients = 0;
+  double optimizer = 0;
+  double activations = 0;  // at their peak
+
+  double total() const { return weights + gradients + optimizer + activations; }
+};
+
+// What the backward of one micro-batch keeps of a stage, in bytes. Of an expert the first product's
+// output is kept and the activation computed again, and the second's output is not needed.
+double activation_bytes(const RunShape& shape, const StageLayers& stage);
+
+// By rank of the pipeline; `parameters` and `stages` are by stage.
+std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedule,
+                                  const std::vector<StageLayers>& stages,
+                                  const std::vector<StageParameters>& parameters);
+
+}  // namespace moetron

@@ -1,0 +1,81 @@
+#include "moetron/plan/memory.h"
+
+#include <gtest/gtest.h>
+
+#include "moetron/arch/inventory.h"
+#include "moetron/plan/plan_test_data.h"
+
+namespace moetron {
+namespace {
+
+TEST(Memory, EveryParameterIsOnSomeStage) {
+  for (const std::string layout :
+       {"--expert-model-parallel-size 1", "--tensor-model-parallel-size 2"}) {
+    const Options options = deepseek_options(layout + " --first-k-dense-replace 1");
+    const RunShape shape = run_shape(options);
+    const PipelineSettings pipeline = pipeline_settings(options.parallel, 7, 64);
+    double held = 0;
+    double tensor_parallel = 0;
+    for (const StageParameters& stage : stage_parameters(shape, pipeline.stages)) {
+      held += stage.dense + stage.experts * static_cast<double>(shape.sizes.ep);
+      tensor_parallel += stage.dense * static_cast<double>(shape.sizes.tp) +
+                         stage.experts * static_cast<double>(shape.sizes.ep);
+    }
+    const auto all = static_cast<double>(count_parameters(tensor_inventory(shape.model)));
+    if (shape.sizes.tp == 1) {
+      EXPECT_DOUBLE_EQ(held, all);
+    }
+    // Norms and routers are whole on both ranks.
+    EXPECT_GE(tensor_parallel, all);
+    EXPECT_LE(tensor_parallel, 1.001 * all);
+  }
+}
+
+// Bytes of a layer and micro-batch of 4096 tokens that were counted by hand with the expert
+// activation recomputed: 0.75 GB at heads of 128, and 1.7 GB.
+TEST(Memory, ActivationsOfALayerAsCountedByHand) {
+  const StageLayers one_layer{2, 1, false, false};
+  const RunShape qwen = run_shape(qwen_options("--num-layers 4 --kv-channels 128"));
+  EXPECT_NEAR(activation_bytes(qwen, one_layer) / 1e9, 0.75, 0.02);
+  const RunShape deepseek = run_shape(deepseek_options(""));
+  EXPECT_NEAR(activation_bytes(deepseek, one_layer) / 1e9, 1.7, 0.05);
+}
+
+TEST(Memory, RecomputeKeepsLess) {
+  const StageLayers one_layer{2, 1, false, false};
+  const auto bytes = [&](const std::string& more) {
+    return activation_bytes(run_shape(qwen_options("--num-layers 4 " + more)), one_layer);
+  };
+  EXPECT_EQ(bytes("--recompute-granularity full"), 2.0 * 4096 * 4096);
+  EXPECT_EQ(bytes("--recompute-granularity full --recompute-num-layers 2"), 4096.0 * 4096);
+  EXPECT_LT(bytes("--moe-layer-recompute"), bytes("--mlp-recompute"));
+  EXPECT_DOUBLE_EQ(bytes("") - bytes("--mlp-recompute"), 2.0 * 4096 * 8 * 2 * 1536);
+}
+
+TEST(Memory, AChunkCountsFromItsForwardThroughItsWeightGradients) {
+  const Options options = qwen_options(
+      "--num-layers 8 --scheduler dualpipev --virtual-hetero-pipeline-stages 2 1 1 1 0 1 1 1 "
+      "--num-micro-batches 16");
+  const RunShape shape = run_shape(options);
+  const PipelineSettings pipeline = pipeline_settings(options.parallel, 8, 16);
+  const Schedule schedule = make_schedule(pipeline.request);
+  const std::vector<RankMemory> memory =
+      memory_of(shape, schedule, pipeline.stages, stage_parameters(shape, pipeline.stages));
+  const double layer = activation_bytes(shape, {1, 1, false, false});
+  // Rank 2: 9 chunk-micro-batches of one layer each.
+  EXPECT_DOUBLE_EQ(memory[2].activations, 9 * layer);
+  // Rank 0: at most 8 of chunk 0, of two layers each, and what the head keeps of chunk 1.
+  EXPECT_GT(memory[0].activations, 16 * layer);
+}
+
+TEST(Memory, ADistributedOptimizerDividesItsStates) {
+  Options options = qwen_options("--num-layers 8 --expert-model-parallel-size 8");
+  RunShape shape = run_shape(options);
+  const StageParameters parameters{160, 20};
+  EXPECT_DOUBLE_EQ(updated_parameters(shape, parameters), 160 / 16.0 + 20 / 2.0);
+  shape.distributed_optimizer = false;
+  EXPECT_EQ(updated_parameters(shape, parameters), 180);
+}
+
+}  // namespace
+}  // namespace moetron

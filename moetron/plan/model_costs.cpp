@@ -1,0 +1,121 @@
+#include "moetron/plan/model_costs.h"
+
+#include <algorithm>
+
+namespace moetron {
+namespace {
+
+// Kinds of steps, whatever their micro-batches.
+constexpr size_t kNumActions = 5 * 2 * 3;
+constexpr size_t kNumSteps = kNumActions * (kNumActions + 1);
+
+size_t number_of(const Action& action) {
+  return (static_cast<size_t>(action.kind) * 2 + static_cast<size_t>(action.chunk)) * 3 +
+         static_cast<size_t>(action.part);
+}
+
+size_t number_of(const Step& step) {
+  const size_t beside = step.beside ? number_of(*step.beside) + 1 : 0;
+  return number_of(step.action) * (kNumActions + 1) + beside;
+}
+
+// Bytes/s of a ring over so many ranks that lie `stride` apart.
+double ring_rate(const Hardware& hardware, int64_t ranks, int64_t stride) {
+  return ranks * stride <= hardware.gpus_per_node ? hardware.node_rate : hardware.network_rate;
+}
+
+// Bytes that a ring moves past each rank to scatter the sums of `bytes`, or to gather them.
+double ring_bytes(double bytes, int64_t ranks) {
+  return bytes * static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+}
+
+// Scatters (or gathers) so many bytes a parameter among the parameters' replicas.
+double replica_time(const RunShape& shape, const Hardware& hardware,
+                    const StageParameters& parameters, double bytes) {
+  const ParallelSizes& sizes = shape.sizes;
+  return ring_bytes(bytes * parameters.dense, sizes.dp) / ring_rate(hardware, sizes.dp, sizes.tp) +
+         ring_bytes(bytes * parameters.experts, sizes.edp) /
+             ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
+}
+
+ChunkTimes chunk_times(const RunShape& shape, const Hardware& hardware, const StageLayers& stage,
+                       const StageParameters& parameters) {
+  ChunkTimes chunk;
+  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
+    chunk.layers.push_back(layer_times(shape, hardware, shape.model.is_moe_layer(layer)));
+  if (stage.has_embedding) chunk.embedding = embedding_times(shape, hardware);
+  if (stage.has_head) chunk.head = head_times(shape, hardware);
+  chunk.reduce = reduce_time(shape, hardware, parameters);
+  return chunk;
+}
+
+// A message between the same places of two stages.
+double message_time(const RunShape& shape, const Hardware& hardware, int from, int to) {
+  const int64_t stride = shape.sizes.world / shape.sizes.pp;
+  const bool same_node =
+      from * stride / hardware.gpus_per_node == to * stride / hardware.gpus_per_node;
+  const double bytes = 2 * shape.tokens_per_rank() * static_cast<double>(shape.model.hidden_size);
+  return hardware.message_latency +
+         bytes / (same_node ? hardware.node_rate : hardware.network_rate);
+}
+
+}  // namespace
+
+ModelCosts::ModelCosts(const RunShape& shape, const Hardware& hardware, const Schedule& schedule,
+                       const std::vector<StageLayers>& stages,
+                       const std::vector<StageParameters>& parameters)
+    : costs_(schedule.steps.size()) {
+  const Placement& placement = schedule.placement;
+  const double compute_rate = 1 - hardware.dispatch_multiprocessors / hardware.multiprocessors;
+  const ProgramSettings settings{shape.overlaps, compute_rate, shape.recompute};
+  std::vector<ChunkTimes> chunks;  // by stage
+  for (size_t i = 0; i < stages.size(); ++i)
+    chunks.push_back(chunk_times(shape, hardware, stages[i], parameters[i]));
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    const auto chunk_of = [&](const Action& action) -> const ChunkTimes& {
+      return chunks[size_t(placement.stage(rank, action.chunk))];
+    };
+    std::vector<StepCost>& costs = costs_[size_t(rank)];
+    costs.resize(kNumSteps);
+    std::vector<bool> is_known(kNumSteps, false);
+    for (const Step& step : schedule.steps[size_t(rank)]) {
+      const size_t number = number_of(step);
+      if (is_known[number]) continue;
+      is_known[number] = true;
+      costs[number] = step_cost(step, chunk_of(step.action),
+                                chunk_of(step.beside.value_or(step.action)), settings);
+    }
+  }
+  for (int stage = 0; stage < placement.num_stages(); ++stage) {
+    const auto time_to = [&](int other) {
+      const int to = std::clamp(other, 0, placement.num_stages() - 1);
+      return message_time(shape, hardware, placement.rank(stage), placement.rank(to));
+    };
+    transfers_.push_back({time_to(stage + 1), time_to(stage - 1)});
+  }
+}
+
+StepCost ModelCosts::step(int rank, const Step& step) const {
+  return costs_[size_t(rank)][number_of(step)];
+}
+
+double ModelCosts::transfer(const Message& message) const {
+  return transfers_[size_t(message.from_stage)][message.is_forward ? 0 : 1];
+}
+
+double reduce_time(const RunShape& shape, const Hardware& hardware,
+                   const StageParameters& parameters) {
+  // Without a distributed optimizer the sums are gathered again.
+  const double bytes = shape.distributed_optimizer ? 4 : 8;
+  return replica_time(shape, hardware, parameters, bytes);
+}
+
+double update_time(const RunShape& shape, const Hardware& hardware,
+                   const StageParameters& parameters) {
+  constexpr double kAdamBytes = 30;  // three fp32 states read and written, gradient, bf16 copy
+  const double update = kAdamBytes * updated_parameters(shape, parameters) / hardware.memory_rate;
+  if (!shape.distributed_optimizer) return update;
+  return update + replica_time(shape, hardware, parameters, 2);
+}
+
+}  // namespace moetron

@@ -1,0 +1,34 @@
+// What the steps of a schedule cost a real model on real hardware, in seconds.
+#pragma once
+
+#include "moetron/arch/stage_layers.h"
+#include "moetron/plan/memory.h"
+#include "moetron/plan/step_program.h"
+#include "moetron/schedule/costs.h"
+
+namespace moetron {
+
+class ModelCosts final : public CostModel {
+ public:
+  // Of the steps that the schedule takes. `stages` and `parameters` are by stage.
+  ModelCosts(const RunShape& shape, const Hardware& hardware, const Schedule& schedule,
+             const std::vector<StageLayers>& stages,
+             const std::vector<StageParameters>& parameters);
+
+  StepCost step(int rank, const Step& step) const override;
+  double transfer(const Message& message) const override;
+
+ private:
+  std::vector<std::vector<StepCost>> costs_;    // by rank and kind of step
+  std::vector<std::vector<double>> transfers_;  // by stage: to the next, to the previous
+};
+
+// Seconds that the gradients of a stage take to be summed over their replicas.
+double reduce_time(const RunShape& shape, const Hardware& hardware,
+                   const StageParameters& parameters);
+// And what follows once a step: the optimizer and, where its states are divided, the gathering of
+// the new parameters.
+double update_time(const RunShape& shape, const Hardware& hardware,
+                   const StageParameters& parameters);
+
+}  // namespace moetron

@@ -1,0 +1,36 @@
+#include "moetron/plan/predict.h"
+
+#include <algorithm>
+
+#include "moetron/arch/flops.h"
+#include "moetron/plan/model_costs.h"
+
+namespace moetron {
+
+Prediction predict(const RunShape& shape, const Hardware& hardware,
+                   const PipelineSettings& pipeline, const Schedule& schedule) {
+  const std::vector<StageLayers>& stages = pipeline.stages;
+  const std::vector<StageParameters> parameters = stage_parameters(shape, stages);
+  Prediction prediction;
+  prediction.simulation =
+      simulate(schedule, ModelCosts(shape, hardware, schedule, stages, parameters));
+  double update = 0;
+  const Placement& placement = schedule.placement;
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    double of_rank = 0;
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
+      of_rank += update_time(shape, hardware, parameters[size_t(placement.stage(rank, chunk))]);
+    update = std::max(update, of_rank);
+  }
+  prediction.step_time = prediction.simulation.makespan + update;
+  const double tokens =
+      shape.tokens() * static_cast<double>(shape.num_micro_batches * shape.sizes.dp);
+  prediction.tokens_per_second =
+      tokens / prediction.step_time / static_cast<double>(shape.sizes.world);
+  prediction.flops_per_second =
+      prediction.tokens_per_second * flops_per_token(shape.model, shape.seq_length);
+  prediction.memory = memory_of(shape, schedule, stages, parameters);
+  return prediction;
+}
+
+}  // namespace moetron

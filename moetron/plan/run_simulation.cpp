@@ -1,0 +1,181 @@
+#include "moetron/plan/run_simulation.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <numeric>
+#include <ostream>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/plan/predict.h"
+#include "moetron/schedule/drawing.h"
+
+namespace moetron {
+namespace {
+
+constexpr double kGigabyte = 1e9;
+
+// What was simulated; a prediction where the costs are a model's.
+struct Outcome {
+  PipelineSettings pipeline;
+  Schedule schedule;
+  Prediction prediction;
+  bool has_model = false;
+  double gpu_memory = 0;  // bytes
+};
+
+// Unit costs know no model: the numbers of layers decide only how many chunks a rank has.
+int64_t num_layers_of(const Options& options) {
+  if (options.model.num_layers) return *options.model.num_layers;
+  const ParallelOptions& parallel = options.parallel;
+  const auto& given = parallel.virtual_hetero_pipeline_stages.empty()
+                          ? parallel.hetero_pipeline_stages
+                          : parallel.virtual_hetero_pipeline_stages;
+  if (!given.empty()) return std::accumulate(given.begin(), given.end(), int64_t{0});
+  MT_CHECK_CONFIG(!parallel.num_layers_per_virtual_pipeline_stage,
+                  "num-layers-per-virtual-pipeline-stage needs num-layers");
+  return 2 * parallel.pipeline_model_parallel_size;
+}
+
+Outcome simulate_units(const Options& options) {
+  PipelineSettings pipeline = pipeline_settings(options.parallel, num_layers_of(options),
+                                                *options.simulate.num_micro_batches);
+  Schedule schedule = make_schedule(pipeline.request);
+  Prediction prediction;
+  prediction.simulation =
+      simulate(schedule, UnitCosts(schedule.placement, options.simulate.communication));
+  return {std::move(pipeline), std::move(schedule), std::move(prediction)};
+}
+
+Outcome simulate_model(const Options& options) {
+  const RunShape shape = run_shape(options);
+  const Hardware hardware = read_hardware(options.simulate.hardware);
+  PipelineSettings pipeline =
+      pipeline_settings(options.parallel, shape.model.num_layers, shape.num_micro_batches);
+  Schedule schedule = make_schedule(pipeline.request);
+  Prediction prediction = predict(shape, hardware, pipeline, schedule);
+  return {std::move(pipeline), std::move(schedule), std::move(prediction), true, hardware.memory};
+}
+
+Json memory_json(const std::vector<RankMemory>& memory) {
+  Json list = Json::array();
+  for (const RankMemory& rank : memory)
+    list.push_back({{"weights", rank.weights},
+                    {"gradients", rank.gradients},
+                    {"optimizer", rank.optimizer},
+                    {"activations", rank.activations},
+                    {"total", rank.total()}});
+  return list;
+}
+
+Json to_json(const Outcome& outcome) {
+  const Simulation& simulation = outcome.prediction.simulation;
+  Json json{{"scheduler", name_of(outcome.schedule.kind)},
+            {"pipeline_model_parallel_size", outcome.schedule.placement.num_ranks()},
+            {"num_micro_batches", outcome.schedule.num_micro_batches},
+            {"unit", outcome.has_model ? "s" : "F of a chunk"},
+            {"makespan", simulation.makespan},
+            {"bubble_fraction", simulation.bubble_fraction},
+            {"peak_activations", simulation.peak_activations},
+            {"communication", simulation.communication},
+            {"exposed_communication", simulation.exposed}};
+  if (!outcome.has_model) return json;
+  const Prediction& prediction = outcome.prediction;
+  json["layers"] = Json::array();
+  for (const StageLayers& stage : outcome.pipeline.stages) json["layers"].push_back(stage.count);
+  json["step_time"] = prediction.step_time;
+  json["tokens_per_second_per_gpu"] = prediction.tokens_per_second;
+  json["tflops_per_gpu"] = prediction.flops_per_second / 1e12;
+  json["memory"] = memory_json(prediction.memory);
+  return json;
+}
+
+// As printf does.
+[[gnu::format(printf, 1, 2)]] std::string formatted(const char* format, ...) {
+  char text[256];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text, sizeof(text), format, arguments);
+  va_end(arguments);
+  return text;
+}
+
+// How many layers the chunks of a rank have: "3+3".
+std::string layers_text(const Outcome& outcome, int rank) {
+  std::string text;
+  const Placement& placement = outcome.schedule.placement;
+  for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
+    text += concat(chunk == 0 ? "" : "+",
+                   outcome.pipeline.stages[size_t(placement.stage(rank, chunk))].count);
+  return text;
+}
+
+void write_ranks(const Outcome& outcome, std::ostream& out) {
+  const Prediction& prediction = outcome.prediction;
+  const Simulation& simulation = prediction.simulation;
+  out << formatted("%5s %10s %14s %12s", "rank", "peak held", "communication", "exposed");
+  if (outcome.has_model)
+    out << formatted(" %8s %9s %9s %9s %9s %9s", "layers", "weights", "gradients", "optimizer",
+                     "activat.", "total GB");
+  out << "\n";
+  for (int rank = 0; rank < outcome.schedule.placement.num_ranks(); ++rank) {
+    const auto at = size_t(rank);
+    out << formatted("%5d %10d %14.6g %12.6g", rank, simulation.peak_activations[at],
+                     simulation.communication[at], simulation.exposed[at]);
+    if (outcome.has_model) {
+      const RankMemory& memory = prediction.memory[at];
+      out << formatted(" %8s %9.2f %9.2f %9.2f %9.2f %9.2f", layers_text(outcome, rank).c_str(),
+                       memory.weights / kGigabyte, memory.gradients / kGigabyte,
+                       memory.optimizer / kGigabyte, memory.activations / kGigabyte,
+                       memory.total() / kGigabyte);
+    }
+    out << "\n";
+  }
+}
+
+double most_memory(const Prediction& prediction) {
+  double most = 0;
+  for (const RankMemory& rank : prediction.memory) most = std::max(most, rank.total());
+  return most;
+}
+
+void write_summary(const Outcome& outcome, std::ostream& out) {
+  const Schedule& schedule = outcome.schedule;
+  const Prediction& prediction = outcome.prediction;
+  const Simulation& simulation = prediction.simulation;
+  out << formatted("%s, %d ranks, %d micro-batches\n", name_of(schedule.kind).c_str(),
+                   schedule.placement.num_ranks(), schedule.num_micro_batches);
+  if (outcome.has_model) {
+    out << formatted("step time        %.4g s\n", prediction.step_time)
+        << formatted("throughput       %.1f tokens/s/GPU, %.1f TFLOP/s/GPU\n",
+                     prediction.tokens_per_second, prediction.flops_per_second / 1e12)
+        << formatted("memory           at most %.1f of %.1f GB\n",
+                     most_memory(prediction) / kGigabyte, outcome.gpu_memory / kGigabyte);
+  } else {
+    out << formatted("makespan         %g forwards of a chunk; every chunk costs the same\n",
+                     simulation.makespan);
+  }
+  out << formatted("bubble           %.2f %%\n\n", 100 * simulation.bubble_fraction);
+  write_ranks(outcome, out);
+}
+
+}  // namespace
+
+void run_simulation(const Options& options, std::ostream& out) {
+  const SimulateOptions& asked = options.simulate;
+  const Outcome outcome =
+      asked.cost == SimulatedCosts::kUnit ? simulate_units(options) : simulate_model(options);
+  const Simulation& simulation = outcome.prediction.simulation;
+  const std::string unit = outcome.has_model ? "s" : "F";
+  if (!asked.draw.empty()) draw_simulation(asked.draw, outcome.schedule, simulation, unit);
+  if (!asked.trace.empty()) write_simulation_trace(asked.trace, outcome.schedule, simulation, unit);
+  if (asked.json) {
+    out << to_json(outcome).dump(2) << "\n";
+  } else {
+    write_summary(outcome, out);
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,25 @@
+// Pictures and traces of simulated schedules.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "moetron/metrics/timeline.h"
+#include "moetron/schedule/simulate.h"
+
+namespace moetron {
+
+// The two of a step that run together become two halves. `unit` is that of the costs: "s", or
+// another, like that of UnitCosts.
+Timeline timeline_of(const Schedule& schedule, const Simulation& simulation,
+                     const std::string& unit);
+
+// A Gantt chart (.png or .svg). Throws ConfigError as draw_gantt() does.
+void draw_simulation(const std::filesystem::path& path, const Schedule& schedule,
+                     const Simulation& simulation, const std::string& unit);
+
+// For Perfetto or chrome://tracing, a unit as a second.
+void write_simulation_trace(const std::filesystem::path& path, const Schedule& schedule,
+                            const Simulation& simulation, const std::string& unit);
+
+}  // namespace moetron

@@ -1,0 +1,64 @@
+#include "moetron/schedule/stage_layout.h"
+
+#include <numeric>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+std::vector<int64_t> even_counts(int num_stages, int64_t num_layers) {
+  std::vector<int64_t> counts(static_cast<size_t>(num_stages), num_layers / num_stages);
+  const auto rest = static_cast<size_t>(num_layers % num_stages);
+  const size_t last = counts.size() - 1;
+  for (size_t i = 0; i < rest; ++i) {
+    const size_t inner = i + 1;
+    ++counts[inner < last ? inner : 0];
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::vector<StageLayers> stage_layout(const Placement& placement, int64_t num_layers,
+                                      const std::vector<int64_t>& layers,
+                                      const std::string& option) {
+  const int num_stages = placement.num_stages();
+  std::vector<int64_t> counts = even_counts(num_stages, num_layers);
+  if (!layers.empty()) {
+    MT_CHECK_CONFIG(layers.size() == counts.size(), option, " has ", layers.size(),
+                    " numbers, but the pipeline has ", num_stages,
+                    " chunks: ", placement.num_chunks(), " on each of ", placement.num_ranks(),
+                    " ranks");
+    const int64_t sum = std::accumulate(layers.begin(), layers.end(), int64_t{0});
+    MT_CHECK_CONFIG(sum == num_layers, option, " is ", sum, " layers in all, but num-layers is ",
+                    num_layers);
+    size_t i = 0;
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+      for (int rank = 0; rank < placement.num_ranks(); ++rank, ++i) {
+        MT_CHECK_CONFIG(layers[i] >= 0, option, " (", layers[i], " layers in chunk ", chunk,
+                        " of rank ", rank, ") must be at least 0");
+        counts[static_cast<size_t>(placement.stage(rank, chunk))] = layers[i];
+      }
+    }
+  }
+  std::vector<StageLayers> stages;
+  int64_t first = 0;
+  for (const int64_t count : counts) {
+    stages.push_back({first, count, stages.empty(), stages.size() + 1 == counts.size()});
+    first += count;
+  }
+  return stages;
+}
+
+std::vector<StageLayers> stages_of_rank(const std::vector<StageLayers>& stages,
+                                        const Placement& placement, int rank) {
+  std::vector<StageLayers> own;
+  own.reserve(static_cast<size_t>(placement.num_chunks()));
+  for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+    own.push_back(stages.at(static_cast<size_t>(placement.stage(rank, chunk))));
+  }
+  return own;
+}
+
+}  // namespace moetron

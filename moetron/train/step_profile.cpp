@@ -1,0 +1,128 @@
+#include "moetron/train/step_profile.h"
+
+#include <algorithm>
+
+#include "moetron/base/error.h"
+#include "moetron/base/json.h"
+#include "moetron/base/log.h"
+#include "moetron/comm/gather_texts.h"
+#include "moetron/metrics/chrome_trace.h"
+#include "moetron/parallel/mesh.h"
+#include "moetron/schedule/drawing.h"
+
+namespace moetron {
+namespace {
+
+enum Track { kComputes, kWaits };
+
+Json to_json(const Action& action) {
+  return {static_cast<int>(action.kind), action.chunk, action.micro_batch,
+          static_cast<int>(action.part)};
+}
+
+Action to_action(const Json& json) {
+  return {static_cast<ActionKind>(json[0].get<int>()), json[1].get<int>(), json[2].get<int>(),
+          static_cast<Part>(json[3].get<int>())};
+}
+
+// A rank's record as text, times from `origin` on; the numbers are whole.
+std::string encode(const PipelineTrace& trace, double origin) {
+  Json steps = Json::array(), segments = Json::array();
+  for (const SimulatedStep& step : trace.steps) {
+    const Json beside = step.step.beside ? to_json(*step.step.beside) : Json();
+    steps.push_back({to_json(step.step.action), beside, step.begin - origin, step.end - origin});
+  }
+  for (const SegmentSpan& span : trace.segments) {
+    segments.push_back({span.name, static_cast<int>(span.pass), span.waits, span.label.chunk,
+                        span.label.micro_batch, span.label.layer, span.begin - origin,
+                        span.end - origin});
+  }
+  return Json{{"steps", std::move(steps)}, {"segments", std::move(segments)}}.dump();
+}
+
+SimulatedStep to_step(const Json& json) {
+  SimulatedStep step{{to_action(json[0]), {}}, json[2].get<double>(), json[3].get<double>()};
+  if (!json[1].is_null()) step.step.beside = to_action(json[1]);
+  return step;
+}
+
+Span to_span(const Json& json, int64_t rank) {
+  static constexpr const char* kPasses[] = {" F", " I", " W"};
+  Span span;
+  span.name = json[0].get<std::string>() + kPasses[json[1].get<size_t>()];
+  span.process = rank;
+  span.track = json[2].get<bool>() ? kWaits : kComputes;
+  span.description = concat("chunk ", json[3].get<int>(), ", micro-batch ", json[4].get<int>(),
+                            ", layer ", json[5].get<int>(), " of the chunk");
+  span.start = json[6].get<double>();
+  span.duration = json[7].get<double>() - span.start;
+  return span;
+}
+
+// What the ranks did, in place of a simulation's; the shares follow from it.
+Simulation measured(std::vector<std::vector<SimulatedStep>> steps) {
+  Simulation result;
+  double busy = 0;
+  for (const auto& of_rank : steps) {
+    for (const SimulatedStep& step : of_rank) {
+      busy += step.end - step.begin;
+      result.makespan = std::max(result.makespan, step.end);
+    }
+  }
+  result.bubble_fraction = 1 - busy / (result.makespan * static_cast<double>(steps.size()));
+  result.steps = std::move(steps);
+  return result;
+}
+
+}  // namespace
+
+StepProfile::StepProfile(const Options& options, Mesh& mesh) : mesh_(mesh) {
+  const bool is_first = mesh.stage().rank() == 0;
+  if (!options.logging.profile || options.checkpoint.save.empty() || !is_first) return;
+  folder_ = std::filesystem::path(options.checkpoint.save) / "profile";
+  first_ = options.logging.profile_step_start;
+  last_ = options.logging.profile_step_end;
+}
+
+bool StepProfile::records(int64_t step) const {
+  return first_ <= step && step < last_;
+}
+
+PipelineTrace* StepProfile::begin(int64_t step) {
+  if (!records(step)) return nullptr;
+  trace_ = {};
+  mesh_.pipeline().barrier();  // clocks of different machines differ
+  origin_ = steady_seconds();
+  return &trace_;
+}
+
+std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
+  if (!records(step)) return {};
+  const std::vector<std::string> texts = gather_texts(mesh_.pipeline(), encode(trace_, origin_));
+  if (mesh_.pipeline().rank() != 0) return {};
+  std::vector<std::vector<SimulatedStep>> steps;
+  std::vector<Span> spans;
+  std::vector<TrackName> tracks;
+  for (size_t rank = 0; rank < texts.size(); ++rank) {
+    const auto number = static_cast<int64_t>(rank);
+    const Json record = Json::parse(texts[rank]);
+    std::vector<SimulatedStep>& of_rank = steps.emplace_back();
+    for (const Json& entry : record.at("steps")) of_rank.push_back(to_step(entry));
+    for (const Json& entry : record.at("segments")) spans.push_back(to_span(entry, number));
+    tracks.push_back({number, kComputes, "computes"});
+    tracks.push_back({number, kWaits, "waits for communication"});
+  }
+  std::filesystem::create_directories(folder_);
+  const std::string name = concat("step_", step);
+  write_chrome_trace(folder_ / (name + ".json"), spans, tracks);
+  const std::filesystem::path picture = folder_ / (name + ".svg");
+  try {
+    draw_simulation(picture, schedule, measured(std::move(steps)), "s");
+  } catch (const ConfigError& error) {
+    log_warning(error.what());
+    return {};
+  }
+  return picture;
+}
+
+}  // namespace moetron

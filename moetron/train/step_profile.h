@@ -1,0 +1,37 @@
+// --profile: what every rank of a pipeline did when in a step, as a picture and as a Chrome trace.
+#pragma once
+
+#include <filesystem>
+
+#include "moetron/config/options.h"
+#include "moetron/pipeline/pipeline_trace.h"
+#include "moetron/schedule/schedule.h"
+
+namespace moetron {
+
+class Mesh;
+
+class StepProfile {
+ public:
+  // Records on the ranks of rank 0's pipeline, and nothing without a folder to save to. The mesh
+  // outlives the object.
+  StepProfile(const Options& options, Mesh& mesh);
+
+  // Where the step's record goes; null where it is not recorded. Collective over the pipeline.
+  PipelineTrace* begin(int64_t step);
+  // Behind the step: writes FOLDER/step_N.svg and FOLDER/step_N.json, if it was recorded. Returns
+  // the picture's path on rank 0, else an empty one. A missing gnuplot is a warning. Collective
+  // over the pipeline.
+  std::filesystem::path end(int64_t step, const Schedule& schedule);
+
+ private:
+  bool records(int64_t step) const;
+
+  std::filesystem::path folder_;
+  int64_t first_ = 0, last_ = 0;  // steps [first, last)
+  Mesh& mesh_;
+  PipelineTrace trace_;
+  double origin_ = 0;  // steady_seconds() at the step's begin
+};
+
+}  // namespace moetron
