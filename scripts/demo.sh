@@ -118,12 +118,31 @@ title "7. The checkpoint is a Hugging Face directory: transformers loads it"
 newest=$(find "$run" -name config.json -printf '%T@ %h\n' | sort -n | tail -n 1 | cut -d' ' -f2)
 $python tests/oracles/checkpoint_oracle.py "$newest" --prompt "The file"
 
+title "8. The same model as a pipeline: two schedules, the same bits"
+pipeline=demo/pipeline
+rm -rf "$pipeline"
+mkdir -p "$pipeline"
+for scheduler in 1f1b dualpipev; do
+  command=(.venv/bin/torchrun --standalone --no-python --nproc_per_node 4 "$moetron" pretrain
+    --config configs/demo_cpu.toml --train-iters 8 --lr-decay-iters 24 --log-interval 4 --eval-iters 0 --micro-batch-size 3
+    --pipeline-model-parallel-size 2 --expert-model-parallel-size 2 --scheduler $scheduler
+    --profile --profile-step-start 8 --profile-step-end 9 --no-save-optim --save "$pipeline/$scheduler")
+  printf '$ %s\n' "${command[*]}"
+  "${command[@]}" >"$pipeline/$scheduler.log" 2>&1 || {
+    tail -n 40 "$pipeline/$scheduler.log" >&2
+    die "the pipeline failed; everything it said is in $pipeline/$scheduler.log"
+  }
+  grep -E '^(pipeline|profile|  *[0-9]+  )' "$pipeline/$scheduler.log"
+done
+show $moetron compare-loss "$pipeline/1f1b" "$pipeline/dualpipev" --tolerance 0
+
 cat <<WORDS
 
 Done in $((SECONDS - began)) s. Look at
   $run/loss.png  the loss of every step, over the stop
   $run/metrics.jsonl  one line a step: loss, gradient norm, tokens per second, ...
   $newest  the model: config.json, safetensors, tokenizer
+  demo/pipeline/dualpipev/profile/step_8.svg  what its two pipeline ranks did in a step
 
 Let it write:
   $moetron generate --load $run --prompt "The file" --max-new-tokens 60 --temperature 0.7

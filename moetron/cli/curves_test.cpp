@@ -71,7 +71,8 @@ bool gnuplot_is_there() {
 TEST_F(Curves, ExitCodeTellsWhetherRunsDiffer) {
   const Outcome near = run({"compare-loss", "@a", "@near"});
   EXPECT_EQ(near.exit_code, 0);
-  EXPECT_THAT(near.out, HasSubstr("loss: 2 steps in common, 2 to 3 (1 only in the first run, 1 "));
+  EXPECT_THAT(near.out,
+              HasSubstr("loss: 2 steps in common, 2 to 3; 1 only in the first run; 1 only in"));
   EXPECT_EQ(run({"compare-loss", "@a", "@near", "--tolerance", "0.0005"}).exit_code, 1);
   EXPECT_EQ(run({"compare-loss", "@a", "@a", "--tolerance", "0"}).exit_code, 0);
   const Outcome far = run({"compare-loss", "@a", "--metric", "loss", "@far"});

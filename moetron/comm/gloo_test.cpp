@@ -132,6 +132,24 @@ TEST(GlooTest, MessagesMatchByTagAndPassCollectives) {
   });
 }
 
+// Nobody waits for a send, and its tensor is let go long before the receive is there.
+TEST(GlooTest, ASendThatIsDroppedArrives) {
+  constexpr int kMessages = 8;
+  constexpr int64_t kElements = 200000;
+  run_gloo_ranks(2, [&](Communicator& world) {
+    if (world.rank() == 0) {
+      for (int i = 0; i < kMessages; ++i) world.send(at::full({kElements}, i), 1);
+      at::full({kElements}, -1);  // would take the memory of one that had been freed
+    }
+    world.barrier();
+    for (int i = 0; world.rank() == 1 && i < kMessages; ++i) {
+      const at::Tensor received = at::empty({kElements}, at::kLong);
+      world.recv(received, 0).wait();
+      EXPECT_TRUE(at::equal(received, at::full({kElements}, i))) << i;
+    }
+  });
+}
+
 TEST(GlooTest, SplitMakesIndependentGroups) {
   run_gloo_ranks(4, [](Communicator& world) {
     const int rank = world.rank();

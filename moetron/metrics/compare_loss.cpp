@@ -84,10 +84,13 @@ History difference_of(const History& first, const History& second) {
 }
 
 std::string describe(const LossComparison& comparison, const std::string& metric) {
-  std::string text =
-      concat(metric, ": ", comparison.num_steps, " steps in common, ", comparison.first_step,
-             " to ", comparison.last_step, " (", comparison.num_only_first,
-             " only in the first run, ", comparison.num_only_second, " only in the second)\n");
+  std::string text = concat(metric, ": ", comparison.num_steps, " steps in common, ",
+                            comparison.first_step, " to ", comparison.last_step);
+  if (comparison.num_only_first > 0)
+    text += concat("; ", comparison.num_only_first, " only in the first run");
+  if (comparison.num_only_second > 0)
+    text += concat("; ", comparison.num_only_second, " only in the second run");
+  text += "\n";
   const auto add = [&](const char* name, const LargestDifference& largest, double mean,
                        const char* format, double factor) {
     text += concat(name, printed(format, largest.value * factor), " at most");

@@ -67,7 +67,7 @@ TEST(CompareLoss, IsToldToPeople) {
   const LossComparison result =
       compare_histories({{1, 4.0}, {2, 2.0}}, {{1, 4.0}, {2, 1.5}, {3, 1.0}}, 0.01);
   EXPECT_EQ(describe(result, "loss"),
-            "loss: 2 steps in common, 1 to 2 (0 only in the first run, 1 only in the second)\n"
+            "loss: 2 steps in common, 1 to 2; 1 only in the second run\n"
             "difference:          0.5 at most, at step 2; 0.25 on average\n"
             "relative difference: 25 % at most, at step 2; 12.5 % on average\n"
             "past the tolerance (1 %) first at step 2\n");
