@@ -12,7 +12,7 @@ from process_support import MODEL, PYTHON, RUN, check, make_data, records, run, 
 STEPS = 20
 SHORT = [*RUN, "--train-iters", str(STEPS), "--eval-interval", "10"]
 BF16 = [option for option in SHORT if option != "--fp32"] + ["--bf16"]
-# Ranks, options. Together: every dispatcher, both product kinds, recomputation, the divided optimizer.
+# Ranks, options. Together: every dispatcher, both product kinds, recomputation, the divided optimizer, pipelines.
 LAYOUTS = [
     (2, "--tensor-model-parallel-size 2 --expert-model-parallel-size 2 --moe-token-dispatcher-type alltoall "
         "--moe-grouped-gemm"),
@@ -21,6 +21,11 @@ LAYOUTS = [
         "--moe-grouped-gemm --moe-layer-recompute"),
     (4, "--tensor-model-parallel-size 4 --expert-model-parallel-size 2 --tensor-model-parallel-for-expert 2 "
         "--moe-token-dispatcher-type allgather --use-distributed-optimizer --overlap-grad-reduce"),
+    (2, "--pipeline-model-parallel-size 2 --scheduler 1f1b"),
+    (2, "--pipeline-model-parallel-size 2 --scheduler dualpipev --virtual-hetero-pipeline-stages 1 1 1 0"),
+    (4, "--pipeline-model-parallel-size 2 --expert-model-parallel-size 2 --micro-batch-size 1 --scheduler dualpipev "
+        "--virtual-hetero-pipeline-stages 1 1 1 0 --moe-token-dispatcher-type alltoall --use-distributed-optimizer "
+        "--overlap-grad-reduce --overlap-param-gather"),
 ]
 
 

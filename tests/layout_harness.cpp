@@ -112,6 +112,9 @@ std::string LayoutCase::name() const {
       concat("world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep,
              " tpe ", tpe, ", ", kDispatchers[static_cast<int>(model.dispatcher)], ", recompute ",
              kRecompute[static_cast<int>(model.recompute.kind)], " x", model.recompute.num_layers);
+  if (schedule.kind == ScheduleKind::kDualPipeVPlus) {
+    text += concat(", communication ", schedule.communication, ", cap ", schedule.activation_cap);
+  }
   if (!stage_layers.empty()) text += ", layers";
   for (const int64_t count : stage_layers) text += concat(" ", count);
   if (model.mlp_recompute) text += ", mlp-recompute";

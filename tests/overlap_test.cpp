@@ -129,7 +129,8 @@ double hidden_share(const PipelineTrace& trace) {
 }
 
 Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
-  const Schedule schedule = make_schedule(request);
+  const PipelinePlan plan(make_schedule(request));
+  const Schedule& schedule = plan.schedule;
   Measured measured;
   std::mutex mutex;
   run_ranks(kRanks * kExpertRanks, [&](Communicator& world) {
@@ -143,7 +144,7 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     const auto experts =
         slow_down(world.subgroup(peers, "experts"), {.bytes_per_second = bytes / kTravel});
     const auto pipeline = world.subgroup(pipeline_ranks, "pp");
-    StageLinks links(*pipeline, schedule.placement);
+    StageLinks links(*pipeline, schedule.placement, at::kCPU);
     std::vector<Chunk> chunks = make_chunks(schedule.placement, stage_rank, kind, *experts);
     PipelineExecutor executor(chunks, links, kHidden, at::kFloat, nullptr);
     std::vector<MicroBatch> micro_batches(kMicroBatches);
@@ -157,7 +158,7 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     task.trace = &trace;
     world.barrier();
     const double begin = steady_seconds();
-    const PipelineOutcome outcome = executor.run(schedule, task);
+    const PipelineOutcome outcome = executor.run(plan, task);
     world.barrier();
     std::lock_guard lock(mutex);
     measured.seconds = std::max(measured.seconds, steady_seconds() - begin);

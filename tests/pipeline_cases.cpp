@@ -1,6 +1,8 @@
 #include "pipeline_cases.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
 
 #include "moetron/base/error.h"
 #include "moetron/schedule/stage_layout.h"
@@ -36,8 +38,7 @@ int64_t count_of(const SettingValues& v) {
 }
 
 ScheduleRequest request_of(const SettingValues& v) {
-  ScheduleRequest request = schedule_requests()[static_cast<size_t>(v[kSchedule])];
-  request.num_ranks = 1 << v[kPp];
+  ScheduleRequest request = schedule_requests(1 << v[kPp]).at(static_cast<size_t>(v[kSchedule]));
   request.num_micro_batches = static_cast<int>(count_of(v));
   return request;
 }
@@ -93,7 +94,10 @@ bool is_possible(const SettingValues& v) {
   if (v[kPp] == 0 && v[kCount] == 2) return false;  // 3 is 2P + 1 already
   const ScheduleRequest request = request_of(v);
   const int stages = placement_of(request.kind, request.num_ranks).num_stages();
-  if (v[kDivision] != kEven && stages < (v[kDivision] == kNoneInside ? 4 : 2)) return false;
+  return v[kDivision] == kEven || stages >= (v[kDivision] == kNoneInside ? 4 : 2);
+}
+
+bool runs(const ScheduleRequest& request) {
   try {
     make_schedule(request);
     return true;
@@ -106,7 +110,7 @@ bool is_possible(const SettingValues& v) {
 std::vector<SettingValues> rows() {
   std::vector<SettingValues> all = {{}};
   for (size_t setting = 0; setting < kFirstFree; ++setting) {
-    const auto count = setting == kSchedule ? static_cast<int64_t>(schedule_requests().size())
+    const auto count = setting == kSchedule ? static_cast<int64_t>(schedule_requests(1).size())
                                             : kNumValues[setting];
     std::vector<SettingValues> longer;
     for (const SettingValues& values : all) {
@@ -118,6 +122,12 @@ std::vector<SettingValues> rows() {
     all = std::move(longer);
   }
   std::erase_if(all, [](const SettingValues& v) { return !is_possible(v); });
+  std::map<std::array<int64_t, 3>, bool> known;  // making a schedule may take long
+  std::erase_if(all, [&](const SettingValues& v) {
+    const std::array key = {v[kSchedule], v[kPp], v[kCount]};
+    if (!known.count(key)) known[key] = runs(request_of(v));
+    return !known.at(key);
+  });
   std::stable_sort(all.begin(), all.end(), [](const SettingValues& a, const SettingValues& b) {
     return a[kPp] + a[kRanks] < b[kPp] + b[kRanks];
   });
@@ -213,12 +223,19 @@ LayoutCase PipelineCase::reference() const {
   return one;
 }
 
-std::vector<ScheduleRequest> schedule_requests() {
-  return {{.kind = ScheduleKind::k1F1B},
-          {.kind = ScheduleKind::kInterleaved},
-          {.kind = ScheduleKind::kZbH1},
-          {.kind = ScheduleKind::kZbV},
-          {.kind = ScheduleKind::kDualPipeV}};
+std::vector<ScheduleRequest> schedule_requests(int num_ranks) {
+  std::vector<ScheduleRequest> requests;
+  for (const ScheduleKind kind :
+       {ScheduleKind::k1F1B, ScheduleKind::kInterleaved, ScheduleKind::kZbH1, ScheduleKind::kZbV,
+        ScheduleKind::kDualPipeV, ScheduleKind::kDualPipeVPlus}) {
+    requests.push_back({.kind = kind, .num_ranks = num_ranks});
+  }
+  const ScheduleRequest plus = requests.back();
+  requests.push_back(plus);
+  requests.back().communication = 1;
+  requests.push_back(plus);
+  requests.back().activation_cap = num_ranks + 2;
+  return requests;
 }
 
 std::vector<PipelineCase> pipeline_matrix() {

@@ -21,8 +21,9 @@ struct PipelineCase {
   LayoutCase reference() const;
 };
 
-// The kinds as they are requested: dualpipev+ with two amounts of communication, and with a cap.
-std::vector<ScheduleRequest> schedule_requests();
+// The kinds as they are requested for so many ranks: dualpipev+ with two amounts of communication,
+// and with a cap.
+std::vector<ScheduleRequest> schedule_requests(int num_ranks);
 
 // Chosen greedily so that every pair of values of two settings meets that can: model, tied ends,
 // schedule, pipeline ranks (1, 2, 4), micro-batches (2P, 2P + 1, 3P), division of the layers (even,

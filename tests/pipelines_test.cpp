@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <map>
 #include <random>
+#include <set>
 #include <thread>
 
 #include <ATen/ATen.h>
@@ -29,6 +30,9 @@ const TrainedOutcome& reference(const PipelineCase& c) {
 }
 
 TEST(PipelineMatrix, EveryPairOfSettingsMeets) {
+  std::set<ScheduleKind> kinds;
+  for (const PipelineCase& c : pipeline_matrix()) kinds.insert(c.layout.schedule.kind);
+  EXPECT_EQ(kinds.size(), 6u);
   EXPECT_EQ(missing_pairs(pipeline_matrix()), std::vector<std::string>{});
   std::vector<PipelineCase> fewer = pipeline_matrix();
   fewer.resize(fewer.size() / 2);
@@ -58,7 +62,7 @@ INSTANTIATE_TEST_SUITE_P(All, PipelineMatrixTest, ::testing::ValuesIn(pipeline_m
 // A small pipeline of each kind, for what follows.
 std::vector<LayoutCase> layouts_of_all_kinds(int64_t pp) {
   std::vector<LayoutCase> layouts;
-  for (const ScheduleRequest& request : schedule_requests()) {
+  for (const ScheduleRequest& request : schedule_requests(static_cast<int>(pp))) {
     layouts.push_back({.world = pp, .pp = pp, .schedule = request});
   }
   return layouts;
@@ -183,7 +187,7 @@ TEST(Delays, ChangeNoBit) {
     one.world = 2;
     one.pp = 1;
     const TrainedOutcome wanted = train_in_layout(task, one);
-    for (const ScheduleRequest& request : schedule_requests()) {
+    for (const ScheduleRequest& request : schedule_requests(static_cast<int>(pp))) {
       layout.schedule = request;
       for (const uint64_t seed : {1, 2}) {
         TrainedTask delayed = task;
@@ -247,7 +251,7 @@ std::string difference_made(const LayoutCase& layout, int pipeline_rank,
   task.change_training = [&](TrainStep& train_step, Communicator& world) {
     const int64_t dp = layout.world / layout.pp;
     if (world.rank() / dp != pipeline_rank) return;
-    const Schedule& schedule = train_step.schedule(static_cast<size_t>(8 / dp));
+    const Schedule& schedule = train_step.plan(static_cast<size_t>(8 / dp)).schedule;
     change(const_cast<StepList&>(schedule.steps.at(static_cast<size_t>(pipeline_rank))));
   };
   try {

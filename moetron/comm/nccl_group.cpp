@@ -86,9 +86,13 @@ c10::intrusive_ptr<c10d::Work> NcclGroup::issue(const std::vector<IssuedOperatio
   world_->check(name_, first);
   try {
     auto work = issue_together(operations);
+    std::vector<std::shared_ptr<Operation>> sends;
+    for (const IssuedOperation& issued : operations) {
+      if (issued.operation->kind == OperationKind::kSend) sends.push_back(issued.operation);
+    }
     std::lock_guard lock(mutex_);
-    outstanding_.emplace_back(dynamic_cast<WorkNccl&>(*work), first.kind, first.phase,
-                              steady_clock::now());
+    outstanding_.emplace_back(dynamic_cast<WorkNccl&>(*work), std::move(sends), first.kind,
+                              first.phase, steady_clock::now());
     return work;
   } catch (const std::exception& error) {
     throw explain(first, error);

@@ -54,9 +54,11 @@ class NcclGroup {
   void close(bool orderly);
 
  private:
-  // Of one issue. c10d's work would keep the output alive until it is done; the copy does not.
+  // Of one issue. c10d's work would keep the output alive until it is done; the copy does not. A
+  // message is kept, for nobody may be waiting for it.
   struct Outstanding {
     c10d::ProcessGroupNCCL::WorkNCCL work;
+    std::vector<std::shared_ptr<Operation>> sends;
     OperationKind kind;
     std::shared_ptr<const std::string> phase;
     std::chrono::steady_clock::time_point since;

@@ -266,6 +266,26 @@ TEST_P(NcclTest, WorksMayBeDroppedUnwaited) {
   });
 }
 
+// Its memory must not be given away before the receive is there.
+TEST_P(NcclTest, ASendThatIsDroppedArrives) {
+  if (size() == 1) GTEST_SKIP() << "a lone rank has no peer";
+  run_nccl_ranks(size(), [](Communicator& world, c10::Device device) {
+    constexpr int64_t kElements = 1 << 20;
+    const auto filled = [&](int value) { return at::full({kElements}, value, at::device(device)); };
+    for (int i = 0; world.rank() == 0 && i < 8; ++i) {
+      world.send(filled(i), 1);
+      filled(-1);
+    }
+    if (world.rank() != 1) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    for (int i = 0; i < 8; ++i) {
+      const at::Tensor received = at::empty({kElements}, at::device(device).dtype(at::kLong));
+      world.recv(received, 0).wait();
+      EXPECT_TRUE(at::equal(received, filled(i))) << i;
+    }
+  });
+}
+
 TEST_P(NcclTest, SplitMakesIndependentGroups) {
   run_nccl_ranks(size(), [](Communicator& world, c10::Device device) {
     const int rank = world.rank();

@@ -58,13 +58,14 @@ struct Held {
 
 class PipelineExecutor::Run {
  public:
-  Run(PipelineExecutor& executor, const Schedule& schedule, const PipelineTask& task)
+  Run(PipelineExecutor& executor, const PipelinePlan& plan, const PipelineTask& task)
       : chunks_(executor.chunks_),
         links_(executor.links_),
-        schedule_(schedule),
+        schedule_(plan.schedule),
         task_(task),
-        steps_(schedule.steps.at(static_cast<size_t>(links_.rank()))),
-        inbox_(steps_, links_, [&executor, &task](int micro_batch) {
+        steps_(schedule_.steps.at(static_cast<size_t>(links_.rank()))),
+        receives_(plan.receives.at(static_cast<size_t>(links_.rank()))),
+        inbox_(links_, [&executor, &task](int micro_batch) {
           const int64_t tokens =
               task.micro_batches[static_cast<size_t>(micro_batch)].tokens.numel();
           const int64_t slice = TokenShards{executor.tensor_group_, tokens}.slice_size();
@@ -77,8 +78,10 @@ class PipelineExecutor::Run {
   }
 
   PipelineOutcome run() {
-    for (const Step& step : steps_) {
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const Step& step = steps_[i];
       if (task_.before_step) task_.before_step(step);
+      for (const Message& message : receives_[i]) inbox_.begin(message);
       step_begin_ = task_.trace != nullptr ? steady_seconds() : 0;
       run_step(step);
       if (task_.trace != nullptr)
@@ -235,6 +238,7 @@ class PipelineExecutor::Run {
   const Schedule& schedule_;
   const PipelineTask& task_;
   const StepList& steps_;
+  const std::vector<std::vector<Message>>& receives_;  // by step
   Inbox inbox_;
   std::map<std::pair<int, int>, Held> held_;                // by chunk and micro-batch
   std::map<std::pair<int, int>, at::Tensor> own_messages_;  // by sending stage and micro-batch
@@ -253,11 +257,12 @@ PipelineExecutor::PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links
       hidden_states_(hidden_states),
       tensor_group_(tensor_group) {}
 
-PipelineOutcome PipelineExecutor::run(const Schedule& schedule, const PipelineTask& task) {
+PipelineOutcome PipelineExecutor::run(const PipelinePlan& plan, const PipelineTask& task) {
+  const Schedule& schedule = plan.schedule;
   MT_CHECK(task.micro_batches.size() == static_cast<size_t>(schedule.num_micro_batches),
            "a schedule of ", schedule.num_micro_batches, " micro-batches is given ",
            task.micro_batches.size());
-  return Run(*this, schedule, task).run();
+  return Run(*this, plan, task).run();
 }
 
 }  // namespace moetron

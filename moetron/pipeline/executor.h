@@ -9,8 +9,18 @@
 #include "moetron/metrics/activation_memory.h"
 #include "moetron/pipeline/chunk.h"
 #include "moetron/pipeline/stage_links.h"
+#include "moetron/schedule/receive_plan.h"
 
 namespace moetron {
+
+// A schedule, and when its messages are received.
+struct PipelinePlan {
+  explicit PipelinePlan(Schedule made)
+      : schedule(std::move(made)), receives(make_receive_plan(schedule)) {}
+
+  Schedule schedule;
+  ReceivePlan receives;
+};
 
 // One pass of micro-batches through the pipeline.
 struct PipelineTask {
@@ -45,7 +55,7 @@ class PipelineExecutor {
 
   // The schedule has this placement and as many micro-batches as the task. Weight gradients are
   // added to the accumulators in the order of micro-batches.
-  PipelineOutcome run(const Schedule& schedule, const PipelineTask& task);
+  PipelineOutcome run(const PipelinePlan& plan, const PipelineTask& task);
 
  private:
   class Run;

@@ -1,12 +1,21 @@
 #include "moetron/pipeline/stage_links.h"
 
+#include <algorithm>
 #include <set>
+
+#include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
 
 namespace moetron {
 
-StageLinks::StageLinks(Communicator& pipeline, const Placement& placement)
+void connect(Communicator& pair, int from, c10::Device device) {
+  const at::Tensor message = at::zeros({1}, device);
+  const int peer = 1 - pair.rank();
+  (pair.rank() == from ? pair.send(message, peer) : pair.recv(message, peer)).wait();
+}
+
+StageLinks::StageLinks(Communicator& pipeline, const Placement& placement, c10::Device device)
     : placement_(placement), rank_(pipeline.rank()) {
   MT_CHECK(pipeline.size() == placement.num_ranks(), "a pipeline of ", placement.num_ranks(),
            " ranks over a group of ", pipeline.size());
@@ -22,6 +31,7 @@ StageLinks::StageLinks(Communicator& pipeline, const Placement& placement)
     const std::string name =
         concat(key.is_forward ? "outputs " : "gradients ", key.from, " to ", key.to);
     links_[key] = pipeline.subgroup({key.from, key.to}, name);
+    connect(*links_[key], /*from=*/0, device);
   }
 }
 
@@ -37,39 +47,19 @@ Work StageLinks::receive(const Message& message, const at::Tensor& into) {
   return links_.at(key_of(message))->recv(into, /*peer=*/0);
 }
 
-Inbox::Inbox(const StepList& steps, StageLinks& links,
-             std::function<at::Tensor(int micro_batch)> make_buffer)
-    : links_(links), make_buffer_(std::move(make_buffer)) {
-  const Placement& placement = links.placement();
-  for (const Step& step : steps) {
-    for (const Action& action : actions_of(step)) {
-      const auto message = needed_by(placement, links.rank(), action);
-      if (message && sender(placement, *message) != links.rank()) {
-        line_of(*message).messages.push_back(*message);
-      }
-    }
-  }
-  for (auto& [key, line] : lines_) post(line);
-}
-
-Inbox::Line& Inbox::line_of(const Message& message) {
-  return lines_[{sender(links_.placement(), message), message.is_forward}];
-}
-
-void Inbox::post(Line& line) {
-  if (line.num_posted == line.messages.size()) return;
-  const Message& message = line.messages[line.num_posted++];
-  line.buffer = make_buffer_(message.micro_batch);
-  line.work = links_.receive(message, line.buffer);
+void Inbox::begin(const Message& message) {
+  const at::Tensor buffer = make_buffer_(message.micro_batch);
+  under_way_.push_back({message, buffer, links_.receive(message, buffer)});
 }
 
 at::Tensor Inbox::take(const Message& message) {
-  Line& line = line_of(message);
-  MT_CHECK(line.num_posted > 0 && line.messages[line.num_posted - 1] == message,
-           "a message is taken out of its order");
-  line.work.wait();
-  at::Tensor taken = std::exchange(line.buffer, {});
-  post(line);
+  const auto found =
+      std::find_if(under_way_.begin(), under_way_.end(),
+                   [&](const Receive& receive) { return receive.message == message; });
+  MT_CHECK(found != under_way_.end(), "a message is asked for that nobody began to receive");
+  found->work.wait();
+  at::Tensor taken = std::move(found->buffer);
+  under_way_.erase(found);
   return taken;
 }
 

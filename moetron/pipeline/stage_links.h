@@ -2,9 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
-#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -14,13 +14,18 @@
 
 namespace moetron {
 
+// Sends something from rank `from` of a group of two to the other, and waits for it. The first
+// message of NCCL connects the two, and blocks the host of either until the other is there; within
+// a schedule they would wait for each other for good.
+void connect(Communicator& pair, int from, c10::Device device);
+
 // Outputs and gradients between two ranks, each way, have a communicator of their own: in a V all
 // four travel at once, in an order that differs from rank to rank, and within a communicator
 // messages need one order.
 class StageLinks {
  public:
-  // Collective over `pipeline`, the ranks of one pipeline in order.
-  StageLinks(Communicator& pipeline, const Placement& placement);
+  // Collective over `pipeline`, the ranks of one pipeline in order, whose messages are on `device`.
+  StageLinks(Communicator& pipeline, const Placement& placement, c10::Device device);
 
   const Placement& placement() const { return placement_; }
   int rank() const { return rank_; }
@@ -43,30 +48,27 @@ class StageLinks {
   std::map<Key, std::unique_ptr<Communicator>> links_;  // of this rank
 };
 
-// What a rank is to receive, each kind from each peer in the schedule's order: the next of each is
-// always under way before it is asked for.
+// Messages on their way to this rank.
 class Inbox {
  public:
   // `make_buffer` gives the tensor that a micro-batch's message is received into. The links outlive
   // the inbox.
-  Inbox(const StepList& steps, StageLinks& links,
-        std::function<at::Tensor(int micro_batch)> make_buffer);
+  Inbox(StageLinks& links, std::function<at::Tensor(int micro_batch)> make_buffer)
+      : links_(links), make_buffer_(std::move(make_buffer)) {}
 
+  void begin(const Message& message);
   at::Tensor take(const Message& message);  // waits for it
 
  private:
-  struct Line {
-    std::vector<Message> messages;
-    size_t num_posted = 0;
+  struct Receive {
+    Message message;
     at::Tensor buffer;
     Work work;
   };
-  Line& line_of(const Message& message);
-  void post(Line& line);
 
   StageLinks& links_;
   std::function<at::Tensor(int)> make_buffer_;
-  std::map<std::pair<int, bool>, Line> lines_;  // by sender and is_forward
+  std::list<Receive> under_way_;
 };
 
 }  // namespace moetron

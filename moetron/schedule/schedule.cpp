@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moetron/base/error.h"
+#include "moetron/schedule/dualpipev_plus.h"
 #include "moetron/schedule/step_lists.h"
 
 namespace moetron {
@@ -129,11 +130,10 @@ Placement placement_of(ScheduleKind kind, int num_ranks) {
 
 Schedule make_schedule(const ScheduleRequest& request) {
   const ScheduleKind kind = request.kind;
+  if (kind == ScheduleKind::kDualPipeVPlus) return make_dualpipev_plus(request);
   const int num_ranks = request.num_ranks;
   const int num_micro_batches = request.num_micro_batches;
   check_numbers(kind, num_ranks, num_micro_batches);
-  MT_CHECK_CONFIG(traits_of(kind).list != nullptr, "scheduler ", name_of(kind),
-                  " is not there yet");
   Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));

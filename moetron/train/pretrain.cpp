@@ -135,7 +135,7 @@ class Pretraining {
     train_step_.set_trace(profile_.begin(step_ + 1));
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
-    const auto picture = profile_.end(step_, train_step_.schedule(batch.micro_batches.size()));
+    const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
     if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
     consumed_samples_ += batches_.global_batch_size;
 

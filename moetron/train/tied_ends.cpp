@@ -4,6 +4,7 @@
 
 #include "moetron/models/model.h"
 #include "moetron/parallel/mesh.h"
+#include "moetron/pipeline/stage_links.h"
 
 namespace moetron {
 
@@ -12,6 +13,7 @@ TiedEnds::TiedEnds(Model& model, Mesh& mesh) : table_(model.shared_table()) {
   // Ends on one rank share nothing; on two, they are the first and the last of the pipeline.
   is_owner_ = mesh.pipeline().rank() == 0;
   ends_ = mesh.pipeline().subgroup({0, mesh.pipeline().size() - 1}, "tied ends");
+  connect(*ends_, /*from=*/1, table_->value().device());
 }
 
 void TiedEnds::share_values() {

@@ -20,7 +20,8 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       optimizer_(buckets_.owned(), settings.adamw),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       tied_ends_(model, mesh),
-      links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size())),
+      links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
+             model.options().device()),
       executor_(model.chunks(), links_, model.config().hidden_size, model.options(),
                 mesh.sizes().tp > 1 ? &mesh.tensor() : nullptr) {
   for (const Chunk& chunk : model.chunks()) {
@@ -31,15 +32,15 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
   }
 }
 
-const Schedule& TrainStep::schedule(size_t num_micro_batches) {
+const PipelinePlan& TrainStep::plan(size_t num_micro_batches) {
   const int count = static_cast<int>(num_micro_batches);
-  if (!schedule_ || schedule_->num_micro_batches != count) {
+  if (!plan_ || plan_->schedule.num_micro_batches != count) {
     ScheduleRequest request = settings_.schedule;
     request.num_ranks = static_cast<int>(mesh_.sizes().pp);
     request.num_micro_batches = count;
-    schedule_ = make_schedule(request);
+    plan_.emplace(make_schedule(request));
   }
-  return *schedule_;
+  return *plan_;
 }
 
 // Its gradients are whole but for what other ranks hold of them.
@@ -80,7 +81,7 @@ StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
     tied_ends_.clear_grad();
   }
   PipelineOutcome outcome =
-      executor_.run(schedule(batch.micro_batches.size()), training_task(batch, step));
+      executor_.run(plan(batch.micro_batches.size()), training_task(batch, step));
   const PhaseScope phase(mesh_.world(), concat("step ", step, ", gradient reduction"));
   const LossSums sums = sum_losses(outcome, model_, mesh_, step);
   StepResult result;
@@ -140,9 +141,9 @@ double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
                                             mesh_.data(), /*training=*/false);
     num_targets += batch.num_targets;
-    const Schedule forwards =
+    const PipelinePlan forwards(
         make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp),
-                              static_cast<int>(batch.micro_batches.size()));
+                              static_cast<int>(batch.micro_batches.size())));
     PipelineTask task;
     task.micro_batches = batch.micro_batches;
     task.with_grad = false;

@@ -66,7 +66,7 @@ class TrainStep {
   // From now on each step's record of what this rank did when; null: none.
   void set_trace(PipelineTrace* trace) { trace_ = trace; }
   // The schedule of a step of so many micro-batches. Throws ConfigError if there is none.
-  const Schedule& schedule(size_t num_micro_batches);
+  const PipelinePlan& plan(size_t num_micro_batches);
 
  private:
   PipelineTask training_task(const StepBatch& batch, int64_t step);
@@ -82,7 +82,7 @@ class TrainStep {
   TiedEnds tied_ends_;
   StageLinks links_;
   PipelineExecutor executor_;
-  std::optional<Schedule> schedule_;
+  std::optional<PipelinePlan> plan_;
   PipelineTrace* trace_ = nullptr;
   std::map<Layer*, std::vector<Parameter*>> parameters_of_layer_;
   int64_t optimizer_steps_ = 0;
