@@ -40,8 +40,8 @@ RouterOutput Router::forward(const at::Tensor& x, const RoutedTokens& tokens, bo
                              const Routing* earlier, SegmentRun& run) {
   const RouterSettings& s = settings_;
   const int64_t num_local = tokens.shards.num_local();
-  const at::Tensor logits =
-      linear(s.fp32_logits ? x.to(at::kFloat) : x, weight_, run).to(at::kFloat);
+  const at::ScalarType dtype = s.fp32_logits ? at::kFloat : x.scalar_type();
+  const at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype).to(at::kFloat);
   const at::Tensor scores = s.sigmoid ? logits.sigmoid() : logits.softmax(-1);  // [slice, E]
 
   RouterOutput output;

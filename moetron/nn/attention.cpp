@@ -1,6 +1,7 @@
 #include "moetron/nn/attention.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <ATen/ATen.h>
 
@@ -54,7 +55,7 @@ class GroupedQueryAttention final : public Attention {
     q = apply_rope(q, angles, s.rope_pairs, run);
     k = apply_rope(k, angles, s.rope_pairs, run);
     if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
-    const at::Tensor mixed = causal_attention(q, k, v, s.softmax_scale);  // [B, T, N, D]
+    const at::Tensor mixed = causal_attention(q, k, v, s.softmax_scale, run);  // [B, T, N, D]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, shards, run);
@@ -154,23 +155,82 @@ std::pair<at::Tensor, at::Tensor> AttentionCache::append(const at::Tensor& keys,
   return {keys_, values_};
 }
 
+namespace {
+
+// [B, T, heads, width] as the kernels take it: heads before tokens; keys and values repeated for
+// their query heads and widened with zeros, for the CPU's fused kernel wants equal head counts and
+// widths. Zeros behind the values change nothing but zeros.
+at::Tensor for_kernel(const at::Tensor& x, int64_t repeats, int64_t width) {
+  at::Tensor y = x.transpose(1, 2);  // [B, heads, T, width]
+  if (repeats > 1) y = y.repeat_interleave(repeats, 1);
+  return width > y.size(3) ? at::constant_pad_nd(y, {0, width - y.size(3)}) : y;
+}
+
+// The CPU's fused kernel, with a backward that repeats and widens again: autograd would keep what
+// the kernel was given, many times the keys and values where heads share them.
+class CpuAttention final : public PureOperation {
+ public:
+  CpuAttention(at::Tensor q, at::Tensor k, at::Tensor v, double softmax_scale)
+      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), softmax_scale_(softmax_scale) {}
+
+  at::Tensor forward() {
+    at::Tensor mixed;
+    std::tie(mixed, log_sums_) = at::_scaled_dot_product_flash_attention_for_cpu(
+        for_kernel(q_, 1, width()), for_kernel(k_, repeats(), width()),
+        for_kernel(v_, repeats(), width()), /*dropout_p=*/0.0, /*is_causal=*/true,
+        /*attn_mask=*/{}, softmax_scale_);  // [B, N, T, D]
+    mixed_ = mixed.transpose(1, 2).narrow(-1, 0, v_.size(3)).contiguous();
+    return mixed_.alias();
+  }
+
+  std::vector<at::Tensor> backward_input(const at::Tensor& d_mixed) override {
+    const auto [d_q, d_k, d_v] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+        for_kernel(d_mixed, 1, width()), for_kernel(q_, 1, width()),
+        for_kernel(k_, repeats(), width()), for_kernel(v_, repeats(), width()),
+        for_kernel(mixed_, 1, width()), log_sums_, /*dropout_p=*/0.0, /*is_causal=*/true,
+        /*attn_mask=*/{}, softmax_scale_);
+    return {d_q.transpose(1, 2), shared(d_k, k_), shared(d_v, v_)};
+  }
+
+ private:
+  int64_t repeats() const { return q_.size(2) / k_.size(2); }
+  int64_t width() const { return q_.size(3); }
+
+  // d [B, N, S, D] -> like x [B, S, G, width]: the sum over the query heads that share one.
+  at::Tensor shared(const at::Tensor& d, const at::Tensor& x) const {
+    const at::Tensor narrow = d.narrow(-1, 0, x.size(3));
+    if (repeats() == 1) return narrow.transpose(1, 2);
+    return narrow.unflatten(1, {x.size(2), repeats()}).sum(2).transpose(1, 2);
+  }
+
+  at::Tensor q_, k_, v_;  // [B, T, N, D], [B, S, G, D], [B, S, G, V]
+  at::Tensor mixed_;      // [B, T, N, V]
+  at::Tensor log_sums_;   // [B, T, N] or so, the kernel's own
+  double softmax_scale_;
+};
+
+}  // namespace
+
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            double softmax_scale) {
+                            double softmax_scale, SegmentRun& run) {
   const int64_t new_tokens = q.size(1);
   MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
            " keys: a cache is filled at once, then token by token");
-  const int64_t repeats = q.size(2) / k.size(2);
-  const auto heads_first = [](const at::Tensor& x) { return x.transpose(1, 2); };
-  // Keys and values are repeated for their query heads: the CPU's fused kernel wants equal head
-  // counts.
-  const auto for_queries = [&](const at::Tensor& x) {
-    return repeats == 1 ? heads_first(x) : heads_first(x).repeat_interleave(repeats, 1);
-  };
-  // The fused kernels want equal head sizes too: zeros behind the values change nothing but zeros.
-  const int64_t padding = q.size(3) - v.size(3);
-  const at::Tensor values = padding > 0 ? at::constant_pad_nd(v, {0, padding}) : v;
+  if (run.with_grad() && q.is_cpu()) {
+    const auto operation =
+        std::make_shared<CpuAttention>(q.detach(), k.detach(), v.detach(), softmax_scale);
+    at::Tensor mixed;
+    {
+      const at::NoGradGuard no_grad;
+      mixed = operation->forward();
+    }
+    run.attach(mixed, operation, {q, k, v});
+    return mixed;
+  }
+  const int64_t repeats = q.size(2) / k.size(2), width = q.size(3);
   const at::Tensor mixed = at::scaled_dot_product_attention(
-      heads_first(q), for_queries(k), for_queries(values), /*attn_mask=*/{}, /*dropout_p=*/0.0,
+      for_kernel(q, 1, width), for_kernel(k, repeats, width), for_kernel(v, repeats, width),
+      /*attn_mask=*/{}, /*dropout_p=*/0.0,
       /*is_causal=*/new_tokens > 1, softmax_scale);  // [B, N, T, D]
   return mixed.transpose(1, 2).narrow(-1, 0, v.size(3));
 }

@@ -96,6 +96,6 @@ std::unique_ptr<Attention> make_latent_attention(const std::string& prefix,
 // q [B, T, N, D], k [B, S, G, D], v [B, S, G, V] -> [B, T, N, V]; causal: query t sees keys <= S -
 // T + t.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            double softmax_scale);
+                            double softmax_scale, SegmentRun& run);
 
 }  // namespace moetron

@@ -70,10 +70,11 @@ class LatentAttention final : public Attention {
     const at::Tensor k_rope = rotated(by_head(down.k_rope, 1));                   // [B, T, 1, rope]
     const at::Tensor up = by_head(linear(down.keys_values, *kv_up_, run), heads_);
     at::Tensor keys = at::cat({up.narrow(-1, 0, nope), k_rope.expand({-1, -1, heads_, -1})}, -1);
-    at::Tensor values = up.narrow(-1, nope, dims_.v_head_dim);
+    // A copy, so that attention does not keep all of `up` for it.
+    at::Tensor values = up.narrow(-1, nope, dims_.v_head_dim).contiguous();
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
     const at::Tensor mixed =
-        causal_attention(queries, keys, values, settings_.softmax_scale);  // [B, T, N, V]
+        causal_attention(queries, keys, values, settings_.softmax_scale, run);  // [B, T, N, V]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, shards, run);

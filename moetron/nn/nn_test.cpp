@@ -132,12 +132,41 @@ TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
   const at::Tensor hidden = at::ones({seq, seq}, at::kBool).triu(1);
   const at::Tensor p = scores.masked_fill(hidden, -INFINITY).softmax(-1);
   const at::Tensor wanted = at::einsum("bnts,bsnd->btnd", {p, all_v});
-  expect_close(causal_attention(q, k, v, 0.3), wanted);
+  SegmentRun run(false);
+  expect_close(causal_attention(q, k, v, 0.3, run), wanted);
   // Token by token through a cache: the same numbers.
   AttentionCache cache;
   for (int64_t t = 0; t < seq; ++t) {
     const auto [keys, values] = cache.append(k.narrow(1, t, 1), v.narrow(1, t, 1));
-    expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3), wanted.narrow(1, t, 1));
+    expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3, run),
+                 wanted.narrow(1, t, 1));
+  }
+}
+
+TEST_F(NnTest, GradientsOfCausalAttentionAreTheFormulas) {
+  for (const int64_t groups : {4, 2, 1}) {
+    const int64_t batch = 2, seq = 6, heads = 4, dim = 8;
+    const int64_t value_dim = groups == 2 ? 8 : 5;
+    const at::Tensor q = at::randn({batch, seq, heads, dim}),
+                     k = at::randn({batch, seq, groups, dim}),
+                     v = at::randn({batch, seq, groups, value_dim}),
+                     d_mixed = at::randn({batch, seq, heads, value_dim});
+    const at::Tensor q0 = leaf(q), k0 = leaf(k), v0 = leaf(v);
+    const at::Tensor all_k = k0.repeat_interleave(heads / groups, 2),
+                     all_v = v0.repeat_interleave(heads / groups, 2);
+    const at::Tensor scores = at::einsum("btnd,bsnd->bnts", {q0, all_k}) * 0.3;
+    const at::Tensor hidden = at::ones({seq, seq}, at::kBool).triu(1);
+    const at::Tensor p = scores.masked_fill(hidden, -INFINITY).softmax(-1);
+    const at::Tensor wanted = at::einsum("bnts,bsnd->btnd", {p, all_v});
+    wanted.backward(d_mixed);
+    SegmentRun run(true);
+    const at::Tensor q1 = run.input(q), k1 = run.input(k), v1 = run.input(v);
+    const at::Tensor mixed = run.output(causal_attention(q1, k1, v1, 0.3, run));
+    expect_close(mixed, wanted.detach());
+    const auto d = run.backward({d_mixed});
+    expect_close(d[0], q0.grad());
+    expect_close(d[1], k0.grad());
+    expect_close(d[2], v0.grad());
   }
 }
 

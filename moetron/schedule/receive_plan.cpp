@@ -29,8 +29,9 @@ class SendTimes {
 
  private:
   size_t place(const Message& message) const {
-    return static_cast<size_t>((message.from_stage * 2 + message.is_forward) * num_micro_batches_ +
-                               message.micro_batch);
+    const int place =
+        (message.from_stage * 2 + message.is_forward) * num_micro_batches_ + message.micro_batch;
+    return static_cast<size_t>(place);
   }
 
   int num_micro_batches_;
