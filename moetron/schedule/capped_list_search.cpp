@@ -11,6 +11,7 @@ namespace moetron {
 namespace {
 
 constexpr int kMaxTrials = 4000;
+constexpr int64_t kLongList = 400'000;  // steps
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kAnyTurn = kNever;  // a window
 
@@ -24,8 +25,8 @@ class Searcher {
         random_(1) {}
 
   CappedList run() {
-    try_policy(one_at_a_time());  // this one always works
     for (int shift = 0; shift < 4; ++shift) try_policy(cyclic(shift));
+    if (best_makespan_ == kNever) try_policy(one_at_a_time());  // this one always works
     for (int i = 0; i < kMaxTrials && num_steps_ < search_.max_steps; ++i) {
       const bool is_early = i < kMaxTrials / 4 && num_steps_ < search_.max_steps / 4;
       try_policy(is_early ? random_policy() : changed(best_));
@@ -34,6 +35,9 @@ class Searcher {
   }
 
  private:
+  int64_t steps_of(int num_micro_batches) const {
+    return int64_t{6} * num_ranks_ * num_micro_batches;
+  }
   int pick(int count) { return static_cast<int>(random_() % static_cast<uint64_t>(count)); }
 
   void try_policy(const ListPolicy& policy);
@@ -57,18 +61,20 @@ class Searcher {
 };
 
 CappedList Searcher::make(const ListPolicy& policy, int num_micro_batches, bool wants_steps) {
-  num_steps_ += int64_t{6} * num_ranks_ * num_micro_batches;
+  num_steps_ += steps_of(num_micro_batches);
   return make_capped_list(policy, num_ranks_, num_micro_batches, search_.communication,
                           wants_steps);
 }
 
-// A part of the list tells how long the whole takes; where that is promising, the whole is made. As
-// good is good enough: from there other changes are found.
+// A part of the list tells how long the whole takes; where that is promising, the whole is made,
+// unless it is so long that its ends do not matter. As good is good enough: from there other
+// changes are found.
 void Searcher::try_policy(const ListPolicy& policy) {
   const CappedList part = make(policy, num_tried_, false);
   double makespan = part.makespan + part.period * (search_.num_micro_batches - num_tried_);
   if (makespan > best_makespan_) return;
-  if (num_tried_ < search_.num_micro_batches) {
+  const bool is_cut = num_tried_ < search_.num_micro_batches;
+  if (is_cut && steps_of(search_.num_micro_batches) < kLongList) {
     makespan = make(policy, search_.num_micro_batches, false).makespan;
   }
   if (makespan > best_makespan_) return;
