@@ -42,7 +42,8 @@ std::optional<Candidate> with_pairs(const ScheduleRequest& request) {
   std::vector<StepList> steps;
   steps.reserve(static_cast<size_t>(request.num_ranks));
   for (int rank = 0; rank < request.num_ranks; ++rank) {
-    steps.push_back(list_dualpipev(request.num_ranks, rank, request.num_micro_batches));
+    steps.push_back(list_v_of_pairs(request.num_ranks, rank, request.num_micro_batches,
+                                    /*pairs_all=*/true));
   }
   return candidate_of(request, std::move(steps));
 }

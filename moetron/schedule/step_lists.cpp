@@ -131,6 +131,10 @@ StepList list_zb_v(int num_ranks, int rank, int num_micro_batches) {
 
 // DeepSeek-AI 2025, DualPipeV: the phases of its reference, with its counts.
 StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
+  return list_v_of_pairs(num_ranks, rank, num_micro_batches, /*pairs_all=*/false);
+}
+
+StepList list_v_of_pairs(int num_ranks, int rank, int num_micro_batches, bool pairs_all) {
   ListWriter list;
   const int below = num_ranks - 1 - rank;  // ranks further down
   for (int i = 0; i < 2 * below; ++i) list.forward(0);
@@ -144,7 +148,7 @@ StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches) {
     list.forward(1);
   }
   for (int i = 0; i < num_micro_batches - 2 * num_ranks + rank + 1; ++i) {
-    if (i == 0 && below == 0) {
+    if (i == 0 && below == 0 && !pairs_all) {
       list.forward(0);
       list.backward(1);
     } else {

@@ -12,6 +12,9 @@ StepList list_interleaved(int num_ranks, int rank, int num_micro_batches);
 StepList list_zb_h1(int num_ranks, int rank, int num_micro_batches);
 StepList list_zb_v(int num_ranks, int rank, int num_micro_batches);
 StepList list_dualpipev(int num_ranks, int rank, int num_micro_batches);
+// DualPipeV's, and with `pairs_all` that in which the last rank's first pair, too, is a block: a
+// unit less where communication waits.
+StepList list_v_of_pairs(int num_ranks, int rank, int num_micro_batches, bool pairs_all);
 // The forwards alone; any number of micro-batches.
 StepList list_forwards(const Placement& placement, int rank, int num_micro_batches);
 
