@@ -251,8 +251,10 @@ std::string difference_made(const LayoutCase& layout, int pipeline_rank,
   task.change_training = [&](TrainStep& train_step, Communicator& world) {
     const int64_t dp = layout.world / layout.pp;
     if (world.rank() / dp != pipeline_rank) return;
-    const Schedule& schedule = train_step.plan(static_cast<size_t>(8 / dp)).schedule;
-    change(const_cast<StepList&>(schedule.steps.at(static_cast<size_t>(pipeline_rank))));
+    auto& plan = const_cast<PipelinePlan&>(train_step.plan(static_cast<size_t>(8 / dp)));
+    StepList& steps = plan.schedule.steps.at(static_cast<size_t>(pipeline_rank));
+    change(steps);
+    plan.receives.at(static_cast<size_t>(pipeline_rank)).resize(steps.size());
   };
   try {
     return first_difference(train_in_layout(task, layout), right);
@@ -302,8 +304,9 @@ TEST(WrongSchedule, IsSeenByTheComparison) {
     std::swap(steps.at(forwards.at(0)), steps.at(forwards.at(1)));
   };
   EXPECT_THAT(difference_made(plain, 0, swap_forwards), ::testing::HasSubstr("loss"));
-  // A rank that awaits them in the wrong order; it is the second's own, since it embeds nothing.
-  EXPECT_THAT(difference_made(plain, 1, swap_forwards), ::testing::HasSubstr("gradient norm"));
+  // A rank that asks for them in the wrong order.
+  EXPECT_THAT(difference_made(plain, 1, swap_forwards),
+              ::testing::HasSubstr("nobody began to receive"));
 }
 
 // A gradient that is reduced before it is whole.
