@@ -217,6 +217,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
            " keys: a cache is filled at once, then token by token");
   if (run.with_grad() && q.is_cpu()) {
+    MT_CHECK(new_tokens == k.size(1), "gradients through a cache of keys and values");
     const auto operation =
         std::make_shared<CpuAttention>(q.detach(), k.detach(), v.detach(), softmax_scale);
     at::Tensor mixed;

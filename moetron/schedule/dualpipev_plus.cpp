@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kTolerance = 1.015;    // of DualPipeV's time, for fewer activations
 constexpr int kSmallestCap = 2;         // one micro-batch at a time is in both chunks of a rank
+constexpr int kLongProduct = 100'000;   // ranks times micro-batches
 constexpr int kProbeSteps = 2'000'000;  // of a search of which the caller makes several
 
 struct Candidate {
@@ -63,13 +64,18 @@ Candidate faster(Candidate a, std::optional<Candidate> b) {
 // are few micro-batches: a bisection up to DualPipeV's own 2 P + 1.
 Candidate with_low_peak(const ScheduleRequest& request) {
   const int num_ranks = request.num_ranks;
+  const int first = num_ranks + 3 - num_ranks % 2;
+  // Of a long list the ends, where time is lost, hardly count.
+  const bool is_long = int64_t{num_ranks} * request.num_micro_batches >= kLongProduct;
+  if (is_long && 2 * request.communication <= 1) {
+    return under_cap(request, first + 1, /*max_steps=*/0);
+  }
   std::optional<Candidate> pairs = with_pairs(request);
   if (2 * request.communication > 1 && pairs) return *std::move(pairs);
   int high = 2 * num_ranks + 1;
   std::optional<Candidate> best;
   if (!pairs) best = under_cap(request, high, kProbeSteps);
   const double allowed = kTolerance * (pairs ? pairs->makespan : best->makespan);
-  const int first = num_ranks + 3 - num_ranks % 2;
   int low = first;
   while (low < high) {
     const int cap = low <= first + 1 ? low : (low + high) / 2;
