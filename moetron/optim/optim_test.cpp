@@ -152,7 +152,7 @@ TEST(AdamW, TensorOperationsAgreeWithTheFusedLoop) {
   at::Tensor plain[3] = {start.clone(), at::zeros(count), at::zeros(count)};
   for (int step = 1; step <= 5; ++step) {
     const at::Tensor grad = at::randn(count);
-    AdamWCoefficients c{0.3f, 0.999f, 0.1f, 0.95f, 0.05f, 1e-8f, -1e-2f};
+    AdamWCoefficients c{0.3f, 0.999f, 0.1f, 0.95f, 0.05f, 0.7f, 1e-8f, -1e-2f};
     if (step == 3) c.grad_scale = 1;
     adamw_update({fused[0].mutable_data_ptr<float>(), fused[1].mutable_data_ptr<float>(),
                   fused[2].mutable_data_ptr<float>(), grad.const_data_ptr<float>()},

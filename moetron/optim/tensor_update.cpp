@@ -10,7 +10,7 @@ void adamw_update_tensors(at::Tensor value, at::Tensor exp_avg, at::Tensor exp_a
   // Not lerp_(), which chooses between two forms by its weight.
   exp_avg.add_(g - exp_avg, c.one_minus_beta1);
   exp_avg_sq.mul_(c.beta2).addcmul_(g, g, c.one_minus_beta2);
-  const at::Tensor denominator = exp_avg_sq.sqrt().add_(c.eps);
+  const at::Tensor denominator = exp_avg_sq.sqrt().div_(c.sqrt_correction2).add_(c.eps);
   value.mul_(c.keep).addcdiv_(exp_avg, denominator, c.minus_step_size);
 }
 
