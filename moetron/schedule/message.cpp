@@ -29,6 +29,12 @@ std::optional<Message> made_by(const Placement& placement, int rank, const Actio
   return Message{is_forward, stage, action.micro_batch};
 }
 
+size_t place_of(const Message& message, int num_micro_batches) {
+  const int place =
+      (message.from_stage * 2 + message.is_forward) * num_micro_batches + message.micro_batch;
+  return static_cast<size_t>(place);
+}
+
 int sender(const Placement& placement, const Message& message) {
   return placement.rank(message.from_stage);
 }

@@ -22,6 +22,10 @@ std::optional<Message> needed_by(const Placement& placement, int rank, const Act
 // What it makes for others; none at the ends.
 std::optional<Message> made_by(const Placement& placement, int rank, const Action& action);
 
+// Numbers the messages of a schedule of so many micro-batches from 0, below twice stages times
+// micro-batches: their places in a table.
+size_t place_of(const Message& message, int num_micro_batches);
+
 int sender(const Placement& placement, const Message& message);
 int receiver(const Placement& placement, const Message& message);
 

@@ -28,11 +28,7 @@ class SendTimes {
   double of(const Message& message) const { return times_[place(message)]; }
 
  private:
-  size_t place(const Message& message) const {
-    const int place =
-        (message.from_stage * 2 + message.is_forward) * num_micro_batches_ + message.micro_batch;
-    return static_cast<size_t>(place);
-  }
+  size_t place(const Message& message) const { return place_of(message, num_micro_batches_); }
 
   int num_micro_batches_;
   std::vector<double> times_;

@@ -134,7 +134,7 @@ Schedule make_schedule(const ScheduleRequest& request) {
   const int num_ranks = request.num_ranks;
   const int num_micro_batches = request.num_micro_batches;
   check_numbers(kind, num_ranks, num_micro_batches);
-  Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
+  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));
     schedule.declared_peak.push_back(declared_peak(kind, num_ranks, rank, num_micro_batches));
@@ -146,7 +146,7 @@ Schedule make_schedule(const ScheduleRequest& request) {
 Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches) {
   MT_CHECK_CONFIG(num_ranks >= 1 && num_micro_batches >= 1, "pipeline-model-parallel-size (",
                   num_ranks, ") and micro-batches (", num_micro_batches, ") must be at least 1");
-  Schedule schedule{kind, {traits_of(kind).shape, num_ranks}, num_micro_batches, {}, {}};
+  Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     schedule.steps.push_back(list_forwards(schedule.placement, rank, num_micro_batches));
   }

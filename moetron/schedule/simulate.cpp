@@ -60,9 +60,7 @@ class Simulator {
 
   // When a message is there; negative: not yet.
   double& arrival(const Message& message) {
-    const int place = (message.from_stage * 2 + message.is_forward) * schedule_.num_micro_batches +
-                      message.micro_batch;
-    return arrival_[static_cast<size_t>(place)];
+    return arrival_[place_of(message, schedule_.num_micro_batches)];
   }
 
   bool try_step(int rank) {
