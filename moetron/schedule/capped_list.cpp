@@ -1,6 +1,7 @@
 #include "moetron/schedule/capped_list.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "moetron/base/error.h"
@@ -25,12 +26,46 @@ struct RankState {
   int halves[2] = {};  // of W
   int held = 0;
   double free_at = 0;
-  double wake_at = 0;
   bool ends_in_half = false;  // its last step is half a W, and no more
 
   int& count(int move) { return (is_forward(move) ? forwards : inputs)[chunk_of(move)]; }
   int waiting_halves(int chunk) const { return 2 * inputs[chunk] - halves[chunk]; }
   int waiting_halves() const { return waiting_halves(0) + waiting_halves(1); }
+};
+
+// When each rank looks again for something to do; a tree of the earliest, for there are many ranks
+// and a change concerns one.
+class WakeTimes {
+ public:
+  explicit WakeTimes(int num_ranks)
+      : num_leaves_(std::bit_ceil(static_cast<size_t>(num_ranks))),
+        earliest_(2 * num_leaves_, kNever) {
+    for (int rank = 0; rank < num_ranks; ++rank) set(rank, 0);
+  }
+
+  double get(int rank) const { return earliest_[num_leaves_ + static_cast<size_t>(rank)]; }
+  double earliest() const { return earliest_[1]; }
+
+  void set(int rank, double time) {
+    size_t node = num_leaves_ + static_cast<size_t>(rank);
+    earliest_[node] = time;
+    for (; node > 1; node /= 2) {
+      const double first = std::min(earliest_[node], earliest_[node ^ 1]);
+      if (earliest_[node / 2] == first) return;
+      earliest_[node / 2] = first;
+    }
+  }
+
+  // The first of the ranks that wake earliest.
+  int first_rank() const {
+    size_t node = 1;
+    while (node < num_leaves_) node = 2 * node + (earliest_[2 * node] > earliest_[2 * node + 1]);
+    return static_cast<int>(node - num_leaves_);
+  }
+
+ private:
+  size_t num_leaves_;
+  std::vector<double> earliest_;  // node n is above 2 n and 2 n + 1; leaves come last
 };
 
 class CappedLister {
@@ -42,6 +77,7 @@ class CappedLister {
         num_micro_batches_(num_micro_batches),
         wants_steps_(wants_steps),
         states_(static_cast<size_t>(num_ranks)),
+        wakes_(num_ranks),
         arrival_(4 * static_cast<size_t>(num_ranks) * static_cast<size_t>(num_micro_batches),
                  kNever) {
     const UnitCosts costs({Placement::Shape::kV, num_ranks}, communication);
@@ -52,18 +88,13 @@ class CappedLister {
     lone_[2] = costs.step(0, {forward, Action{ActionKind::kBackwardWeight, 1, 1}});
     pair_ = costs.step(0, {forward, Action{ActionKind::kBackward, 1, 1}});
     for (int m = 0; m < num_micro_batches; ++m) arrival(true, 0, m) = 0;
-    if (wants_steps) list_.steps.resize(static_cast<size_t>(num_ranks));
+    if (!wants_steps) return;
+    list_.steps.resize(static_cast<size_t>(num_ranks));
+    for (StepList& list : list_.steps) list.reserve(5 * static_cast<size_t>(num_micro_batches));
   }
 
   CappedList run() {
-    while (true) {
-      int next = 0;
-      for (int rank = 1; rank < num_ranks_; ++rank) {
-        if (state(rank).wake_at < state(next).wake_at) next = rank;
-      }
-      if (state(next).wake_at == kNever) break;
-      act(next, state(next).wake_at);
-    }
+    while (wakes_.earliest() < kNever) act(wakes_.first_rank(), wakes_.earliest());
     for (const RankState& state : states_) {
       const bool is_done = state.halves[0] + state.halves[1] == 4 * num_micro_batches_;
       list_.makespan = std::max(list_.makespan, is_done ? state.free_at : kNever);
@@ -121,8 +152,8 @@ class CappedLister {
   }
 
   void wake(int rank, double time) {
-    RankState& at = state(rank);
-    at.wake_at = std::min(at.wake_at, std::max(time, at.free_at));
+    const double wake_at = std::max(time, state(rank).free_at);
+    if (wake_at < wakes_.get(rank)) wakes_.set(rank, wake_at);
   }
 
   void deliver(bool forward, int stage, int micro_batch, double time) {
@@ -166,7 +197,8 @@ class CappedLister {
 
   void finish(int rank, double end, const Step& step) {
     RankState& at = state(rank);
-    at.free_at = at.wake_at = end;
+    at.free_at = end;
+    wakes_.set(rank, end);
     at.ends_in_half = false;
     if (wants_steps_) list_.steps[static_cast<size_t>(rank)].push_back(step);
   }
@@ -178,6 +210,7 @@ class CappedLister {
   std::array<StepCost, 3> lone_;  // F or I, by halves of W beside it
   StepCost pair_;
   std::vector<RankState> states_;
+  WakeTimes wakes_;
   std::vector<double> arrival_;
   CappedList list_;
 };
@@ -226,7 +259,7 @@ void CappedLister::act(int rank, double now) {
     if (time > now) next = std::min(next, time);
   }
   if (at.waiting_halves() > 0 && (needs_room || next >= now + kHalf)) return take_half(rank, now);
-  at.wake_at = next;
+  wakes_.set(rank, next);
 }
 
 void CappedLister::take_pair(int rank, double now, int forward_chunk) {
@@ -271,7 +304,8 @@ void CappedLister::take_half(int rank, double now) {
   if (goes_on && action.part == Part::kSecondHalf && wants_steps_) {
     StepList& list = list_.steps[static_cast<size_t>(rank)];
     list.back().action.part = Part::kWhole;
-    at.free_at = at.wake_at = now + kHalf;
+    at.free_at = now + kHalf;
+    wakes_.set(rank, now + kHalf);
     at.ends_in_half = false;
     return;
   }

@@ -25,7 +25,11 @@ class Searcher {
         random_(1) {}
 
   CappedList run() {
-    for (int shift = 0; shift < 4; ++shift) try_policy(cyclic(shift));
+    // Where no search follows, only the shift that makes no rank wait is tried.
+    const bool is_alone = search_.max_steps == 0;
+    const int first_shift = is_alone && num_ranks_ % 2 == 0 ? 2 : 0;
+    const int num_shifts = is_alone ? 1 : 4;
+    for (int i = 0; i < num_shifts; ++i) try_policy(cyclic(first_shift + i));
     if (best_makespan_ == kNever) try_policy(one_at_a_time());  // this one always works
     for (int i = 0; i < kMaxTrials && num_steps_ < search_.max_steps; ++i) {
       const bool is_early = i < kMaxTrials / 4 && num_steps_ < search_.max_steps / 4;

@@ -12,8 +12,8 @@ namespace moetron {
 // little as can be for at most 1.5 % more time than DualPipeV, or DualPipeV's list, the
 // last rank's first pair a block too, where communication exceeds the W's (2 communication > 1).
 // With a cap: the fastest list found that holds no more. The same on every rank, for it depends on
-// the request alone; takes up to a second. Throws ConfigError naming pipeline-activation-cap if no
-// list stays under it.
+// the request alone; takes up to a second. make_schedule() has checked the numbers. Throws
+// ConfigError naming pipeline-activation-cap if no list stays under it.
 Schedule make_dualpipev_plus(const ScheduleRequest& request);
 
 }  // namespace moetron

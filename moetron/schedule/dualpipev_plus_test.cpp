@@ -127,7 +127,7 @@ TEST(DualPipeVPlus, RefusesWhatNoListReaches) {
   EXPECT_THAT([] { make_dualpipev_plus(request_of(4, 8, 1, 0.5)); },
               testing::ThrowsMessage<ConfigError>(
                   testing::HasSubstr("pipeline-activation-cap (1) must be at least 2")));
-  EXPECT_THAT([] { make_dualpipev_plus(request_of(4, 0, 0, 0.5)); },
+  EXPECT_THAT([] { make_schedule(request_of(4, 0, 0, 0.5)); },
               testing::ThrowsMessage<ConfigError>(
                   testing::HasSubstr("num-micro-batches (0) must be at least 1")));
 }

@@ -39,6 +39,7 @@ void check_numbers(ScheduleKind kind, int num_ranks, int num_micro_batches) {
                   ") must be at least 1");
   MT_CHECK_CONFIG(num_micro_batches >= 1, "num-micro-batches (", num_micro_batches,
                   ") must be at least 1");
+  if (kind == ScheduleKind::kDualPipeVPlus) return;  // any numbers do
   const Shape shape = traits_of(kind).shape;
   if (shape == Shape::kLoop) {
     MT_CHECK_CONFIG(num_micro_batches % num_ranks == 0, "scheduler interleaved runs multiples of ",
@@ -93,15 +94,6 @@ std::string name_of(ScheduleKind kind) {
   return traits_of(kind).name;
 }
 
-ScheduleKind parse_schedule_kind(const std::string& name) {
-  std::string names;
-  for (const KindTraits& traits : kKinds) {
-    if (name == traits.name) return traits.kind;
-    names += concat(names.empty() ? "" : ", ", traits.name);
-  }
-  throw ConfigError(concat("scheduler (", name, ") is none of ", names));
-}
-
 std::string describe(const Action& action) {
   const std::string name = concat(letter_of(action.kind), action.chunk);
   if (action.kind == ActionKind::kReduce) return name;
@@ -130,10 +122,10 @@ Placement placement_of(ScheduleKind kind, int num_ranks) {
 
 Schedule make_schedule(const ScheduleRequest& request) {
   const ScheduleKind kind = request.kind;
-  if (kind == ScheduleKind::kDualPipeVPlus) return make_dualpipev_plus(request);
   const int num_ranks = request.num_ranks;
   const int num_micro_batches = request.num_micro_batches;
   check_numbers(kind, num_ranks, num_micro_batches);
+  if (kind == ScheduleKind::kDualPipeVPlus) return make_dualpipev_plus(request);
   Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
     schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));

@@ -12,8 +12,6 @@ enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPip
 
 // "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipev", "dualpipev+"
 std::string name_of(ScheduleKind kind);
-// Throws ConfigError naming the option `scheduler` and the known names.
-ScheduleKind parse_schedule_kind(const std::string& name);
 
 enum class ActionKind {
   kForward,         // F

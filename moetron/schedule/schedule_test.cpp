@@ -197,8 +197,6 @@ TEST(Schedule, ARefusalNamesTheNumberThatWorks) {
                 make_schedule({ScheduleKind::kInterleaved, 4, 6});
               }),
               ThrowsMessage<ConfigError>(HasSubstr("that works is 8")));
-  EXPECT_THAT([] { parse_schedule_kind("gpipe"); },
-              ThrowsMessage<ConfigError>(HasSubstr("zb-v, dualpipev")));
 }
 
 // The bound is loose, for sanitizers and busy machines: a list with steps in the square of their

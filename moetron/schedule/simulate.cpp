@@ -9,6 +9,21 @@
 namespace moetron {
 namespace {
 
+// In a block both micro-batches are held.
+int peak_of(const StepList& list) {
+  int held = 0;
+  int peak = 0;
+  for (const Step& step : list) {
+    for (const Action& action : actions_of(step)) held += action.kind == ActionKind::kForward;
+    peak = std::max(peak, held);
+    for (const Action& action : actions_of(step)) {
+      held -= action.kind == ActionKind::kBackward ||
+              (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
+    }
+  }
+  return peak;
+}
+
 class Simulator {
  public:
   Simulator(const Schedule& schedule, const CostModel& costs)
@@ -40,8 +55,8 @@ class Simulator {
       MT_CHECK(at == list.size(), name_of(schedule_.kind), ": rank ", rank,
                " waits for good before ", describe(list[at]), ", step ", at);
       for (const SimulatedStep& step : steps_of(rank)) busy += step.end - step.begin;
-      result_.peak_activations.push_back(peak_of(rank));
     }
+    result_.peak_activations = peak_activations(schedule_);
     if (result_.makespan > 0) result_.bubble_fraction = 1 - busy / (result_.makespan * num_ranks);
     return std::move(result_);
   }
@@ -94,21 +109,6 @@ class Simulator {
     wake(to);
   }
 
-  // In a block both micro-batches are held.
-  int peak_of(int rank) const {
-    int held = 0;
-    int peak = 0;
-    for (const Step& step : schedule_.steps[static_cast<size_t>(rank)]) {
-      for (const Action& action : actions_of(step)) held += action.kind == ActionKind::kForward;
-      peak = std::max(peak, held);
-      for (const Action& action : actions_of(step)) {
-        held -= action.kind == ActionKind::kBackward ||
-                (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
-      }
-    }
-    return peak * (schedule_.placement.num_chunks() == 1 ? 2 : 1);
-  }
-
   const Schedule& schedule_;
   const CostModel& costs_;
   std::vector<double> arrival_;
@@ -121,6 +121,13 @@ class Simulator {
 
 Simulation simulate(const Schedule& schedule, const CostModel& costs) {
   return Simulator(schedule, costs).run();
+}
+
+std::vector<int> peak_activations(const Schedule& schedule) {
+  const int chunk_units = schedule.placement.num_chunks() == 1 ? 2 : 1;
+  std::vector<int> peaks;
+  for (const StepList& list : schedule.steps) peaks.push_back(chunk_units * peak_of(list));
+  return peaks;
 }
 
 }  // namespace moetron

@@ -28,4 +28,7 @@ struct Simulation {
 // Throws InternalError naming a rank and its step if ranks wait for each other for good.
 Simulation simulate(const Schedule& schedule, const CostModel& costs);
 
+// Of a simulation its peak_activations, which depend on no cost.
+std::vector<int> peak_activations(const Schedule& schedule);
+
 }  // namespace moetron
