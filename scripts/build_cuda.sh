@@ -13,7 +13,8 @@ torch=${MOETRON_TORCH_DIR:-$(ls -d .venv-cuda/lib/python3*/site-packages/torch 2
 if [ -z "$torch" ]; then
   cat >&2 <<'WORDS'
 cuda: no torch wheel with CUDA. Either set MOETRON_TORCH_DIR to the folder of a torch package built with CUDA, or:
-        python3 -m venv .venv-cuda && .venv-cuda/bin/pip install torch==2.11.0 numpy
+        python3 -m venv .venv-cuda && .venv-cuda/bin/pip install torch==2.11.0 nvidia-cutlass numpy
+        .venv-cuda/bin/pip install --no-deps nvidia-cudnn-frontend
 WORDS
   exit 2
 fi

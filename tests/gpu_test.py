@@ -46,6 +46,9 @@ def test_gpu(num_gpus):
     check(worst("one", "cpu") < 1e-4, f"one rank, fp32: the CPU's losses (worst relative difference {worst('one', 'cpu'):.1e})")
     run(["pretrain", *MODEL, *BF16, "--device", "cpu", "--save", "cpu_bf16"])
     rounding = worst("cpu_bf16", "cpu")
+    run(["pretrain", *MODEL, *BF16, "--device", "cuda", "--save", "one_bf16"])
+    check(worst("one_bf16", "cpu") < max(0.01, 2 * rounding),
+          f"one rank, bf16: the CPU's losses ({worst('one_bf16', 'cpu'):.1e})")
     for number, (ranks, options) in enumerate(LAYOUTS):
         for backend in ("gloo", "nccl") if ranks <= num_gpus else ("gloo",):
             layout = [*options.split(), "--device", "cuda", "--distributed-backend", backend]

@@ -65,8 +65,8 @@ class TimedLayer final : public DecoderLayer {
     out.routing.probabilities = at::full({kTokens, 2}, 0.25) + hidden.sum() * 0;
     return out;
   }
-  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const std::vector<int64_t>&, const MicroBatch&, SegmentRun& run) override {
+  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities, const ExpertRows&,
+                     const MicroBatch&, SegmentRun& run) override {
     return take_time(rows, run) * probabilities.unsqueeze(1);
   }
   Dispatcher* dispatcher() override { return dispatcher_.get(); }

@@ -129,7 +129,7 @@ class WatchedLayer final : public DecoderLayer {
     return layer_.attention(watched(hidden, run), micro_batch, earlier, run);
   }
   at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const std::vector<int64_t>& rows_per_expert, const MicroBatch& micro_batch,
+                     const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
                      SegmentRun& run) override {
     pause_(&micro_batch);
     return layer_.experts(watched(rows, run), probabilities, rows_per_expert, micro_batch, run);

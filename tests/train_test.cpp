@@ -110,6 +110,35 @@ TEST(TrainStep, ANonFiniteLossStopsBeforeTheOptimizer) {
   });
 }
 
+// The gradients that come to the host while the backward goes on are the whole ones, those of a
+// tied table too.
+TEST(TrainStep, HybridAdamOnAGpuTrainsAsAdamDoes) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  const auto losses = [](const OffloadSettings& offload) {
+    std::vector<double> found;
+    run_ranks(1, [&](Communicator& world) {
+      Mesh mesh(world, parallel_sizes(1, 1, 1, 1, 1));
+      ModelConfig config = tiny_model();
+      config.tie_word_embeddings = true;
+      const at::Device device(at::kCUDA, 0);
+      Model model(config, {.options = at::TensorOptions(at::kFloat).device(device), .mesh = &mesh});
+      model.initialize(11);
+      TrainStep train_step(model, mesh, {.offload = offload, .clip_grad = 1.0});
+      for (int64_t step = 1; step <= 20; ++step) {
+        const StepBatch batch =
+            load_step_batch(PatternDataset(), 8 * (step - 1), {2, 8, device}, world, true);
+        found.push_back(train_step.run(batch, step, 3e-3).loss);
+      }
+    });
+    return found;
+  };
+  const std::vector<double> adam = losses({});
+  for (const double fraction : {0.5, 1.0}) {
+    const std::vector<double> hybrid = losses({fraction, true});
+    for (size_t i = 0; i < adam.size(); ++i) EXPECT_NEAR(hybrid[i] / adam[i], 1, 1e-4) << i;
+  }
+}
+
 class PretrainTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -199,6 +228,31 @@ TEST_F(PretrainTest, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   }
   EXPECT_EQ(read_file(folder_ / "whole" / "step_0000012" / "model.safetensors"),
             read_file(folder_ / "parts" / "step_0000012" / "model.safetensors"));
+}
+
+// Its states are divided otherwise in each part of the run; on a CPU that changes nothing.
+TEST_F(PretrainTest, HybridAdamTrainsAsAdamDoesWhateverTheFraction) {
+  const auto run = [&](Options o) {
+    o.optimizer.use_distributed_optimizer = true;
+    run_ranks(2, [&](Communicator& world) { EXPECT_EQ(pretrain(o, world), kExitDone); });
+  };
+  run(options("adam"));
+  Options hybrid = options("hybrid");
+  hybrid.optimizer.optimizer = OptimizerKind::kHybridAdam;
+  for (const auto& [fraction, last_step] : {std::pair{0.3, 4}, {0.85, 8}, {1.0, 12}}) {
+    hybrid.optimizer.optimizer_offload_fraction = fraction;
+    hybrid.training.exit_interval = last_step;
+    run(hybrid);
+    EXPECT_EQ(records("hybrid").back().step, last_step);
+  }
+  const auto adam = records("adam"), hybrids = records("hybrid");
+  ASSERT_EQ(hybrids.size(), adam.size());
+  for (size_t i = 0; i < adam.size(); ++i) EXPECT_EQ(hybrids[i].loss, adam[i].loss) << i;
+  for (const auto& entry : fs::recursive_directory_iterator(folder_ / "adam" / "step_0000012")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const fs::path other = folder_ / "hybrid" / fs::relative(entry.path(), folder_ / "adam");
+    EXPECT_EQ(read_file(other), read_file(entry.path())) << entry.path();
+  }
 }
 
 TEST_F(PretrainTest, AHuggingFaceDirectoryIsAStart) {

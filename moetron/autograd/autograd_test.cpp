@@ -53,6 +53,67 @@ TEST(Segment, AnOperationWithoutDifferentiableInputIsStillReached) {
   EXPECT_FLOAT_EQ(w.grad().item<float>(), 6);
 }
 
+// (x, w) -> x's first half times w, and its second half as it is: a view.
+struct SplitAndScale : JointOperation {
+  Parameter* weight = nullptr;
+  at::Tensor x;
+  at::Tensor d_first;
+  std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d) override {
+    d_first = d[0];
+    const at::Tensor zero = at::zeros({x.size(0) / 2});
+    return {
+        at::cat({d[0].defined() ? d[0] * weight->value() : zero, d[1].defined() ? d[1] : zero})};
+  }
+  bool has_weights() const override { return d_first.defined(); }
+  void add_weight_grads() override {
+    weight->grad().add_((d_first * x.narrow(0, 0, x.size(0) / 2)).sum());
+  }
+};
+
+std::vector<at::Tensor> split_and_scale(const at::Tensor& x, Parameter& weight, SegmentRun& run) {
+  auto operation = std::make_shared<SplitAndScale>();
+  operation->weight = &weight;
+  operation->x = x.detach();
+  std::vector<at::Tensor> y;
+  {
+    const at::NoGradGuard no_grad;
+    const int64_t half = x.size(0) / 2;
+    y = {operation->x.narrow(0, 0, half) * weight.value(), operation->x.narrow(0, half, half)};
+  }
+  run.attach({&y[0], &y[1]}, operation, {x});
+  return y;
+}
+
+TEST(Segment, AnOperationMayHaveSeveralOutputs) {
+  for (const bool uses_first : {true, false}) {
+    Parameter w("w", {1}, at::kFloat, {});
+    w.value().fill_(3);
+    SegmentRun run(true);
+    const auto y = split_and_scale(run.input(at::arange(4, at::kFloat)), w, run);
+    run.output(y[0]);
+    run.output(y[1].square());
+    const auto d = run.backward({uses_first ? at::ones(2) : at::Tensor(), at::ones(2)});
+    const std::vector<float> expected = {uses_first ? 3.0f : 0, uses_first ? 3.0f : 0, 4, 6};
+    EXPECT_TRUE(at::equal(d[0], at::tensor(expected)));
+    run.weight_grads().run();
+    EXPECT_FLOAT_EQ(w.grad().item<float>(), uses_first ? 1 : 0);
+  }
+}
+
+TEST(Parameter, AClearedGradientIsZeroToReadAndOverwrittenByAWriter) {
+  Parameter w("w", {2}, at::kFloat, {});
+  EXPECT_FALSE(w.grad_target().adds);
+  w.grad_target().sum.fill_(5);
+  EXPECT_TRUE(w.grad_target().adds);
+  w.clear_grad();
+  const Parameter::GradTarget target = w.grad_target();
+  EXPECT_FALSE(target.adds);
+  target.sum.fill_(7);
+  EXPECT_TRUE(at::equal(w.grad(), at::full({2}, 7.0f)));
+  w.clear_grad();
+  EXPECT_TRUE(at::equal(w.grad(), at::zeros({2})));
+}
+
 TEST(Segment, WithoutGradientsNothingIsRecorded) {
   Parameter w("w", {1}, at::kFloat, {});
   SegmentRun run(false);

@@ -76,7 +76,16 @@ void Parameter::set_value_storage(const at::Tensor& storage) {
 
 at::Tensor& Parameter::grad() {
   if (!grad_.defined()) grad_ = at::zeros(value_.sizes(), value_.options().dtype(at::kFloat));
+  if (is_grad_stale_) grad_.zero_();
+  is_grad_stale_ = false;
   return grad_;
+}
+
+Parameter::GradTarget Parameter::grad_target() {
+  const bool adds = grad_.defined() && !is_grad_stale_;
+  if (!grad_.defined()) grad_ = at::empty(value_.sizes(), value_.options().dtype(at::kFloat));
+  is_grad_stale_ = false;
+  return {grad_, adds};
 }
 
 void Parameter::tie_to(Parameter& owner) {
@@ -88,8 +97,8 @@ void Parameter::tie_to(Parameter& owner) {
 
 void Parameter::fold_tied_grad() {
   if (tied_to_ == nullptr || !grad_.defined()) return;
-  tied_to_->grad().add_(grad_);
-  grad_.zero_();
+  tied_to_->grad().add_(grad());
+  clear_grad();
 }
 
 void Parameter::become_copy() {

@@ -83,9 +83,21 @@ class Parameter {
   // The fp32 accumulator, of the value's shape; made (zero) at first use.
   at::Tensor& grad();
   bool has_grad() const { return grad_.defined(); }
+  // Makes the accumulator count as zero. Its memory is zeroed only where the next use reads it: a
+  // product overwrites it.
+  void clear_grad() { is_grad_stale_ = grad_.defined(); }
+  // The accumulator for one who computes all of it.
+  struct GradTarget {
+    at::Tensor sum;
+    bool adds;  // to what is there; else it is to be overwritten
+  };
+  GradTarget grad_target();
   // Lets the accumulator live in a caller's buffer (gradient buckets). `storage`: fp32, value's
   // shape.
-  void set_grad_storage(const at::Tensor& storage) { grad_ = storage; }
+  void set_grad_storage(const at::Tensor& storage) {
+    grad_ = storage;
+    is_grad_stale_ = false;
+  }
   // Moves the value into a caller's buffer of the same shape and dtype (parameter buckets); uses
   // that are tied to it follow.
   void set_value_storage(const at::Tensor& storage);
@@ -117,6 +129,7 @@ class Parameter {
   std::vector<ParameterPiece> pieces_;
   at::Tensor value_;
   at::Tensor grad_;
+  bool is_grad_stale_ = false;
   Parameter* tied_to_ = nullptr;
 };
 

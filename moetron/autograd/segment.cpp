@@ -30,25 +30,23 @@ NodePointer make_node(Args&&... args) {
   }
 }
 
-// The graph's view of an Operation.
+// The graph's view of an operation.
 struct OperationNode : torch::autograd::Node {
-  OperationNode(std::shared_ptr<Operation> made, WeightGradQueue* weight_grads)
+  OperationNode(std::shared_ptr<JointOperation> made, WeightGradQueue* weight_grads)
       : operation(std::move(made)), queue(weight_grads) {}
 
   variable_list apply(variable_list&& d_outputs) override {
     const at::NoGradGuard no_grad;
-    const at::Tensor& d_output = d_outputs.front();
-    variable_list d_inputs = operation->backward_input(d_output);
+    variable_list d_inputs = operation->input_grads(std::exchange(d_outputs, {}));
+    MT_CHECK(d_inputs.size() < next_edges().size(), "more gradients than inputs");
     d_inputs.resize(next_edges().size());  // the anchor's is undefined
-    if (dynamic_cast<PureOperation*>(operation.get()) == nullptr) {
-      queue->push([op = operation, d_output] { op->backward_weight(d_output); });
-    }
+    if (operation->has_weights()) queue->push([op = operation] { op->add_weight_grads(); });
     return d_inputs;
   }
 
   void release_variables() override { operation.reset(); }
 
-  std::shared_ptr<Operation> operation;
+  std::shared_ptr<JointOperation> operation;
   WeightGradQueue* queue;
 };
 
@@ -130,7 +128,8 @@ std::vector<at::Tensor> SegmentRun::backward(const std::vector<at::Tensor>& d_ou
   return d_inputs;
 }
 
-void SegmentRun::attach(at::Tensor& y, std::shared_ptr<Operation> operation,
+void SegmentRun::attach(const std::vector<at::Tensor*>& outputs,
+                        std::shared_ptr<JointOperation> operation,
                         const std::vector<at::Tensor>& inputs) {
   if (!with_grad_) return;
   NodePointer node = make_node<OperationNode>(std::move(operation), weight_grads_.get());
@@ -140,7 +139,7 @@ void SegmentRun::attach(at::Tensor& y, std::shared_ptr<Operation> operation,
   }
   edges.push_back(torch::autograd::impl::gradient_edge(graph_->anchor));
   node->set_next_edges(std::move(edges));
-  torch::autograd::create_gradient_edge(y, std::move(node));
+  for (at::Tensor* output : outputs) torch::autograd::create_gradient_edge(*output, node);
 }
 
 }  // namespace moetron

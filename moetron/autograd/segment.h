@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -15,19 +16,38 @@ namespace moetron {
 
 // An operation with a backward of its own: forward is the function that makes it, and these are the
 // rest of the triple. Whatever backward needs is a member.
-class Operation {
+class JointOperation {
  public:
-  virtual ~Operation() = default;
-  // Gradients of the inputs that the operation was attached with, in their order; undefined for
-  // zero.
+  virtual ~JointOperation() = default;
+  // Gradients of the inputs that the operation was attached with, in their order, from those of its
+  // outputs; undefined for zero, in and out.
+  virtual std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d_outputs) = 0;
+  virtual bool has_weights() const = 0;
+  // Adds to the parameters' accumulators. Runs after input_grads(), at once or much later.
+  virtual void add_weight_grads() = 0;
+};
+
+// An operation of one output.
+class Operation : public JointOperation {
+ public:
   virtual std::vector<at::Tensor> backward_input(const at::Tensor& d_output) = 0;
-  // Adds to the parameters' accumulators. Runs after backward_input(), at once or much later.
   virtual void backward_weight(const at::Tensor& d_output) = 0;
+
+  std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d_outputs) final {
+    if (has_weights()) d_output_ = d_outputs.front();
+    return backward_input(d_outputs.front());
+  }
+  bool has_weights() const override { return true; }
+  void add_weight_grads() final { backward_weight(std::exchange(d_output_, {})); }
+
+ private:
+  at::Tensor d_output_;  // until the weights' turn
 };
 
 // An operation without parameters.
 class PureOperation : public Operation {
  public:
+  bool has_weights() const final { return false; }
   void backward_weight(const at::Tensor&) final {}
 };
 
@@ -67,10 +87,15 @@ class SegmentRun {
 
   WeightGradQueue& weight_grads() { return *weight_grads_; }
 
-  // Makes `y`, computed without recording, the output of `operation` in the graph. The operation is
-  // part of the graph even where no input of it is (an embedding). Does nothing without gradients.
-  void attach(at::Tensor& y, std::shared_ptr<Operation> operation,
+  // Makes `outputs`, computed without recording, those of `operation` in the graph. The operation
+  // is part of the graph even where no input of it is (an embedding). Does nothing without
+  // gradients.
+  void attach(const std::vector<at::Tensor*>& outputs, std::shared_ptr<JointOperation> operation,
               const std::vector<at::Tensor>& inputs);
+  void attach(at::Tensor& output, std::shared_ptr<Operation> operation,
+              const std::vector<at::Tensor>& inputs) {
+    attach(std::vector{&output}, std::move(operation), inputs);
+  }
 
  private:
   struct Graph;

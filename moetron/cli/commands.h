@@ -11,6 +11,7 @@ int run_generate(const ParsedCommandLine& parsed);
 int run_simulate(const ParsedCommandLine& parsed);
 int run_compare_loss(const ParsedCommandLine& parsed);
 int run_plot(const ParsedCommandLine& parsed);
+int run_bench(const ParsedCommandLine& parsed);
 
 // Says, one line each, which options have no effect and why.
 void say_notices(const ParsedCommandLine& parsed);

@@ -33,7 +33,7 @@ int run_compare_loss(const ParsedCommandLine& parsed) {
   MT_CHECK_INPUT(comparison.num_steps > 0, first_run, " (steps ", first.front().step, " to ",
                  first.back().step, ") and ", second_run, " (steps ", second.front().step, " to ",
                  second.back().step, ") have no step in common");
-  if (parsed.options.simulate.json) {
+  if (parsed.options.report.json) {
     std::printf("%s\n", to_json_text(comparison, options.metric).c_str());
   } else {
     std::fputs(describe(comparison, options.metric).c_str(), stdout);

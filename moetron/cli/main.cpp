@@ -3,7 +3,6 @@
 #include <exception>
 
 #include "moetron/base/error.h"
-#include "moetron/base/log.h"
 #include "moetron/cli/commands.h"
 #include "moetron/config/command_line.h"
 
@@ -24,6 +23,8 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_compare_loss(parsed);
     case Command::kPlot:
       return run_plot(parsed);
+    case Command::kBench:
+      return run_bench(parsed);
   }
   throw InternalError("unknown command");
 }
@@ -38,10 +39,6 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-
-void say_notices(const ParsedCommandLine& parsed) {
-  for (const std::string& notice : parsed.notices) log_info(notice);
-}
 
 }  // namespace moetron
 

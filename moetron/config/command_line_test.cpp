@@ -66,7 +66,7 @@ TEST(CommandLine, SimulateNeedsOfAModelWhatItsCostsNeed) {
       "--cost unit --json --world-size 8");
   EXPECT_EQ(unit.command, Command::kSimulate);
   EXPECT_EQ(unit.options.simulate.num_micro_batches, 12);
-  EXPECT_TRUE(unit.options.simulate.json);
+  EXPECT_TRUE(unit.options.report.json);
   EXPECT_THAT(unit.notices,
               ElementsAre("--world-size has no effect here: it acts with cost model only"));
   const ParsedCommandLine model =
@@ -279,6 +279,31 @@ TEST(CommandLine, HelpListsWhatWorks) {
               ::testing::ContainsRegex("Not there yet\n[^:]*--recompute-modules"));
   EXPECT_THAT(parse("pretrain --help").help_text,
               HasSubstr("--dtype NAME, --bf16, --fp32, --fp16\n"));
+}
+
+TEST(CommandLine, OffloadActsWithHybridAdamOnly) {
+  const std::string offload =
+      "--optimizer-offload-policy static --optimizer-offload-fraction 0.5 --optimizer-enable-pin ";
+  const ParsedCommandLine hybrid = parse(pretrain(offload + "--optimizer hybridadam"));
+  EXPECT_TRUE(hybrid.notices.empty());
+  EXPECT_EQ(hybrid.options.optimizer.optimizer_offload_fraction, 0.5);
+  EXPECT_TRUE(hybrid.options.optimizer.optimizer_enable_pin);
+  const ParsedCommandLine plain = parse(pretrain(offload + "--optimizer adamw"));
+  EXPECT_EQ(plain.options.optimizer.optimizer, OptimizerKind::kAdam);
+  EXPECT_FALSE(plain.options.optimizer.optimizer_enable_pin);
+  const std::string reason = " has no effect here: it acts with optimizer hybridadam only";
+  EXPECT_THAT(plain.notices, ElementsAre("--optimizer-offload-policy" + reason,
+                                         "--optimizer-offload-fraction" + reason,
+                                         "--optimizer-enable-pin" + reason));
+  EXPECT_THAT(parse(pretrain(offload + "--optimizer-cpu-offload --device cpu")).notices,
+              ElementsAre("--optimizer-enable-pin has no effect here: with device cpu nothing is "
+                          "copied",
+                          "--optimizer-cpu-offload: with device cpu all of Adam's states are in "
+                          "host memory"));
+  EXPECT_THAT(error_of(pretrain("--optimizer hybridadam --optimizer-offload-fraction 1.5")),
+              HasSubstr("--optimizer-offload-fraction"));
+  EXPECT_THAT(error_of(pretrain("--optimizer hybridadam --optimizer-offload-policy auto")),
+              HasSubstr("--optimizer-offload-policy"));
 }
 
 }  // namespace

@@ -155,6 +155,8 @@ OptionTable::OptionTable() {
   declare_runtime(*this);
   declare_tools(*this);
   declare_curves(*this);
+  declare_bench(*this);
+  declare_report(*this);
 }
 
 void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
@@ -230,7 +232,7 @@ const std::vector<CommandSpec>& command_table() {
       {"compare-loss", "Compares the loss curves of two runs.", Command::kCompareLoss},
       {"plot", "Draws the curves of one or more runs.", Command::kPlot},
       {"inspect", "Shows what a checkpoint or data file holds.", {}},
-      {"bench", "Measures kernels and collectives.", {}},
+      {"bench", "Measures training steps, kernels or overlap.", Command::kBench},
       {"doctor", "Checks the machine before a run.", {}},
   };
   return table;

@@ -13,7 +13,7 @@
 
 namespace moetron {
 
-enum class Command { kPretrain, kPreprocess, kGenerate, kSimulate, kCompareLoss, kPlot };
+enum class Command { kPretrain, kPreprocess, kGenerate, kSimulate, kCompareLoss, kPlot, kBench };
 
 enum class ModelFamily { kDeepseek, kQwen, kLlama };
 enum class RouterScoreFunction { kSoftmax, kSigmoid };
@@ -35,6 +35,7 @@ enum class PipelineScheduler { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDu
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
+enum class OptimizerKind { kAdam, kHybridAdam };
 enum class LrDecayStyle { kConstant, kLinear, kCosine };
 enum class TokenizerKind { kHf, kBytes };
 enum class PatchTokenizer { kDeepseek, kQwen3 };
@@ -126,6 +127,9 @@ struct OptimizerOptions {
   double adam_beta2 = 0.999;
   double adam_eps = 1e-8;
   double clip_grad = 1.0;  // global norm; 0: off
+  OptimizerKind optimizer = OptimizerKind::kAdam;
+  double optimizer_offload_fraction = 1;  // of the elements; with kHybridAdam
+  bool optimizer_enable_pin = false;
   bool use_distributed_optimizer = false;
   bool overlap_grad_reduce = false;
   bool overlap_param_gather = false;
@@ -232,8 +236,27 @@ struct SimulateOptions {
   std::string hardware;                           // TOML file
   std::optional<int64_t> world_size;              // ranks
   std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
+  std::string draw;                               // .svg or .png
+};
+
+enum class Benchmark { kStep, kOps, kOverlap };
+// A few layers of a published model, with the experts of one rank (cli/bench_slice.h).
+enum class BenchSlice { kQwen3_235B, kDeepseekV3 };
+
+struct BenchOptions {
+  Benchmark benchmark = Benchmark::kStep;
+  std::optional<BenchSlice> slice;  // empty: both, one after the other
+  int64_t warmup = 3;               // iterations
+  int64_t iterations = 10;
+  bool with_optimizer = false;
+  int64_t profile_top = 0;  // kernels
+  int64_t ep = 16;          // ranks
+  double sustain = 0;       // seconds; 0: kernels are measured one by one on a cool GPU
+};
+
+// What commands beside training give out.
+struct ReportOptions {
   bool json = false;
-  std::string draw;   // .svg or .png
   std::string trace;  // Chrome trace
 };
 
@@ -260,6 +283,8 @@ struct Options {
   GenerateOptions generate;
   SimulateOptions simulate;
   CurveOptions curves;
+  BenchOptions bench;
+  ReportOptions report;
 };
 
 }  // namespace moetron

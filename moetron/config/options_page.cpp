@@ -175,8 +175,10 @@ constexpr const char* kPageHead =
 
 std::string command_list(const std::vector<Command>& commands) {
   std::string list;
-  for (const Command command : commands)
-    list += (list.empty() ? "" : " and ") + command_name(command);
+  for (const Command command : commands) {
+    const char* joint = command == commands.back() ? " and " : ", ";
+    list += (list.empty() ? "" : joint) + command_name(command);
+  }
   return list;
 }
 
@@ -195,9 +197,10 @@ std::string help_text() {
 
 std::string help_text(Command command) {
   const OptionSpec* positional = positional_option(command);
-  std::string out = concat("usage: moetron ", command_name(command),
-                           positional == nullptr ? "" : " [--" + positional->name + "] TEXT ...",
-                           " [--option value ...] [--config run.toml]\n");
+  std::string out = concat(
+      "usage: moetron ", command_name(command),
+      positional == nullptr ? "" : " [--" + positional->name + "] " + value_text(*positional),
+      " [--option value ...] [--config run.toml]\n");
   std::string idle;
   std::string later;
   for (const OptionGroup& group : option_table().groups()) {

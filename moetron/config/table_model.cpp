@@ -19,13 +19,21 @@ std::string idle_at_one_tensor_rank(const Options& options) {
              : "it acts with tensor-model-parallel-size above 1 only";
 }
 
+std::string idle_for_single_kernels(const Options& options) {
+  return options.bench.benchmark == Benchmark::kOps ? "bench ops measures single kernels" : "";
+}
+
 }  // namespace
 
 void declare_model(OptionTable& table) {
   table.begin_group("model", "Model", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(model, model_family), "The family whose layers and tensor names are built.")
       .one_of({{"deepseek"}, {"qwen"}, {"llama"}, {"llava", Standing::kNotYet, "vision towers"}});
-  table.add(MT_FIELD(model, num_layers), "Number of decoder layers.").count();
+  table.add(MT_FIELD(model, num_layers), "Number of decoder layers; of a bench, 4 without it.")
+      .also("layers")
+      .count()
+      .idle_when(idle_for_single_kernels)
+      .for_commands({Command::kPretrain, Command::kSimulate, Command::kBench});
   table.add(MT_FIELD(model, hidden_size), "Width of the residual stream.").count();
   table.add(MT_FIELD(model, ffn_hidden_size), "Inner width of a dense MLP.").count();
   table.add(MT_FIELD(model, num_attention_heads), "Number of query heads.").count();

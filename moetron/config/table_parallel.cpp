@@ -128,7 +128,7 @@ void declare_parallel(OptionTable& table) {
 }
 
 void declare_memory(OptionTable& table) {
-  table.begin_group("memory", "Memory", {Command::kPretrain, Command::kSimulate});
+  table.begin_group("memory", "Memory", {Command::kPretrain, Command::kSimulate, Command::kBench});
   table
       .add(MT_FIELD(memory, recompute_granularity),
            "What the backward computes again instead of keeping: full: whole layers, of which "

@@ -16,8 +16,9 @@ std::string idle_without_nccl(const Options& options) {
 
 void declare_runtime(OptionTable& table) {
   const std::vector<Command> all{Command::kPretrain, Command::kPreprocess,  Command::kGenerate,
-                                 Command::kSimulate, Command::kCompareLoss, Command::kPlot};
-  const std::vector<Command> model{Command::kPretrain, Command::kGenerate};
+                                 Command::kSimulate, Command::kCompareLoss, Command::kPlot,
+                                 Command::kBench};
+  const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
   table.begin_group("runtime", "Running", model);
   table
       .add_fieldless("config", ValueKind::kText,
@@ -103,10 +104,7 @@ void declare_simulate(OptionTable& table) {
            "every rank (allgather); without it, as the dispatcher does.")
       .one_of({{"expert"}, {"rank"}, {"node"}, {"allgather"}})
       .idle_when(idle_beyond_model);
-  table.add(MT_FIELD(simulate, json), "Prints JSON.")
-      .for_commands({Command::kSimulate, Command::kCompareLoss});
   table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
-  table.add(MT_FIELD(simulate, trace), "Writes a Chrome trace of the schedule into this file.");
 }
 
 }  // namespace

@@ -5,22 +5,26 @@ namespace moetron {
 
 void declare_training(OptionTable& table) {
   table.begin_group("training", "Training", {Command::kPretrain});
-  const std::vector<Command> sized{Command::kPretrain, Command::kSimulate};
-  table.add(MT_FIELD(training, seq_length), "Length of a training sequence.")
+  const std::vector<Command> measured{Command::kPretrain, Command::kSimulate, Command::kBench};
+  table
+      .add(MT_FIELD(training, seq_length),
+           "Length of a training sequence; of a bench, 4096 without it.")
       .unit("tokens")
       .count()
       .required()
-      .for_commands(sized);
-  table.add(MT_FIELD(training, micro_batch_size), "Sequences that a rank computes at once.")
+      .for_commands(measured);
+  table
+      .add(MT_FIELD(training, micro_batch_size),
+           "Sequences that a rank computes at once; of a bench, 1 without it.")
       .unit("sequences")
       .count()
       .required()
-      .for_commands(sized);
+      .for_commands(measured);
   table.add(MT_FIELD(training, global_batch_size), "Sequences of one step over all ranks.")
       .unit("sequences")
       .count()
       .required()
-      .for_commands(sized);
+      .for_commands({Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(training, train_iters), "Number of steps of the run.")
       .unit("steps")
       .count()
@@ -49,7 +53,8 @@ void declare_training(OptionTable& table) {
                {"fp8", Standing::kNotYet, "matrix products in fp8"}})
       .also("bf16", "bf16")
       .also("fp32", "fp32")
-      .also("fp16", "fp16");
+      .also("fp16", "fp16")
+      .for_commands({Command::kPretrain, Command::kBench});
   for (const char* name : {"attention-dropout", "hidden-dropout"})
     table.add_fieldless(name, ValueKind::kNumber, "Probability of dropping an activation.")
         .only("0", "dropout");
@@ -58,6 +63,61 @@ void declare_training(OptionTable& table) {
                      "Starts with smaller batches: first size, increment, samples.")
       .not_yet("growing batches");
 }
+
+namespace {
+
+std::string idle_without_hybrid(const Options& options) {
+  return options.optimizer.optimizer == OptimizerKind::kHybridAdam
+             ? ""
+             : "it acts with optimizer hybridadam only";
+}
+
+std::string idle_without_copies(const Options& options) {
+  const std::string reason = idle_without_hybrid(options);
+  if (!reason.empty() || options.runtime.device != DeviceKind::kCpu) return reason;
+  return "with device cpu nothing is copied";
+}
+
+std::string remark_on_cpu(const Options& options) {
+  const bool is_hybrid = options.optimizer.optimizer == OptimizerKind::kHybridAdam;
+  return is_hybrid && options.runtime.device == DeviceKind::kCpu
+             ? "with device cpu all of Adam's states are in host memory"
+             : "";
+}
+
+void declare_offload(OptionTable& table) {
+  table
+      .add(MT_FIELD(optimizer, optimizer),
+           "The update rule; adam decays weights apart from the gradient (AdamW); hybridadam: the "
+           "same, with states in host memory, updated there.")
+      .one_of({{"adam"},
+               {"hybridadam"},
+               {"sgd", Standing::kNotYet, "plain gradient descent"},
+               {"muon", Standing::kNotYet, "Muon"},
+               {.name = "adamw", .same_as = "adam"}})
+      .also("optimizer-cpu-offload", "hybridadam")
+      .remark_when(remark_on_cpu);
+  table
+      .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
+                     "Which states are in host memory: static: always the same ones.")
+      .one_of({{"static"}})
+      .idle_when(idle_without_hybrid);
+  table
+      .add(MT_FIELD(optimizer, optimizer_offload_fraction),
+           "Share of the elements whose Adam states are in host memory, from the model's end.")
+      .at_least(0)
+      .at_most(1)
+      .idle_when(idle_without_hybrid);
+  table
+      .add(MT_FIELD(optimizer, optimizer_enable_pin),
+           "Pins the host memory that gradients and new values pass through: copies are faster and "
+           "run beside the update, those of gradients beside the backward where no other rank adds "
+           "to "
+           "them.")
+      .idle_when(idle_without_copies);
+}
+
+}  // namespace
 
 void declare_optimizer(OptionTable& table) {
   table.begin_group("optimizer", "Optimizer", {Command::kPretrain});
@@ -92,29 +152,7 @@ void declare_optimizer(OptionTable& table) {
   table.add(MT_FIELD(optimizer, adam_eps), "Added to Adam's denominator.").above(0);
   table.add(MT_FIELD(optimizer, clip_grad), "Scales gradients down to this global norm; 0: never.")
       .at_least(0);
-  table
-      .add_fieldless("optimizer", ValueKind::kChoice,
-                     "The update rule; adam decays weights apart from the gradient (AdamW).")
-      .one_of({{"adam"},
-               {"adamw"},
-               {"hybridadam", Standing::kNotYet, "Adam states in host memory"},
-               {"sgd", Standing::kNotYet, "plain gradient descent"},
-               {"muon", Standing::kNotYet, "Muon"}});
-  table
-      .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
-                     "How Adam states are divided between GPU and host.")
-      .one_of({{"static", Standing::kNotYet, "Adam states in host memory"}});
-  table
-      .add_fieldless("optimizer-offload-fraction", ValueKind::kNumber,
-                     "Share of the Adam states held in host memory.")
-      .only("0", "Adam states in host memory");
-  table
-      .add_fieldless("optimizer-enable-pin", ValueKind::kFlag,
-                     "Pins the host memory of Adam states.")
-      .not_yet("Adam states in host memory");
-  table
-      .add_fieldless("optimizer-cpu-offload", ValueKind::kFlag, "Holds Adam states in host memory.")
-      .not_yet("Adam states in host memory");
+  declare_offload(table);
   table
       .add(MT_FIELD(optimizer, use_distributed_optimizer),
            "Divides the optimizer's states among the ranks that hold the same parameters (ZeRO-1).")

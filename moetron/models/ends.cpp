@@ -35,6 +35,12 @@ at::Tensor HeadLayer::compute(const at::Tensor& hidden, const MicroBatch& micro_
   const TokenShards shards{shard_.group,
                            shard_.size() == 1 ? hidden.size(0) : micro_batch.tokens.numel()};
   const at::Tensor normed = gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), shards, run);
+  const bool knows_gradient = !run.with_grad() || micro_batch.d_loss;
+  if (micro_batch.labels.defined() && shard_.size() == 1 && knows_gradient &&
+      has_linear_cross_entropy(normed)) {
+    return linear_cross_entropy_sum(normed, weight_, micro_batch.labels.flatten(),
+                                    micro_batch.d_loss.value_or(0), run);
+  }
   const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
   if (micro_batch.labels.defined()) {
     return cross_entropy_sum(logits, micro_batch.labels.flatten(), shard_, run);

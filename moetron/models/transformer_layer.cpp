@@ -38,11 +38,12 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
                                             const Routing* earlier, SegmentRun& run) {
   AttentionCache* cache =
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
-  const at::Tensor mixed = parts_.attention->forward(rms_norm(hidden, input_norm_, norm_eps_, run),
-                                                     micro_batch.positions, cache, run);
+  const NormedSum input = add_and_norm(hidden, {}, input_norm_, norm_eps_, run);
+  const at::Tensor mixed = parts_.attention->forward(input.y, micro_batch.positions, cache, run);
+  const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
   AttentionOutput out;
-  out.residual = hidden + mixed;
-  out.normed = rms_norm(out.residual, post_attention_norm_, norm_eps_, run);
+  out.residual = second.sum;
+  out.normed = second.y;
   if (parts_.moe) {
     const bool counts = micro_batch.training && earlier == nullptr;
     const RoutedTokens tokens{shards(micro_batch), micro_batch.tokens.size(0)};
@@ -54,7 +55,7 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
 }
 
 at::Tensor TransformerLayer::experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                                     const std::vector<int64_t>& rows_per_expert,
+                                     const ExpertRows& rows_per_expert,
                                      const MicroBatch& micro_batch, SegmentRun& run) {
   if (parts_.mlp) return parts_.mlp->forward(rows, shards(micro_batch), run);
   return parts_.moe->experts.forward(rows, probabilities, rows_per_expert, run);

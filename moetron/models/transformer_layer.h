@@ -38,7 +38,7 @@ class TransformerLayer final : public DecoderLayer {
   AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
                             const Routing* earlier, SegmentRun& run) override;
   at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const std::vector<int64_t>& rows_per_expert, const MicroBatch& micro_batch,
+                     const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
                      SegmentRun& run) override;
   bool has_shared_expert() const override;
   at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,

@@ -84,7 +84,7 @@ Outcome run_chain(Dispatcher& dispatcher, Experts& experts, const Tokens& tokens
   const at::Tensor weighted =
       run.output(experts.forward(rows, probabilities, d.rows_per_expert, run));
   Outcome outcome;
-  outcome.rows_per_expert = d.rows_per_expert;
+  outcome.rows_per_expert = d.rows_per_expert.counts;
   outcome.y = dispatcher.start_combine(weighted, d.plan).finish();
   const auto grads = run.backward({dispatcher.start_combine_backward(tokens.d_y, d.plan).finish()});
   const DispatchGrads back =

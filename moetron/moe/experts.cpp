@@ -4,6 +4,7 @@
 
 #include "moetron/autograd/segment.h"
 #include "moetron/base/error.h"
+#include "moetron/kernels/swiglu.h"
 #include "moetron/moe/grouped_product.h"
 
 namespace moetron {
@@ -33,20 +34,20 @@ class ExpertMlp final : public Operation {
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
     if (recomputes_) compute_gate_up();
-    activation_ = swiglu_forward(gate_up_, probabilities_);  // [rows, width]
     const at::Tensor d_activation =
         grouped_product_transposed(d_y, down_weight_.value(), groups_);  // [rows, width]
     SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation);
     gate_up_.reset();
+    activation_ = grads.activation;  // [rows, width]
     d_gate_up_ = grads.d_gate_up;
     return {grouped_product_transposed(d_gate_up_, gate_up_weight_.value(), groups_),
             grads.d_weights};
   }
 
   void backward_weight(const at::Tensor& d_y) override {
-    add_grouped_weight_grad(down_weight_.grad(), d_y, activation_, groups_);
+    add_grouped_weight_grad(down_weight_.grad_target(), d_y, activation_, groups_);
     activation_.reset();
-    add_grouped_weight_grad(gate_up_weight_.grad(), d_gate_up_, rows_, groups_);
+    add_grouped_weight_grad(gate_up_weight_.grad_target(), d_gate_up_, rows_, groups_);
     d_gate_up_.reset();
     rows_.reset();
   }
@@ -112,7 +113,7 @@ Experts::Experts(const std::string& prefix, const ExpertLayout& layout, int64_t 
       down_(make_down(prefix, layout, hidden_size, width, settings.options)) {}
 
 at::Tensor Experts::forward(const at::Tensor& rows, const at::Tensor& probabilities,
-                            const std::vector<int64_t>& rows_per_expert, SegmentRun& run) {
+                            const ExpertRows& rows_per_expert, SegmentRun& run) {
   const auto operation =
       std::make_shared<ExpertMlp>(rows.detach(), probabilities.detach(),
                                   RowGroups(rows_per_expert, settings_.grouped_gemm, rows.device()),

@@ -10,6 +10,7 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/moe/expert_layout.h"
 #include "moetron/nn/mlp.h"
+#include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
 
@@ -31,7 +32,7 @@ class Experts {
   // rows [rows, hidden] sorted by local expert, probabilities [rows] fp32 -> [rows, hidden], each
   // row weighted; of a shard of the experts: partial sums.
   at::Tensor forward(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const std::vector<int64_t>& rows_per_expert, SegmentRun& run);
+                     const ExpertRows& rows_per_expert, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:

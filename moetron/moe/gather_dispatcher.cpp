@@ -21,9 +21,9 @@ const Permutation& permutation_of(const DispatchPlan& plan) {
 // The local part of dispatch: copies and their choices to rows.
 Dispatched permute(const at::Tensor& hidden, const at::Tensor& experts,
                    const at::Tensor& probabilities, const ExpertLayout& layout,
-                   int64_t rows_at_least) {
+                   int64_t rows_at_least, bool all_here = false) {
   auto plan = std::make_shared<PermutedPlan>();
-  plan->permutation = Permutation(experts, layout, rows_at_least);
+  plan->permutation = Permutation(experts, layout, rows_at_least, all_here);
   Dispatched out;
   out.rows = plan->permutation.gather(hidden);
   out.probabilities = plan->permutation.gather_choices(probabilities);
@@ -39,7 +39,8 @@ class LocalDispatcher final : public Dispatcher {
 
   Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
     return Pending<Dispatched>([=, this] {
-      return permute(hidden, routing.experts, routing.probabilities, layout_, rows_at_least_);
+      return permute(hidden, routing.experts, routing.probabilities, layout_, rows_at_least_,
+                     routing.all_go);
     });
   }
 

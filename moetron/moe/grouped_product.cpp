@@ -4,7 +4,7 @@
 
 #include <ATen/ATen.h>
 
-#include "moetron/nn/linear.h"
+#include "moetron/kernels/product.h"
 
 namespace moetron {
 namespace {
@@ -28,23 +28,33 @@ bool is_aligned(const at::Tensor& x) {
 }
 
 bool fits(const RowGroups& groups, const at::Tensor& a, const at::Tensor& b) {
-  return groups.grouped && a.size(0) > 0 && is_aligned(a) && is_aligned(b);
+  return groups.grouped() && a.size(0) > 0 && is_aligned(a) && is_aligned(b);
 }
 
 }  // namespace
 
-RowGroups::RowGroups(std::vector<int64_t> rows_of_each, bool in_one_product, c10::Device device)
-    : rows_per_expert(std::move(rows_of_each)), grouped(in_one_product) {
-  if (!grouped) return;
-  std::vector<int32_t> sums(rows_per_expert.size());
-  std::partial_sum(rows_per_expert.begin(), rows_per_expert.end(), sums.begin());
-  ends = at::tensor(sums, at::kInt).to(device);
+RowGroups::RowGroups(ExpertRows rows, bool in_one_product, c10::Device device)
+    : rows_(std::move(rows)), grouped_(in_one_product) {
+  if (!grouped_ || rows_.ends.defined()) return;
+  std::vector<int32_t> sums(rows_.counts.size());
+  std::partial_sum(rows_.counts.begin(), rows_.counts.end(), sums.begin());
+  rows_.ends = at::tensor(sums, at::kInt).to(device);
+}
+
+const std::vector<int64_t>& RowGroups::counts() const {
+  if (rows_.counts.empty()) {
+    const at::Tensor ends = rows_.ends.cpu();
+    const int32_t* first = ends.const_data_ptr<int32_t>();
+    rows_.counts.assign(first, first + ends.numel());
+    std::adjacent_difference(rows_.counts.begin(), rows_.counts.end(), rows_.counts.begin());
+  }
+  return rows_.counts;
 }
 
 at::Tensor grouped_product(const at::Tensor& x, const at::Tensor& weight, const RowGroups& groups) {
-  if (fits(groups, x, weight)) return at::_grouped_mm(x, weight.transpose(1, 2), groups.ends);
+  if (fits(groups, x, weight)) return at::_grouped_mm(x, weight.transpose(1, 2), groups.ends());
   at::Tensor y = at::empty({x.size(0), weight.size(1)}, x.options());
-  for_each_group(groups.rows_per_expert, [&](int64_t expert, int64_t first, int64_t rows) {
+  for_each_group(groups.counts(), [&](int64_t expert, int64_t first, int64_t rows) {
     at::Tensor part = y.narrow(0, first, rows);
     at::mm_out(part, x.narrow(0, first, rows), weight[expert].t());
   });
@@ -53,24 +63,36 @@ at::Tensor grouped_product(const at::Tensor& x, const at::Tensor& weight, const 
 
 at::Tensor grouped_product_transposed(const at::Tensor& d_y, const at::Tensor& weight,
                                       const RowGroups& groups) {
-  if (fits(groups, d_y, weight)) return at::_grouped_mm(d_y, weight, groups.ends);
+  if (fits(groups, d_y, weight)) return at::_grouped_mm(d_y, weight, groups.ends());
   at::Tensor d_x = at::empty({d_y.size(0), weight.size(2)}, d_y.options());
-  for_each_group(groups.rows_per_expert, [&](int64_t expert, int64_t first, int64_t rows) {
+  for_each_group(groups.counts(), [&](int64_t expert, int64_t first, int64_t rows) {
     at::Tensor part = d_x.narrow(0, first, rows);
     at::mm_out(part, d_y.narrow(0, first, rows), weight[expert]);
   });
   return d_x;
 }
 
-void add_grouped_weight_grad(const at::Tensor& accumulator, const at::Tensor& d_y,
+void add_grouped_weight_grad(const Parameter::GradTarget& grad, const at::Tensor& d_y,
                              const at::Tensor& x, const RowGroups& groups) {
   if (fits(groups, d_y, x)) {
-    accumulator.add_(at::_grouped_mm(d_y.t(), x, groups.ends));  // [experts, out, in]
+    if (has_grouped_weight_grad(d_y, x)) {
+      return grouped_weight_grad_product(grad.sum, d_y, x, groups.ends(), grad.adds);
+    }
+    const at::Tensor product = at::_grouped_mm(d_y.t(), x, groups.ends());  // [experts, out, in]
+    grad.adds ? grad.sum.add_(product) : grad.sum.copy_(product);
     return;
   }
-  for_each_group(groups.rows_per_expert, [&](int64_t expert, int64_t first, int64_t rows) {
-    add_weight_grad(accumulator[expert], d_y.narrow(0, first, rows), x.narrow(0, first, rows));
-  });
+  int64_t first = 0;
+  for (size_t expert = 0; expert < groups.counts().size(); ++expert) {
+    const int64_t rows = groups.counts()[expert];
+    const at::Tensor sum = grad.sum[static_cast<int64_t>(expert)];
+    if (rows > 0) {
+      weight_grad_product(sum, d_y.narrow(0, first, rows), x.narrow(0, first, rows), grad.adds);
+    } else if (!grad.adds) {
+      sum.zero_();
+    }
+    first += rows;
+  }
 }
 
 }  // namespace moetron

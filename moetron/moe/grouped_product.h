@@ -7,15 +7,25 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/autograd/parameter.h"
+#include "moetron/pipeline/dispatch.h"
+
 namespace moetron {
 
 // How the rows are divided among the experts, and how their products are computed.
-struct RowGroups {
-  RowGroups(std::vector<int64_t> rows_of_each, bool in_one_product, c10::Device device);
+class RowGroups {
+ public:
+  RowGroups(ExpertRows rows, bool in_one_product, c10::Device device);
 
-  std::vector<int64_t> rows_per_expert;
-  bool grouped;
-  at::Tensor ends;  // [experts] int32, where each expert's rows end; undefined unless grouped
+  bool grouped() const { return grouped_; }
+  // [experts] int32 on the device, where each expert's rows end; undefined unless grouped.
+  const at::Tensor& ends() const { return rows_.ends; }
+  // Waits for the device where it alone knows.
+  const std::vector<int64_t>& counts() const;
+
+ private:
+  mutable ExpertRows rows_;
+  bool grouped_;
 };
 
 // x [rows, in], weight [experts, out, in] -> [rows, out]: rows of expert e times weight[e]^T.
@@ -25,8 +35,8 @@ at::Tensor grouped_product(const at::Tensor& x, const at::Tensor& weight, const 
 at::Tensor grouped_product_transposed(const at::Tensor& d_y, const at::Tensor& weight,
                                       const RowGroups& groups);
 
-// Adds d_y^T x of each expert's rows to accumulator [experts, out, in] (fp32).
-void add_grouped_weight_grad(const at::Tensor& accumulator, const at::Tensor& d_y,
+// d_y^T x of each expert's rows to the gradient [experts, out, in].
+void add_grouped_weight_grad(const Parameter::GradTarget& grad, const at::Tensor& d_y,
                              const at::Tensor& x, const RowGroups& groups);
 
 }  // namespace moetron

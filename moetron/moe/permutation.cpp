@@ -16,9 +16,21 @@ std::vector<int64_t> to_host(const at::Tensor& counts) {
 }  // namespace
 
 Permutation::Permutation(const at::Tensor& experts, const ExpertLayout& layout,
-                         int64_t rows_at_least)
+                         int64_t rows_at_least, bool all_here)
     : num_copies_(experts.size(0)), top_k_(experts.size(1)) {
   const at::NoGradGuard no_grad;
+  if (rows_at_least > 0 || !has_row_map(experts)) {
+    sort_on_host(experts, layout, rows_at_least);
+    return;
+  }
+  map_ = build_row_map(experts, layout.first_local(), layout.num_local());
+  rows_per_expert_.ends = map_->ends;
+  num_rows_ = all_here ? num_copies_ * top_k_ : map_->ends[-1].item<int32_t>();
+}
+
+// On CPUs, and wherever experts are filled up.
+void Permutation::sort_on_host(const at::Tensor& experts, const ExpertLayout& layout,
+                               int64_t rows_at_least) {
   const int64_t num_local = layout.num_local();
   const at::Tensor local = experts.reshape(-1) - layout.first_local();  // [copies * K]
   const at::Tensor is_elsewhere = local.lt(0).logical_or_(local.ge(num_local));
@@ -28,8 +40,8 @@ Permutation::Permutation(const at::Tensor& experts, const ExpertLayout& layout,
   int64_t num_own = 0;
   for (int64_t e = 0; e < num_local; ++e) {
     num_own += counts[e];
-    rows_per_expert_.push_back(std::max(counts[e], rows_at_least));
-    num_rows_ += rows_per_expert_.back();
+    rows_per_expert_.counts.push_back(std::max(counts[e], rows_at_least));
+    num_rows_ += rows_per_expert_.counts.back();
   }
   const at::Tensor order = std::get<1>(
       at::sort(keys, /*stable=*/std::optional<bool>(true), /*dim=*/0, /*descending=*/false));
@@ -42,7 +54,7 @@ Permutation::Permutation(const at::Tensor& experts, const ExpertLayout& layout,
     for (int64_t e = 0; e < num_local; ++e) {
       place.narrow(0, first, counts[e]).add_(shift);
       first += counts[e];
-      shift += rows_per_expert_[e] - counts[e];
+      shift += rows_per_expert_.counts[e] - counts[e];
     }
   }
   place_of_row_ = place;
@@ -59,14 +71,17 @@ at::Tensor Permutation::placed(const at::Tensor& own_rows) const {
 }
 
 at::Tensor Permutation::gather(const at::Tensor& hidden) const {
+  if (map_) return gather_rows(hidden, map_->row_of_choice, num_rows_);
   return placed(hidden.index_select(0, choice_of_row_.floor_divide(top_k_)));
 }
 
 at::Tensor Permutation::gather_choices(const at::Tensor& probabilities) const {
+  if (map_) return moetron::gather_choices(probabilities, map_->choice_of_row, num_rows_);
   return placed(probabilities.reshape(-1).index_select(0, choice_of_row_));
 }
 
 at::Tensor Permutation::sum(const at::Tensor& rows) const {
+  if (map_) return sum_rows(rows, map_->row_of_choice);
   // A row of zeros behind the others stands for choices that are not here.
   const at::Tensor padded = is_dense_ ? rows : at::constant_pad_nd(rows, {0, 0, 0, 1});
   return padded.index_select(0, row_of_choice_)
@@ -76,6 +91,7 @@ at::Tensor Permutation::sum(const at::Tensor& rows) const {
 }
 
 at::Tensor Permutation::scatter_choices(const at::Tensor& d_probabilities) const {
+  if (map_) return moetron::scatter_choices(d_probabilities, map_->row_of_choice);
   const at::Tensor padded =
       is_dense_ ? d_probabilities : at::constant_pad_nd(d_probabilities, {0, 1});
   return padded.index_select(0, row_of_choice_).view({num_copies_, top_k_});

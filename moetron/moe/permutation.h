@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <optional>
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/kernels/row_map.h"
 #include "moetron/moe/expert_layout.h"
+#include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
 
@@ -16,10 +18,12 @@ class Permutation {
   Permutation() = default;
   // experts [copies, K] int64, global numbers or kNotRouted; those of other ranks do not count.
   // Rows are sorted by local expert, then by copy and slot. An expert with fewer than
-  // `rows_at_least` rows is filled up with rows of zeros behind its own.
-  Permutation(const at::Tensor& experts, const ExpertLayout& layout, int64_t rows_at_least);
+  // `rows_at_least` rows is filled up with rows of zeros behind its own. With `all_here` every
+  // choice is one of a local expert: a GPU need not be waited for then.
+  Permutation(const at::Tensor& experts, const ExpertLayout& layout, int64_t rows_at_least,
+              bool all_here = false);
 
-  const std::vector<int64_t>& rows_per_expert() const { return rows_per_expert_; }
+  const ExpertRows& rows_per_expert() const { return rows_per_expert_; }
 
   // hidden [copies, hidden] -> [rows, hidden], zero in filled-up rows.
   at::Tensor gather(const at::Tensor& hidden) const;
@@ -32,17 +36,19 @@ class Permutation {
   at::Tensor scatter_choices(const at::Tensor& d_probabilities) const;
 
  private:
+  void sort_on_host(const at::Tensor& experts, const ExpertLayout& layout, int64_t rows_at_least);
   at::Tensor placed(const at::Tensor& own_rows) const;  // with the filled-up rows between
 
   int64_t num_copies_ = 0;
   int64_t top_k_ = 0;
-  int64_t num_rows_ = 0;      // filled-up ones included
-  bool is_filled_ = false;    // some expert is filled up
-  bool is_dense_ = false;     // every choice is a row here
-  at::Tensor choice_of_row_;  // [own rows], copy * K + slot
-  at::Tensor place_of_row_;   // [own rows], the row's number among all rows
-  at::Tensor row_of_choice_;  // [copies * K], the row's number; num_rows_ where it is not here
-  std::vector<int64_t> rows_per_expert_;
+  int64_t num_rows_ = 0;       // filled-up ones included
+  bool is_filled_ = false;     // some expert is filled up
+  bool is_dense_ = false;      // every choice is a row here
+  at::Tensor choice_of_row_;   // [own rows], copy * K + slot
+  at::Tensor place_of_row_;    // [own rows], the row's number among all rows
+  at::Tensor row_of_choice_;   // [copies * K], the row's number; num_rows_ where it is not here
+  std::optional<RowMap> map_;  // on a GPU, instead of the three
+  ExpertRows rows_per_expert_;
 };
 
 }  // namespace moetron

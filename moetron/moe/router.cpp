@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/router.h"
 #include "moetron/moe/capacity.h"
 #include "moetron/nn/linear.h"
 
@@ -20,6 +21,35 @@ at::Tensor top_indices(const at::Tensor& scores, int64_t k) {
       at::sort(scores, /*stable=*/std::optional<bool>(true), /*dim=*/-1, /*descending=*/true));
   return order.narrow(-1, 0, k);
 }
+
+RouterRule rule_of(const RouterSettings& s) {
+  return {.top_k = s.top_k,
+          .sigmoid = s.sigmoid,
+          .normalize = s.normalize,
+          .normalize_eps = s.normalize_eps,
+          .scaling = s.scaling,
+          .num_groups = s.num_groups,
+          .group_top_k = s.group_top_k,
+          .group_score_top_two = s.group_score_top_two};
+}
+
+// From logits to weights and scores; the choice between them has no gradient.
+class RouterKernel final : public JointOperation {
+ public:
+  RouterKernel(RouterScores forward, const RouterRule& rule, at::ScalarType dtype)
+      : forward_(std::move(forward)), rule_(rule), dtype_(dtype) {}
+
+  std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d_outputs) override {
+    return {router_backward(d_outputs[0], d_outputs[1], forward_, rule_, dtype_)};
+  }
+  bool has_weights() const override { return false; }
+  void add_weight_grads() override {}
+
+ private:
+  RouterScores forward_;
+  RouterRule rule_;
+  at::ScalarType dtype_;  // of the logits
+};
 
 }  // namespace
 
@@ -41,26 +71,60 @@ RouterOutput Router::forward(const at::Tensor& x, const RoutedTokens& tokens, bo
   const RouterSettings& s = settings_;
   const int64_t num_local = tokens.shards.num_local();
   const at::ScalarType dtype = s.fp32_logits ? at::kFloat : x.scalar_type();
-  const at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype).to(at::kFloat);
-  const at::Tensor scores = s.sigmoid ? logits.sigmoid() : logits.softmax(-1);  // [slice, E]
+  const at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype);
+  const Scored scored = score(logits, count ? num_local : 0, earlier, run);
 
   RouterOutput output;
   Routing& routing = output.routing;
-  routing.chosen = earlier != nullptr ? earlier->chosen : choose(scores.detach());
-  at::Tensor weights = scores.gather(1, routing.chosen);  // [slice, K]
-  if (s.normalize) weights = weights / (weights.sum(-1, /*keepdim=*/true) + s.normalize_eps);
-  if (s.scaling != 1) weights = weights * s.scaling;
+  routing.chosen = scored.chosen;
   routing.experts =
-      earlier != nullptr ? earlier->experts : drop(routing.chosen, weights.detach(), tokens);
-  const bool all_go = !s.capacity_factor && num_local == x.size(0);
-  routing.probabilities = all_go ? weights : weights.masked_fill(routing.experts.eq(kNotRouted), 0);
-
-  const at::Tensor chosen = routing.chosen.narrow(0, 0, num_local);  // without padding
+      earlier != nullptr ? earlier->experts : drop(routing.chosen, scored.weights.detach(), tokens);
+  routing.all_go = !s.capacity_factor && num_local == x.size(0);
+  routing.probabilities = routing.all_go
+                              ? scored.weights
+                              : scored.weights.masked_fill(routing.experts.eq(kNotRouted), 0);
   if (s.aux_loss != RouterSettings::AuxLoss::kNone && s.aux_loss_coeff != 0) {
-    output.aux_loss = balance_loss(scores.narrow(0, 0, num_local), chosen, tokens);
+    output.aux_loss = balance_loss(scored.scores.narrow(0, 0, num_local),
+                                   routing.chosen.narrow(0, 0, num_local), tokens);
   }
-  if (count) counts_.add_(at::bincount(chosen.reshape(-1), {}, s.num_experts));
   return output;
+}
+
+// Scores, choice and weights; adds the choices of the first `num_counted` tokens to counts().
+Router::Scored Router::score(const at::Tensor& logits, int64_t num_counted, const Routing* earlier,
+                             SegmentRun& run) {
+  const RouterSettings& s = settings_;
+  if (has_router_kernel(logits)) return score_by_kernel(logits, num_counted, earlier, run);
+  Scored out;
+  const at::Tensor in_fp32 = logits.to(at::kFloat);
+  out.scores = s.sigmoid ? in_fp32.sigmoid() : in_fp32.softmax(-1);
+  out.chosen = earlier != nullptr ? earlier->chosen : choose(out.scores.detach());
+  out.weights = out.scores.gather(1, out.chosen);
+  if (s.normalize) {
+    out.weights = out.weights / (out.weights.sum(-1, /*keepdim=*/true) + s.normalize_eps);
+  }
+  if (s.scaling != 1) out.weights = out.weights * s.scaling;
+  if (num_counted > 0) {
+    const at::Tensor counted = out.chosen.narrow(0, 0, num_counted).reshape(-1);
+    counts_.add_(at::bincount(counted, {}, s.num_experts));
+  }
+  return out;
+}
+
+Router::Scored Router::score_by_kernel(const at::Tensor& logits, int64_t num_counted,
+                                       const Routing* earlier, SegmentRun& run) {
+  const RouterRule rule = rule_of(settings_);
+  RouterScores made;
+  {
+    const at::NoGradGuard no_grad;
+    made = router_forward(logits.detach(), bias_ ? bias_->value() : at::Tensor(),
+                          earlier != nullptr ? earlier->chosen : at::Tensor(), rule, counts_,
+                          num_counted);
+  }
+  Scored out{made.scores.detach(), made.chosen, made.weights.detach()};
+  run.attach({&out.weights, &out.scores},
+             std::make_shared<RouterKernel>(std::move(made), rule, logits.scalar_type()), {logits});
+  return out;
 }
 
 // chosen [slice, K] -> the same, kNotRouted for padding and for what exceeds the capacity.

@@ -76,6 +76,16 @@ class Router {
   void visit(const ParameterVisitor& visitor);
 
  private:
+  struct Scored {
+    at::Tensor scores;   // [slice, E] fp32
+    at::Tensor chosen;   // [slice, K] int64
+    at::Tensor weights;  // [slice, K] fp32
+  };
+
+  Scored score(const at::Tensor& logits, int64_t num_counted, const Routing* earlier,
+               SegmentRun& run);
+  Scored score_by_kernel(const at::Tensor& logits, int64_t num_counted, const Routing* earlier,
+                         SegmentRun& run);
   at::Tensor choose(const at::Tensor& scores) const;
   at::Tensor drop(const at::Tensor& chosen, const at::Tensor& probabilities,
                   const RoutedTokens& tokens) const;

@@ -7,6 +7,8 @@
 
 #include "moetron/autograd/segment.h"
 #include "moetron/base/error.h"
+#include "moetron/nn/fused_attention.h"
+#include "moetron/nn/head_operations.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/norm.h"
 
@@ -23,7 +25,8 @@ class GroupedQueryAttention final : public Attention {
         output_(prefix + "o_proj.weight", {s.hidden_size, heads_ * s.head_dim}, s.options,
                 {piece_of_shard(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * s.head_dim},
                                 {.dim = 1, .index = rank(s), .count = num_ranks(s)}, 0)},
-                {.replicas = Replicas::kData}) {
+                {.replicas = Replicas::kData}),
+        frequencies_(s.frequencies()) {
     make_projections(prefix);
     if (s.qk_norm) {
       const ParameterSettings norm{.init = Init::kOnes, .weight_decay = false};
@@ -42,23 +45,34 @@ class GroupedQueryAttention final : public Attention {
           .view({positions.size(0), positions.size(1), -1, s.head_dim});  // [B, T, heads, D]
     };
     const at::Tensor first = project(*projections_.front());  // [B, T, N + 2G or N, D]
-    const at::Tensor kv =
-        shares_heads_ ? project(*projections_.back()) : first.narrow(2, heads_, 2 * kv_heads_);
-    at::Tensor q = first.narrow(2, 0, heads_);
-    at::Tensor k = kv.narrow(2, 0, kv_heads_);
-    at::Tensor v = kv.narrow(2, kv_heads_, kv_heads_);
-    if (s.qk_norm) {
-      q = rms_norm(q, *q_norm_, s.norm_eps, run);
-      k = rms_norm(k, *k_norm_, s.norm_eps, run);
-    }
-    const RopeAngles angles = rope_angles(positions, s.inverse_frequencies, s.rope_scale);
-    q = apply_rope(q, angles, s.rope_pairs, run);
-    k = apply_rope(k, angles, s.rope_pairs, run);
+    const bool by_kernel = !shares_heads_ && has_norm_rotate(first);
+    auto [q, k, v] = by_kernel ? norm_and_rotate(first, heads_, q_norm_ ? &*q_norm_ : nullptr,
+                                                 k_norm_ ? &*k_norm_ : nullptr, s.norm_eps,
+                                                 rotation(s, positions, frequencies_), run)
+                               : split_heads(first, positions, project, run);
     if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
     const at::Tensor mixed = causal_attention(q, k, v, s.softmax_scale, run);  // [B, T, N, D]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, shards, run);
+  }
+
+  // The same of single operations. `first` as below; `project` for the second product.
+  template <class Project>
+  QueriesKeysValues split_heads(const at::Tensor& first, const at::Tensor& positions,
+                                const Project& project, SegmentRun& run) {
+    const AttentionSettings& s = settings_;
+    const at::Tensor kv =
+        shares_heads_ ? project(*projections_.back()) : first.narrow(2, heads_, 2 * kv_heads_);
+    at::Tensor q = first.narrow(2, 0, heads_);
+    at::Tensor k = kv.narrow(2, 0, kv_heads_);
+    if (s.qk_norm) {
+      q = rms_norm(q, *q_norm_, s.norm_eps, run);
+      k = rms_norm(k, *k_norm_, s.norm_eps, run);
+    }
+    const RopeAngles angles = rope_angles(positions, frequencies_, s.rope_scale);
+    return {apply_rope(q, angles, s.rope_pairs, run), apply_rope(k, angles, s.rope_pairs, run),
+            kv.narrow(2, kv_heads_, kv_heads_)};
   }
 
   void visit(const ParameterVisitor& visitor) override {
@@ -144,9 +158,22 @@ class GroupedQueryAttention final : public Attention {
   std::optional<Parameter> q_norm_;
   std::optional<Parameter> k_norm_;
   Parameter output_;
+  at::Tensor frequencies_;  // [D / 2] fp32
 };
 
 }  // namespace
+
+at::Tensor AttentionSettings::frequencies() const {
+  return at::tensor(inverse_frequencies, at::kFloat).to(options.device());
+}
+
+Rotation rotation(const AttentionSettings& settings, const at::Tensor& positions,
+                  const at::Tensor& frequencies) {
+  return {.positions = positions.reshape(-1),
+          .inverse_frequencies = frequencies,
+          .scale = settings.rope_scale,
+          .neighbours = settings.rope_pairs == RopePairs::kNeighbours};
+}
 
 std::pair<at::Tensor, at::Tensor> AttentionCache::append(const at::Tensor& keys,
                                                          const at::Tensor& values) {
@@ -155,82 +182,18 @@ std::pair<at::Tensor, at::Tensor> AttentionCache::append(const at::Tensor& keys,
   return {keys_, values_};
 }
 
-namespace {
-
-// [B, T, heads, width] as the kernels take it: heads before tokens; keys and values repeated for
-// their query heads and widened with zeros, for the CPU's fused kernel wants equal head counts and
-// widths. Zeros behind the values change nothing but zeros.
-at::Tensor for_kernel(const at::Tensor& x, int64_t repeats, int64_t width) {
-  at::Tensor y = x.transpose(1, 2);  // [B, heads, T, width]
-  if (repeats > 1) y = y.repeat_interleave(repeats, 1);
-  return width > y.size(3) ? at::constant_pad_nd(y, {0, width - y.size(3)}) : y;
-}
-
-// The CPU's fused kernel, with a backward that repeats and widens again: autograd would keep what
-// the kernel was given, many times the keys and values where heads share them.
-class CpuAttention final : public PureOperation {
- public:
-  CpuAttention(at::Tensor q, at::Tensor k, at::Tensor v, double softmax_scale)
-      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), softmax_scale_(softmax_scale) {}
-
-  at::Tensor forward() {
-    at::Tensor mixed;
-    std::tie(mixed, log_sums_) = at::_scaled_dot_product_flash_attention_for_cpu(
-        for_kernel(q_, 1, width()), for_kernel(k_, repeats(), width()),
-        for_kernel(v_, repeats(), width()), /*dropout_p=*/0.0, /*is_causal=*/true,
-        /*attn_mask=*/{}, softmax_scale_);  // [B, N, T, D]
-    mixed_ = mixed.transpose(1, 2).narrow(-1, 0, v_.size(3)).contiguous();
-    return mixed_.alias();
-  }
-
-  std::vector<at::Tensor> backward_input(const at::Tensor& d_mixed) override {
-    const auto [d_q, d_k, d_v] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        for_kernel(d_mixed, 1, width()), for_kernel(q_, 1, width()),
-        for_kernel(k_, repeats(), width()), for_kernel(v_, repeats(), width()),
-        for_kernel(mixed_, 1, width()), log_sums_, /*dropout_p=*/0.0, /*is_causal=*/true,
-        /*attn_mask=*/{}, softmax_scale_);
-    return {d_q.transpose(1, 2), shared(d_k, k_), shared(d_v, v_)};
-  }
-
- private:
-  int64_t repeats() const { return q_.size(2) / k_.size(2); }
-  int64_t width() const { return q_.size(3); }
-
-  // d [B, N, S, D] -> like x [B, S, G, width]: the sum over the query heads that share one.
-  at::Tensor shared(const at::Tensor& d, const at::Tensor& x) const {
-    const at::Tensor narrow = d.narrow(-1, 0, x.size(3));
-    if (repeats() == 1) return narrow.transpose(1, 2);
-    return narrow.unflatten(1, {x.size(2), repeats()}).sum(2).transpose(1, 2);
-  }
-
-  at::Tensor q_, k_, v_;  // [B, T, N, D], [B, S, G, D], [B, S, G, V]
-  at::Tensor mixed_;      // [B, T, N, V]
-  at::Tensor log_sums_;   // [B, T, N] or so, the kernel's own
-  double softmax_scale_;
-};
-
-}  // namespace
-
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run) {
   const int64_t new_tokens = q.size(1);
   MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
            " keys: a cache is filled at once, then token by token");
-  if (run.with_grad() && q.is_cpu()) {
+  if (run.with_grad() && has_fused_attention(q, v)) {
     MT_CHECK(new_tokens == k.size(1), "gradients through a cache of keys and values");
-    const auto operation =
-        std::make_shared<CpuAttention>(q.detach(), k.detach(), v.detach(), softmax_scale);
-    at::Tensor mixed;
-    {
-      const at::NoGradGuard no_grad;
-      mixed = operation->forward();
-    }
-    run.attach(mixed, operation, {q, k, v});
-    return mixed;
+    return fused_attention(q, k, v, softmax_scale, run);
   }
   const int64_t repeats = q.size(2) / k.size(2), width = q.size(3);
   const at::Tensor mixed = at::scaled_dot_product_attention(
-      for_kernel(q, 1, width), for_kernel(k, repeats, width), for_kernel(v, repeats, width),
+      heads_first(q, 1, width), heads_first(k, repeats, width), heads_first(v, repeats, width),
       /*attn_mask=*/{}, /*dropout_p=*/0.0,
       /*is_causal=*/new_tokens > 1, softmax_scale);  // [B, N, T, D]
   return mixed.transpose(1, 2).narrow(-1, 0, v.size(3));

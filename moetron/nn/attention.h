@@ -60,9 +60,17 @@ struct AttentionSettings {
   std::vector<float> inverse_frequencies;  // [rotated dims / 2]
   double rope_scale = 1;
   RopePairs rope_pairs = RopePairs::kHalves;
+  // Their tensor on the parameters' device, made once: the host waits for such a copy.
+  at::Tensor frequencies() const;
   at::TensorOptions options = at::kFloat;  // dtype and device of the parameters
   Communicator* tensor_group = nullptr;    // null: this rank holds every head
 };
+
+struct Rotation;
+
+// How kernels are told to rotate; `frequencies` are the settings'.
+Rotation rotation(const AttentionSettings& settings, const at::Tensor& positions,
+                  const at::Tensor& frequencies);
 
 struct MlaDims {
   int64_t q_lora_rank = 0;  // 0: queries come from the hidden state directly

@@ -5,6 +5,7 @@
 
 #include "moetron/autograd/segment.h"
 #include "moetron/nn/attention.h"
+#include "moetron/nn/head_operations.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/norm.h"
 
@@ -23,6 +24,7 @@ class LatentAttention final : public Attention {
         num_ranks_(s.tensor_group == nullptr ? 1 : s.tensor_group->size()),
         heads_(s.num_heads / num_ranks_),
         divides_down_(num_ranks_ > 1 && !dims.replicate_down),
+        frequencies_(s.frequencies()),
         kv_norm_(prefix + "kv_a_layernorm.weight", {dims.kv_lora_rank}, s.options, kNormSettings),
         kv_up_(sharded(prefix + "kv_b_proj.weight",
                        s.num_heads * (dims.qk_nope_head_dim + dims.v_head_dim), dims.kv_lora_rank,
@@ -51,33 +53,51 @@ class LatentAttention final : public Attention {
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& positions, AttentionCache* cache,
                      SegmentRun& run) override {
-    const int64_t nope = dims_.qk_nope_head_dim, rope = dims_.qk_rope_head_dim;
     const int64_t batch = positions.size(0), seq = positions.size(1);
     const TokenShards shards{settings_.tensor_group, batch * seq};
-    const RopeAngles angles =
-        rope_angles(positions, settings_.inverse_frequencies, settings_.rope_scale);
-    const auto rotated = [&](const at::Tensor& part) {
-      return apply_rope(part, angles, settings_.rope_pairs, run);
-    };
     const auto by_head = [&](const at::Tensor& rows, int64_t heads) {
       return rows.view({batch, seq, heads, -1});
     };
     const Latents down = divides_down_ ? divided_down(x, shards, run) : whole_down(x, shards, run);
 
     const at::Tensor q = by_head(linear(down.queries, *q_, run), heads_);
-    const at::Tensor queries =
-        at::cat({q.narrow(-1, 0, nope), rotated(q.narrow(-1, nope, rope))}, -1);  // [B, T, N, D]
-    const at::Tensor k_rope = rotated(by_head(down.k_rope, 1));                   // [B, T, 1, rope]
     const at::Tensor up = by_head(linear(down.keys_values, *kv_up_, run), heads_);
-    at::Tensor keys = at::cat({up.narrow(-1, 0, nope), k_rope.expand({-1, -1, heads_, -1})}, -1);
-    // A copy, so that attention does not keep all of `up` for it.
-    at::Tensor values = up.narrow(-1, nope, dims_.v_head_dim).contiguous();
+    const at::Tensor k_rope = by_head(down.k_rope, 1);  // [B, T, 1, rope]
+    auto [queries, keys, values] = has_latent_heads(q, up, dims_.qk_rope_head_dim)
+                                       ? by_kernels(q, up, k_rope, positions, run)
+                                       : rotated(q, up, k_rope, positions, run);
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
     const at::Tensor mixed =
         causal_attention(queries, keys, values, settings_.softmax_scale, run);  // [B, T, N, V]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, shards, run);
+  }
+
+  // q [B, T, N, nope + rope], up [B, T, N, nope + V], k_rope [B, T, 1, rope] -> what attention
+  // takes.
+  QueriesKeysValues by_kernels(const at::Tensor& q, const at::Tensor& up, const at::Tensor& k_rope,
+                               const at::Tensor& positions, SegmentRun& run) {
+    const Rotation rotation = moetron::rotation(settings_, positions, frequencies_);
+    QueriesKeysValues out = join_latent_keys(up, k_rope, dims_.qk_nope_head_dim, rotation, run);
+    out.queries = rotate_queries(q, dims_.qk_rope_head_dim, rotation, run);
+    return out;
+  }
+
+  // The same of single operations.
+  QueriesKeysValues rotated(const at::Tensor& q, const at::Tensor& up, const at::Tensor& k_rope,
+                            const at::Tensor& positions, SegmentRun& run) {
+    const int64_t nope = dims_.qk_nope_head_dim, rope = dims_.qk_rope_head_dim;
+    const RopeAngles angles = rope_angles(positions, frequencies_, settings_.rope_scale);
+    const auto rotate = [&](const at::Tensor& part) {
+      return apply_rope(part, angles, settings_.rope_pairs, run);
+    };
+    QueriesKeysValues out;
+    out.queries = at::cat({q.narrow(-1, 0, nope), rotate(q.narrow(-1, nope, rope))}, -1);
+    out.keys = at::cat({up.narrow(-1, 0, nope), rotate(k_rope).expand({-1, -1, heads_, -1})}, -1);
+    // A copy, so that attention does not keep all of `up` for it.
+    out.values = up.narrow(-1, nope, dims_.v_head_dim).contiguous();
+    return out;
   }
 
   void visit(const ParameterVisitor& visitor) override {
@@ -143,16 +163,18 @@ class LatentAttention final : public Attention {
     const at::Tensor first = linear(x, *q_down_, run);
     if (kv_down_) return {first, linear(x, *kv_down_, run)};
     const int64_t q_rows = dims_.q_lora_rank / (divides_down_ ? num_ranks_ : 1);
-    return {first.narrow(1, 0, q_rows), first.narrow(1, q_rows, first.size(1) - q_rows)};
+    const auto parts = split_columns(first, {q_rows, first.size(1) - q_rows}, run);
+    return {parts[0], parts[1]};
   }
 
   // Every rank projects its own tokens, and one gather brings all tokens' latents together.
   Latents whole_down(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
     const DownOutput own = project_down(x, run);
     const int64_t latent = dims_.kv_lora_rank, rope = dims_.qk_rope_head_dim;
+    const auto kv = split_columns(own.kv, {latent, rope}, run);
     Latents down;
-    down.keys_values = rms_norm(own.kv.narrow(1, 0, latent), kv_norm_, kLatentNormEps, run);
-    down.k_rope = own.kv.narrow(1, latent, rope);
+    down.keys_values = rms_norm(kv[0], kv_norm_, kLatentNormEps, run);
+    down.k_rope = kv[1];
     down.queries = q_norm_ ? rms_norm(own.q, *q_norm_, kLatentNormEps, run) : x;
     if (shards.size() == 1) return down;
     const int64_t q_width = down.queries.size(1);
@@ -185,6 +207,7 @@ class LatentAttention final : public Attention {
   std::optional<Parameter> q_norm_;
   std::unique_ptr<Parameter> q_;
   std::unique_ptr<Parameter> kv_down_;
+  at::Tensor frequencies_;  // [rope / 2] fp32
   Parameter kv_norm_;
   std::unique_ptr<Parameter> kv_up_;
   std::unique_ptr<Parameter> output_;

@@ -4,6 +4,8 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/device.h"
+#include "moetron/kernels/product.h"
 
 namespace moetron {
 namespace {
@@ -14,32 +16,46 @@ class Linear final : public Operation {
       : x_(std::move(x)), weight_(weight), bias_(bias) {}
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
+    if (is_in_two_parts(d_y)) {
+      const at::Tensor& weight = weight_.value();
+      return {at::cat(in_two_parts(d_y), -1).matmul(at::cat({weight, weight}))};  // [..., in]
+    }
+    if (is_gpu_bf16(d_y)) return {product(d_y, weight_.value(), /*transpose_weight=*/false)};
     return {d_y.matmul(weight_.value().to(d_y.dtype())).to(x_.dtype())};  // [..., in]
   }
 
   void backward_weight(const at::Tensor& d_y) override {
-    const at::Tensor rows = d_y.reshape({-1, d_y.size(-1)});  // [rows, out]
-    add_weight_grad(weight_.grad(), rows, x_.reshape({-1, x_.size(-1)}).to(d_y.dtype()));
-    if (bias_ != nullptr) bias_->grad().add_(rows.sum(0, /*keepdim=*/false, at::kFloat));
+    const at::Tensor d_rows = d_y.reshape({-1, d_y.size(-1)});  // [rows, out]
+    const at::Tensor x_rows = x_.reshape({-1, x_.size(-1)});    // [rows, in]
+    const Parameter::GradTarget grad = weight_.grad_target();
+    if (is_in_two_parts(d_y)) {
+      const auto parts = in_two_parts(d_rows);
+      weight_grad_product(grad.sum, parts[0], x_rows, grad.adds);
+      weight_grad_product(grad.sum, parts[1], x_rows, /*adds=*/true);
+    } else {
+      weight_grad_product(grad.sum, d_rows, x_rows.to(d_y.dtype()), grad.adds);
+    }
+    if (bias_ != nullptr) bias_->grad().add_(d_rows.sum(0, /*keepdim=*/false, at::kFloat));
     x_.reset();
   }
 
  private:
+  // An fp32 gradient beside bf16 factors on a GPU: as the sum of two bf16 numbers it loses nothing
+  // that matters, and x and the weight need not be converted.
+  bool is_in_two_parts(const at::Tensor& d_y) const {
+    return d_y.scalar_type() == at::kFloat && is_gpu_bf16(x_) && is_gpu_bf16(weight_.value());
+  }
+  static std::vector<at::Tensor> in_two_parts(const at::Tensor& d_y) {
+    const at::Tensor first = d_y.to(at::kBFloat16);
+    return {first, d_y.sub(first).to(at::kBFloat16)};
+  }
+
   at::Tensor x_;
   Parameter& weight_;
   Parameter* bias_;
 };
 
 }  // namespace
-
-void add_weight_grad(const at::Tensor& accumulator, const at::Tensor& d_y, const at::Tensor& x) {
-  at::Tensor sum = accumulator;
-  if (x.scalar_type() == at::kFloat) {
-    sum.addmm_(d_y.t(), x);
-  } else {
-    sum.add_(at::mm(d_y.t(), x));
-  }
-}
 
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Parameter* bias,
                   std::optional<at::ScalarType> dtype) {
@@ -48,8 +64,15 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Param
   {
     const at::NoGradGuard no_grad;
     const at::ScalarType type = dtype.value_or(x.scalar_type());
-    y = at::linear(x.to(type), weight.value().to(type),
-                   bias == nullptr ? std::optional<at::Tensor>() : bias->value().to(type));
+    const bool by_kernel = bias == nullptr && is_gpu_bf16(x) && is_gpu_bf16(weight.value());
+    if (by_kernel && type == at::kFloat) {
+      y = product_in_fp32(x, weight.value());
+    } else if (by_kernel) {
+      y = product(x, weight.value(), /*transpose_weight=*/true);
+    } else {
+      y = at::linear(x.to(type), weight.value().to(type),
+                     bias == nullptr ? std::optional<at::Tensor>() : bias->value().to(type));
+    }
   }
   run.attach(y, std::move(operation), {x});
   return y;

@@ -15,8 +15,4 @@ class SegmentRun;
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run,
                   Parameter* bias = nullptr, std::optional<at::ScalarType> dtype = {});
 
-// Adds d_y^T x to `accumulator` [out, in] (fp32). d_y [rows, out], x [rows, in]. Shared with the
-// experts.
-void add_weight_grad(const at::Tensor& accumulator, const at::Tensor& d_y, const at::Tensor& x);
-
 }  // namespace moetron

@@ -1,10 +1,14 @@
 #include "moetron/nn/loss.h"
 
+#include <algorithm>
 #include <limits>
 
 #include <ATen/ATen.h>
 
+#include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/cross_entropy.h"
+#include "moetron/kernels/product.h"
 
 namespace moetron {
 namespace {
@@ -74,6 +78,59 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
     }
   }
   run.attach(loss, std::move(operation), {logits});
+  return loss;
+}
+
+namespace {
+
+constexpr int64_t kLogitBytes = int64_t{512} << 20;  // of the tokens that are together
+
+// Its gradients were computed by the forward.
+class LinearCrossEntropy final : public PureOperation {
+ public:
+  explicit LinearCrossEntropy(at::Tensor d_hidden) : d_hidden_(std::move(d_hidden)) {}
+  std::vector<at::Tensor> backward_input(const at::Tensor&) override {
+    return {std::move(d_hidden_)};
+  }
+
+ private:
+  at::Tensor d_hidden_;
+};
+
+}  // namespace
+
+bool has_linear_cross_entropy(const at::Tensor& hidden) {
+  return has_cross_entropy_kernel(hidden);
+}
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
+                                    const at::Tensor& labels, double d_loss, SegmentRun& run) {
+  const at::Tensor rows = hidden.detach();
+  const int64_t tokens = rows.size(0);
+  const int64_t together =
+      std::max<int64_t>(1, kLogitBytes / (weight.value().size(0) * rows.element_size()));
+  at::Tensor loss, d_hidden;
+  {
+    const at::NoGradGuard no_grad;
+    const at::Tensor losses = at::empty({tokens}, rows.options().dtype(at::kFloat));
+    std::vector<at::Tensor> d_parts;
+    for (int64_t first = 0; first < tokens; first += together) {
+      const int64_t count = std::min(together, tokens - first);
+      const at::Tensor part = rows.narrow(0, first, count);
+      const at::Tensor logits =
+          product(part, weight.value(), /*transpose_weight=*/true);  // [count, vocab]
+      losses.narrow(0, first, count)
+          .copy_(cross_entropy_in_place(logits, labels.narrow(0, first, count), kIgnoredLabel,
+                                        d_loss));
+      if (!run.with_grad()) continue;
+      d_parts.push_back(product(logits, weight.value(), /*transpose_weight=*/false));
+      const Parameter::GradTarget grad = weight.grad_target();
+      weight_grad_product(grad.sum, logits, part, grad.adds);
+    }
+    loss = losses.sum();
+    if (!d_parts.empty()) d_hidden = d_parts.size() == 1 ? d_parts.front() : at::cat(d_parts);
+  }
+  run.attach(loss, std::make_shared<LinearCrossEntropy>(std::move(d_hidden)), {hidden});
   return loss;
 }
 

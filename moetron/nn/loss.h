@@ -7,6 +7,8 @@
 
 namespace moetron {
 
+class Parameter;
+
 constexpr int64_t kIgnoredLabel = -100;
 
 // logits [tokens, rows of the shard], labels [tokens] int64 (kIgnoredLabel: no loss) -> the sum
@@ -14,5 +16,15 @@ constexpr int64_t kIgnoredLabel = -100;
 // divides by the count of the whole global batch.
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
                              const VocabShard& shard, SegmentRun& run);
+
+// Whether there are kernels for the next function: bf16 on a GPU.
+bool has_linear_cross_entropy(const at::Tensor& hidden);
+
+// The same of hidden [tokens, hidden] and the head's weight [vocab, hidden] on one rank, some
+// tokens at a time, so that the logits of all never exist. With gradients, those of `hidden` and of
+// the weight are computed at once, for the gradient `d_loss` that the backward will give to the
+// sum.
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
+                                    const at::Tensor& labels, double d_loss, SegmentRun& run);
 
 }  // namespace moetron

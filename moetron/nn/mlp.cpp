@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/swiglu.h"
 #include "moetron/nn/linear.h"
 
 namespace moetron {
@@ -12,7 +13,7 @@ class Swiglu final : public PureOperation {
  public:
   explicit Swiglu(at::Tensor gate_up) : gate_up_(std::move(gate_up)) {}
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
-    return {swiglu_backward(gate_up_, {}, d_y).d_gate_up};
+    return {swiglu_backward(gate_up_, {}, d_y, /*with_activation=*/false).d_gate_up};
   }
 
  private:
@@ -20,33 +21,6 @@ class Swiglu final : public PureOperation {
 };
 
 }  // namespace
-
-at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights) {
-  const auto halves = gate_up.chunk(2, -1);
-  at::Tensor y = at::silu(halves[0]).mul_(halves[1]);
-  if (weights.defined()) y.mul_(weights.to(y.dtype()).unsqueeze(-1));
-  return y;
-}
-
-SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
-                            const at::Tensor& d_y) {
-  const auto halves = gate_up.chunk(2, -1);
-  const at::Tensor sigmoid = halves[0].sigmoid();
-  const at::Tensor silu = sigmoid.mul(halves[0]);
-  at::Tensor d_product = d_y;
-  SwigluGrads grads;
-  if (weights.defined()) {
-    grads.d_weights =
-        d_y.mul(silu).mul_(halves[1]).sum(-1, /*keepdim=*/false, at::kFloat);  // [rows]
-    d_product = d_y.mul(weights.to(d_y.dtype()).unsqueeze(-1));
-  }
-  grads.d_gate_up = at::empty_like(gate_up);
-  auto d_halves = grads.d_gate_up.chunk(2, -1);
-  // silu' = s (1 + gate (1 - s)) = s + silu (1 - s)
-  at::mul_out(d_halves[0], d_product.mul(halves[1]), sigmoid.add(silu).sub_(silu.mul(sigmoid)));
-  at::mul_out(d_halves[1], d_product, silu);
-  return grads;
-}
 
 at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run) {
   at::Tensor y;

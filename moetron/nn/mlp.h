@@ -15,19 +15,8 @@ class SegmentRun;
 
 using ParameterVisitor = std::function<void(Parameter&)>;
 
-// gate_up [rows, 2 * width], the gate first -> silu(gate) * up, [rows, width]. With `weights`
-// [rows] (fp32, or undefined), each row is multiplied by its weight: the router's probability,
-// folded in here because `down` is linear and this is its narrow side. Without a graph.
-at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights);
-
-struct SwigluGrads {
-  at::Tensor d_gate_up;  // [rows, 2 * width]
-  at::Tensor d_weights;  // [rows] fp32; undefined without weights
-};
-SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
-                            const at::Tensor& d_y);
-
-// In the graph, without weights.
+// gate_up [rows, 2 * width], the gate first -> silu(gate) * up, [rows, width]. In the graph,
+// without weights.
 at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run);
 
 class Mlp {

@@ -4,54 +4,71 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/column_sums.h"
+#include "moetron/kernels/norm.h"
 
 namespace moetron {
 namespace {
 
-// 1 / rms of the last dimension, kept: [..., 1] fp32.
-at::Tensor inverse_rms(const at::Tensor& x, double eps) {
-  return x.to(at::kFloat).square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
-}
-
-class RmsNorm final : public Operation {
+// Its outputs are the normed tensor and, with a second one, the sum.
+class RmsNorm final : public JointOperation {
  public:
-  RmsNorm(at::Tensor x, at::Tensor scale, Parameter& weight)
-      : x_(std::move(x)), scale_(std::move(scale)), weight_(weight) {}
+  RmsNorm(const RmsNormed& normed, size_t num_inputs, Parameter& weight)
+      : x_(normed.sum),
+        inverse_rms_(normed.inverse_rms),
+        num_inputs_(num_inputs),
+        weight_(weight) {}
 
-  std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
-    const at::Tensor normed = x_.to(at::kFloat).mul(scale_);
-    at::Tensor d_normed = d_y.to(at::kFloat).mul(weight_.value().to(at::kFloat));
-    const at::Tensor along = at::mul(d_normed, normed).mean(-1, /*keepdim=*/true);  // [..., 1]
-    d_normed.sub_(normed.mul(along)).mul_(scale_);
-    return {d_normed.to(x_.dtype())};
+  std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d_outputs) override {
+    const at::Tensor& d_y = d_outputs.front();
+    const at::Tensor d_sum = d_outputs.size() > 1 ? d_outputs[1] : at::Tensor();
+    if (!d_y.defined()) return std::vector(num_inputs_, d_sum);
+    RmsNormGrads grads = rms_norm_backward(d_y, d_sum, x_, inverse_rms_, weight_.value());
+    d_weight_parts_ = std::move(grads.d_weight_parts);
+    x_.reset();
+    return std::vector(num_inputs_, grads.d_x);
   }
 
-  void backward_weight(const at::Tensor& d_y) override {
-    const at::Tensor normed = x_.to(at::kFloat).mul(scale_).to(x_.dtype()).to(at::kFloat);
-    const int64_t size = x_.size(-1);
-    weight_.grad().add_(d_y.to(at::kFloat).mul(normed).reshape({-1, size}).sum(0));
-    x_.reset();
+  bool has_weights() const override { return d_weight_parts_.defined(); }
+
+  void add_weight_grads() override {
+    add_column_sums(weight_.grad(), d_weight_parts_);
+    d_weight_parts_.reset();
   }
 
  private:
   at::Tensor x_;
-  at::Tensor scale_;  // [..., 1] fp32
+  at::Tensor inverse_rms_;     // [..., 1] fp32
+  size_t num_inputs_;          // one, or the two that were added
+  at::Tensor d_weight_parts_;  // [parts, size] fp32
   Parameter& weight_;
 };
 
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps, SegmentRun& run) {
-  at::Tensor y;
-  std::shared_ptr<Operation> operation;
+  RmsNormed normed;
   {
     const at::NoGradGuard no_grad;
-    const at::Tensor scale = inverse_rms(x, eps);
-    y = x.to(at::kFloat).mul(scale).to(x.dtype()).mul(weight.value());
-    operation = std::make_shared<RmsNorm>(x.detach(), scale, weight);
+    normed = rms_norm_forward(x.detach(), {}, weight.value(), eps);
   }
-  run.attach(y, std::move(operation), {x});
-  return y;
+  run.attach({&normed.y}, std::make_shared<RmsNorm>(normed, 1, weight), {x});
+  return normed.y;
+}
+
+NormedSum add_and_norm(const at::Tensor& x, const at::Tensor& delta, Parameter& weight, double eps,
+                       SegmentRun& run) {
+  std::vector<at::Tensor> inputs = {x};
+  if (delta.defined()) inputs.push_back(delta);
+  RmsNormed normed;
+  {
+    const at::NoGradGuard no_grad;
+    const at::Tensor added = delta.defined() ? delta.detach() : delta;
+    normed = rms_norm_forward(x.detach(), added, weight.value(), eps);
+  }
+  NormedSum out{normed.sum.detach(), normed.y};
+  run.attach({&out.y, &out.sum}, std::make_shared<RmsNorm>(normed, inputs.size(), weight), inputs);
+  return out;
 }
 
 }  // namespace moetron

@@ -12,4 +12,15 @@ class SegmentRun;
 // x [..., size], weight [size] -> [..., size]
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps, SegmentRun& run);
 
+struct NormedSum {
+  at::Tensor sum;  // x + delta: what else reads them reads this
+  at::Tensor y;    // the sum normed
+};
+
+// The norm beside a residual connection: one pass adds and norms, and one pass of the backward
+// joins the two gradients. x and delta [..., size]; delta undefined: `sum` is x again, for its
+// other readers.
+NormedSum add_and_norm(const at::Tensor& x, const at::Tensor& delta, Parameter& weight, double eps,
+                       SegmentRun& run);
+
 }  // namespace moetron

@@ -44,12 +44,10 @@ class Rope final : public PureOperation {
 
 }  // namespace
 
-RopeAngles rope_angles(const at::Tensor& positions, const std::vector<float>& inverse_frequencies,
+RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inverse_frequencies,
                        double scale) {
   const at::NoGradGuard no_grad;
-  const auto count = static_cast<int64_t>(inverse_frequencies.size());
-  const at::Tensor frequencies =
-      at::tensor(inverse_frequencies, at::kFloat).to(positions.device()).view({1, 1, 1, count});
+  const at::Tensor frequencies = inverse_frequencies.view({1, 1, 1, -1});
   const at::Tensor angles = positions.to(at::kFloat)
                                 .unsqueeze(-1)
                                 .unsqueeze(-1)

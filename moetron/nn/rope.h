@@ -2,8 +2,6 @@
 // scaling already in them, come from the model's shape.
 #pragma once
 
-#include <vector>
-
 #include <ATen/core/Tensor.h>
 
 namespace moetron {
@@ -19,8 +17,9 @@ struct RopeAngles {
   at::Tensor sin;
 };
 
-// positions [batch, seq] int64; inverse_frequencies [dim/2]; cos and sin are multiplied by `scale`.
-RopeAngles rope_angles(const at::Tensor& positions, const std::vector<float>& inverse_frequencies,
+// positions [batch, seq] int64; inverse_frequencies [dim/2] fp32, on the same device; cos and sin
+// are multiplied by `scale`.
+RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inverse_frequencies,
                        double scale);
 
 // x [batch, seq, heads, dim] -> rotated, the same shape.

@@ -4,17 +4,14 @@
 #include <cmath>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
-#include "moetron/optim/fused_loops.h"
-#include "moetron/optim/tensor_update.h"
+#include "moetron/kernels/adamw.h"
 
 namespace moetron {
 namespace {
 
-constexpr int64_t kGrain = int64_t{1} << 15;  // elements below which a thread is not worth waking
-constexpr int64_t kBlock = 4096;
+constexpr int64_t kAlignment = 64;  // elements; no stretch is cut between its multiples
 
 AdamWCoefficients coefficients(const AdamWSettings& settings, double lr, int64_t step,
                                double grad_scale, bool decay) {
@@ -26,37 +23,46 @@ AdamWCoefficients coefficients(const AdamWSettings& settings, double lr, int64_t
   c.one_minus_beta1 = static_cast<float>(1 - settings.beta1);
   c.beta2 = static_cast<float>(settings.beta2);
   c.one_minus_beta2 = static_cast<float>(1 - settings.beta2);
-  c.sqrt_correction2 = static_cast<float>(std::sqrt(correction2));
-  c.eps = static_cast<float>(settings.eps);
-  c.minus_step_size = static_cast<float>(-lr / correction1);
+  c.eps = static_cast<float>(settings.eps * std::sqrt(correction2));
+  c.minus_step_size = static_cast<float>(-lr * std::sqrt(correction2) / correction1);
   return c;
 }
 
-// Elements [first, last), in blocks small enough that the rounding finds the masters in the cache.
-void update_range(const AdamWPointers& all, uint16_t* rounded, int64_t first, int64_t last,
-                  const AdamWCoefficients& c) {
-  for (int64_t begin = first; begin < last; begin += kBlock) {
-    const int64_t count = std::min(kBlock, last - begin);
-    const AdamWPointers part{all.value + begin, all.exp_avg + begin, all.exp_avg_sq + begin,
-                             all.grad + begin};
-    adamw_update(part, count, c);
-    if (rounded != nullptr) round_to_bf16(part.value, rounded + begin, count);
+struct Divided {
+  std::vector<OwnedStretch> on_device, on_host;
+};
+
+// So that the host gets `fraction` of the elements. The last of the forward: their gradients are
+// complete first, and their values are needed last.
+Divided divide(const std::vector<OwnedStretch>& owned, double fraction) {
+  int64_t total = 0;
+  for (const OwnedStretch& stretch : owned) total += stretch.value.numel();
+  int64_t left = total - std::llround(fraction * static_cast<double>(total));  // for the device
+  Divided divided;
+  for (const OwnedStretch& stretch : owned) {
+    const int64_t count = stretch.value.numel();
+    const int64_t cut = left >= count ? count : left / kAlignment * kAlignment;
+    left -= std::min(left, count);
+    const auto part = [&](int64_t begin, int64_t end) {
+      return OwnedStretch{stretch.parameter, stretch.begin + begin,
+                          stretch.value.slice(0, begin, end), stretch.grad.slice(0, begin, end)};
+    };
+    if (cut > 0) divided.on_device.push_back(part(0, cut));
+    if (cut < count) divided.on_host.push_back(part(cut, count));
   }
+  return divided;
 }
 
-// On the CPU: one pass over memory, on all threads.
-void update_on_host(at::Tensor& trained, at::Tensor& exp_avg, at::Tensor& exp_avg_sq,
-                    const at::Tensor& grad, uint16_t* rounded, const AdamWCoefficients& c) {
-  const AdamWPointers all{trained.mutable_data_ptr<float>(), exp_avg.mutable_data_ptr<float>(),
-                          exp_avg_sq.mutable_data_ptr<float>(), grad.const_data_ptr<float>()};
-  at::parallel_for(0, grad.numel(), kGrain, [&](int64_t first, int64_t last) {
-    update_range(all, rounded, first, last, c);
-  });
+// Widened where the master lies: a GPU has no room to spare for it.
+void copy_to_master(const at::Tensor& value, at::Tensor& master) {
+  master.copy_(value.to(master.device()));
 }
 
 }  // namespace
 
-AdamW::AdamW(const std::vector<OwnedStretch>& owned, AdamWSettings settings) : settings_(settings) {
+AdamW::AdamW(const std::vector<OwnedStretch>& owned, AdamWSettings settings,
+             OffloadSettings offload)
+    : settings_(settings) {
   MT_CHECK_CONFIG(settings.beta1 >= 0 && settings.beta1 < 1, "adam-beta1 (", settings.beta1,
                   ") must lie in [0, 1)");
   MT_CHECK_CONFIG(settings.beta2 >= 0 && settings.beta2 < 1, "adam-beta2 (", settings.beta2,
@@ -64,46 +70,78 @@ AdamW::AdamW(const std::vector<OwnedStretch>& owned, AdamWSettings settings) : s
   MT_CHECK_CONFIG(settings.eps >= 0, "adam-eps (", settings.eps, ") must not be negative");
   MT_CHECK_CONFIG(settings.weight_decay >= 0, "weight-decay (", settings.weight_decay,
                   ") must not be negative");
-  for (const OwnedStretch& stretch : owned) {
-    const at::Tensor& value = stretch.value;
-    const std::string& label = stretch.parameter->label();
-    MT_CHECK(value.scalar_type() == at::kFloat || value.scalar_type() == at::kBFloat16, label,
-             " is neither F32 nor BF16");
-    MT_CHECK(value.is_contiguous() && stretch.grad.is_contiguous() &&
-                 stretch.grad.scalar_type() == at::kFloat && stretch.grad.numel() == value.numel(),
-             label, ": the gradient does not fit the value");
-    const at::TensorOptions fp32 = value.options().dtype(at::kFloat);
-    State state{stretch, at::zeros(value.sizes(), fp32), at::zeros(value.sizes(), fp32), {}};
-    if (value.scalar_type() != at::kFloat) state.master = value.to(at::kFloat);
-    states_.push_back(std::move(state));
+  MT_CHECK_CONFIG(offload.fraction >= 0 && offload.fraction <= 1, "optimizer-offload-fraction (",
+                  offload.fraction, ") must lie in [0, 1]");
+  const Divided divided = divide(owned, offload.fraction);
+  if (!divided.on_host.empty() && !divided.on_host[0].value.is_cpu()) {
+    staged_.emplace(divided.on_host[0].value.device(), offload.pin);
   }
+  for (const OwnedStretch& stretch : divided.on_device) add_state(stretch, stretch.value.is_cpu());
+  for (const OwnedStretch& stretch : divided.on_host) add_state(stretch, true);
+}
+
+void AdamW::add_state(const OwnedStretch& owned, bool on_host) {
+  const at::Tensor& value = owned.value;
+  const std::string& label = owned.parameter->label();
+  MT_CHECK(value.scalar_type() == at::kFloat || value.scalar_type() == at::kBFloat16, label,
+           " is neither F32 nor BF16");
+  MT_CHECK(value.is_contiguous() && owned.grad.is_contiguous() &&
+               owned.grad.scalar_type() == at::kFloat && owned.grad.numel() == value.numel(),
+           label, ": the gradient does not fit the value");
+  State state{owned};
+  state.is_staged = on_host && !value.is_cpu();
+  std::vector<const void*> walked = {owned.grad.const_data_ptr(), value.const_data_ptr()};
+  if (state.is_staged) {
+    staged_parts_.try_emplace(owned.parameter, staged_parts_.size());
+    walked = staged_->add_part(owned.grad);
+  }
+  const auto zeros = [&] {
+    if (!on_host) return at::zeros(value.sizes(), value.options().dtype(at::kFloat));
+    const at::Tensor made = zeros_apart_from(walked, value.numel());
+    walked.push_back(made.const_data_ptr());
+    return made;
+  };
+  state.exp_avg = zeros();
+  state.exp_avg_sq = zeros();
+  if (value.scalar_type() != at::kFloat) {
+    state.master = zeros();
+    copy_to_master(value, state.master);
+  }
+  states_.push_back(std::move(state));
+}
+
+void AdamW::grad_done(Parameter& parameter) {
+  const auto part = staged_parts_.find(&parameter);
+  if (part == staged_parts_.end()) return;
+  parameter.grad();  // zero where nothing was added
+  staged_->grad_done(part->second);
 }
 
 void AdamW::step(double lr, int64_t step, double grad_scale) {
   MT_CHECK(step >= 1, "optimizer steps count from 1, not ", step);
   const at::NoGradGuard no_grad;
+  if (staged_) staged_->begin();
+  std::vector<HostPart> staged;
   for (State& state : states_) {
     at::Tensor& value = state.owned.value;
     const at::Tensor& grad = state.owned.grad;
     const AdamWCoefficients c = coefficients(settings_, lr, step, grad_scale,
                                              state.owned.parameter->settings().weight_decay);
-    const bool has_master = state.master.defined();
-    at::Tensor& trained = has_master ? state.master : value;
-    if (value.is_cpu()) {
-      auto* rounded = has_master
-                          ? reinterpret_cast<uint16_t*>(value.mutable_data_ptr<at::BFloat16>())
-                          : nullptr;
-      update_on_host(trained, state.exp_avg, state.exp_avg_sq, grad, rounded, c);
+    const HostPart part{value, grad, state.exp_avg, state.exp_avg_sq, state.master, c};
+    if (state.is_staged) {
+      staged.push_back(part);
+    } else if (value.is_cpu()) {
+      update_on_host(part);
     } else {
-      adamw_update_tensors(trained, state.exp_avg, state.exp_avg_sq, grad, c);
-      if (has_master) value.copy_(state.master);
+      adamw_update_on_gpu(value, state.master, state.exp_avg, state.exp_avg_sq, grad, c);
     }
   }
+  if (staged_) staged_->update(staged);
 }
 
 void AdamW::reset_masters() {
   for (State& state : states_) {
-    if (state.master.defined()) state.master.copy_(state.owned.value);
+    if (state.master.defined()) copy_to_master(state.owned.value, state.master);
   }
 }
 

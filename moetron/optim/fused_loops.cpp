@@ -7,35 +7,44 @@
 // Compiled with -ffp-contract=off: every vector width then gives the same bits, for each operation
 // is one correctly rounded IEEE operation.
 #if defined(__x86_64__) && defined(__GNUC__)
-#define MT_WIDE __attribute__((target("avx2")))
+#define MT_AVX2 __attribute__((target("avx2")))
+#define MT_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #endif
 
 namespace moetron {
 namespace {
 
+template <bool kRounds>
 inline __attribute__((always_inline)) void update(float* __restrict value,
                                                   float* __restrict exp_avg,
                                                   float* __restrict exp_avg_sq,
-                                                  const float* __restrict grad, int64_t count,
+                                                  const float* __restrict grad,
+                                                  uint16_t* __restrict rounded, int64_t count,
                                                   const AdamWCoefficients c) {
   for (int64_t i = 0; i < count; ++i) {
     const float g = grad[i] * c.grad_scale;
     const float m = exp_avg[i] + c.one_minus_beta1 * (g - exp_avg[i]);
     const float v = exp_avg_sq[i] * c.beta2 + c.one_minus_beta2 * g * g;
-    const float denominator = std::sqrt(v) / c.sqrt_correction2 + c.eps;
+    const float updated = value[i] * c.keep + c.minus_step_size * m / (std::sqrt(v) + c.eps);
     exp_avg[i] = m;
     exp_avg_sq[i] = v;
-    value[i] = value[i] * c.keep + c.minus_step_size * m / denominator;
+    value[i] = updated;
+    if constexpr (kRounds) {
+      const auto bits = std::bit_cast<uint32_t>(updated);
+      const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+      const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+      rounded[i] = static_cast<uint16_t>(is_nan ? 0x7fc0u : nearest);
+    }
   }
 }
 
-inline __attribute__((always_inline)) void round_all(const float* __restrict values,
-                                                     uint16_t* __restrict rounded, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const auto bits = std::bit_cast<uint32_t>(values[i]);
-    const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    rounded[i] = static_cast<uint16_t>(is_nan ? 0x7fc0u : nearest);
+inline __attribute__((always_inline)) void update_all(const AdamWPointers& p, int64_t count,
+                                                      const AdamWCoefficients& c) {
+  if (p.rounded != nullptr) {
+    update<true>(p.value, p.exp_avg, p.exp_avg_sq, p.grad, p.rounded, count, c);
+  } else {
+    update<false>(p.value, p.exp_avg, p.exp_avg_sq, p.grad, nullptr, count, c);
   }
 }
 
@@ -66,34 +75,40 @@ inline __attribute__((always_inline)) CarriedSum add_squares(const float* __rest
   return total;
 }
 
-#ifdef MT_WIDE
-MT_WIDE void update_wide(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
-  update(p.value, p.exp_avg, p.exp_avg_sq, p.grad, count, c);
+#ifdef MT_AVX2
+MT_AVX512 void update_avx512(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
+  update_all(p, count, c);
 }
 
-MT_WIDE void round_wide(const float* values, uint16_t* rounded, int64_t count) {
-  round_all(values, rounded, count);
+MT_AVX2 void update_avx2(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
+  update_all(p, count, c);
 }
 
-MT_WIDE CarriedSum add_squares_wide(const float* values, int64_t count) {
+MT_AVX2 CarriedSum add_squares_avx2(const float* values, int64_t count) {
   return add_squares(values, count);
 }
 #endif
 
 }  // namespace
 
-void adamw_update(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c) {
-#ifdef MT_WIDE
-  if (__builtin_cpu_supports("avx2")) return update_wide(p, count, c);
+VectorWidth widest_vectors() {
+#ifdef MT_AVX2
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return VectorWidth::kAvx512;
+  }
+  if (__builtin_cpu_supports("avx2")) return VectorWidth::kAvx2;
 #endif
-  update(p.value, p.exp_avg, p.exp_avg_sq, p.grad, count, c);
+  return VectorWidth::kBaseline;
 }
 
-void round_to_bf16(const float* values, uint16_t* rounded, int64_t count) {
-#ifdef MT_WIDE
-  if (__builtin_cpu_supports("avx2")) return round_wide(values, rounded, count);
+void adamw_update(const AdamWPointers& p, int64_t count, const AdamWCoefficients& c,
+                  VectorWidth width) {
+#ifdef MT_AVX2
+  if (width == VectorWidth::kAvx512) return update_avx512(p, count, c);
+  if (width == VectorWidth::kAvx2) return update_avx2(p, count, c);
 #endif
-  round_all(values, rounded, count);
+  update_all(p, count, c);
 }
 
 void CarriedSum::add(double value) {
@@ -106,8 +121,8 @@ void CarriedSum::add(const CarriedSum& other) {
 }
 
 CarriedSum sum_of_squares(const float* values, int64_t count) {
-#ifdef MT_WIDE
-  if (__builtin_cpu_supports("avx2")) return add_squares_wide(values, count);
+#ifdef MT_AVX2
+  if (__builtin_cpu_supports("avx2")) return add_squares_avx2(values, count);
 #endif
   return add_squares(values, count);
 }

@@ -4,30 +4,17 @@
 
 #include <cstdint>
 
+#include "moetron/kernels/adamw_arguments.h"
+
 namespace moetron {
 
-struct AdamWCoefficients {
-  float grad_scale;
-  float keep;  // 1 - lr * weight_decay
-  float one_minus_beta1;
-  float beta2;
-  float one_minus_beta2;
-  float sqrt_correction2;  // sqrt(1 - beta2^step)
-  float eps;
-  float minus_step_size;  // -lr / (1 - beta1^step)
-};
+// The vectors of a loop. The result has the same bits with each.
+enum class VectorWidth { kBaseline, kAvx2, kAvx512 };
+VectorWidth widest_vectors();  // of this processor
 
-struct AdamWPointers {
-  float* value;
-  float* exp_avg;
-  float* exp_avg_sq;
-  const float* grad;
-};
-
-void adamw_update(const AdamWPointers& pointers, int64_t count, const AdamWCoefficients& c);
-
-// Nearest even, as torch rounds; NaN stays NaN.
-void round_to_bf16(const float* values, uint16_t* rounded, int64_t count);
+// No two of the arrays overlap. `width`: at most widest_vectors().
+void adamw_update(const AdamWPointers& pointers, int64_t count, const AdamWCoefficients& c,
+                  VectorWidth width = widest_vectors());
 
 // A sum with what rounding took from it: twice the digits, so that the order of adding shows in
 // `sum + rest` as good as never (T. J. Dekker, "A floating-point technique for extending the

@@ -36,24 +36,6 @@ CarriedSum sum_of_blocks(const at::Tensor& values) {
   return sum;
 }
 
-// [slices, 2] fp64 on the host: sums and what rounding took from them, zero where that is not
-// known. A device is asked once for all of them.
-at::Tensor sums_of_squares(const std::vector<at::Tensor>& slices) {
-  at::Tensor sums = at::zeros({static_cast<int64_t>(slices.size()), 2}, at::kDouble);
-  if (slices.empty()) return sums;
-  if (!slices.front().is_cpu()) {
-    sums.select(1, 0).copy_(at::stack(at::_foreach_norm(slices, 2, at::kDouble)).square());
-    return sums;
-  }
-  double* sum = sums.mutable_data_ptr<double>();
-  for (const at::Tensor& slice : slices) {
-    const CarriedSum of_slice = sum_of_blocks(slice);
-    *sum++ = of_slice.sum;
-    *sum++ = of_slice.rest;
-  }
-  return sums;
-}
-
 int64_t first_element(const NamedSlice& slice) {
   int64_t element = 0;
   for (size_t i = 0; i < slice.begin.size(); ++i) {
@@ -75,6 +57,7 @@ GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh,
       grads_.push_back(std::move(slice.view));
     }
   }
+  if (!grads_.empty() && !grads_.front().is_cpu()) on_gpu_.emplace(grads_);
   std::vector<std::vector<Term>> by_rank;
   for (const std::string& text : gather_texts(world_, listed)) {
     std::istringstream lines(text);
@@ -95,8 +78,18 @@ GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh,
 }
 
 GradNorm GradNormMeter::measure() {
+  // [slices, 2]: sums and what rounding took from them, which is not known of a GPU's.
   const at::Tensor mine = at::zeros({most_slices_, 2}, at::kDouble);
-  mine.narrow(0, 0, static_cast<int64_t>(grads_.size())).copy_(sums_of_squares(grads_));
+  if (on_gpu_) {  // the one place where the host waits for the GPU
+    mine.select(1, 0).narrow(0, 0, static_cast<int64_t>(grads_.size())).copy_(on_gpu_->compute());
+  } else {
+    double* sum = mine.mutable_data_ptr<double>();
+    for (const at::Tensor& grad : grads_) {
+      const CarriedSum of_slice = sum_of_blocks(grad);
+      *sum++ = of_slice.sum;
+      *sum++ = of_slice.rest;
+    }
+  }
   const at::Tensor all = at::empty({world_.size() * most_slices_, 2}, at::kDouble);
   world_.all_gather(all, mine).wait();
   const double* partial = all.const_data_ptr<double>();

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/kernels/grad_norm.h"
 #include "moetron/parallel/gradient_buckets.h"
 
 namespace moetron {
@@ -44,8 +46,9 @@ class GradNormMeter {
 
   Communicator& world_;
   std::vector<at::Tensor> grads_;  // this rank's slices, each contiguous fp32
-  std::vector<Term> terms_;        // of all ranks, in name order
-  int64_t most_slices_ = 0;        // of any rank
+  std::optional<SumsOfSquares> on_gpu_;
+  std::vector<Term> terms_;  // of all ranks, in name order
+  int64_t most_slices_ = 0;  // of any rank
 };
 
 // What gradients are multiplied by so that their norm does not exceed `max_norm`, as Megatron has

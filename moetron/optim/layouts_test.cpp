@@ -169,7 +169,7 @@ void train(Communicator& world, const Case& c, Outcome& run) {
       buckets.wait_values(std::span(&parameter, 1));
       EXPECT_TRUE(parameter->value().isfinite().all().item<bool>());
     }
-    buckets.zero();
+    buckets.clear();
     backward(model, mesh, buckets, c, step);
     buckets.reduce();
     const GradNorm norm = meter.measure();
@@ -272,7 +272,7 @@ TEST(Layouts, EveryRankNamesTheTensorThatIsNotFinite) {
         GradientBuckets buckets(model.parameters, mesh,
                                 {.distributed = distributed, .bucket_elements = 600});
         GradNormMeter meter(buckets.owned(), mesh, distributed);
-        buckets.zero();
+        buckets.clear();
         for (Parameter* parameter : model.parameters) parameter->grad().fill_(1);
         // The last rank alone meets a NaN, in the last element of its last expert.
         if (world.rank() == world.size() - 1) {

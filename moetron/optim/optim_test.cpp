@@ -13,7 +13,6 @@
 #include "moetron/optim/grad_norm.h"
 #include "moetron/optim/lr_schedule.h"
 #include "moetron/optim/optim_test_data.h"
-#include "moetron/optim/tensor_update.h"
 
 namespace moetron {
 namespace {
@@ -144,23 +143,30 @@ TEST(AdamW, RefusesSettingsOutOfRange) {
   EXPECT_THROW(AdamW({}, AdamWSettings{0.9, 0.9, 1e-8, -1}), ConfigError);
 }
 
-TEST(AdamW, TensorOperationsAgreeWithTheFusedLoop) {
-  at::manual_seed(8);
-  const int64_t count = 1003;
-  const at::Tensor start = at::randn(count);
-  at::Tensor fused[3] = {start.clone(), at::zeros(count), at::zeros(count)};
-  at::Tensor plain[3] = {start.clone(), at::zeros(count), at::zeros(count)};
-  for (int step = 1; step <= 5; ++step) {
-    const at::Tensor grad = at::randn(count);
-    AdamWCoefficients c{0.3f, 0.999f, 0.1f, 0.95f, 0.05f, 0.7f, 1e-8f, -1e-2f};
-    if (step == 3) c.grad_scale = 1;
-    adamw_update({fused[0].mutable_data_ptr<float>(), fused[1].mutable_data_ptr<float>(),
-                  fused[2].mutable_data_ptr<float>(), grad.const_data_ptr<float>()},
-                 count, c);
-    adamw_update_tensors(plain[0], plain[1], plain[2], grad, c);
+// The kernel and the loop on the host: the same operations, each rounded alike.
+TEST(AdamW, AGpuGivesTheBitsOfTheHost) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Parameter host("w", {301, 77}, dtype, {});
+    Parameter gpu("w", {301, 77}, at::TensorOptions(dtype).device(at::kCUDA), {});
+    host.initialize(3, 0.5);
+    gpu.value().copy_(host.value());
+    const OneRank host_rank({&host}), gpu_rank({&gpu});
+    AdamW on_host(host_rank.buckets.owned(), kSettings),
+        on_gpu(gpu_rank.buckets.owned(), kSettings);
+    for (int step = 1; step <= 5; ++step) {
+      host.grad().normal_();
+      gpu.grad().copy_(host.grad());
+      on_host.step(1e-2, step, step == 3 ? 1 : 0.3);
+      on_gpu.step(1e-2, step, step == 3 ? 1 : 0.3);
+    }
+    EXPECT_TRUE(at::equal(gpu.value().cpu(), host.value()));
+    const auto wanted = on_host.states(), found = on_gpu.states();
+    ASSERT_EQ(found.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      EXPECT_TRUE(at::equal(found[i].view.cpu(), wanted[i].view)) << wanted[i].name;
+    }
   }
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(plain[i], fused[i], 1e-6, 1e-7));
-  EXPECT_FALSE(at::allclose(plain[0], start, 1e-2, 1e-2));
 }
 
 // With these gradients.
@@ -223,6 +229,20 @@ TEST(GradNorm, NamesTheFirstNonFiniteTensor) {
   EXPECT_EQ(norm_of({{&c, infinite}, {&b, undefined}, {&a, one}}).non_finite, "b");
   // The square of a large fp32 number is a finite fp64 number.
   EXPECT_EQ(norm_of({{&c, one}, {&b, at::full(5, 3e38f)}, {&a, one}}).non_finite, "");
+}
+
+TEST(GradNorm, OnAGpuIsTheHosts) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  at::manual_seed(9);
+  const auto cuda = at::TensorOptions(at::kFloat).device(at::kCUDA);
+  Parameter host("w", {300, 501}, at::kFloat, {}), host_a("a", {77}, at::kFloat, {});
+  Parameter gpu("w", {300, 501}, cuda, {}), gpu_a("a", {77}, cuda, {});
+  const at::Tensor d_w = at::randn({300, 501}), d_a = at::randn(77) * 100;
+  const GradNorm want = norm_of({{&host, d_w}, {&host_a, d_a}});
+  const GradNorm found = norm_of({{&gpu, d_w}, {&gpu_a, d_a}});
+  EXPECT_NEAR(found.norm, want.norm, want.norm * 1e-13);
+  d_a[76] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(norm_of({{&gpu, d_w}, {&gpu_a, d_a}}).non_finite, "a");
 }
 
 TEST(GradNorm, ClipsAsMegatronDoes) {

@@ -122,19 +122,18 @@ void GradientBuckets::move_in(Parameter& parameter, const Place& place) {
   owned_.push_back({&parameter, begin, value.slice(0, begin, end), grad.slice(0, begin, end)});
 }
 
-void GradientBuckets::zero() {
+void GradientBuckets::clear() {
   wait_reductions();  // of a step that was given up
-  for (const std::unique_ptr<Bucket>& bucket : buckets_) bucket->grads.zero_();
-  for (Parameter* parameter : tied_) {
-    if (parameter->has_grad()) parameter->grad().zero_();
-  }
+  for (const auto& [parameter, place] : places_) parameter->clear_grad();
+  for (Parameter* parameter : tied_) parameter->clear_grad();
 }
 
 void GradientBuckets::parameters_done(std::span<Parameter* const> parameters) {
   if (!settings_.overlap_reduce) return;
-  for (const Parameter* parameter : parameters) {
+  for (Parameter* parameter : parameters) {
     const auto found = places_.find(parameter);
     if (found == places_.end()) continue;
+    parameter->grad();  // zero where nothing was added
     MT_CHECK(!found->second.done, parameter->label(), " is done twice in one step");
     found->second.done = true;
     ++found->second.bucket->num_done;
@@ -147,6 +146,9 @@ void GradientBuckets::parameters_done(std::span<Parameter* const> parameters) {
 }
 
 void GradientBuckets::reduce() {
+  for (const auto& [parameter, place] : places_) {
+    if (!place.done) parameter->grad();  // zero where nothing was added
+  }
   while (num_started_ < buckets_.size()) buckets_[num_started_++]->start_reduction();
   wait_reductions();
 }
@@ -171,7 +173,7 @@ void GradientBuckets::gather_values() {
 }
 
 void GradientBuckets::wait_values(std::span<Parameter* const> parameters) {
-  for (const Parameter* parameter : parameters) {
+  for (Parameter* parameter : parameters) {
     if (const auto found = places_.find(parameter); found != places_.end()) {
       found->second.bucket->gathering.wait();
     } else if (const auto tied = shared_.find(parameter); tied != shared_.end()) {

@@ -42,7 +42,7 @@ class GradientBuckets {
                   const BucketSettings& settings);
   ~GradientBuckets();
 
-  void zero();  // all accumulators, before a step's first backward
+  void clear();  // all accumulators, before a step's first backward
 
   // Nothing more will be added to these accumulators in this step: with overlap_reduce the buckets
   // that are thereby complete begin to be summed. Every rank calls it in the same order.
@@ -74,7 +74,7 @@ class GradientBuckets {
   BucketSettings settings_;
   std::vector<std::unique_ptr<Bucket>> buckets_;  // in the order in which backward completes them
   size_t num_started_ = 0;                        // the first so many are being reduced
-  std::unordered_map<const Parameter*, Place> places_;
+  std::unordered_map<Parameter*, Place> places_;
   std::unordered_map<const Parameter*, Bucket*> shared_;  // tied uses: where their values lie
   std::vector<Parameter*> tied_;
   std::vector<OwnedStretch> owned_;

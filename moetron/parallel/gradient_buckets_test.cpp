@@ -116,7 +116,7 @@ TEST(GradientBuckets, ZeroClearsTiedUsesTooAndWaitsForWhatIsUnderWay) {
         for (Parameter* parameter : p.trained) parameter->grad().fill_(1);
         p.head.grad().fill_(1);
         buckets.parameters_done(p.all);
-        buckets.zero();
+        buckets.clear();
         for (Parameter* parameter : p.trained) {
           EXPECT_EQ(parameter->grad().abs().max().item<float>(), 0) << parameter->label();
         }

@@ -21,6 +21,13 @@ struct Routing {
   at::Tensor experts;        // [tokens, top_k] int64, global expert numbers or kNotRouted
   at::Tensor probabilities;  // [tokens, top_k] fp32
   at::Tensor chosen;         // [tokens, top_k] int64, the router's choice, before padding and drop
+  bool all_go = false;       // known here: no choice is kNotRouted
+};
+
+// How many rows each local expert has.
+struct ExpertRows {
+  std::vector<int64_t> counts;  // empty where the device alone knows
+  at::Tensor ends;              // [experts] int32 on the device; undefined where there are counts
 };
 
 // What a dispatcher must remember to combine, and to run backward. Each dispatcher derives its own.
@@ -30,9 +37,9 @@ class DispatchPlan {
 };
 
 struct Dispatched {
-  at::Tensor rows;                       // [rows, hidden], sorted by local expert
-  at::Tensor probabilities;              // [rows] fp32
-  std::vector<int64_t> rows_per_expert;  // of the local experts
+  at::Tensor rows;           // [rows, hidden], sorted by local expert
+  at::Tensor probabilities;  // [rows] fp32
+  ExpertRows rows_per_expert;
   std::shared_ptr<const DispatchPlan> plan;
 };
 

@@ -60,8 +60,8 @@ class DecoderLayer : public Layer {
   // rows [rows, hidden] -> [rows, hidden]; of a dense layer: [slice, hidden], probabilities
   // undefined, counts empty.
   virtual at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                             const std::vector<int64_t>& rows_per_expert,
-                             const MicroBatch& micro_batch, SegmentRun& run) = 0;
+                             const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
+                             SegmentRun& run) = 0;
   virtual bool has_shared_expert() const { return false; }
   virtual at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
                                    SegmentRun& run);

@@ -1,6 +1,8 @@
 // What every layer may know of the micro-batch that it works on.
 #pragma once
 
+#include <optional>
+
 #include <ATen/core/Tensor.h>
 
 namespace moetron {
@@ -12,7 +14,10 @@ class KeyValueCache;  // nn/attention.h
 struct MicroBatch {
   at::Tensor tokens;  // [batch, seq] int64
   at::Tensor labels;  // [batch, seq] int64, -100 where there is no loss; undefined: no loss wanted
-  at::Tensor positions;            // [batch, seq] int64
+  at::Tensor positions;  // [batch, seq] int64
+  // The gradient that the backward of its summed loss will begin with, where that is known in the
+  // forward: the head may then compute its gradients there, and need not keep the logits.
+  std::optional<double> d_loss;
   bool training = false;           // count routed tokens (the router's bias follows them)
   KeyValueCache* cache = nullptr;  // generation: the tokens follow those of the cache
 };

@@ -170,8 +170,10 @@ void run_simulation(const Options& options, std::ostream& out) {
   const Simulation& simulation = outcome.prediction.simulation;
   const std::string unit = outcome.has_model ? "s" : "F";
   if (!asked.draw.empty()) draw_simulation(asked.draw, outcome.schedule, simulation, unit);
-  if (!asked.trace.empty()) write_simulation_trace(asked.trace, outcome.schedule, simulation, unit);
-  if (asked.json) {
+  const ReportOptions& report = options.report;
+  if (!report.trace.empty())
+    write_simulation_trace(report.trace, outcome.schedule, simulation, unit);
+  if (report.json) {
     out << to_json(outcome).dump(2) << "\n";
   } else {
     write_summary(outcome, out);

@@ -58,6 +58,7 @@ StepBatch load_step_batch(const TokenDataset& dataset, int64_t consumed_samples,
   targets = targets.to(settings.device);
   data_parallel.all_reduce(targets).wait();
   step.num_targets = targets.item<int64_t>();
+  for (MicroBatch& micro_batch : step.micro_batches) micro_batch.d_loss = step.d_loss();
   step.num_tokens = settings.global_batch_size * dataset.sequence_length();
   return step;
 }

@@ -1,6 +1,7 @@
 // From dataset samples to the micro-batches of a step, with the counts that losses are divided by.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct StepBatch {
   std::vector<MicroBatch> micro_batches;
   int64_t num_targets = 0;  // labelled tokens of the whole global batch
   int64_t num_tokens = 0;   // tokens of the whole global batch
+
+  // The gradient of the mean over the labelled tokens with respect to their sum.
+  double d_loss() const { return 1.0 / static_cast<double>(std::max<int64_t>(num_targets, 1)); }
 };
 
 // The global batch that begins at `consumed_samples`: micro-batch k of rank r takes the samples

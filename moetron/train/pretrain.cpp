@@ -62,7 +62,7 @@ class Pretraining {
         model_(start_.model, model_settings(options, pipeline, mesh_, device)),
         train_step_(model_, mesh_, train_settings(options.optimizer, pipeline)),
         batches_{options.training.micro_batch_size, options.training.global_batch_size, device},
-        profile_(options, mesh),
+        profile_(options, mesh, device),
         stop_(options.checkpoint.save) {
     load();
     log_.emplace(options_, world_.rank() == 0, step_);
@@ -132,7 +132,8 @@ class Pretraining {
     const StepBatch batch = load_step_batch(*datasets_.train, consumed_samples_, batches_,
                                             mesh_.data(), /*training=*/true);
     const double lr = learning_rate(schedule_, step_);
-    train_step_.set_trace(profile_.begin(step_ + 1));
+    PipelineTrace* trace = profile_.begin(step_ + 1);
+    train_step_.set_trace(trace, /*measures_memory=*/!profile_.records_gpu());
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
     const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);

@@ -13,6 +13,11 @@ AdamWSettings adamw_settings(const OptimizerOptions& options) {
           .weight_decay = options.weight_decay};
 }
 
+OffloadSettings offload_settings(const OptimizerOptions& options) {
+  if (options.optimizer != OptimizerKind::kHybridAdam) return {};
+  return {.fraction = options.optimizer_offload_fraction, .pin = options.optimizer_enable_pin};
+}
+
 RecomputeSettings recompute_settings(const MemoryOptions& memory) {
   if (memory.recompute_granularity) {
     return {RecomputeSettings::Kind::kFull, memory.recompute_num_layers};
@@ -50,6 +55,7 @@ PipelineSettings pipeline_settings(const Options& options, const ModelConfig& mo
 
 TrainSettings train_settings(const OptimizerOptions& options, const PipelineSettings& pipeline) {
   return {.adamw = adamw_settings(options),
+          .offload = offload_settings(options),
           .clip_grad = options.clip_grad,
           .buckets = {.distributed = options.use_distributed_optimizer,
                       .overlap_reduce = options.overlap_grad_reduce,

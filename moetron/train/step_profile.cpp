@@ -76,7 +76,8 @@ Simulation measured(std::vector<std::vector<SimulatedStep>> steps) {
 
 }  // namespace
 
-StepProfile::StepProfile(const Options& options, Mesh& mesh) : mesh_(mesh) {
+StepProfile::StepProfile(const Options& options, Mesh& mesh, c10::Device device)
+    : mesh_(mesh), device_(device) {
   const bool is_first = mesh.stage().rank() == 0;
   if (!options.logging.profile || options.checkpoint.save.empty() || !is_first) return;
   folder_ = std::filesystem::path(options.checkpoint.save) / "profile";
@@ -92,12 +93,19 @@ PipelineTrace* StepProfile::begin(int64_t step) {
   if (!records(step)) return nullptr;
   trace_ = {};
   mesh_.pipeline().barrier();  // clocks of different machines differ
+  if (device_.is_cuda()) gpu_.emplace(device_, KernelProfile::Contents::kEverything);
   origin_ = steady_seconds();
   return &trace_;
 }
 
 std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
   if (!records(step)) return {};
+  std::filesystem::create_directories(folder_);
+  const std::string name = concat("step_", step);
+  if (gpu_) {
+    gpu_->save(folder_ / concat(name, "_gpu_", mesh_.pipeline().rank(), ".json"));
+    gpu_.reset();
+  }
   const std::vector<std::string> texts = gather_texts(mesh_.pipeline(), encode(trace_, origin_));
   if (mesh_.pipeline().rank() != 0) return {};
   std::vector<std::vector<SimulatedStep>> steps;
@@ -112,8 +120,6 @@ std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
     tracks.push_back({number, kComputes, "computes"});
     tracks.push_back({number, kWaits, "waits for communication"});
   }
-  std::filesystem::create_directories(folder_);
-  const std::string name = concat("step_", step);
   write_chrome_trace(folder_ / (name + ".json"), spans, tracks);
   const std::filesystem::path picture = folder_ / (name + ".svg");
   try {

@@ -1,8 +1,13 @@
-// --profile: what every rank of a pipeline did when in a step, as a picture and as a Chrome trace.
+// --profile: what every rank of a pipeline did when in a step, as a picture and as a Chrome trace;
+// and what its GPU did.
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
+#include <c10/core/Device.h>
+
+#include "moetron/autograd/kernel_profile.h"
 #include "moetron/config/options.h"
 #include "moetron/pipeline/pipeline_trace.h"
 #include "moetron/schedule/schedule.h"
@@ -15,11 +20,14 @@ class StepProfile {
  public:
   // Records on the ranks of rank 0's pipeline, and nothing without a folder to save to. The mesh
   // outlives the object.
-  StepProfile(const Options& options, Mesh& mesh);
+  StepProfile(const Options& options, Mesh& mesh, c10::Device device);
 
   // Where the step's record goes; null where it is not recorded. Collective over the pipeline.
   PipelineTrace* begin(int64_t step);
-  // Behind the step: writes FOLDER/step_N.svg and FOLDER/step_N.json, if it was recorded. Returns
+  // Whether the GPU is being recorded: no MemoryMeter may live meanwhile.
+  bool records_gpu() const { return gpu_.has_value(); }
+  // Behind the step: writes FOLDER/step_N.svg and FOLDER/step_N.json, if it was recorded, and every
+  // rank with a GPU FOLDER/step_N_gpu_R.json: operators, kernels by stream, memory. Returns
   // the picture's path on rank 0, else an empty one. A missing gnuplot is a warning. Collective
   // over the pipeline.
   std::filesystem::path end(int64_t step, const Schedule& schedule);
@@ -30,6 +38,8 @@ class StepProfile {
   std::filesystem::path folder_;
   int64_t first_ = 0, last_ = 0;  // steps [first, last)
   Mesh& mesh_;
+  c10::Device device_;
+  std::optional<KernelProfile> gpu_;
   PipelineTrace trace_;
   double origin_ = 0;  // steady_seconds() at the step's begin
 };

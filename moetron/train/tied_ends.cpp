@@ -23,7 +23,7 @@ void TiedEnds::share_values() {
 }
 
 void TiedEnds::clear_grad() {
-  if (table_ != nullptr && !is_owner_) table_->grad().zero_();
+  if (table_ != nullptr && !is_owner_) table_->clear_grad();
 }
 
 void TiedEnds::send_grad() {

@@ -17,7 +17,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       mesh_(mesh),
       settings_(settings),
       buckets_(model.parameters(), mesh, settings.buckets),
-      optimizer_(buckets_.owned(), settings.adamw),
+      optimizer_(buckets_.owned(), settings.adamw, settings.offload),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       tied_ends_(model, mesh),
       links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
@@ -52,12 +52,16 @@ void TrainStep::layer_done(Layer& layer) {
     tied_ends_.is_owner() ? tied_ends_.add_grad() : tied_ends_.send_grad();
   }
   buckets_.parameters_done(parameters);
+  for (Parameter* parameter : parameters) {
+    const bool is_whole = mesh_.replicas(parameter->settings().replicas).size() == 1;
+    if (is_whole) optimizer_.grad_done(*parameter);
+  }
 }
 
 PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
   PipelineTask task;
   task.micro_batches = batch.micro_batches;
-  task.d_loss = 1.0 / static_cast<double>(std::max<int64_t>(batch.num_targets, 1));
+  task.d_loss = batch.d_loss();
   task.d_aux = 1.0 / static_cast<double>(batch.num_tokens);
   if (mesh_.sizes().pp > 1) {
     task.before_step = [this, step](const Step& next) {
@@ -68,13 +72,13 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
     buckets_.wait_values(parameters_of_layer_.at(&layer));
   };
   task.layer_done = [this](Layer& layer) { layer_done(layer); };
-  task.measures_memory = true;
+  task.measures_memory = measures_memory_;
   task.trace = trace_;
   return task;
 }
 
 StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
-  buckets_.zero();
+  buckets_.clear();
   if (Parameter* table = tied_ends_.table()) {
     buckets_.wait_values(std::array{table});
     tied_ends_.share_values();

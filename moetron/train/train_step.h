@@ -24,6 +24,7 @@ class Model;
 
 struct TrainSettings {
   AdamWSettings adamw = {};
+  OffloadSettings offload = {};
   double clip_grad = 0;  // global norm; 0: off
   BucketSettings buckets = {};
   // Kind, cap and communication; the numbers of ranks and micro-batches follow from mesh and batch.
@@ -63,8 +64,12 @@ class TrainStep {
   // every rank. Collective.
   double evaluate(const TokenDataset& dataset, int64_t num_batches, const BatchSettings& settings);
 
-  // From now on each step's record of what this rank did when; null: none.
-  void set_trace(PipelineTrace* trace) { trace_ = trace; }
+  // From now on each step's record of what this rank did when; null: none. Without
+  // `measures_memory` StepResult::activation_memory is empty: a KernelProfile measures instead.
+  void set_trace(PipelineTrace* trace, bool measures_memory) {
+    trace_ = trace;
+    measures_memory_ = measures_memory;
+  }
   // The schedule of a step of so many micro-batches. Throws ConfigError if there is none.
   const PipelinePlan& plan(size_t num_micro_batches);
 
@@ -84,6 +89,7 @@ class TrainStep {
   PipelineExecutor executor_;
   std::optional<PipelinePlan> plan_;
   PipelineTrace* trace_ = nullptr;
+  bool measures_memory_ = true;
   std::map<Layer*, std::vector<Parameter*>> parameters_of_layer_;
   int64_t optimizer_steps_ = 0;
 };

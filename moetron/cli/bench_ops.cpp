@@ -1,0 +1,170 @@
+#include "moetron/cli/bench_ops.h"
+
+#include <algorithm>
+#include <optional>
+#include <ostream>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "moetron/base/error.h"
+#include "moetron/cli/bench_slice.h"
+#include "moetron/cli/bench_text.h"
+#include "moetron/cli/bench_timer.h"
+#include "moetron/cli/gpu_sensors.h"
+
+namespace moetron {
+namespace {
+
+constexpr double kGiga = 1e9, kTera = 1e12, kMilli = 1e-3;
+constexpr int64_t kCopied = int64_t{1} << 30;   // bytes
+constexpr int64_t kFlushed = int64_t{1} << 30;  // bytes, far more than the cache
+constexpr int64_t kCube = 8192;
+constexpr double kTogether = 0.02;  // seconds of runs between two looks at the clock
+
+class KernelTimer {
+ public:
+  KernelTimer(const BenchOptions& bench, c10::Device device)
+      : bench_(bench),
+        device_(device),
+        flushed_(at::zeros({kFlushed / 4}, at::TensorOptions(device).dtype(at::kFloat))) {}
+
+  double median_seconds(const std::function<void()>& run,
+                        const std::function<void()>& prepare = {}) const {
+    std::vector<double> ms;
+    for (int64_t i = 0; i < bench_.warmup + bench_.iterations; ++i) {
+      if (prepare) prepare();
+      // The cache forgets the inputs. As this only reads, nothing is left to be written back while
+      // the run is timed; and it takes longer than the host needs to issue the run.
+      flushed_.sum();
+      const double time = measure_ms(device_, run);
+      if (i >= bench_.warmup) ms.push_back(time);
+    }
+    return kMilli * median(std::move(ms));
+  }
+
+  // What a kernel does again and again, without a pause.
+  struct Sustained {
+    double seconds = 0;  // of one run
+    double watts = 0;
+    double megahertz = 0;
+  };
+  Sustained sustain(const KernelCase& kernel, const GpuSensors* sensors) const {
+    const double once = median_seconds(kernel.run, kernel.prepare);
+    const auto together = std::max<int64_t>(1, static_cast<int64_t>(kTogether / once));
+    int64_t runs = 0;
+    const auto repeat = [&](double wanted) {
+      double passed = 0;
+      for (runs = 0; passed < wanted; runs += together) {
+        passed += kMilli * measure_ms(device_, [&] {
+                    for (int64_t i = 0; i < together; ++i) {
+                      if (kernel.prepare) kernel.prepare();
+                      kernel.run();
+                    }
+                  });
+      }
+      return passed;
+    };
+    repeat(bench_.sustain / 2);
+    const double before = sensors != nullptr ? sensors->joules() : 0;
+    const double passed = repeat(bench_.sustain / 2);
+    Sustained result{.seconds = passed / static_cast<double>(runs)};
+    if (sensors != nullptr) {
+      result.watts = (sensors->joules() - before) / passed;
+      result.megahertz = sensors->megahertz();
+    }
+    return result;
+  }
+
+  Ceilings measure_ceilings() const {
+    Ceilings ceilings;
+    const auto options = at::TensorOptions(device_);
+    {
+      const at::Tensor from = at::zeros({kCopied}, options.dtype(at::kByte));
+      const at::Tensor to = at::empty_like(from);
+      ceilings.copied_bytes = 2.0 * kCopied / median_seconds([&] { to.copy_(from); });
+    }
+    const KernelCase product = cube();
+    ceilings.product_flops = product.flops / median_seconds(product.run);
+    return ceilings;
+  }
+
+  // The product that shows what the tensor cores reach. Of zeros it is a tenth faster.
+  KernelCase cube() const {
+    const auto factor = [&] {
+      return at::randn({kCube, kCube}, at::TensorOptions(device_).dtype(at::kBFloat16));
+    };
+    const at::Tensor a = factor(), b = factor(), product = at::empty_like(a);
+    return {.name = "at::mm",
+            .shape = "[8192, 8192] of bf16",
+            .flops = 2.0 * kCube * kCube * kCube,
+            .run = [=] {
+              at::Tensor out = product;
+              at::mm_out(out, a, b);
+            }};
+  }
+
+ private:
+  BenchOptions bench_;
+  c10::Device device_;
+  at::Tensor flushed_;
+};
+
+}  // namespace
+
+double KernelCase::floor(const Ceilings& ceilings) const {
+  return std::max(bytes / ceilings.copied_bytes, flops / ceilings.product_flops);
+}
+
+bool KernelCase::is_memory_bound(const Ceilings& ceilings) const {
+  return bytes / ceilings.copied_bytes >= flops / ceilings.product_flops;
+}
+
+std::string kernel_row(const KernelCase& kernel, double seconds, const Ceilings& ceilings) {
+  const bool is_memory_bound = kernel.is_memory_bound(ceilings);
+  const double rate =
+      is_memory_bound ? kernel.bytes / seconds / kGiga : kernel.flops / seconds / kTera;
+  const double floor = kernel.floor(ceilings);
+  return formatted("%-34s %-38s %8.4f %6.0f %-7s %8.4f %5.1f %%", kernel.name.c_str(),
+                   kernel.shape.c_str(), seconds / kMilli, rate,
+                   is_memory_bound ? "GB/s" : "TFLOP/s", floor / kMilli, 100 * floor / seconds);
+}
+
+void bench_ops(const std::vector<BenchSlice>& slices, const Options& options, c10::Device device,
+               std::ostream& out) {
+  MT_CHECK_CONFIG(device.is_cuda(), "bench ops measures GPU kernels: device (", device,
+                  ") must be cuda");
+  at::manual_seed(static_cast<uint64_t>(options.runtime.seed));
+  const int64_t batch = options.training.micro_batch_size, seq = options.training.seq_length;
+  const KernelTimer timer(options.bench, device);
+  const Ceilings ceilings = timer.measure_ceilings();
+  out << formatted(
+             "ceilings: a copy of 1 GiB %.0f GB/s read and written, a product of 8192^3 %.0f "
+             "TFLOP/s\n",
+             ceilings.copied_bytes / kGiga, ceilings.product_flops / kTera)
+      << std::flush;
+  const bool sustains = options.bench.sustain > 0;
+  const std::optional<GpuSensors> sensors =
+      sustains ? GpuSensors::open(device) : std::optional<GpuSensors>();
+  const auto measure = [&](const KernelCase& kernel) {
+    if (!sustains) {
+      const double seconds = timer.median_seconds(kernel.run, kernel.prepare);
+      out << kernel_row(kernel, seconds, ceilings) << std::endl;
+      return;
+    }
+    const auto sustained = timer.sustain(kernel, sensors ? &*sensors : nullptr);
+    out << kernel_row(kernel, sustained.seconds, ceilings);
+    if (sensors) out << formatted(" %6.0f W %6.0f MHz", sustained.watts, sustained.megahertz);
+    out << std::endl;
+  };
+  if (sensors) out << formatted("the power limit is %.0f W\n", sensors->power_limit());
+  if (sustains) measure(timer.cube());
+  for (const BenchSlice slice : slices) {
+    out << formatted("\n%s, %lld x %lld tokens\n%-34s %-38s %8s %14s %8s %7s\n", slice_name(slice),
+                     static_cast<long long>(batch), static_cast<long long>(seq), "kernel", "shape",
+                     "ms", "rate", "floor", "share");
+    visit_kernel_cases(slice_config(slice, /*num_layers=*/1, seq), batch, seq, measure);
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,77 @@
+#include "moetron/cli/bench_timer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <sys/resource.h>
+
+#include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+c10::Stream current_stream(c10::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
+}  // namespace
+
+void synchronize(c10::Device device) {
+  if (device.is_cuda()) current_stream(device).synchronize();
+}
+
+double measure_ms(c10::Device device, const std::function<void()>& work) {
+  if (!device.is_cuda()) {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+        .count();
+  }
+  const c10::Stream stream = current_stream(device);
+  c10::Event begin(device.type(), c10::EventFlag::BACKEND_DEFAULT);  // the flag that keeps time
+  c10::Event end(device.type(), c10::EventFlag::BACKEND_DEFAULT);
+  begin.record(stream);
+  work();
+  end.record(stream);
+  end.synchronize();
+  return begin.elapsedTime(end);
+}
+
+double median(std::vector<double> values) {
+  MT_CHECK(!values.empty(), "the median of nothing");
+  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+void reset_peak_memory(c10::Device device) {
+  if (device.is_cuda()) at::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+}
+
+int64_t peak_memory_bytes(c10::Device device) {
+  if (device.is_cuda()) {
+    const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return stats.allocated_bytes[kAll].peak;
+  }
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+double copy_bandwidth(c10::Device device) {
+  constexpr int64_t kBytes = int64_t{1} << 28;  // far beyond the caches
+  const at::Tensor from = at::zeros({kBytes}, at::TensorOptions(device).dtype(at::kByte));
+  const at::Tensor to = at::zeros_like(from);
+  std::vector<double> times;
+  for (int i = 0; i < 10; ++i) {
+    times.push_back(measure_ms(device, [&] { to.copy_(from); }));
+  }
+  return 2.0 * kBytes / (median(std::move(times)) * 1e-3);
+}
+
+}  // namespace moetron

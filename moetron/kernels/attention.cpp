@@ -1,0 +1,229 @@
+#include "moetron/kernels/attention.h"
+
+#include <algorithm>
+
+#include <ATen/ATen.h>
+
+#include "moetron/base/error.h"
+#include "moetron/kernels/device.h"
+
+#ifdef MOETRON_CUDA
+#include <map>
+#include <mutex>
+
+#include <ATen/cudnn/Handle.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include "moetron/kernels/cuda/attention_graph.h"
+#include "moetron/kernels/cuda/fastest.h"
+#endif
+
+namespace moetron {
+
+bool has_attention(const at::Tensor& q, const at::Tensor& v) {
+  constexpr int64_t kWidest = 128;
+  const int64_t width = q.size(3), value_width = v.size(3);
+  const bool is_latent = width == 192 && value_width == 128;
+  const bool has_widths =
+      width <= kWidest && value_width <= kWidest && width % 8 == 0 && value_width % 8 == 0;
+  return is_gpu_bf16(q) && q.size(1) > 1 && (is_latent || has_widths);
+}
+
+#ifdef MOETRON_CUDA
+
+namespace {
+
+constexpr int kTriedPlans = 8;
+constexpr size_t kMostChoices = 1024;  // documents of every length make new shapes without end
+constexpr int64_t kMostPairBytes = int64_t{4} << 30;
+
+struct Choice {
+  std::shared_ptr<const AttentionGraph> graph;
+  int plan = 0;
+  int64_t uses = 0;
+};
+
+at::Tensor make_workspace(const at::Tensor& q, int64_t bytes) {
+  return at::empty({bytes}, q.options().dtype(at::kByte));
+}
+
+// Overwrites the results.
+int fastest_plan(const AttentionGraph& graph, cudnnHandle_t handle, const AttentionMemory& memory,
+                 const at::Tensor& q) {
+  int64_t bytes = 0;
+  for (int i = 0; i < graph.num_plans(); ++i) bytes = std::max(bytes, graph.workspace_bytes(i));
+  const at::Tensor workspace = make_workspace(q, bytes);
+  return fastest_of(graph.num_plans(), current_stream(q),
+                    [&](int i) { graph.run(i, handle, memory, workspace.data_ptr()); });
+}
+
+// One set of choices for all threads: once chosen, what autograd's thread recomputes has the bits
+// of the forward.
+class Choices {
+ public:
+  Choice get(const AttentionShape& shape, cudnnHandle_t handle, const AttentionMemory& memory,
+             const at::Tensor& q) {
+    const std::lock_guard lock(mutex_);
+    if (choices_.size() == kMostChoices) choices_.clear();
+    Choice& choice = choices_[shape];
+    if (!choice.graph) {
+      choice.graph =
+          std::make_shared<AttentionGraph>(handle, shape, shape.deterministic ? 1 : kTriedPlans);
+    }
+    if (++choice.uses == 2 && choice.graph->num_plans() > 1) {
+      choice.plan = fastest_plan(*choice.graph, handle, memory, q);
+    }
+    return choice;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<AttentionShape, Choice> choices_;
+};
+
+void run(const AttentionShape& shape, const AttentionMemory& memory, const at::Tensor& q) {
+  static auto* choices = new Choices;  // never destroyed: at exit cuDNN may be gone before it
+  const cudnnHandle_t handle = at::native::getCudnnHandle();  // this thread's, on torch's stream
+  const Choice choice = choices->get(shape, handle, memory, q);
+  const at::Tensor workspace = make_workspace(q, choice.graph->workspace_bytes(choice.plan));
+  choice.graph->run(choice.plan, handle, memory, workspace.data_ptr());
+}
+
+// Those of a dim with one element mean nothing: as if the tensor were dense.
+HeadsLayout layout(const at::Tensor& x) {
+  const auto stride = [&](int64_t dim, int64_t dense) {
+    return x.size(dim) > 1 ? x.stride(dim) : dense;
+  };
+  const int64_t head = stride(2, x.size(3));
+  const int64_t token = stride(1, x.size(2) * head);
+  return {.heads = x.size(2),
+          .width = x.size(3),
+          .sequence_stride = stride(0, x.size(1) * token),
+          .token_stride = token,
+          .head_stride = head};
+}
+
+// As it is where cuDNN takes it: rows of 16-byte pieces that lie apart.
+at::Tensor plain(const at::Tensor& x) {
+  MT_CHECK(is_gpu_bf16(x) && x.dim() == 4, "attention by cuDNN of ", x.dtype(), " [", x.sizes(),
+           "] on ", x.device());
+  const HeadsLayout at = layout(x);
+  bool fits = x.stride(3) == 1 && has_aligned_rows(x, x.size(3));
+  for (int64_t stride : {at.sequence_stride, at.token_stride, at.head_stride}) {
+    fits = fits && stride > 0 && stride % 8 == 0;
+  }
+  return fits ? x : x.clone(at::MemoryFormat::Contiguous);
+}
+
+AttentionShape shape_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                        const at::Tensor& mixed, double softmax_scale, bool deterministic) {
+  const auto fits = [&](const at::Tensor& x, int64_t heads, int64_t width) {
+    return x.size(0) == q.size(0) && x.size(1) == q.size(1) && x.size(2) == heads &&
+           x.size(3) == width;
+  };
+  MT_CHECK(fits(k, k.size(2), q.size(3)) && fits(v, k.size(2), v.size(3)) &&
+               fits(mixed, q.size(2), v.size(3)) && q.size(2) % k.size(2) == 0,
+           "attention of q [", q.sizes(), "], k [", k.sizes(), "] and v [", v.sizes(), "] to [",
+           mixed.sizes(), "]");
+  return {.device = static_cast<int>(q.get_device()),
+          .deterministic = deterministic,
+          .sequences = q.size(0),
+          .tokens = q.size(1),
+          .softmax_scale = softmax_scale,
+          .q = layout(q),
+          .k = layout(k),
+          .v = layout(v),
+          .mixed = layout(mixed)};
+}
+
+struct Backward {
+  at::Tensor d_mixed, q, k, v, mixed, log_sums, d_q, d_k, d_v;
+
+  // That of the heads that share keys and values [first, first + count).
+  Backward groups(int64_t first, int64_t count) const {
+    const int64_t repeats = q.size(2) / k.size(2);
+    const auto queries = [&](const at::Tensor& x) {
+      return x.narrow(2, first * repeats, count * repeats);
+    };
+    const auto shared = [&](const at::Tensor& x) { return x.narrow(2, first, count); };
+    return {queries(d_mixed), queries(q),
+            shared(k),        shared(v),
+            queries(mixed),   log_sums.narrow(1, first * repeats, count * repeats).contiguous(),
+            queries(d_q),     shared(d_k),
+            shared(d_v)};
+  }
+
+  void run(double softmax_scale, bool deterministic) const {
+    AttentionShape shape = shape_of(q, k, v, mixed, softmax_scale, deterministic);
+    shape.backward = true;
+    shape.d_mixed = layout(d_mixed);
+    shape.d_q = layout(d_q);
+    shape.d_k = layout(d_k);
+    shape.d_v = layout(d_v);
+    const AttentionMemory memory{.q = q.const_data_ptr(),
+                                 .k = k.const_data_ptr(),
+                                 .v = v.const_data_ptr(),
+                                 .mixed = mixed.data_ptr(),
+                                 .log_sums = log_sums.data_ptr(),
+                                 .d_mixed = d_mixed.const_data_ptr(),
+                                 .d_q = d_q.data_ptr(),
+                                 .d_k = d_k.data_ptr(),
+                                 .d_v = d_v.data_ptr()};
+    moetron::run(shape, memory, q);
+  }
+};
+
+}  // namespace
+
+AttentionResult attention_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  double softmax_scale, bool deterministic) {
+  const c10::cuda::CUDAGuard guard(q.device());
+  const at::Tensor queries = plain(q), keys = plain(k), values = plain(v);
+  const AttentionResult output{
+      at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options()),
+      at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat))};
+  const AttentionMemory memory{.q = queries.const_data_ptr(),
+                               .k = keys.const_data_ptr(),
+                               .v = values.const_data_ptr(),
+                               .mixed = output.mixed.data_ptr(),
+                               .log_sums = output.log_sums.data_ptr()};
+  run(shape_of(queries, keys, values, output.mixed, softmax_scale, deterministic), memory, q);
+  return output;
+}
+
+AttentionGrads attention_backward(const at::Tensor& d_mixed, const at::Tensor& q,
+                                  const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionResult& output, double softmax_scale,
+                                  bool deterministic) {
+  const c10::cuda::CUDAGuard guard(q.device());
+  const AttentionGrads grads{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), k.options()),
+                             at::empty(v.sizes(), v.options())};
+  const Backward whole{plain(d_mixed),  plain(q),  plain(k),  plain(v), output.mixed,
+                       output.log_sums, grads.d_q, grads.d_k, grads.d_v};
+  const int64_t groups = k.size(2), tokens = q.size(1);
+  int64_t at_once = groups;
+  if (deterministic) {
+    const int64_t pair_bytes = 2 * q.size(0) * (q.size(2) / groups) * tokens * tokens;
+    at_once = std::clamp<int64_t>(kMostPairBytes / pair_bytes, 1, groups);
+  }
+  for (int64_t first = 0; first < groups; first += at_once) {
+    whole.groups(first, std::min(at_once, groups - first)).run(softmax_scale, deterministic);
+  }
+  return grads;
+}
+
+#else
+
+AttentionResult attention_forward(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
+                                  bool) {
+  throw InternalError("attention by cuDNN in a build without CUDA");
+}
+
+AttentionGrads attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                  const at::Tensor&, const AttentionResult&, double, bool) {
+  throw InternalError("attention by cuDNN in a build without CUDA");
+}
+
+#endif
+
+}  // namespace moetron

@@ -1,0 +1,117 @@
+#include "moetron/kernels/swiglu.h"
+
+#include <ATen/ATen.h>
+
+#include "moetron/base/error.h"
+#include "moetron/kernels/device.h"
+#ifdef MOETRON_CUDA
+#include "moetron/kernels/cuda/swiglu.h"
+#endif
+
+namespace moetron {
+namespace {
+
+at::Tensor aten_forward(const at::Tensor& gate_up, const at::Tensor& weights) {
+  const auto halves = gate_up.chunk(2, -1);
+  at::Tensor y = at::silu(halves[0]).mul_(halves[1]);
+  if (weights.defined()) y.mul_(weights.to(y.dtype()).unsqueeze(-1));
+  return y;
+}
+
+SwigluGrads aten_backward(const at::Tensor& gate_up, const at::Tensor& weights,
+                          const at::Tensor& d_y) {
+  const auto halves = gate_up.chunk(2, -1);
+  const at::Tensor sigmoid = halves[0].sigmoid();
+  const at::Tensor silu = sigmoid.mul(halves[0]);
+  at::Tensor d_product = d_y;
+  SwigluGrads grads;
+  if (weights.defined()) {
+    grads.d_weights =
+        d_y.mul(silu).mul_(halves[1]).sum(-1, /*keepdim=*/false, at::kFloat);  // [rows]
+    d_product = d_y.mul(weights.to(d_y.dtype()).unsqueeze(-1));
+  }
+  grads.d_gate_up = at::empty_like(gate_up);
+  auto d_halves = grads.d_gate_up.chunk(2, -1);
+  // silu' = s (1 + gate (1 - s)) = s + silu (1 - s)
+  at::mul_out(d_halves[0], d_product.mul(halves[1]), sigmoid.add(silu).sub_(silu.mul(sigmoid)));
+  at::mul_out(d_halves[1], d_product, silu);
+  return grads;
+}
+
+#ifdef MOETRON_CUDA
+bool has_kernel(const at::Tensor& gate_up) {
+  return is_gpu_bf16(gate_up) && gate_up.is_contiguous() &&
+         has_aligned_rows(gate_up, gate_up.size(-1) / 2);
+}
+
+std::vector<int64_t> shape_of_y(const at::Tensor& gate_up) {
+  std::vector<int64_t> shape = gate_up.sizes().vec();
+  shape.back() /= 2;
+  return shape;
+}
+
+const float* weights_of_rows(const at::Tensor& weights, int64_t rows) {
+  if (!weights.defined()) return nullptr;
+  MT_CHECK(weights.numel() == rows && weights.is_contiguous(), "weights of shape ", weights.sizes(),
+           " for ", rows, " rows");
+  return weights.const_data_ptr<float>();
+}
+
+at::Tensor kernel_forward(const at::Tensor& gate_up, const at::Tensor& weights) {
+  const at::Tensor y = at::empty(shape_of_y(gate_up), gate_up.options());
+  if (y.numel() == 0) return y;
+  const int64_t rows = gate_up.numel() / gate_up.size(-1);
+  launch_swiglu_forward({.gate_up = gate_up.const_data_ptr(),
+                         .weights = weights_of_rows(weights, rows),
+                         .y = y.mutable_data_ptr(),
+                         .rows = rows,
+                         .width = static_cast<int>(y.size(-1))},
+                        current_stream(gate_up));
+  return y;
+}
+
+SwigluGrads kernel_backward(const at::Tensor& gate_up, const at::Tensor& weights,
+                            const at::Tensor& d_y, bool with_activation) {
+  MT_CHECK(is_gpu_bf16(d_y) && 2 * d_y.numel() == gate_up.numel(), "d_y of shape ", d_y.sizes(),
+           " for gate_up of shape ", gate_up.sizes());
+  SwigluGrads grads{.d_gate_up = at::empty(gate_up.sizes(), gate_up.options())};
+  if (weights.defined()) grads.d_weights = at::empty(weights.sizes(), weights.options());
+  if (with_activation) grads.activation = at::empty(shape_of_y(gate_up), gate_up.options());
+  if (gate_up.numel() == 0) return grads;
+  const int64_t rows = gate_up.numel() / gate_up.size(-1), width = gate_up.size(-1) / 2;
+  const bool fits = d_y.is_contiguous() && has_aligned_rows(d_y, width);
+  const at::Tensor d_rows = fits ? d_y : d_y.clone(at::MemoryFormat::Contiguous);
+  launch_swiglu_backward(
+      {.gate_up = gate_up.const_data_ptr(),
+       .weights = weights_of_rows(weights, rows),
+       .d_y = d_rows.const_data_ptr(),
+       .d_gate_up = grads.d_gate_up.mutable_data_ptr(),
+       .d_weights = weights.defined() ? grads.d_weights.mutable_data_ptr<float>() : nullptr,
+       .activation = with_activation ? grads.activation.mutable_data_ptr() : nullptr,
+       .rows = rows,
+       .width = static_cast<int>(width)},
+      current_stream(gate_up));
+  return grads;
+}
+#endif
+
+}  // namespace
+
+at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights) {
+#ifdef MOETRON_CUDA
+  if (has_kernel(gate_up)) return kernel_forward(gate_up, weights);
+#endif
+  return aten_forward(gate_up, weights);
+}
+
+SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
+                            const at::Tensor& d_y, bool with_activation) {
+#ifdef MOETRON_CUDA
+  if (has_kernel(gate_up)) return kernel_backward(gate_up, weights, d_y, with_activation);
+#endif
+  SwigluGrads grads = aten_backward(gate_up, weights, d_y);
+  if (with_activation) grads.activation = aten_forward(gate_up, weights);
+  return grads;
+}
+
+}  // namespace moetron

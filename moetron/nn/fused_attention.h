@@ -1,0 +1,25 @@
+// Causal attention by a fused kernel, with a backward that keeps no more than q, k, v, the output
+// and one number a query and head: autograd would keep what the kernel was given, many times the
+// keys and values where heads share them. Shapes as in nn/attention.h.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace moetron {
+
+class SegmentRun;
+
+// x [B, T, heads, width] as kernels take it, [B, heads * repeats, T, width]: keys and values
+// repeated for their query heads and widened with zeros where a kernel wants equal head counts or
+// widths. Zeros behind the values change nothing but zeros.
+at::Tensor heads_first(const at::Tensor& x, int64_t repeats, int64_t width);
+
+// On a CPU always; on a GPU in bf16.
+bool has_fused_attention(const at::Tensor& q, const at::Tensor& v);
+
+// q [B, T, N, D], k [B, T, G, D], v [B, T, G, V] -> [B, T, N, V]. On a GPU by cuDNN where it has
+// the widths (kernels/attention.h; DeepSeek's 192 and 128 among them), else by FlashAttention-2.
+at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           double softmax_scale, SegmentRun& run);
+
+}  // namespace moetron
