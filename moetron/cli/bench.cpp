@@ -30,7 +30,7 @@ ModelConfig slice_of(BenchSlice slice, const Options& options) {
 
 std::vector<BenchSlice> slices_of(const Options& options) {
   if (options.bench.slice) return {*options.bench.slice};
-  return {BenchSlice::kQwen3_235B, BenchSlice::kDeepseekV3};
+  return {BenchSlice::kQwen3235b, BenchSlice::kDeepseekV3};
 }
 
 // What steps alone are measured with.

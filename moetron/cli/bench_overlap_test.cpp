@@ -27,7 +27,7 @@ double copies_of_token(BenchSlice slice, int64_t ep, DispatchScheme scheme) {
 }
 
 TEST(ExchangeBytes, AreThoseOfEvenlyUsedExperts) {
-  for (const BenchSlice slice : {BenchSlice::kQwen3_235B, BenchSlice::kDeepseekV3}) {
+  for (const BenchSlice slice : {BenchSlice::kQwen3235b, BenchSlice::kDeepseekV3}) {
     // Of 16 ranks with 16 experts each, the 8 experts of a token are on 6.53; 15 of 16 are others.
     EXPECT_NEAR(copies_of_token(slice, 16, DispatchScheme::kPerRank), 6.12, 0.01);
     // Both nodes have some of them: 1 - C(128, 8) / C(256, 8) = 0.9965.

@@ -51,7 +51,7 @@ ModelConfig deepseek_v3() {
 
 ModelConfig published_shape(BenchSlice slice) {
   switch (slice) {
-    case BenchSlice::kQwen3_235B:
+    case BenchSlice::kQwen3235b:
       return qwen3_235b();
     case BenchSlice::kDeepseekV3:
       return deepseek_v3();
@@ -72,7 +72,7 @@ ModelConfig slice_config(BenchSlice slice, int64_t num_layers, int64_t seq_lengt
 }
 
 const char* slice_name(BenchSlice slice) {
-  return slice == BenchSlice::kQwen3_235B ? "qwen3-235b" : "deepseek-v3";
+  return slice == BenchSlice::kQwen3235b ? "qwen3-235b" : "deepseek-v3";
 }
 
 double slice_flops(const ModelConfig& config, int64_t num_tokens, int64_t seq_length) {

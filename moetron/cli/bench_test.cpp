@@ -23,7 +23,7 @@ using testing::HasSubstr;
 TEST(BenchSlice, CountsTheFlopsOfTorchSlice) {
   // What model_flops() of torch_slice.py returns, for its own sizes and for one layer of 1024
   // tokens.
-  const ModelConfig qwen = slice_config(BenchSlice::kQwen3_235B, 4, 4096);
+  const ModelConfig qwen = slice_config(BenchSlice::kQwen3235b, 4, 4096);
   const ModelConfig deepseek = slice_config(BenchSlice::kDeepseekV3, 4, 4096);
   EXPECT_EQ(slice_flops(qwen, 4096, 4096), 28378996408320.0);
   EXPECT_EQ(slice_flops(deepseek, 4096, 4096), 71251896827904.0);
@@ -31,7 +31,7 @@ TEST(BenchSlice, CountsTheFlopsOfTorchSlice) {
   const auto one_layer = [](BenchSlice slice) {
     return slice_flops(slice_config(slice, 1, 1024), 1024, 1024);
   };
-  EXPECT_EQ(one_layer(BenchSlice::kQwen3_235B), 2223048228864.0);
+  EXPECT_EQ(one_layer(BenchSlice::kQwen3235b), 2223048228864.0);
   EXPECT_EQ(one_layer(BenchSlice::kDeepseekV3), 5123661103104.0);
 }
 
@@ -137,7 +137,7 @@ class BenchStep : public testing::Test {
 };
 
 TEST_F(BenchStep, BothSlicesRunOnTheCpu) {
-  for (const BenchSlice slice : {BenchSlice::kQwen3_235B, BenchSlice::kDeepseekV3}) {
+  for (const BenchSlice slice : {BenchSlice::kQwen3235b, BenchSlice::kDeepseekV3}) {
     const ModelConfig config = tiny(slice);
     const StepReport report = measure_step(config, tiny_options(), at::kCPU);
     expect_sane(report, config);
@@ -161,7 +161,7 @@ TEST_F(BenchStep, RecomputingChangesNoLoss) {
 }
 
 TEST_F(BenchStep, TheOptimizersBytesAreCounted) {
-  const ModelConfig config = tiny(BenchSlice::kQwen3_235B);
+  const ModelConfig config = tiny(BenchSlice::kQwen3235b);
   Options options = tiny_options();
   options.bench.with_optimizer = true;
   const StepReport in_fp32 = measure_step(config, options, at::kCPU);
@@ -183,7 +183,7 @@ TEST_F(BenchStep, TheTraceIsAChromeTrace) {
       std::filesystem::temp_directory_path() / concat("moetron-bench-", ::getpid(), ".json");
   Options options = tiny_options();
   options.report.trace = path.string();
-  measure_step(tiny(BenchSlice::kQwen3_235B), options, at::kCPU);
+  measure_step(tiny(BenchSlice::kQwen3235b), options, at::kCPU);
   const Json trace = read_json(path);
   bool has_product = false, has_memory = false;
   for (const Json& event : trace.at("traceEvents")) {
@@ -194,7 +194,7 @@ TEST_F(BenchStep, TheTraceIsAChromeTrace) {
   EXPECT_TRUE(has_memory);
   std::filesystem::remove(path);
   options.report.trace = "no-such-folder/trace.json";
-  EXPECT_THROW(measure_step(tiny(BenchSlice::kQwen3_235B), options, at::kCPU), ConfigError);
+  EXPECT_THROW(measure_step(tiny(BenchSlice::kQwen3235b), options, at::kCPU), ConfigError);
 }
 
 StepReport report_of_a_gpu() {
@@ -276,7 +276,7 @@ TEST(BenchCommand, NamesWhatIsWrong) {
 }
 
 TEST(BenchCommand, SlicesAreNamedAsTheOptionSpellsThem) {
-  for (const BenchSlice slice : {BenchSlice::kQwen3_235B, BenchSlice::kDeepseekV3}) {
+  for (const BenchSlice slice : {BenchSlice::kQwen3235b, BenchSlice::kDeepseekV3}) {
     const Options options = parse({"step", "--layers", "2", "--slice", slice_name(slice)}).options;
     EXPECT_EQ(options.bench.slice, slice);
     EXPECT_EQ(options.model.num_layers, 2);

@@ -241,7 +241,7 @@ struct SimulateOptions {
 
 enum class Benchmark { kStep, kOps, kOverlap };
 // A few layers of a published model, with the experts of one rank (cli/bench_slice.h).
-enum class BenchSlice { kQwen3_235B, kDeepseekV3 };
+enum class BenchSlice { kQwen3235b, kDeepseekV3 };
 
 struct BenchOptions {
   Benchmark benchmark = Benchmark::kStep;
