@@ -1,6 +1,7 @@
 #include "moetron/cli/bench_ops.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <ostream>
 #include <vector>
@@ -52,25 +53,27 @@ class KernelTimer {
   Sustained sustain(const KernelCase& kernel, const GpuSensors* sensors) const {
     const double once = median_seconds(kernel.run, kernel.prepare);
     const auto together = std::max<int64_t>(1, static_cast<int64_t>(kTogether / once));
+    // What must be prepared goes one run at a time, so that the preparation is not counted.
+    const int64_t at_once = kernel.prepare ? 1 : together;
     int64_t runs = 0;
     const auto repeat = [&](double wanted) {
       double passed = 0;
-      for (runs = 0; passed < wanted; runs += together) {
+      for (runs = 0; passed < wanted; runs += at_once) {
+        if (kernel.prepare) kernel.prepare();
         passed += kMilli * measure_ms(device_, [&] {
-                    for (int64_t i = 0; i < together; ++i) {
-                      if (kernel.prepare) kernel.prepare();
-                      kernel.run();
-                    }
+                    for (int64_t i = 0; i < at_once; ++i) kernel.run();
                   });
       }
       return passed;
     };
     repeat(bench_.sustain / 2);
     const double before = sensors != nullptr ? sensors->joules() : 0;
+    const auto begin = std::chrono::steady_clock::now();
     const double passed = repeat(bench_.sustain / 2);
     Sustained result{.seconds = passed / static_cast<double>(runs)};
     if (sensors != nullptr) {
-      result.watts = (sensors->joules() - before) / passed;
+      const std::chrono::duration<double> all = std::chrono::steady_clock::now() - begin;
+      result.watts = (sensors->joules() - before) / all.count();  // preparations included
       result.megahertz = sensors->megahertz();
     }
     return result;
