@@ -9,8 +9,8 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/formatted.h"
 #include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_text.h"
 #include "moetron/cli/bench_timer.h"
 #include "moetron/cli/gpu_sensors.h"
 
@@ -30,18 +30,14 @@ class KernelTimer {
         device_(device),
         flushed_(at::zeros({kFlushed / 4}, at::TensorOptions(device).dtype(at::kFloat))) {}
 
-  double median_seconds(const std::function<void()>& run,
-                        const std::function<void()>& prepare = {}) const {
-    std::vector<double> ms;
-    for (int64_t i = 0; i < bench_.warmup + bench_.iterations; ++i) {
+  double seconds(const std::function<void()>& run,
+                 const std::function<void()>& prepare = {}) const {
+    return median_seconds(bench_, device_, run, [&] {
       if (prepare) prepare();
       // The cache forgets the inputs. As this only reads, nothing is left to be written back while
       // the run is timed; and it takes longer than the host needs to issue the run.
       flushed_.sum();
-      const double time = measure_ms(device_, run);
-      if (i >= bench_.warmup) ms.push_back(time);
-    }
-    return kMilli * median(std::move(ms));
+    });
   }
 
   // What a kernel does again and again, without a pause.
@@ -51,7 +47,7 @@ class KernelTimer {
     double megahertz = 0;
   };
   Sustained sustain(const KernelCase& kernel, const GpuSensors* sensors) const {
-    const double once = median_seconds(kernel.run, kernel.prepare);
+    const double once = seconds(kernel.run, kernel.prepare);
     const auto together = std::max<int64_t>(1, static_cast<int64_t>(kTogether / once));
     // What must be prepared goes one run at a time, so that the preparation is not counted.
     const int64_t at_once = kernel.prepare ? 1 : together;
@@ -85,10 +81,10 @@ class KernelTimer {
     {
       const at::Tensor from = at::zeros({kCopied}, options.dtype(at::kByte));
       const at::Tensor to = at::empty_like(from);
-      ceilings.copied_bytes = 2.0 * kCopied / median_seconds([&] { to.copy_(from); });
+      ceilings.copied_bytes = 2.0 * kCopied / seconds([&] { to.copy_(from); });
     }
     const KernelCase product = cube();
-    ceilings.product_flops = product.flops / median_seconds(product.run);
+    ceilings.product_flops = product.flops / seconds(product.run);
     return ceilings;
   }
 
@@ -151,7 +147,7 @@ void bench_ops(const std::vector<BenchSlice>& slices, const Options& options, c1
       sustains ? GpuSensors::open(device) : std::optional<GpuSensors>();
   const auto measure = [&](const KernelCase& kernel) {
     if (!sustains) {
-      const double seconds = timer.median_seconds(kernel.run, kernel.prepare);
+      const double seconds = timer.seconds(kernel.run, kernel.prepare);
       out << kernel_row(kernel, seconds, ceilings) << std::endl;
       return;
     }

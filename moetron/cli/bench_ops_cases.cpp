@@ -16,6 +16,7 @@
 #include "moetron/kernels/router.h"
 #include "moetron/kernels/row_map.h"
 #include "moetron/kernels/swiglu.h"
+#include "moetron/models/family.h"
 #include "moetron/nn/fused_attention.h"
 
 namespace moetron {
@@ -174,9 +175,10 @@ void visit_dense_product(const Linear& linear, int64_t tokens, const Visit& visi
   const double flops = product_flops(tokens, linear.in, linear.out);
   const auto shape = concat("[", tokens, ", ", linear.in, "] -> ", linear.out);
   const auto name = [&](const char* what) { return concat(linear.name, " ", what); };
-  visit(
-      {name("forward"), shape, bytes_of({x, weight, d_y}), flops, [&] { at::mm(x, weight.t()); }});
-  visit({name("backward"), shape, bytes_of({x, weight, d_y}), flops, [&] { at::mm(d_y, weight); }});
+  visit({name("forward"), shape, bytes_of({x, weight, d_y}), flops,
+         [&] { product(x, weight, /*transpose_weight=*/true); }});
+  visit({name("backward"), shape, bytes_of({x, weight, d_y}), flops,
+         [&] { product(d_y, weight, /*transpose_weight=*/false); }});
   const at::Tensor sum = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
   visit({name("weight_grad, first"), shape, bytes_of({x, d_y, sum}), flops,
          [&] { weight_grad_product(sum, d_y, x, /*adds=*/false); }});
@@ -184,24 +186,12 @@ void visit_dense_product(const Linear& linear, int64_t tokens, const Visit& visi
          [&] { weight_grad_product(sum, d_y, x, /*adds=*/true); }});
 }
 
-RouterRule router_rule(const MoeConfig& moe) {
-  RouterRule rule;
-  rule.top_k = moe.top_k;
-  rule.sigmoid = moe.score_function == ScoreFunction::kSigmoid;
-  rule.normalize = moe.norm_topk_prob;
-  rule.scaling = moe.routed_scaling_factor;
-  rule.num_groups = moe.num_groups;
-  rule.group_top_k = moe.group_topk;
-  rule.group_score_top_two = moe.group_score == GroupScore::kTopTwoSum;
-  return rule;
-}
-
 // Returns the choices of natural routing, which everything behind it works on.
 RouterScores visit_router(const ModelConfig& model, int64_t tokens, const Visit& visit) {
   const MoeConfig& moe = *model.moe;
   const int64_t num_experts = moe.num_experts;
   const at::ScalarType dtype = moe.router_fp32 ? at::kFloat : at::kBFloat16;
-  const RouterRule rule = router_rule(moe);
+  const RouterRule rule = router_settings(model, /*normalize_eps=*/0);
   const at::Tensor logits = random({tokens, num_experts}, dtype);
   const at::Tensor bias =
       moe.expert_bias ? random({num_experts}, at::kFloat).mul_(0.01) : at::Tensor();

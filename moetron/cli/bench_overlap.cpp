@@ -7,8 +7,8 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/formatted.h"
 #include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_text.h"
 #include "moetron/cli/bench_timer.h"
 #include "moetron/cli/host_link.h"
 #include "moetron/cli/layer_parts.h"
@@ -89,13 +89,7 @@ class OverlapBench {
 
   double measure_seconds(const std::function<void()>& work,
                          const std::function<void()>& prepare = {}) {
-    std::vector<double> ms;
-    for (int64_t i = 0; i < bench_.warmup + bench_.iterations; ++i) {
-      if (prepare) prepare();
-      const double time = measure_ms(device_, work);
-      if (i >= bench_.warmup) ms.push_back(time);
-    }
-    return kMilli * median(std::move(ms));
+    return median_seconds(bench_, device_, work, prepare);
   }
 
   void forward(ChunkRun& run) {

@@ -3,9 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moetron/base/formatted.h"
 #include "moetron/base/json.h"
 #include "moetron/cli/bench_step.h"
-#include "moetron/cli/bench_text.h"
 
 namespace moetron {
 namespace {

@@ -41,6 +41,17 @@ double measure_ms(c10::Device device, const std::function<void()>& work) {
   return begin.elapsedTime(end);
 }
 
+double median_seconds(const BenchOptions& bench, c10::Device device,
+                      const std::function<void()>& work, const std::function<void()>& prepare) {
+  std::vector<double> ms;
+  for (int64_t i = 0; i < bench.warmup + bench.iterations; ++i) {
+    if (prepare) prepare();
+    const double time = measure_ms(device, work);
+    if (i >= bench.warmup) ms.push_back(time);
+  }
+  return 1e-3 * median(std::move(ms));
+}
+
 double median(std::vector<double> values) {
   MT_CHECK(!values.empty(), "the median of nothing");
   const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);

@@ -62,7 +62,7 @@ at::Tensor product_in_fp32(const at::Tensor& x, const at::Tensor& weight) {
     return blas_product_of_rows(x, weight, /*transposed=*/true, at::kFloat);
   }
 #endif
-  return x.to(at::kFloat).matmul(weight.to(at::kFloat).t());
+  return at::linear(x.to(at::kFloat), weight.to(at::kFloat));
 }
 
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, bool transpose_weight) {

@@ -7,37 +7,6 @@
 namespace moetron {
 namespace {
 
-RouterSettings router_settings(const ModelConfig& config, double normalize_eps) {
-  const MoeConfig& moe = *config.moe;
-  RouterSettings s;
-  s.hidden_size = config.hidden_size;
-  s.num_experts = moe.num_experts;
-  s.top_k = moe.top_k;
-  s.sigmoid = moe.score_function == ScoreFunction::kSigmoid;
-  s.fp32_logits = moe.router_fp32;
-  s.expert_bias = moe.expert_bias;
-  s.bias_update_rate = moe.bias_update_rate;
-  s.normalize = moe.norm_topk_prob;
-  s.normalize_eps = normalize_eps;
-  s.scaling = moe.routed_scaling_factor;
-  s.num_groups = moe.num_groups;
-  s.group_top_k = moe.group_topk;
-  s.group_score_top_two = moe.group_score == GroupScore::kTopTwoSum;
-  s.aux_loss_coeff = moe.aux_loss_coeff;
-  switch (moe.aux_loss) {
-    case AuxLossKind::kNone:
-      s.aux_loss = RouterSettings::AuxLoss::kNone;
-      break;
-    case AuxLossKind::kSequence:
-      s.aux_loss = RouterSettings::AuxLoss::kSequence;
-      break;
-    case AuxLossKind::kBatch:
-      s.aux_loss = RouterSettings::AuxLoss::kBatch;
-      break;
-  }
-  return s;
-}
-
 ExpertLayout expert_layout(const MoeConfig& moe, const ModelSettings& settings) {
   if (settings.mesh == nullptr) return {.num_experts = moe.num_experts};
   const ParallelSizes& sizes = settings.mesh->sizes();
@@ -85,6 +54,37 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
 }
 
 }  // namespace
+
+RouterSettings router_settings(const ModelConfig& config, double normalize_eps) {
+  const MoeConfig& moe = *config.moe;
+  RouterSettings s;
+  s.hidden_size = config.hidden_size;
+  s.num_experts = moe.num_experts;
+  s.top_k = moe.top_k;
+  s.sigmoid = moe.score_function == ScoreFunction::kSigmoid;
+  s.fp32_logits = moe.router_fp32;
+  s.expert_bias = moe.expert_bias;
+  s.bias_update_rate = moe.bias_update_rate;
+  s.normalize = moe.norm_topk_prob;
+  s.normalize_eps = normalize_eps;
+  s.scaling = moe.routed_scaling_factor;
+  s.num_groups = moe.num_groups;
+  s.group_top_k = moe.group_topk;
+  s.group_score_top_two = moe.group_score == GroupScore::kTopTwoSum;
+  s.aux_loss_coeff = moe.aux_loss_coeff;
+  switch (moe.aux_loss) {
+    case AuxLossKind::kNone:
+      s.aux_loss = RouterSettings::AuxLoss::kNone;
+      break;
+    case AuxLossKind::kSequence:
+      s.aux_loss = RouterSettings::AuxLoss::kSequence;
+      break;
+    case AuxLossKind::kBatch:
+      s.aux_loss = RouterSettings::AuxLoss::kBatch;
+      break;
+  }
+  return s;
+}
 
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
                                              const ModelSettings& settings) {

@@ -23,6 +23,8 @@ std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t 
 
 // What the families share.
 AttentionSettings attention_settings(const ModelConfig& config, const ModelSettings& settings);
+// `normalize_eps` is added to the sum that the router's chosen weights are divided by.
+RouterSettings router_settings(const ModelConfig& config, double normalize_eps);
 // The layer around `attention`: experts or a dense MLP behind it, as the shape says for `index`.
 // `normalize_eps` is added to the sum that the router's chosen weights are divided by.
 std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,

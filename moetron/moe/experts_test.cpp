@@ -277,7 +277,10 @@ TEST(CapacityTest, SlicesDropWhatTheWholeDrops) {
 // Dropped choices weigh nothing and learn nothing; the others are as without a capacity.
 TEST(CapacityTest, TheRouterGivesDroppedChoicesNoWeightAndNoGradient) {
   at::manual_seed(6);
-  RouterSettings settings{.hidden_size = 8, .num_experts = 4, .top_k = 2};
+  RouterSettings settings;
+  settings.hidden_size = 8;
+  settings.num_experts = 4;
+  settings.top_k = 2;
   const at::Tensor x = at::randn({10, 8}), d_p = at::randn({10, 2});
   const auto route = [&](std::optional<double> factor, const at::Tensor& d_probabilities) {
     settings.capacity_factor = factor;

@@ -22,17 +22,6 @@ at::Tensor top_indices(const at::Tensor& scores, int64_t k) {
   return order.narrow(-1, 0, k);
 }
 
-RouterRule rule_of(const RouterSettings& s) {
-  return {.top_k = s.top_k,
-          .sigmoid = s.sigmoid,
-          .normalize = s.normalize,
-          .normalize_eps = s.normalize_eps,
-          .scaling = s.scaling,
-          .num_groups = s.num_groups,
-          .group_top_k = s.group_top_k,
-          .group_score_top_two = s.group_score_top_two};
-}
-
 // From logits to weights and scores; the choice between them has no gradient.
 class RouterKernel final : public JointOperation {
  public:
@@ -113,7 +102,7 @@ Router::Scored Router::score(const at::Tensor& logits, int64_t num_counted, cons
 
 Router::Scored Router::score_by_kernel(const at::Tensor& logits, int64_t num_counted,
                                        const Routing* earlier, SegmentRun& run) {
-  const RouterRule rule = rule_of(settings_);
+  const RouterRule& rule = settings_;
   RouterScores made;
   {
     const at::NoGradGuard no_grad;

@@ -12,6 +12,7 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/config/options.h"
+#include "moetron/kernels/router_rule.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/parallel/token_shards.h"
 #include "moetron/pipeline/dispatch.h"
@@ -20,20 +21,12 @@ namespace moetron {
 
 class SegmentRun;
 
-struct RouterSettings {
+struct RouterSettings : RouterRule {
   int64_t hidden_size = 0;
   int64_t num_experts = 0;
-  int64_t top_k = 0;
-  bool sigmoid = false;     // scores: sigmoid, or softmax over all experts
   bool fp32_logits = true;  // the product in fp32 (DeepSeek), or in the activations' dtype (Qwen)
   bool expert_bias = false;
   double bias_update_rate = 0;
-  bool normalize = false;  // weights divided by their sum
-  double normalize_eps = 0;
-  double scaling = 1;  // weights multiplied by this
-  int64_t num_groups = 1;
-  int64_t group_top_k = 1;
-  bool group_score_top_two = false;  // a group's score: its two best summed (V3), or its best (V2)
   enum class AuxLoss { kNone, kSequence, kBatch } aux_loss = AuxLoss::kNone;
   double aux_loss_coeff = 0;
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop

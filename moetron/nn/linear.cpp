@@ -20,8 +20,8 @@ class Linear final : public Operation {
       const at::Tensor& weight = weight_.value();
       return {at::cat(in_two_parts(d_y), -1).matmul(at::cat({weight, weight}))};  // [..., in]
     }
-    if (is_gpu_bf16(d_y)) return {product(d_y, weight_.value(), /*transpose_weight=*/false)};
-    return {d_y.matmul(weight_.value().to(d_y.dtype())).to(x_.dtype())};  // [..., in]
+    const at::Tensor weight = weight_.value().to(d_y.dtype());
+    return {product(d_y, weight, /*transpose_weight=*/false).to(x_.dtype())};  // [..., in]
   }
 
   void backward_weight(const at::Tensor& d_y) override {
@@ -64,14 +64,13 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Param
   {
     const at::NoGradGuard no_grad;
     const at::ScalarType type = dtype.value_or(x.scalar_type());
-    const bool by_kernel = bias == nullptr && is_gpu_bf16(x) && is_gpu_bf16(weight.value());
-    if (by_kernel && type == at::kFloat) {
-      y = product_in_fp32(x, weight.value());
-    } else if (by_kernel) {
-      y = product(x, weight.value(), /*transpose_weight=*/true);
+    const at::Tensor& w = weight.value();
+    if (bias != nullptr) {
+      y = at::linear(x.to(type), w.to(type), bias->value().to(type));
+    } else if (type == at::kFloat) {
+      y = product_in_fp32(x, w);
     } else {
-      y = at::linear(x.to(type), weight.value().to(type),
-                     bias == nullptr ? std::optional<at::Tensor>() : bias->value().to(type));
+      y = product(x.to(type), w.to(type), /*transpose_weight=*/true);
     }
   }
   run.attach(y, std::move(operation), {x});

@@ -1,14 +1,13 @@
 #include "moetron/plan/run_simulation.h"
 
 #include <algorithm>
-#include <cstdarg>
-#include <cstdio>
 #include <numeric>
 #include <ostream>
 
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
+#include "moetron/base/formatted.h"
 #include "moetron/plan/predict.h"
 #include "moetron/schedule/drawing.h"
 
@@ -90,16 +89,6 @@ Json to_json(const Outcome& outcome) {
   json["tflops_per_gpu"] = prediction.flops_per_second / 1e12;
   json["memory"] = memory_json(prediction.memory);
   return json;
-}
-
-// As printf does.
-[[gnu::format(printf, 1, 2)]] std::string formatted(const char* format, ...) {
-  char text[256];
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(text, sizeof(text), format, arguments);
-  va_end(arguments);
-  return text;
 }
 
 // How many layers the chunks of a rank have: "3+3".

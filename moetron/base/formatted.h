@@ -1,4 +1,4 @@
-// How the benchmarks put numbers into lines.
+// Numbers in lines of text.
 #pragma once
 
 #include <cstdarg>
