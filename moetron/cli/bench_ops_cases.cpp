@@ -257,10 +257,10 @@ void visit_grouped_product(const Linear& linear, int64_t rows, const at::Tensor&
       concat(ends.size(0), " x [", linear.in, " -> ", linear.out, "], ", rows, " rows");
   const auto name = [&](const char* what) { return concat(linear.name, " ", what); };
   const double bytes = bytes_of({x, weight, d_y});
-  visit({name("_grouped_mm forward"), shape, bytes, flops,
-         [&] { at::_grouped_mm(x, weight.transpose(1, 2), ends); }});
-  visit({name("_grouped_mm backward"), shape, bytes, flops,
-         [&] { at::_grouped_mm(d_y, weight, ends); }});
+  visit({name("grouped product, forward"), shape, bytes, flops,
+         [&] { grouped_rows_product(x, weight, ends, /*transpose_weight=*/true); }});
+  visit({name("grouped product, backward"), shape, bytes, flops,
+         [&] { grouped_rows_product(d_y, weight, ends, /*transpose_weight=*/false); }});
   if (!has_grouped_weight_grad(d_y, x)) return;
   const at::Tensor sum = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
   visit({name("grouped_weight_grad, first"), shape, bytes_of({x, d_y, sum}), flops,

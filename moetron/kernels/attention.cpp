@@ -8,14 +8,11 @@
 #include "moetron/kernels/device.h"
 
 #ifdef MOETRON_CUDA
-#include <map>
-#include <mutex>
-
 #include <ATen/cudnn/Handle.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include "moetron/kernels/cuda/attention_graph.h"
-#include "moetron/kernels/cuda/fastest.h"
+#include "moetron/kernels/timed_choices.h"
 #endif
 
 namespace moetron {
@@ -34,59 +31,21 @@ bool has_attention(const at::Tensor& q, const at::Tensor& v) {
 namespace {
 
 constexpr int kTriedPlans = 8;
-constexpr size_t kMostChoices = 1024;  // documents of every length make new shapes without end
 constexpr int64_t kMostPairBytes = int64_t{4} << 30;
 
-struct Choice {
-  std::shared_ptr<const AttentionGraph> graph;
-  int plan = 0;
-  int64_t uses = 0;
-};
-
-at::Tensor make_workspace(const at::Tensor& q, int64_t bytes) {
-  return at::empty({bytes}, q.options().dtype(at::kByte));
-}
-
-// Overwrites the results.
-int fastest_plan(const AttentionGraph& graph, cudnnHandle_t handle, const AttentionMemory& memory,
-                 const at::Tensor& q) {
-  int64_t bytes = 0;
-  for (int i = 0; i < graph.num_plans(); ++i) bytes = std::max(bytes, graph.workspace_bytes(i));
-  const at::Tensor workspace = make_workspace(q, bytes);
-  return fastest_of(graph.num_plans(), current_stream(q),
-                    [&](int i) { graph.run(i, handle, memory, workspace.data_ptr()); });
-}
-
-// One set of choices for all threads: once chosen, what autograd's thread recomputes has the bits
-// of the forward.
-class Choices {
- public:
-  Choice get(const AttentionShape& shape, cudnnHandle_t handle, const AttentionMemory& memory,
-             const at::Tensor& q) {
-    const std::lock_guard lock(mutex_);
-    if (choices_.size() == kMostChoices) choices_.clear();
-    Choice& choice = choices_[shape];
-    if (!choice.graph) {
-      choice.graph =
-          std::make_shared<AttentionGraph>(handle, shape, shape.deterministic ? 1 : kTriedPlans);
-    }
-    if (++choice.uses == 2 && choice.graph->num_plans() > 1) {
-      choice.plan = fastest_plan(*choice.graph, handle, memory, q);
-    }
-    return choice;
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<AttentionShape, Choice> choices_;
-};
-
 void run(const AttentionShape& shape, const AttentionMemory& memory, const at::Tensor& q) {
-  static auto* choices = new Choices;  // never destroyed: at exit cuDNN may be gone before it
+  // Never destroyed: at exit cuDNN may be gone before it.
+  static auto* choices = new TimedChoices<AttentionShape, AttentionGraph>;
   const cudnnHandle_t handle = at::native::getCudnnHandle();  // this thread's, on torch's stream
-  const Choice choice = choices->get(shape, handle, memory, q);
-  const at::Tensor workspace = make_workspace(q, choice.graph->workspace_bytes(choice.plan));
-  choice.graph->run(choice.plan, handle, memory, workspace.data_ptr());
+  choices->run(
+      shape, q, /*may_try=*/true,
+      [&] {
+        return std::make_shared<const AttentionGraph>(handle, shape,
+                                                      shape.deterministic ? 1 : kTriedPlans);
+      },
+      [&](const AttentionGraph& graph, int plan, void* workspace) {
+        graph.run(plan, handle, memory, workspace);
+      });
 }
 
 // Those of a dim with one element mean nothing: as if the tensor were dense.

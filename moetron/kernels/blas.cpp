@@ -1,84 +1,25 @@
 #include "moetron/kernels/blas.h"
 
-#include <map>
 #include <memory>
-#include <mutex>
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include "moetron/base/error.h"
 #include "moetron/kernels/cuda/blas_product.h"
-#include "moetron/kernels/cuda/fastest.h"
-#include "moetron/kernels/device.h"
+#include "moetron/kernels/timed_choices.h"
 
 namespace moetron {
 namespace {
 
 constexpr int kTriedAlgorithms = 8;
-constexpr size_t kMostChoices = 4096;  // documents of every length make new shapes without end
 
-at::Tensor make_workspace(const at::Tensor& d, int64_t bytes) {
-  return at::empty({bytes}, d.options().dtype(at::kByte));
-}
-
-// Overwrites d.
-int fastest(const BlasProduct& product, const at::Tensor& a, const at::Tensor& b,
-            const at::Tensor& d) {
-  const int count = product.num_algorithms();
-  int64_t bytes = 0;
-  for (int i = 0; i < count; ++i) bytes = std::max(bytes, product.workspace_bytes(i));
-  const at::Tensor workspace = make_workspace(d, bytes);
-  const cudaStream_t stream = current_stream(d);
-  return fastest_of(count, stream, [&](int i) {
-    product.run(i, a.const_data_ptr(), b.const_data_ptr(), d.data_ptr(), /*adds=*/false,
-                workspace.data_ptr(), stream);
-  });
-}
-
-struct Choice {
-  std::shared_ptr<const BlasProduct> product;
-  int algorithm = 0;
-  int64_t writes = 0;  // calls that overwrite the result
-};
-
-// One set of choices for all threads: once chosen, what autograd's thread recomputes has the bits
-// of the forward.
-class Choices {
- public:
-  Choice get(const BlasShape& shape, const at::Tensor& a, const at::Tensor& b, const at::Tensor& d,
-             bool adds) {
-    const std::lock_guard lock(mutex_);
-    if (choices_.size() == kMostChoices) choices_.clear();
-    Choice& choice = choices_[shape];
-    if (!choice.product) {
-      const bool tries = !at::globalContext().deterministicAlgorithms();
-      choice.product =
-          std::make_shared<BlasProduct>(handle(shape.device), shape, tries ? kTriedAlgorithms : 1);
-    }
-    if (!adds && ++choice.writes == 2 && choice.product->num_algorithms() > 1) {
-      choice.algorithm = fastest(*choice.product, a, b, d);
-    }
-    return choice;
-  }
-
- private:
-  cublasLtHandle_t handle(int device) {
-    cublasLtHandle_t& handle = handles_[device];
-    if (handle == nullptr) {
-      MT_CHECK(cublasLtCreate(&handle) == CUBLAS_STATUS_SUCCESS, "cublasLtCreate failed");
-    }
-    return handle;
-  }
-
-  std::mutex mutex_;
-  std::map<int, cublasLtHandle_t> handles_;
-  std::map<BlasShape, Choice> choices_;
-};
-
-Choices& choices() {
-  static auto* all = new Choices;  // never destroyed: at exit the driver may be gone before it
-  return *all;
+// Of the current GPU.
+std::shared_ptr<const BlasProduct> make_product(const BlasShape& shape) {
+  const bool tries = !at::globalContext().deterministicAlgorithms();
+  return std::make_shared<const BlasProduct>(at::cuda::getCurrentCUDABlasLtHandle(), shape,
+                                             tries ? kTriedAlgorithms : 1);
 }
 
 int64_t row_stride(const at::Tensor& x) {
@@ -120,10 +61,15 @@ void blas_product(const at::Tensor& d, BlasFactor a, BlasFactor b, bool adds) {
            "factors [", first.sizes(), "], [", second.sizes(), "] and result [", d.sizes(),
            "] do not fit");
   MT_CHECK(d.stride(1) == 1 || shape.n == 1, "the result's rows must be contiguous");
-  const Choice choice = choices().get(shape, first, second, d, adds);
-  const at::Tensor workspace = make_workspace(d, choice.product->workspace_bytes(choice.algorithm));
-  choice.product->run(choice.algorithm, first.const_data_ptr(), second.const_data_ptr(),
-                      d.data_ptr(), adds, workspace.data_ptr(), current_stream(d));
+  // Never destroyed: at exit the driver may be gone before it.
+  static auto* choices = new TimedChoices<BlasShape, BlasProduct>;
+  const cudaStream_t stream = current_stream(d);
+  choices->run(
+      shape, d, /*may_try=*/!adds, [&] { return make_product(shape); },
+      [&](const BlasProduct& product, int algorithm, void* workspace) {
+        product.run(algorithm, first.const_data_ptr(), second.const_data_ptr(), d.data_ptr(), adds,
+                    workspace, stream);
+      });
 }
 
 }  // namespace moetron

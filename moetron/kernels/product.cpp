@@ -1,12 +1,18 @@
 #include "moetron/kernels/product.h"
 
+#include <bit>
+
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
 #include "moetron/kernels/device.h"
 #ifdef MOETRON_CUDA
+#include <compare>
+
 #include "moetron/kernels/blas.h"
+#include "moetron/kernels/cuda/grouped_product.h"
 #include "moetron/kernels/cuda/grouped_weight_grad.h"
+#include "moetron/kernels/timed_choices.h"
 #endif
 
 namespace moetron {
@@ -26,6 +32,61 @@ at::Tensor blas_product_of_rows(const at::Tensor& x, const at::Tensor& weight, b
   if (y.numel() == 0) return y;
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   blas_product(y.view({-1, y.size(-1)}), {rows}, {weight, transposed}, /*adds=*/false);
+  return y;
+}
+
+// Of the same shape is what has about as many rows: their number is another in every micro-batch.
+struct GroupedShape {
+  int device = 0;
+  int num_groups = 0, out = 0, in = 0;
+  bool transposed = false;
+  int rows_log2 = 0;
+  auto operator<=>(const GroupedShape&) const = default;
+};
+
+// Each sums in the same order, so that all give the same bits: ATen's kernel, whose tiles are
+// larger, and ours in either order of tiles.
+class GroupedWays {
+ public:
+  explicit GroupedWays(int64_t workspace_bytes) : workspace_bytes_(workspace_bytes) {}
+  int size() const { return at::globalContext().deterministicAlgorithms() ? 1 : 3; }
+  int64_t workspace_bytes(int way) const { return way == 0 ? 0 : workspace_bytes_; }
+
+ private:
+  int64_t workspace_bytes_;
+};
+
+at::Tensor fastest_grouped_product(const at::Tensor& x, const at::Tensor& weight,
+                                   const at::Tensor& ends, bool transposed) {
+  static auto* choices = new TimedChoices<GroupedShape, GroupedWays>;
+  at::Tensor y;
+  GroupedProduct product{.x = x.const_data_ptr(),
+                         .weight = weight.const_data_ptr(),
+                         .ends = ends.const_data_ptr<int32_t>(),
+                         .num_groups = static_cast<int>(weight.size(0)),
+                         .out = static_cast<int>(weight.size(transposed ? 1 : 2)),
+                         .in = static_cast<int>(x.size(1)),
+                         .transposed = transposed};
+  const GroupedShape shape{
+      .device = x.get_device(),
+      .num_groups = product.num_groups,
+      .out = product.out,
+      .in = product.in,
+      .transposed = transposed,
+      .rows_log2 = static_cast<int>(std::bit_width(static_cast<uint64_t>(x.size(0))))};
+  choices->run(
+      shape, x, /*may_try=*/true,
+      [&] { return std::make_shared<const GroupedWays>(grouped_product_workspace_bytes(product)); },
+      [&](const GroupedWays&, int way, void* workspace) {
+        if (way == 0) {
+          y = at::_grouped_mm(x, transposed ? weight.transpose(1, 2) : weight, ends);
+          return;
+        }
+        y = at::empty({x.size(0), product.out}, x.options());
+        product.y = y.data_ptr();
+        product.along_columns = way == 2;
+        launch_grouped_product(product, workspace, current_stream(x));
+      });
   return y;
 }
 #endif
@@ -72,6 +133,22 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, bool transpose
   }
 #endif
   return transpose_weight ? at::linear(x, weight) : x.matmul(weight);
+}
+
+at::Tensor grouped_rows_product(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& ends, bool transpose_weight) {
+  MT_CHECK(x.is_contiguous() && weight.is_contiguous() && weight.dim() == 3 &&
+               weight.size(transpose_weight ? 2 : 1) == x.size(1) &&
+               ends.numel() == weight.size(0) && ends.scalar_type() == at::kInt,
+           "rows [", x.sizes(), "] have no product with the weights [", weight.sizes(), "] of ",
+           ends.numel(), " groups");
+#ifdef MOETRON_CUDA
+  if (are_gpu_bf16(x, weight) && fits_bulk_copies(x) && weight.size(2) % 8 == 0 &&
+      has_aligned_rows(weight, weight.size(2)) && x.size(0) > 0) {
+    return fastest_grouped_product(x, weight, ends, transpose_weight);
+  }
+#endif
+  return at::_grouped_mm(x, transpose_weight ? weight.transpose(1, 2) : weight, ends);
 }
 
 bool has_grouped_weight_grad(const at::Tensor& d_y, const at::Tensor& x) {

@@ -1,6 +1,6 @@
 // Matrix products: of bf16 factors on a GPU by cuBLASLt, each shape with its fastest algorithm, and
-// by CUTLASS for groups of rows; by ATen elsewhere. Weight gradients go straight into the fp32
-// accumulator, and the router's logits are not rounded.
+// by CUTLASS or ATen for groups of rows; by ATen elsewhere. Weight gradients go straight into the
+// fp32 accumulator, and the router's logits are not rounded.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +19,13 @@ at::Tensor product_in_fp32(const at::Tensor& x, const at::Tensor& weight);
 // x [..., in] times weight -> [..., out], of their dtype: weight [out, in] where it is transposed
 // (a layer's forward), [in, out] where not (its input gradient).
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, bool transpose_weight);
+
+// x [rows, in] times each group's weight -> [rows, out], of their dtype: weight [groups, out, in]
+// where it is transposed, [groups, in, out] where not. ends [groups] int32 on the device, where
+// each group's rows end; rows behind the last are left as they are. All contiguous, x and weight
+// with rows at multiples of 16 bytes. Of bf16 on a GPU the host is not waited for.
+at::Tensor grouped_rows_product(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& ends, bool transpose_weight);
 
 // Whether grouped_weight_grad_product takes these: bf16 on a GPU, sizes and addresses aligned to 16
 // bytes.

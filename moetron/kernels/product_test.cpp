@@ -65,6 +65,52 @@ TEST(ProductOnCpu, RoundsOnlyToItsDtype) {
   EXPECT_LT(relative_error(d_x, wide(y).matmul(wide(weight))), kBf16Error);
 }
 
+// `counts` rows a group. Each call may be computed in another way until the fastest is found.
+void check_grouped_rows(const std::vector<int64_t>& counts, int64_t in, int64_t out,
+                        at::TensorOptions options, double bound) {
+  std::vector<int32_t> sums(counts.size());
+  std::partial_sum(counts.begin(), counts.end(), sums.begin());
+  const at::Tensor ends = at::tensor(sums, at::kInt).to(options.device());
+  const auto num_groups = static_cast<int64_t>(counts.size());
+  const at::Tensor x = at::randn({sums.back(), in}, options);
+  for (const bool transposed : {true, false}) {
+    const at::Tensor weight = transposed ? at::randn({num_groups, out, in}, options)
+                                         : at::randn({num_groups, in, out}, options);
+    at::Tensor first_y;
+    for (int call = 0; call < 3; ++call) {
+      const at::Tensor y = grouped_rows_product(x, weight, ends, transposed);
+      ASSERT_EQ(y.sizes(), at::IntArrayRef({x.size(0), out}));
+      if (call == 0) first_y = y;
+      EXPECT_TRUE(y.equal(first_y)) << "call " << call;
+      for (int64_t group = 0; group < num_groups; ++group) {
+        if (counts[group] == 0) continue;
+        const int64_t first = sums[group] - counts[group];
+        const at::Tensor matrix = transposed ? weight[group].t() : weight[group];
+        const at::Tensor reference = wide(x.narrow(0, first, counts[group])).matmul(wide(matrix));
+        EXPECT_LT(relative_error(y.narrow(0, first, counts[group]), reference), bound)
+            << "group " << group << ", call " << call;
+      }
+    }
+  }
+}
+
+TEST(GroupedRowsProductOnCpu, IsThatOfEachGroup) {
+  check_grouped_rows({3, 0, 5, 1}, 16, 8, at::kFloat, 1e-6);
+  check_grouped_rows({3, 0, 5, 1}, 16, 8, at::kBFloat16, kBf16Error);
+}
+
+TEST(GroupedRowsProductOnGpu, IsThatOfEachGroup) {
+  SKIP_WITHOUT_GPU();
+  const auto options = at::TensorOptions(at::kCUDA).dtype(at::kBFloat16);
+  check_grouped_rows({0, 1, 63, 64, 0, 65, 300, 7, 0}, 136, 264, options, kBf16Error);
+  check_grouped_rows({5}, 8, 8, options, kBf16Error);
+  check_grouped_rows({2048, 1971, 0, 2125}, 4096, 3072, options, kBf16Error);
+  check_grouped_rows({1000, 1096}, 1536, 4096, options, kBf16Error);
+  std::vector<int64_t> many(130);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = static_cast<int64_t>(i * 37 % 50);
+  check_grouped_rows(many, 136, 384, options, kBf16Error);
+}
+
 TEST(GroupedWeightGradOnCpu, IsNotThere) {
   const at::Tensor x = at::zeros({8, 8}, at::kBFloat16);
   EXPECT_FALSE(has_grouped_weight_grad(x, x));

@@ -20,7 +20,7 @@ void for_each_group(const std::vector<int64_t>& rows_per_expert, Visit visit) {
   }
 }
 
-// What at::_grouped_mm asks of its operands: rows that begin at multiples of 16 bytes.
+// What grouped products ask of their operands: rows that begin at multiples of 16 bytes.
 bool is_aligned(const at::Tensor& x) {
   const auto bytes = static_cast<int64_t>(x.element_size());
   return x.is_contiguous() && x.size(-1) * bytes % 16 == 0 &&
@@ -52,7 +52,9 @@ const std::vector<int64_t>& RowGroups::counts() const {
 }
 
 at::Tensor grouped_product(const at::Tensor& x, const at::Tensor& weight, const RowGroups& groups) {
-  if (fits(groups, x, weight)) return at::_grouped_mm(x, weight.transpose(1, 2), groups.ends());
+  if (fits(groups, x, weight)) {
+    return grouped_rows_product(x, weight, groups.ends(), /*transpose_weight=*/true);
+  }
   at::Tensor y = at::empty({x.size(0), weight.size(1)}, x.options());
   for_each_group(groups.counts(), [&](int64_t expert, int64_t first, int64_t rows) {
     at::Tensor part = y.narrow(0, first, rows);
@@ -63,7 +65,9 @@ at::Tensor grouped_product(const at::Tensor& x, const at::Tensor& weight, const 
 
 at::Tensor grouped_product_transposed(const at::Tensor& d_y, const at::Tensor& weight,
                                       const RowGroups& groups) {
-  if (fits(groups, d_y, weight)) return at::_grouped_mm(d_y, weight, groups.ends());
+  if (fits(groups, d_y, weight)) {
+    return grouped_rows_product(d_y, weight, groups.ends(), /*transpose_weight=*/false);
+  }
   at::Tensor d_x = at::empty({d_y.size(0), weight.size(2)}, d_y.options());
   for_each_group(groups.counts(), [&](int64_t expert, int64_t first, int64_t rows) {
     at::Tensor part = d_x.narrow(0, first, rows);

@@ -98,7 +98,7 @@ AttentionGraph::AttentionGraph(cudnnHandle_t handle, const AttentionShape& shape
         "choice");
   std::string refusal;
   std::set<std::string> names;
-  for (int64_t i = 0; i < graph_->get_execution_plan_count() && num_plans() < most; ++i) {
+  for (int64_t i = 0; i < graph_->get_execution_plan_count() && size() < most; ++i) {
     std::string name;
     check(graph_->get_plan_name_at_index(i, name), "choice");
     if (!names.insert(name).second) continue;  // both of the heuristics chose it

@@ -46,7 +46,7 @@ class AttentionGraph {
   // Asks cuDNN for its `most` likeliest plans, of the current GPU.
   AttentionGraph(cudnnHandle_t handle, const AttentionShape& shape, int most);
 
-  int num_plans() const { return static_cast<int>(plans_.size()); }
+  int size() const { return static_cast<int>(plans_.size()); }
   int64_t workspace_bytes(int plan) const;
   // On the handle's stream; any thread may run it with a handle of its own.
   void run(int plan, cudnnHandle_t handle, const AttentionMemory& memory, void* workspace) const;

@@ -28,7 +28,7 @@ class BlasProduct {
   // Asks cuBLASLt for its `most` likeliest algorithms, of the current GPU.
   BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int most);
 
-  int num_algorithms() const { return static_cast<int>(algorithms_.size()); }
+  int size() const { return static_cast<int>(algorithms_.size()); }
   int64_t workspace_bytes(int algorithm) const;
   // Sums in fp32; what d held is kept and added to where `adds`.
   void run(int algorithm, const void* a, const void* b, void* d, bool adds, void* workspace,
