@@ -1,8 +1,12 @@
 #include "moetron/optim/fused_loops.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 // Compiled with -ffp-contract=off: every vector width then gives the same bits, for each operation
 // is one correctly rounded IEEE operation.
@@ -39,13 +43,41 @@ inline __attribute__((always_inline)) void update(float* __restrict value,
   }
 }
 
+// Past the caches where the processor can: a line that is only written need not be read first.
+void store_past_caches(uint16_t* to, const uint16_t* from, int64_t count) {
+  int64_t i = 0;
+#ifdef __SSE2__
+  for (; i < count && reinterpret_cast<uintptr_t>(to + i) % 16 != 0; ++i) to[i] = from[i];
+  for (; i + 8 <= count; i += 8) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+  }
+#endif
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+// Makes what was stored past the caches visible to other threads and devices as other stores are.
+void end_stores() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
+
 inline __attribute__((always_inline)) void update_all(const AdamWPointers& p, int64_t count,
                                                       const AdamWCoefficients& c) {
-  if (p.rounded != nullptr) {
-    update<true>(p.value, p.exp_avg, p.exp_avg_sq, p.grad, p.rounded, count, c);
-  } else {
+  if (p.rounded == nullptr) {
     update<false>(p.value, p.exp_avg, p.exp_avg_sq, p.grad, nullptr, count, c);
+    return;
   }
+  constexpr int64_t kBlock = 1024;  // in the nearest cache
+  std::array<uint16_t, kBlock> block;
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t size = std::min(kBlock, count - begin);
+    update<true>(p.value + begin, p.exp_avg + begin, p.exp_avg_sq + begin, p.grad + begin,
+                 block.data(), size, c);
+    store_past_caches(p.rounded + begin, block.data(), size);
+  }
+  end_stores();
 }
 
 inline __attribute__((always_inline)) void add_carrying(double& sum, double& rest, double value) {
