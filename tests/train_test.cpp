@@ -15,6 +15,7 @@
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/models/model.h"
+#include "moetron/train/out_of_memory.h"
 #include "moetron/train/pretrain.h"
 #include "moetron/train/train_step.h"
 #include "pattern_dataset.h"
@@ -136,6 +137,30 @@ TEST(TrainStep, HybridAdamOnAGpuTrainsAsAdamDoes) {
   for (const double fraction : {0.5, 1.0}) {
     const std::vector<double> hybrid = losses({fraction, true});
     for (size_t i = 0; i < adam.size(); ++i) EXPECT_NEAR(hybrid[i] / adam[i], 1, 1e-4) << i;
+  }
+}
+
+// libtorch's words, and a real one where there is a GPU to fill.
+TEST(OutOfMemory, IsToldInOneSentenceWithWhatHelps) {
+  const auto expect_told = [](const c10::OutOfMemoryError& error) {
+    const std::string told = describe_out_of_memory(error);
+    EXPECT_NE(told.find("CUDA out of memory. Tried to allocate "), std::string::npos) << told;
+    EXPECT_NE(told.find(" is free. Less is needed with a smaller micro-batch-size"),
+              std::string::npos)
+        << told;
+    EXPECT_EQ(told.find("PYTORCH"), std::string::npos) << told;
+    EXPECT_EQ(told.find('\n'), std::string::npos) << told;
+  };
+  expect_told(c10::OutOfMemoryError(
+      {__func__, __FILE__, __LINE__},
+      "CUDA out of memory. Tried to allocate 1.75 GiB. GPU 0 has a total capacity of 139.80 GiB of "
+      "which 1.20 GiB is free. Process 1 has 138.60 GiB memory in use. See PYTORCH_ALLOC_CONF\n"));
+  if (!at::hasCUDA()) return;
+  try {
+    at::empty({int64_t{1} << 46}, at::TensorOptions(at::kCUDA).dtype(at::kByte));
+    FAIL();
+  } catch (const c10::OutOfMemoryError& error) {
+    expect_told(error);
   }
 }
 

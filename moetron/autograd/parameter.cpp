@@ -5,12 +5,15 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/random.h"
 
 namespace moetron {
 namespace {
+
+constexpr int64_t kGrain = int64_t{1} << 14;  // random numbers that are worth a thread
 
 int64_t product(const std::vector<int64_t>& sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
@@ -123,9 +126,13 @@ void Parameter::initialize(uint64_t seed, double std) {
     const int64_t stretch = whole_rows ? rows * columns : columns;
     for (int64_t begin = 0; begin < rows * columns; begin += stretch) {
       const int64_t row = piece.begin[0] + begin / columns;
-      const std::span<float> values(drawn.data_ptr<float>() + begin, static_cast<size_t>(stretch));
-      const auto first_index = static_cast<uint64_t>(row * piece.global_shape[1] + piece.begin[1]);
-      random.fill_normal(values, first_index, static_cast<float>(std));
+      const int64_t first_index = row * piece.global_shape[1] + piece.begin[1];
+      at::parallel_for(0, stretch, kGrain, [&](int64_t first, int64_t last) {
+        const std::span<float> values(drawn.data_ptr<float>() + begin + first,
+                                      static_cast<size_t>(last - first));
+        random.fill_normal(values, static_cast<uint64_t>(first_index + first),
+                           static_cast<float>(std));
+      });
     }
     piece.box.view(value_).copy_(drawn);
   }

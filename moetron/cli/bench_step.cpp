@@ -1,7 +1,11 @@
 #include "moetron/cli/bench_step.h"
 
+#include <chrono>
+#include <thread>
+
 #include <ATen/ATen.h>
 
+#include "moetron/autograd/device_memory.h"
 #include "moetron/base/file.h"
 #include "moetron/cli/bench_slice.h"
 #include "moetron/cli/bench_timer.h"
@@ -137,6 +141,10 @@ class StepBench {
     }
   }
 
+  void rest() const {
+    std::this_thread::sleep_for(std::chrono::duration<double>(options_.bench.rest));
+  }
+
   MicroBatchSpeed measure_micro_batches() {
     std::vector<double> first, next;
     at::Tensor loss;
@@ -144,7 +152,9 @@ class StepBench {
     double joules = 0, passed_ms = 0;
     repeat([&](bool counts) {
       if (sensors && counts && first.empty()) joules = sensors->joules();
+      rest();
       const double first_ms = measure_ms(device_, [&] { first_micro_batch(); });
+      rest();
       const double next_ms = measure_ms(device_, [&] { loss = micro_batch(); });
       if (!counts) return;
       first.push_back(first_ms);
@@ -152,7 +162,7 @@ class StepBench {
       passed_ms += first_ms + next_ms;
     });
     std::optional<GpuPower> power;
-    if (sensors) {
+    if (sensors && options_.bench.rest == 0) {  // else the rests would count
       power = {.watts = (sensors->joules() - joules) / (passed_ms * 1e-3),
                .limit = sensors->power_limit(),
                .megahertz = sensors->megahertz()};

@@ -188,7 +188,9 @@ TEST_F(BenchStep, TheTraceIsAChromeTrace) {
   bool has_product = false, has_memory = false;
   for (const Json& event : trace.at("traceEvents")) {
     has_product = has_product || event.value("name", "") == "aten::mm";
-    has_memory = has_memory || event.value("name", "") == "[memory]";
+    const bool counts =
+        event.value("ph", "") == "C" && event.value("name", "") == "memory of the host, MiB";
+    has_memory = has_memory || (counts && event.at("args").at("allocated").get<double>() > 0);
   }
   EXPECT_TRUE(has_product);
   EXPECT_TRUE(has_memory);

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <sys/resource.h>
 
 #include <ATen/ATen.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -57,21 +55,6 @@ double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
-}
-
-void reset_peak_memory(c10::Device device) {
-  if (device.is_cuda()) at::getDeviceAllocator(device.type())->resetPeakStats(device.index());
-}
-
-int64_t peak_memory_bytes(c10::Device device) {
-  if (device.is_cuda()) {
-    const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    return stats.allocated_bytes[kAll].peak;
-  }
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 double copy_bandwidth(c10::Device device) {

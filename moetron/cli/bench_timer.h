@@ -26,11 +26,6 @@ double median_seconds(const BenchOptions& bench, c10::Device device,
 // The upper of the two in the middle where their number is even. At least one value.
 double median(std::vector<double> values);
 
-// The most bytes that tensors held on a GPU since the reset; of a CPU, the most that the process
-// has ever held.
-void reset_peak_memory(c10::Device device);
-int64_t peak_memory_bytes(c10::Device device);
-
 // Bytes a second, read and written, of a copy within the device's memory.
 double copy_bandwidth(c10::Device device);
 

@@ -5,6 +5,7 @@
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
 #include "moetron/config/command_line.h"
+#include "moetron/train/out_of_memory.h"
 
 namespace moetron {
 namespace {
@@ -48,6 +49,9 @@ int main(int argc, char** argv) {
   } catch (const moetron::Error& error) {
     std::fprintf(stderr, "moetron: %s\n", error.what());
     return error.exit_code();
+  } catch (const c10::OutOfMemoryError& error) {
+    std::fprintf(stderr, "moetron: %s\n", moetron::describe_out_of_memory(error).c_str());
+    return moetron::kExitConfig;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "moetron: internal error: %s\n", moetron::first_line(error).c_str());
     return moetron::kExitInternal;

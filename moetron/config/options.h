@@ -252,6 +252,7 @@ struct BenchOptions {
   int64_t profile_top = 0;  // kernels
   int64_t ep = 16;          // ranks
   double sustain = 0;       // seconds; 0: kernels are measured one by one on a cool GPU
+  double rest = 0;          // seconds before each measured micro-batch
 };
 
 // What commands beside training give out.

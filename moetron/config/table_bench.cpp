@@ -65,6 +65,15 @@ void declare_bench(OptionTable& table) {
       .at_least(0)
       .at_most(600)
       .idle_when(idle_beyond_ops);
+  table
+      .add(MT_FIELD(bench, rest),
+           "Waits so long before each measured micro-batch: how fast it is on a GPU that is far "
+           "from "
+           "its power limit.")
+      .unit("seconds")
+      .at_least(0)
+      .at_most(60)
+      .idle_when(idle_beyond_step);
 }
 
 void declare_report(OptionTable& table) {

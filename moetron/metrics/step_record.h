@@ -21,7 +21,7 @@ struct StepRecord {
   double tokens_per_second = 0.0;  // per device
   double tflops_per_second = 0.0;  // per device, model FLOPs
   std::optional<double> mfu;       // share of the device's peak, 0 to 1
-  int64_t memory_bytes = 0;        // peak of the fullest device
+  int64_t memory_bytes = 0;        // peak of the rank that keeps the record
   double seconds = 0.0;            // of one step
   int64_t consumed_samples = 0;    // since the start of training
   std::optional<double> validation_loss;

@@ -3,9 +3,14 @@
 // things happened, on a GPU when they were issued.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "moetron/schedule/simulate.h"
+
+namespace at {
+struct RecordFunction;
+}
 
 namespace moetron {
 
@@ -40,7 +45,8 @@ struct TraceTarget {
   SpanLabel label;
 };
 
-// Adds the span of its own life.
+// Adds the span of its own life, and shows it to libtorch's profiler, which on a GPU finds the
+// kernels that were issued within.
 class SpanScope {
  public:
   SpanScope(const TraceTarget& target, const char* name, Pass pass, bool waits = false);
@@ -51,6 +57,7 @@ class SpanScope {
  private:
   PipelineTrace* trace_;
   SegmentSpan span_;
+  std::unique_ptr<at::RecordFunction> range_;
 };
 
 }  // namespace moetron

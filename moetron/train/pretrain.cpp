@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <optional>
-#include <sys/resource.h>
 #include <thread>
 
 #include <ATen/Parallel.h>
@@ -13,6 +12,7 @@
 #include "moetron/arch/flops.h"
 #include "moetron/arch/inventory.h"
 #include "moetron/arch/mesh_layout.h"
+#include "moetron/autograd/device_memory.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -24,6 +24,7 @@
 #include "moetron/parallel/mesh.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/datasets.h"
+#include "moetron/train/out_of_memory.h"
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_settings.h"
 #include "moetron/train/start.h"
@@ -39,12 +40,6 @@ using Clock = std::chrono::steady_clock;
 // Never for an interval of 0.
 bool is_multiple(int64_t step, int64_t interval) {
   return interval > 0 && step % interval == 0;
-}
-
-int64_t peak_memory_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 // A run on one rank: everything that lives from the first step to the last.
@@ -153,7 +148,7 @@ class Pretraining {
     record.tokens_per_second = tokens / record.seconds;
     record.tflops_per_second = record.tokens_per_second *
                                flops_per_token(start_.model, options_.training.seq_length) / 1e12;
-    record.memory_bytes = peak_memory_bytes();
+    record.memory_bytes = peak_memory_bytes(model_.options().device());
     record.consumed_samples = consumed_samples_;
     record.validation_loss = maybe_evaluate();
     return record;
@@ -274,6 +269,10 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
     return Pretraining(options, schedule, std::move(start), pipeline, mesh, device).run();
   } catch (const CommError&) {
     throw;
+  } catch (const c10::OutOfMemoryError& error) {
+    const std::string cause = describe_out_of_memory(error);
+    world.abort(cause);
+    throw ConfigError(cause);
   } catch (const std::exception& error) {
     // While the groups are there: peers would take closed connections for the cause.
     world.abort(first_line(error));

@@ -1,0 +1,15 @@
+// How much memory a device's tensors have taken.
+#pragma once
+
+#include <cstdint>
+
+#include <c10/core/Device.h>
+
+namespace moetron {
+
+// The most bytes that tensors held on a GPU since the reset; of a CPU, the most that the process
+// has ever held.
+void reset_peak_memory(c10::Device device);
+int64_t peak_memory_bytes(c10::Device device);
+
+}  // namespace moetron
