@@ -1,7 +1,7 @@
 // adamw_bench [millions of parameters] [threads] [rounds]: the update on the host beside torch's
 // fused one and beside a triad of the same memory, taking turns. Bytes of memory read and written:
-// 28 for a parameter in fp32, 30 with a bf16 copy past the caches, 34 where that copy is a pass of its
-// own, 12 for an element of the triad.
+// 28 for a parameter in fp32, 30 with a bf16 copy past the caches, 34 where that copy is a pass of
+// its own, 12 for an element of the triad.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
