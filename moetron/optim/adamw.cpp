@@ -145,6 +145,18 @@ void AdamW::reset_masters() {
   }
 }
 
+int64_t AdamW::state_bytes(c10::DeviceType where) const {
+  int64_t bytes = 0;
+  for (const State& state : states_) {
+    for (const at::Tensor& tensor : {state.exp_avg, state.exp_avg_sq, state.master}) {
+      if (tensor.defined() && tensor.device().type() == where) {
+        bytes += static_cast<int64_t>(tensor.nbytes());
+      }
+    }
+  }
+  return bytes;
+}
+
 std::vector<NamedSlice> AdamW::states() const {
   std::vector<NamedSlice> all;
   const auto add = [&](const OwnedStretch& owned, const at::Tensor& tensor, const char* prefix) {

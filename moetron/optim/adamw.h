@@ -49,6 +49,9 @@ class AdamW {
   // without optimizer state.
   void reset_masters();
 
+  // Of moments and masters that lie there.
+  int64_t state_bytes(c10::DeviceType where) const;
+
   // Everything a checkpoint must hold of this rank, as slices under "exp_avg.NAME",
   // "exp_avg_sq.NAME" and "master.NAME" with the Hugging Face name of each piece; a stretch that
   // cuts a tensor within a row gives several. The views share memory with the optimizer, so loading

@@ -248,7 +248,10 @@ TEST(Offload, NoFractionChangesABitOrAName) {
 TEST(Offload, TakesTheLastElements) {
   Parameter w("w", {1000}, at::kFloat, {});
   const OneRank rank({&w});
-  const std::vector<NamedSlice> states = AdamW(rank.buckets.owned(), {}, {0.25}).states();
+  const AdamW adamw(rank.buckets.owned(), {}, {0.25});
+  EXPECT_EQ(adamw.state_bytes(c10::kCPU), 1000 * 8);
+  EXPECT_EQ(adamw.state_bytes(c10::kCUDA), 0);
+  const std::vector<NamedSlice> states = adamw.states();
   ASSERT_EQ(states.size(), 4u);
   EXPECT_EQ(states[0].view.numel(), 704);
   EXPECT_EQ(states[2].begin, std::vector<int64_t>{704});
@@ -271,6 +274,8 @@ TEST(Offload, OnAGpuGivesTheBitsOfTheHost) {
     for (const bool pin : {false, true}) {
       Offloaded gpu(at::TensorOptions(dtype).device(at::kCUDA), {0.6, pin});
       gpu.train(1, 5);
+      EXPECT_GT(gpu.adamw.state_bytes(c10::kCPU), gpu.adamw.state_bytes(c10::kCUDA));
+      EXPECT_GT(gpu.adamw.state_bytes(c10::kCUDA), 0);
       for (Parameter* parameter : gpu.parameters()) parameter->value() = parameter->value().cpu();
       expect_same(gpu, plain);
     }

@@ -201,7 +201,7 @@ class Pretraining {
     return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? kExitDone : kExitStopped;
   }
 
-  std::string summary() const {
+  std::string summary() {
     const int64_t total = count_parameters(tensor_inventory(start_.model));
     const double flops = flops_per_token(start_.model, options_.training.seq_length);
     const ModelConfig& m = start_.model;
@@ -215,12 +215,26 @@ class Pretraining {
                    at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
     if (world_.size() > 1) text += concat("\n          ", describe_groups(mesh_.sizes()));
     if (mesh_.sizes().pp > 1) text += concat("\npipeline  ", describe_pipeline());
+    if (const auto places = describe_states()) text += concat("\nadam      ", *places);
     text += concat("\nbatch     ", batches_.global_batch_size, " sequences of ",
                    options_.training.seq_length, " tokens, ", batches_.micro_batch_size,
                    " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
     text += concat("\ndata      ", datasets_.description);
     text += concat("\nsteps     ", step_, " to ", options_.training.train_iters);
     return text;
+  }
+
+  // Where a rank's states lie, if they are divided between a GPU and its host.
+  std::optional<std::string> describe_states() {
+    const auto gibibytes = [&](c10::DeviceType where) {
+      const auto bytes = static_cast<double>(train_step_.optimizer().state_bytes(where));
+      return readable_number(bytes / (int64_t{1} << 30));
+    };
+    const c10::DeviceType device = model_.options().device().type();
+    const bool is_divided = options_.optimizer.optimizer == OptimizerKind::kHybridAdam;
+    if (device == c10::kCPU || !is_divided) return std::nullopt;
+    return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
+                  gibibytes(device), " GiB on the GPU");
   }
 
   // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
