@@ -1,5 +1,7 @@
 #include "layout_harness.h"
 
+#include <cstring>
+#include <iostream>
 #include <mutex>
 
 #include <ATen/ATen.h>
@@ -8,6 +10,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/error.h"
+#include "moetron/base/hash.h"
 #include "moetron/base/json.h"
 #include "moetron/comm/thread_communicator.h"
 #include "moetron/comm/thread_ranks.h"
@@ -82,6 +85,24 @@ void append_copies(const std::vector<NamedSlice>& slices, std::vector<NamedSlice
     all.push_back(slice);
     all.back().view = slice.view.detach().cpu().clone();
   }
+}
+
+void append_bytes(const void* data, size_t size, std::string& bytes) {
+  bytes.append(static_cast<const char*>(data), size);
+}
+
+std::string hash_of(const std::string& bytes) {
+  return hash_hex(std::as_bytes(std::span(bytes))).substr(0, 16);
+}
+
+std::string hash_of(const std::map<std::string, at::Tensor>& tensors) {
+  std::string bytes;
+  for (const auto& [name, tensor] : tensors) {
+    bytes += name;
+    const at::Tensor values = tensor.contiguous();
+    append_bytes(values.const_data_ptr(), values.nbytes(), bytes);
+  }
+  return hash_of(bytes);
 }
 
 void expect_close(const std::map<std::string, at::Tensor>& found,
@@ -250,6 +271,17 @@ std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& 
     }
   }
   return "";
+}
+
+void print_bits(const std::string& label, const TrainedOutcome& outcome) {
+  std::string losses;
+  for (const StepResult& step : outcome.steps) {
+    for (const double value : {step.loss, step.aux_loss, step.grad_norm}) {
+      append_bytes(&value, sizeof value, losses);
+    }
+  }
+  std::cout << "bits of " << label << ": losses " << hash_of(losses) << " gradients "
+            << hash_of(outcome.gradients) << " weights " << hash_of(outcome.weights) << std::endl;
 }
 
 ModelConfig tiny_deepseek() {

@@ -79,6 +79,10 @@ void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wa
 // norm or loads, the validation loss, a gradient or a weight by name. Empty if they are the same.
 std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted);
 
+// One line for the test's output: `label`, and hashes of the losses, gradients and weights. The bits
+// are those of one kind of processor; scripts/compare_bits.py compares two builds on one machine.
+void print_bits(const std::string& label, const TrainedOutcome& outcome);
+
 // DeepSeek-V3: a dense layer and two with experts, latent attention, a bias and a sequence-wise
 // loss. Qwen3-MoE: grouped queries with 2 key-value heads, batch-wise loss. Both have 8 heads, 8
 // experts and an odd vocabulary.

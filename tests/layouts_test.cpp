@@ -35,8 +35,9 @@ class LayoutMatrixTest : public ::testing::TestWithParam<MatrixCase> {};
 TEST_P(LayoutMatrixTest, EqualsOneRank) {
   const MatrixCase& c = GetParam();
   const std::string label = concat(c.is_deepseek ? "deepseek" : "qwen", ", ", c.layout.name());
-  expect_equal_training(train_in_layout(task_of(c.is_deepseek), c.layout),
-                        reference(c.is_deepseek, c.drop), label);
+  const TrainedOutcome outcome = train_in_layout(task_of(c.is_deepseek), c.layout);
+  print_bits(label, outcome);
+  expect_equal_training(outcome, reference(c.is_deepseek, c.drop), label);
 }
 
 std::string case_name(const ::testing::TestParamInfo<MatrixCase>& tested) {

@@ -43,8 +43,11 @@ class PipelineMatrixTest : public ::testing::TestWithParam<PipelineCase> {};
 
 TEST_P(PipelineMatrixTest, GivesTheBitsOfOneRank) {
   const PipelineCase& c = GetParam();
-  EXPECT_EQ(first_difference(train_in_layout(c.task(), c.layout), reference(c)), "")
-      << c.model << ", " << c.num_micro_batches << " micro-batches, " << c.layout.name();
+  const TrainedOutcome outcome = train_in_layout(c.task(), c.layout);
+  const std::string label =
+      concat(c.model, ", ", c.num_micro_batches, " micro-batches, ", c.layout.name());
+  print_bits(label, outcome);
+  EXPECT_EQ(first_difference(outcome, reference(c)), "") << label;
 }
 
 std::string case_name(const ::testing::TestParamInfo<PipelineCase>& tested) {
