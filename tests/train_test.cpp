@@ -140,6 +140,24 @@ TEST(TrainStep, HybridAdamOnAGpuTrainsAsAdamDoes) {
   }
 }
 
+// Full recomputation on a GPU, whose first forward runs without gradients, changes no bit.
+TEST(TrainStep, RecomputationOnAGpuGivesTheSameBits) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  using Kind = RecomputeSettings::Kind;
+  TrainedTask task{.config = tiny_model(), .steps = 3, .micro_batch_size = 2};
+  LayoutCase layout;
+  layout.model.options = at::TensorOptions(at::kCUDA).dtype(at::kBFloat16);
+  const TrainedOutcome plain = train_in_layout(task, layout);
+  for (const RecomputeSettings& recompute :
+       {RecomputeSettings{Kind::kMoeLayer}, RecomputeSettings{Kind::kFull},
+        RecomputeSettings{Kind::kFull, 2}}) {
+    layout.model.recompute = recompute;
+    EXPECT_EQ(first_difference(train_in_layout(task, layout), plain), "") << layout.name();
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
 // libtorch's words, and a real one where there is a GPU to fill.
 TEST(OutOfMemory, IsToldInOneSentenceWithWhatHelps) {
   const auto expect_told = [](const c10::OutOfMemoryError& error) {

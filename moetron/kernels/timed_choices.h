@@ -5,22 +5,26 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include <ATen/ATen.h>
 
+#include "moetron/kernels/choice_hold.h"
 #include "moetron/kernels/cuda/fastest.h"
 #include "moetron/kernels/device.h"
 
 namespace moetron {
 
-// One set of choices for all threads: once chosen, what autograd's thread recomputes has the bits
-// of the forward. `Ways` has size() and workspace_bytes(way), and is thread-safe.
+// One set of choices for all threads. While a ChoiceHold lives, none changes, so that what is
+// recomputed has the bits of the forward. `Ways` has size() and workspace_bytes(way), and is
+// thread-safe.
 template <class Shape, class Ways>
 class TimedChoices {
  public:
-  // Runs the shape's way, that which make() lists first until all have been tried: when the shape
-  // comes for the second time among those that `may_try`. `run(ways, way, workspace)` launches one
-  // on the current stream of the GPU of `on`; to try is to run it again and again.
+  // Runs the shape's way, that which make() lists first until all have been tried and the fastest
+  // is let in (ChoiceHold). They are tried when the shape comes for the second time among those
+  // that `may_try`. `run(ways, way, workspace)` launches one on the current stream of the GPU of
+  // `on`; to try is to run it again and again.
   template <class Make, class Run>
   void run(const Shape& shape, const at::Tensor& on, bool may_try, const Make& make,
            const Run& run) {
@@ -32,21 +36,32 @@ class TimedChoices {
  private:
   static constexpr size_t kMost = 4096;  // documents of every length make new shapes without end
 
+  struct Found {
+    int way = 0;
+    int64_t period = 0;  // of holds
+  };
+
   struct Choice {
     std::shared_ptr<const Ways> ways;
     int way = 0;
-    int64_t uses = 0;  // that might have tried
+    int64_t uses = 0;            // that might have tried
+    std::optional<Found> found;  // the fastest, until it is let in
   };
 
   template <class Make, class Run>
   Choice choose(const Shape& shape, const at::Tensor& on, bool may_try, const Make& make,
                 const Run& run) {
     const std::lock_guard lock(mutex_);
-    if (choices_.size() == kMost) choices_.clear();
+    if (choices_.size() >= kMost && ChoiceHold::lets_in(ChoiceHold::period())) choices_.clear();
     Choice& choice = choices_[shape];
     if (!choice.ways) choice.ways = make();
     if (may_try && ++choice.uses == 2 && choice.ways->size() > 1) {
-      choice.way = fastest(*choice.ways, on, run);
+      const int64_t period = ChoiceHold::period();
+      choice.found = Found{fastest(*choice.ways, on, run), period};
+    }
+    if (choice.found && ChoiceHold::lets_in(choice.found->period)) {
+      choice.way = choice.found->way;
+      choice.found.reset();
     }
     return choice;
   }

@@ -187,10 +187,12 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const int64_t new_tokens = q.size(1);
   MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
            " keys: a cache is filled at once, then token by token");
-  if (run.with_grad() && has_fused_attention(q, v)) {
-    MT_CHECK(new_tokens == k.size(1), "gradients through a cache of keys and values");
+  // With and without gradients alike: a recomputation must repeat its forward to the bit.
+  if (new_tokens == k.size(1) && has_fused_attention(q, v)) {
     return fused_attention(q, k, v, softmax_scale, run);
   }
+  MT_CHECK(!run.with_grad() || new_tokens == k.size(1),
+           "gradients through a cache of keys and values");
   const int64_t repeats = q.size(2) / k.size(2), width = q.size(3);
   const at::Tensor mixed = at::scaled_dot_product_attention(
       heads_first(q, 1, width), heads_first(k, repeats, width), heads_first(v, repeats, width),

@@ -1,10 +1,13 @@
 // The operations that have kernels on a GPU, forward and backward in bf16 there, against the same
 // operations on the CPU in fp32.
+#include <array>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
+#include "moetron/kernels/choice_hold.h"
 #include "moetron/kernels/kernel_test_support.h"
 #include "moetron/nn/attention.h"
 #include "moetron/nn/fused_attention.h"
@@ -62,6 +65,26 @@ TEST(GpuAttention, EqualsTheCpus) {
       for (size_t i = 0; i < actual.size(); ++i) EXPECT_TRUE(at::equal(again[i], actual[i])) << i;
     }
     at::globalContext().setDeterministicAlgorithms(false, false);
+  }
+}
+
+// Full recomputation runs its first forward without gradients.
+TEST(GpuAttention, HasTheSameBitsWithoutGradients) {
+  SKIP_WITHOUT_GPU();
+  const ChoiceHold hold;
+  for (const auto& [width, value_width, tokens] :
+       {std::array<int64_t, 3>{128, 128, 384}, {192, 128, 256}, {64, 64, 130}, {256, 256, 100}}) {
+    const at::Tensor q = random_bf16({2, tokens, 4, width});
+    const at::Tensor k = random_bf16({2, tokens, 2, width});
+    const at::Tensor v = random_bf16({2, tokens, 2, value_width});
+    std::vector<at::Tensor> mixed;
+    for (const bool with_grad : {false, true}) {
+      SegmentRun run(with_grad);
+      const at::AutoGradMode mode(with_grad);
+      const at::Tensor a = run.input(q), b = run.input(k), c = run.input(v);
+      mixed.push_back(run.output(causal_attention(a, b, c, 0.1, run)));
+    }
+    EXPECT_TRUE(at::equal(mixed[0], mixed[1])) << width << ", " << value_width;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/kernels/choice_hold.h"
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
 #include "moetron/parallel/mesh.h"
@@ -84,8 +85,11 @@ StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
     tied_ends_.share_values();
     tied_ends_.clear_grad();
   }
-  PipelineOutcome outcome =
-      executor_.run(plan(batch.micro_batches.size()), training_task(batch, step));
+  PipelineOutcome outcome;
+  {
+    const ChoiceHold hold;  // what is recomputed in this step repeats its forward
+    outcome = executor_.run(plan(batch.micro_batches.size()), training_task(batch, step));
+  }
   const PhaseScope phase(mesh_.world(), concat("step ", step, ", gradient reduction"));
   const LossSums sums = sum_losses(outcome, model_, mesh_, step);
   StepResult result;
