@@ -85,6 +85,33 @@ TEST(EveryDivision, GivesTheBitsOfOneRank) {
   }
 }
 
+// Where embedding and head share a table, its gradient is whole only behind the last W of both,
+// wherever a list puts them: under every kind, with DualPipeV+ for much and for little
+// communication and under a cap.
+TEST(TiedEnds, GiveTheBitsOfOneRankUnderEverySchedule) {
+  TrainedTask task{.config = tiny_deepseek(), .steps = 1, .seq_length = 4};
+  task.config.tie_word_embeddings = true;
+  for (const int64_t pp : {1, 2, 4}) {
+    task.config.num_layers = 2 * pp;
+    std::vector<ScheduleRequest> requests = schedule_requests(static_cast<int>(pp));
+    for (const double communication : {0.0, 0.25, 1.0, 2.0}) {
+      requests.push_back({.kind = ScheduleKind::kDualPipeVPlus, .communication = communication});
+    }
+    for (const int64_t count : {2 * pp, 2 * pp + 1, 4 * pp}) {
+      task.global_batch_size = count;
+      const TrainedOutcome one = train_in_layout(task, {});
+      for (const ScheduleRequest& request : requests) {
+        const bool is_possible = request.kind != ScheduleKind::kInterleaved || count % pp == 0;
+        if (!is_possible) continue;
+        LayoutCase layout{.world = pp, .pp = pp, .schedule = request};
+        layout.buckets.overlap_reduce = true;
+        EXPECT_EQ(first_difference(train_in_layout(task, layout), one), "")
+            << count << " micro-batches, " << layout.name();
+      }
+    }
+  }
+}
+
 // Evaluation runs with any number of micro-batches, also with fewer than ranks.
 TEST(Evaluation, GivesTheBitsOfOneRank) {
   TrainedTask task{.config = tiny_deepseek(), .steps = 1, .keeps_gradients = false};

@@ -46,13 +46,14 @@ Model::Model(const ModelConfig& config, const ModelSettings& settings)
 
 // Either may be on another rank.
 void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
-  if (embedding != nullptr && head != nullptr) {
+  Tie& tie = ties_.emplace_back();
+  if (embedding != nullptr) tie.uses.push_back({0, &embedding->table()});
+  if (head == nullptr) return;
+  tie.uses.push_back({1 + config_.num_layers, &head->weight()});
+  if (embedding != nullptr) {
     head->tie_to(*embedding);
-  } else if (embedding != nullptr) {
-    shared_table_ = &embedding->table();
-  } else if (head != nullptr) {
+  } else {
     head->weight().become_copy();
-    shared_table_ = &head->weight();
   }
 }
 

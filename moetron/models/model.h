@@ -22,6 +22,18 @@ struct LayerRouter {
   Router* router;
 };
 
+// One of the layers that use a tied weight.
+struct TiedUse {
+  int64_t place;  // in the model: 0 the embedding, 1 + i decoder layer i, then the head
+  Parameter* parameter;
+};
+
+// A weight that several layers use, the first of which owns it: its uses on this rank, in the order
+// of the model; none where all are on other ranks. Without the owner they are copies of it.
+struct Tie {
+  std::vector<TiedUse> uses;
+};
+
 class Model {
  public:
   // Parameters of the settings' dtype (the router's bias in fp32), zero until initialize() or a
@@ -39,11 +51,11 @@ class Model {
   void initialize(uint64_t seed);
   // What a Hugging Face directory holds, as far as this rank does.
   std::vector<NamedSlice> weights() const;
-  // Adds the second use of a tied weight to the first; once, when all micro-batches are done.
+  // Of a whole model: adds the later uses of a tied weight to the first; once, when all
+  // micro-batches are done.
   void fold_tied_grads();
-  // Where embedding and head are tied and on different ranks: the embedding's table on the one, the
-  // head's copy of it on the other; null on all others.
-  Parameter* shared_table() { return shared_table_; }
+  // The same on every rank but for the uses.
+  const std::vector<Tie>& ties() const { return ties_; }
 
   // Of a whole model in one chunk.
   // tokens [batch, seq] int64 -> [batch, seq, vocab], without gradients. With a cache the tokens
@@ -60,7 +72,7 @@ class Model {
   std::vector<Chunk> chunks_;
   std::vector<Parameter*> parameters_;
   std::vector<LayerRouter> routers_;
-  Parameter* shared_table_ = nullptr;
+  std::vector<Tie> ties_;
 };
 
 // positions [batch, seq] of sequences that begin at `first`.

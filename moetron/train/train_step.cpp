@@ -20,11 +20,11 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       buckets_(model.parameters(), mesh, settings.buckets),
       optimizer_(buckets_.owned(), settings.adamw, settings.offload),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
-      tied_ends_(model, mesh),
       links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
              model.options().device()),
       executor_(model.chunks(), links_, model.config().hidden_size, model.options(),
                 mesh.sizes().tp > 1 ? &mesh.tensor() : nullptr) {
+  for (const Tie& tie : model.ties()) ties_.push_back(std::make_unique<TiedWeight>(tie, mesh));
   for (const Chunk& chunk : model.chunks()) {
     for (const auto& layer : chunk.layers) {
       std::vector<Parameter*>& parameters = parameters_of_layer_[layer.get()];
@@ -44,16 +44,19 @@ const PipelinePlan& TrainStep::plan(size_t num_micro_batches) {
   return *plan_;
 }
 
+void TrainStep::share_tied_values() {
+  for (const auto& tie : ties_) {
+    if (Parameter* owner = tie->owner()) buckets_.wait_values(std::array{owner});
+    tie->share_values();
+  }
+}
+
 // Its gradients are whole but for what other ranks hold of them.
 void TrainStep::layer_done(Layer& layer) {
-  const auto& first_chunk = model_.chunks().front().layers;
-  if (!first_chunk.empty() && &layer == first_chunk.front().get()) model_.fold_tied_grads();
-  const std::vector<Parameter*>& parameters = parameters_of_layer_.at(&layer);
-  if (std::find(parameters.begin(), parameters.end(), tied_ends_.table()) != parameters.end()) {
-    tied_ends_.is_owner() ? tied_ends_.add_grad() : tied_ends_.send_grad();
-  }
-  buckets_.parameters_done(parameters);
-  for (Parameter* parameter : parameters) {
+  std::vector<Parameter*> done = parameters_of_layer_.at(&layer);
+  for (const auto& tie : ties_) tie->fold(done);
+  buckets_.parameters_done(done);
+  for (Parameter* parameter : done) {
     const bool is_whole = mesh_.replicas(parameter->settings().replicas).size() == 1;
     if (is_whole) optimizer_.grad_done(*parameter);
   }
@@ -80,11 +83,8 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
 
 StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
   buckets_.clear();
-  if (Parameter* table = tied_ends_.table()) {
-    buckets_.wait_values(std::array{table});
-    tied_ends_.share_values();
-    tied_ends_.clear_grad();
-  }
+  share_tied_values();
+  for (const auto& tie : ties_) tie->clear_grads();
   PipelineOutcome outcome;
   {
     const ChoiceHold hold;  // what is recomputed in this step repeats its forward
@@ -142,7 +142,7 @@ double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
                            const BatchSettings& settings) {
   const PhaseScope phase(mesh_.world(), "evaluation");
   wait_values();
-  tied_ends_.share_values();
+  share_tied_values();
   const at::Tensor loss = at::zeros({1}, model_.options().dtype(at::kDouble));
   int64_t num_targets = 0;
   for (int64_t i = 0; i < num_batches; ++i) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -15,7 +16,7 @@
 #include "moetron/schedule/schedule.h"
 #include "moetron/train/batches.h"
 #include "moetron/train/step_losses.h"
-#include "moetron/train/tied_ends.h"
+#include "moetron/train/tied_weight.h"
 
 namespace moetron {
 
@@ -76,6 +77,7 @@ class TrainStep {
  private:
   PipelineTask training_task(const StepBatch& batch, int64_t step);
   void layer_done(Layer& layer);
+  void share_tied_values();
   std::optional<RouterBalance> update_routers();
 
   Model& model_;
@@ -84,7 +86,7 @@ class TrainStep {
   GradientBuckets buckets_;
   AdamW optimizer_;
   GradNormMeter grad_norm_;
-  TiedEnds tied_ends_;
+  std::vector<std::unique_ptr<TiedWeight>> ties_;
   StageLinks links_;
   PipelineExecutor executor_;
   std::optional<PipelinePlan> plan_;
