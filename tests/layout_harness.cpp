@@ -179,7 +179,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   RankOutcome outcome;
   for (int64_t step = 1; step <= task.steps; ++step) {
     const StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches,
-                                            mesh.data(), /*training=*/true);
+                                            mesh, /*training=*/true);
     if (step == 1 && task.keeps_gradients) {
       train_step.accumulate(batch, step);
       for (const auto& [layer, router] : model.routers()) router->counts().zero_();

@@ -37,9 +37,7 @@ double kept_gigabytes(const char* config_text) {
   settings.options = at::kBFloat16;
   settings.stages = {{.first = 0, .count = 1}};
   Model model(config, settings);
-  MicroBatch micro_batch;
-  micro_batch.tokens = at::zeros({1, kTokens}, at::kLong);
-  micro_batch.positions = sequential_positions(1, kTokens);
+  const MicroBatch micro_batch = make_micro_batch(at::zeros({1, kTokens}, at::kLong));
   ActivationMemory kept;
   ChunkRun run;
   MemoryMeter meter;

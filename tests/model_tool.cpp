@@ -46,14 +46,6 @@ void write_floats(const std::string& path, const std::vector<NamedTensor>& tenso
   writer.commit();
 }
 
-MicroBatch make_micro_batch(const at::Tensor& tokens, const at::Tensor& labels) {
-  MicroBatch micro_batch;
-  micro_batch.tokens = tokens;
-  micro_batch.labels = labels;
-  micro_batch.positions = sequential_positions(tokens.size(0), tokens.size(1));
-  return micro_batch;
-}
-
 // Each router's balance loss with coefficient 1, a layer at a time.
 void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string& label,
                         const std::string& folder, const MicroBatch& micro_batch,

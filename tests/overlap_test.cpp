@@ -146,10 +146,10 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     const auto pipeline = world.subgroup(pipeline_ranks, "pp");
     StageLinks links(*pipeline, schedule.placement, at::kCPU);
     std::vector<Chunk> chunks = make_chunks(schedule.placement, stage_rank, kind, *experts);
-    PipelineExecutor executor(chunks, links, kHidden, at::kFloat, nullptr);
+    PipelineExecutor executor(chunks, links, kHidden, at::kFloat);
     std::vector<MicroBatch> micro_batches(kMicroBatches);
     for (int i = 0; i < kMicroBatches; ++i) {
-      micro_batches[i].tokens = at::full({1, kTokens}, i + 1, at::kLong);
+      micro_batches[i] = make_micro_batch(at::full({1, kTokens}, i + 1, at::kLong));
     }
     PipelineTrace trace;
     PipelineTask task;

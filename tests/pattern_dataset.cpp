@@ -19,10 +19,11 @@ TokenSample PatternDataset::get(int64_t index) const {
   TokenSample sample;
   sample.tokens.assign(text.begin(), text.end() - 1);
   sample.labels.assign(text.begin() + 1, text.end());
-  sample.loss_mask.assign(length, 1.0f);
+  sample.loss_weights.assign(length, 1.0f);
   // Uneven targets: the mean over the global batch is not the mean of the ranks' means.
   const auto kept = static_cast<std::ptrdiff_t>(std::min<uint64_t>(4, length));
-  if (index % 3 == 0) std::fill(sample.loss_mask.begin() + kept, sample.loss_mask.end(), 0.0f);
+  if (index % 3 == 0)
+    std::fill(sample.loss_weights.begin() + kept, sample.loss_weights.end(), 0.0f);
   for (uint64_t i = 0; i < length; ++i) sample.positions.push_back(static_cast<int32_t>(i));
   sample.document_bounds = {0, static_cast<int32_t>(sequence_length_)};
   return sample;

@@ -6,6 +6,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#ifdef MOETRON_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#endif
+
 #include "layout_harness.h"
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/file.h"
@@ -93,7 +97,7 @@ TEST(TrainStep, ANonFiniteLossStopsBeforeTheOptimizer) {
     Model model(tiny_model(), {.mesh = &mesh});
     model.initialize(11);
     TrainStep train_step(model, mesh, {.clip_grad = 1.0});
-    const StepBatch batch = load_step_batch(PatternDataset(), 0, {1, 8}, world, true);
+    const StepBatch batch = load_step_batch(PatternDataset(), 0, {1, 8}, mesh, true);
     std::map<std::string, at::Tensor> before;
     for (const NamedSlice& s : model.weights()) before[s.name] = s.view.clone();
     // One rank's embedding is broken: every rank must stop, and know which.
@@ -127,7 +131,7 @@ TEST(TrainStep, HybridAdamOnAGpuTrainsAsAdamDoes) {
       TrainStep train_step(model, mesh, {.offload = offload, .clip_grad = 1.0});
       for (int64_t step = 1; step <= 20; ++step) {
         const StepBatch batch =
-            load_step_batch(PatternDataset(), 8 * (step - 1), {2, 8, device}, world, true);
+            load_step_batch(PatternDataset(), 8 * (step - 1), {2, 8, device}, mesh, true);
         found.push_back(train_step.run(batch, step, 3e-3).loss);
       }
     });
@@ -157,6 +161,45 @@ TEST(TrainStep, RecomputationOnAGpuGivesTheSameBits) {
   }
   at::globalContext().setDeterministicAlgorithms(false, false);
 }
+
+#ifdef MOETRON_CUDA
+
+// From the first micro-batch to the reduced gradients, and for the next step's batch, the host runs
+// ahead of the GPU: any wait is an error here.
+TEST(TrainStep, WaitsForNoGpuUntilTheGradientNorm) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  using c10::cuda::SyncDebugMode;
+  ModelConfig config = tiny_qwen_moe();
+  config.hidden_size = 256;
+  config.head_dim = config.rope.dim = 64;
+  config.moe->expert_intermediate_size = 128;
+  config.vocab_size = 512;
+  run_ranks(1, [&](Communicator& world) {
+    Mesh mesh(world, parallel_sizes(1, 1, 1, 1, 1));
+    const at::Device device(at::kCUDA, 0);
+    const auto options = at::TensorOptions(at::kBFloat16).device(device);
+    Model model(config, {.options = options, .mesh = &mesh});
+    model.initialize(11);
+    TrainStep train_step(model, mesh, {.clip_grad = 1.0});
+    train_step.set_trace(nullptr, /*measures_memory=*/false);
+    const PatternDataset dataset(64);
+    const auto begin = [&](int64_t step) {
+      return PendingStepBatch(dataset, 8 * step, {2, 8, device}, mesh, true);
+    };
+    PendingStepBatch next = begin(0);
+    for (int64_t step = 1; step <= 3; ++step) {  // what is tried, allocated and pinned once
+      const StepBatch batch = std::exchange(next, begin(step)).finish();
+      train_step.run(batch, step, 1e-3);
+    }
+    c10::cuda::warning_state().set_sync_debug_mode(SyncDebugMode::L_ERROR);
+    const StepBatch batch = std::exchange(next, begin(4)).finish();
+    EXPECT_NO_THROW(train_step.accumulate(batch, 4));
+    EXPECT_ANY_THROW(at::zeros({1}, options).item<double>());  // it would be seen
+    c10::cuda::warning_state().set_sync_debug_mode(SyncDebugMode::L_DISABLED);
+  });
+}
+
+#endif
 
 // libtorch's words, and a real one where there is a GPU to fill.
 TEST(OutOfMemory, IsToldInOneSentenceWithWhatHelps) {

@@ -47,9 +47,9 @@ class OverlapBench {
     at::manual_seed(static_cast<uint64_t>(options.runtime.seed));
     fill_at_random(model_, slice.initializer_range);
     const int64_t batch = options.training.micro_batch_size, seq = options.training.seq_length;
-    const auto integers = at::TensorOptions(device).dtype(at::kLong);
-    micro_batch_.tokens = at::zeros({batch, seq}, integers);  // their number alone counts
-    micro_batch_.positions = sequential_positions(batch, seq).contiguous().to(device);
+    // The tokens' number alone counts.
+    micro_batch_ =
+        make_micro_batch(at::zeros({batch, seq}, at::TensorOptions(device).dtype(at::kLong)));
     hidden_ = at::randn({batch * seq, slice.hidden_size}, model_.options());
     d_output_ = at::randn_like(hidden_) / static_cast<double>(batch * seq);
     for (auto& layer : chunk().layers) layer = put_on_link(std::move(layer), link_);

@@ -61,8 +61,7 @@ struct Stage {
   Stage() : model(tiny_model(), {.stages = {{0, 2, /*has_embedding=*/false, /*has_head=*/false}}}) {
     at::manual_seed(1);
     fill_at_random(model, 0.2);
-    micro_batch.tokens = at::zeros({1, 8}, at::kLong);
-    micro_batch.positions = sequential_positions(1, 8);
+    micro_batch = make_micro_batch(at::zeros({1, 8}, at::kLong));
     hidden = at::randn({8, 16});
     d_output = at::randn({8, 16});
   }

@@ -35,15 +35,14 @@ Options with_joint_products(Options options) {
 
 // Random tokens, each labelled with the one that follows it.
 StepBatch random_batch(int64_t vocab_size, int64_t batch, int64_t seq, c10::Device device) {
-  MicroBatch micro_batch;
-  micro_batch.tokens =
+  const at::Tensor tokens =
       at::randint(vocab_size, {batch, seq}, at::TensorOptions(device).dtype(at::kLong));
-  micro_batch.labels = at::full_like(micro_batch.tokens, kIgnoredLabel);
-  micro_batch.labels.narrow(1, 0, seq - 1).copy_(micro_batch.tokens.narrow(1, 1, seq - 1));
-  micro_batch.positions = sequential_positions(batch, seq).contiguous().to(device);
+  const at::Tensor labels = at::full_like(tokens, kIgnoredLabel);
+  labels.narrow(1, 0, seq - 1).copy_(tokens.narrow(1, 1, seq - 1));
+  MicroBatch micro_batch = make_micro_batch(tokens, labels);
   micro_batch.training = true;
   StepBatch step;
-  step.num_targets = batch * (seq - 1);
+  step.divisor = static_cast<double>(batch * (seq - 1));
   step.num_tokens = batch * seq;
   micro_batch.d_loss = step.d_loss();
   step.micro_batches.push_back(std::move(micro_batch));

@@ -157,6 +157,8 @@ struct DataOptions {
   std::vector<double> split{969, 30, 1};  // shares of training, validation, test
   std::string data_cache_path;
   bool eod_mask_loss = false;
+  bool reset_position_ids = false;
+  bool reset_attention_mask = false;
 };
 
 struct TokenizerOptions {

@@ -92,14 +92,10 @@ void declare_data(OptionTable& table) {
   table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.");
   table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
       .one_of({{"LLama-Pretrain-Idxmap"}});
-  table
-      .add_fieldless("reset-position-ids", ValueKind::kFlag,
-                     "Positions start again behind an end-of-document token.")
-      .not_yet("documents apart within a sequence");
-  table
-      .add_fieldless("reset-attention-mask", ValueKind::kFlag,
-                     "Tokens attend within their own document only.")
-      .not_yet("documents apart within a sequence");
+  table.add(MT_FIELD(data, reset_position_ids),
+            "Positions start again with every document of a sequence.");
+  table.add(MT_FIELD(data, reset_attention_mask),
+            "Tokens attend within their own document only; on CPUs.");
   table.add_fieldless("num-workers", ValueKind::kInteger, "Processes that load data.")
       .count_or_zero()
       .no_effect("data is mapped into memory and needs no loading processes");

@@ -36,7 +36,7 @@ void dump_samples(const TokenDataset& dataset, const std::string& path) {
     const TokenSample sample = dataset.get(i);
     rows.insert(rows.end(), sample.tokens.begin(), sample.tokens.end());
     rows.insert(rows.end(), sample.labels.begin(), sample.labels.end());
-    for (const float mask : sample.loss_mask) rows.push_back(static_cast<int32_t>(mask));
+    for (const float mask : sample.loss_weights) rows.push_back(static_cast<int32_t>(mask));
     rows.insert(rows.end(), sample.positions.begin(), sample.positions.end());
     std::vector<int32_t> starts(sample.tokens.size() + 1);
     for (const int32_t bound : sample.document_bounds) starts.at(static_cast<size_t>(bound)) += 1;
@@ -58,6 +58,7 @@ void gpt(const Words& words) {
     settings.eod_mask_loss = true;
     settings.reset_position_ids = true;
   }
+  settings.reset_attention_mask = true;
   settings.cache_folder = out + "/cache";
   const Words paths(words.begin() + 8, words.end());
   const char* names[3] = {"train", "valid", "test"};

@@ -34,23 +34,25 @@ TokenSample GptDataset::get(int64_t index) const {
   MT_CHECK(index >= 0 && index < size(), "sample ", index, " of ", size());
   std::vector<int32_t> text;  // [sequence + 1]
   TokenSample sample;
-  read_tokens(index_.shuffled(index), &text, &sample.document_bounds);
+  std::vector<int32_t> bounds;  // of the documents
+  read_tokens(index_.shuffled(index), &text, &bounds);
   sample.tokens.assign(text.begin(), text.end() - 1);
   sample.labels.assign(text.begin() + 1, text.end());
   const size_t length = sample.tokens.size();
-  sample.loss_mask.assign(length, 1.0f);
+  sample.loss_weights.assign(length, 1.0f);
   if (settings_.eod_mask_loss)
     for (size_t i = 0; i < length; ++i)
-      if (sample.tokens[i] == *settings_.eod_id) sample.loss_mask[i] = 0.0f;
-  if (sample.document_bounds.back() == static_cast<int32_t>(length))
-    sample.document_bounds.pop_back();  // a document of which only the last label is here
-  sample.document_bounds.push_back(static_cast<int32_t>(length));
+      if (sample.tokens[i] == *settings_.eod_id) sample.loss_weights[i] = 0.0f;
+  if (bounds.back() == static_cast<int32_t>(length))
+    bounds.pop_back();  // a document of which only the last label is here
+  bounds.push_back(static_cast<int32_t>(length));
   sample.positions.resize(length);
   std::iota(sample.positions.begin(), sample.positions.end(), 0);
   if (settings_.reset_position_ids)
-    for (size_t d = 0; d + 1 < sample.document_bounds.size(); ++d)
-      std::iota(sample.positions.begin() + sample.document_bounds[d],
-                sample.positions.begin() + sample.document_bounds[d + 1], 0);
+    for (size_t d = 0; d + 1 < bounds.size(); ++d)
+      std::iota(sample.positions.begin() + bounds[d], sample.positions.begin() + bounds[d + 1], 0);
+  if (!settings_.reset_attention_mask) bounds = {0, static_cast<int32_t>(length)};
+  sample.document_bounds = std::move(bounds);
   return sample;
 }
 

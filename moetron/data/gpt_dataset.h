@@ -19,11 +19,11 @@ namespace moetron {
 struct GptDatasetSettings {
   int64_t sequence_length = 0;  // tokens of a sample
   uint32_t seed = 1234;
-  int64_t vocab_size = 0;         // a token outside is an InputError; 0 checks nothing
-  std::optional<int32_t> eod_id;  // needed by eod_mask_loss
-  bool eod_mask_loss = false;     // no loss where the input is the end-of-document token
-  // Restart `positions` with every document (--reset-position-ids); document_bounds are always set.
-  bool reset_position_ids = false;
+  int64_t vocab_size = 0;             // a token outside is an InputError; 0 checks nothing
+  std::optional<int32_t> eod_id;      // needed by eod_mask_loss
+  bool eod_mask_loss = false;         // no loss where the input is the end-of-document token
+  bool reset_position_ids = false;    // positions start again with every document
+  bool reset_attention_mask = false;  // document_bounds are the documents'; else all is one
   // Where the three indices are kept; empty: in memory, built by every rank. The key is our own: a
   // hash of the .idx file's content and of all numbers that the indices depend on.
   std::filesystem::path cache_folder;

@@ -98,7 +98,7 @@ TEST_F(GptDatasetTest, SamplesCoverAnEpochOnce) {
     const TokenSample sample = dataset.get(i);
     for (size_t t = 0; t + 1 < 4; ++t) EXPECT_EQ(sample.labels[t], sample.tokens[t + 1]);
     for (const int32_t label : sample.labels) ++seen[static_cast<size_t>(label)];
-    EXPECT_EQ(sample.loss_mask, std::vector<float>(4, 1.0f));
+    EXPECT_EQ(sample.loss_weights, std::vector<float>(4, 1.0f));
   }
   for (const int count : seen) EXPECT_LE(count, 1);
   EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), 0), 36);
@@ -106,21 +106,25 @@ TEST_F(GptDatasetTest, SamplesCoverAnEpochOnce) {
 
 TEST_F(GptDatasetTest, BoundsAndPositionsFollowDocuments) {
   const std::string prefix = write("a", {3, 3, 3, 3});
-  const GptDataset dataset = open(prefix, 0, {.sequence_length = 11, .reset_position_ids = true});
+  const GptDataset dataset = open(
+      prefix, 0, {.sequence_length = 11, .reset_position_ids = true, .reset_attention_mask = true});
   const TokenSample sample = dataset.get(0);
   EXPECT_EQ(sample.document_bounds, (std::vector<int32_t>{0, 3, 6, 9, 11}));
   EXPECT_EQ(sample.positions, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1}));
   // A document of which only the last label is in the sample does not count.
-  const TokenSample exact = open(prefix, 0, {.sequence_length = 9}).get(0);
+  const TokenSample exact =
+      open(prefix, 0, {.sequence_length = 9, .reset_attention_mask = true}).get(0);
   EXPECT_EQ(exact.document_bounds, (std::vector<int32_t>{0, 3, 6, 9}));
   EXPECT_EQ(exact.positions.back(), 8);
+  const TokenSample joined = open(prefix, 0, {.sequence_length = 9}).get(0);
+  EXPECT_EQ(joined.document_bounds, (std::vector<int32_t>{0, 9}));
 }
 
 TEST_F(GptDatasetTest, MasksTheStepAfterADocumentsEnd) {
   const std::string prefix = write("a", {6});
   const GptDataset dataset =
       open(prefix, 0, {.sequence_length = 5, .eod_id = 3, .eod_mask_loss = true});
-  EXPECT_EQ(dataset.get(0).loss_mask, (std::vector<float>{1, 1, 1, 0, 1}));
+  EXPECT_EQ(dataset.get(0).loss_weights, (std::vector<float>{1, 1, 1, 0, 1}));
   EXPECT_THROW(open(prefix, 0, {.sequence_length = 5, .eod_mask_loss = true}), ConfigError);
 }
 

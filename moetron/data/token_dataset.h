@@ -1,4 +1,4 @@
-// What the training loop sees of a dataset: numbered samples of one length.
+// What the training loop sees of a dataset, whatever it is made of: numbered samples of one length.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +7,12 @@
 namespace moetron {
 
 struct TokenSample {
-  std::vector<int32_t> tokens;     // [sequence]
-  std::vector<int32_t> labels;     // [sequence], the token after each
-  std::vector<float> loss_mask;    // [sequence], 0 or 1
-  std::vector<int32_t> positions;  // [sequence], restarts at 0 with each document when bounds do
-  // Where documents begin in the sample, then its length: {0, ..., sequence}. Attention that must
-  // not cross documents takes it as cumulative lengths.
+  std::vector<int32_t> tokens;      // [sequence]
+  std::vector<int32_t> labels;      // [sequence], the token after each
+  std::vector<float> loss_weights;  // [sequence], of each label's loss; 0: none
+  std::vector<int32_t> positions;   // [sequence], restarts at 0 with each document when bounds do
+  // {0, ..., end}, ascending: attention does not cross a bound, and what lies behind the last one
+  // is padding, of no loss. {0, sequence}: all is one document.
   std::vector<int32_t> document_bounds;
 };
 

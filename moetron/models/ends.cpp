@@ -6,9 +6,17 @@
 #include "moetron/nn/linear.h"
 #include "moetron/nn/loss.h"
 #include "moetron/nn/norm.h"
-#include "moetron/parallel/token_shards.h"
+#include "moetron/parallel/token_layout.h"
 
 namespace moetron {
+namespace {
+
+TokenLabels labels_of(const MicroBatch& micro_batch) {
+  const at::Tensor& weights = micro_batch.loss_weights;
+  return {micro_batch.labels.flatten(), weights.defined() ? weights.flatten() : weights};
+}
+
+}  // namespace
 
 EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size,
                                const ModelSettings& settings)
@@ -19,7 +27,7 @@ at::Tensor EmbeddingLayer::compute(const at::Tensor&, const MicroBatch& micro_ba
                                    SegmentRun& run) {
   const at::Tensor tokens = micro_batch.tokens.flatten();
   const at::Tensor partial = embedding(tokens, table_, shard_, run);  // [tokens, hidden]
-  return reduce_scatter_tokens(partial, {shard_.group, tokens.numel()}, run);
+  return reduce_scatter_tokens(partial, micro_batch.layout, run);
 }
 
 HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
@@ -32,18 +40,17 @@ HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
 
 at::Tensor HeadLayer::compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
                               SegmentRun& run) {
-  const TokenShards shards{shard_.group,
-                           shard_.size() == 1 ? hidden.size(0) : micro_batch.tokens.numel()};
-  const at::Tensor normed = gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), shards, run);
+  const at::Tensor normed =
+      gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), micro_batch.layout, run);
   const bool knows_gradient = !run.with_grad() || micro_batch.d_loss;
   if (micro_batch.labels.defined() && shard_.size() == 1 && knows_gradient &&
       has_linear_cross_entropy(normed)) {
-    return linear_cross_entropy_sum(normed, weight_, micro_batch.labels.flatten(),
+    return linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
                                     micro_batch.d_loss.value_or(0), run);
   }
   const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
   if (micro_batch.labels.defined()) {
-    return cross_entropy_sum(logits, micro_batch.labels.flatten(), shard_, run);
+    return cross_entropy_sum(logits, labels_of(micro_batch), shard_, run);
   }
   MT_CHECK(shard_.size() == 1, "logits of a vocabulary that ", shard_.size(), " ranks divide");
   return logits;

@@ -78,10 +78,8 @@ at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyVa
   MT_CHECK(chunks_.size() == 1 && stages_[0].has_embedding && stages_[0].has_head,
            "logits of a model that is divided into stages");
   const auto& layers = chunks_[0].layers;
-  MicroBatch micro_batch;
-  micro_batch.tokens = tokens.to(options_.device());
-  micro_batch.positions =
-      sequential_positions(tokens.size(0), tokens.size(1), first_position).to(options_.device());
+  MicroBatch micro_batch =
+      make_micro_batch(tokens.to(options_.device()), /*labels=*/{}, nullptr, first_position);
   micro_batch.cache = cache;
   const int64_t batch = tokens.size(0);
   at::Tensor flowing;
@@ -94,10 +92,6 @@ at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyVa
     flowing = forward_layer(*layer, flowing, micro_batch, {.keep = Keep::kNothing}, run);
   }
   return flowing.unflatten(0, {batch, -1});
-}
-
-at::Tensor sequential_positions(int64_t batch, int64_t seq, int64_t first) {
-  return at::arange(first, first + seq, at::kLong).unsqueeze(0).expand({batch, seq});
 }
 
 }  // namespace moetron

@@ -75,7 +75,4 @@ class Model {
   std::vector<Tie> ties_;
 };
 
-// positions [batch, seq] of sequences that begin at `first`.
-at::Tensor sequential_positions(int64_t batch, int64_t seq, int64_t first = 0);
-
 }  // namespace moetron

@@ -31,9 +31,7 @@ struct ModelSettings {
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 
   // Null where one rank holds all of a dense layer.
-  Communicator* tensor_group() const {
-    return mesh != nullptr && mesh->sizes().tp > 1 ? &mesh->tensor() : nullptr;
-  }
+  Communicator* tensor_group() const { return mesh != nullptr ? mesh->tensor_group() : nullptr; }
 };
 
 }  // namespace moetron

@@ -20,7 +20,6 @@ TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double no
                                    const ModelSettings& settings, TransformerLayerParts parts)
     : index_(index),
       norm_eps_(norm_eps),
-      tensor_group_(settings.tensor_group()),
       input_norm_(layer_prefix(index) + "input_layernorm.weight", {hidden_size}, settings.options,
                   kNormSettings),
       post_attention_norm_(layer_prefix(index) + "post_attention_layernorm.weight", {hidden_size},
@@ -30,24 +29,19 @@ TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double no
            "a layer has either a dense MLP or experts");
 }
 
-TokenShards TransformerLayer::shards(const MicroBatch& micro_batch) const {
-  return {tensor_group_, micro_batch.tokens.numel()};
-}
-
 AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
                                             const Routing* earlier, SegmentRun& run) {
   AttentionCache* cache =
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
   const NormedSum input = add_and_norm(hidden, {}, input_norm_, norm_eps_, run);
-  const at::Tensor mixed = parts_.attention->forward(input.y, micro_batch.positions, cache, run);
+  const at::Tensor mixed = parts_.attention->forward(input.y, micro_batch, cache, run);
   const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
   AttentionOutput out;
   out.residual = second.sum;
   out.normed = second.y;
   if (parts_.moe) {
     const bool counts = micro_batch.training && earlier == nullptr;
-    const RoutedTokens tokens{shards(micro_batch), micro_batch.tokens.size(0)};
-    RouterOutput routed = parts_.moe->router.forward(out.normed, tokens, counts, earlier, run);
+    RouterOutput routed = parts_.moe->router.forward(out.normed, micro_batch, counts, earlier, run);
     out.routing = routed.routing;
     out.aux_loss = routed.aux_loss;
   }
@@ -57,7 +51,7 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
 at::Tensor TransformerLayer::experts(const at::Tensor& rows, const at::Tensor& probabilities,
                                      const ExpertRows& rows_per_expert,
                                      const MicroBatch& micro_batch, SegmentRun& run) {
-  if (parts_.mlp) return parts_.mlp->forward(rows, shards(micro_batch), run);
+  if (parts_.mlp) return parts_.mlp->forward(rows, micro_batch.layout, run);
   return parts_.moe->experts.forward(rows, probabilities, rows_per_expert, run);
 }
 
@@ -67,7 +61,7 @@ bool TransformerLayer::has_shared_expert() const {
 
 at::Tensor TransformerLayer::shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
                                            SegmentRun& run) {
-  return parts_.moe->shared_expert->forward(normed, shards(micro_batch), run);
+  return parts_.moe->shared_expert->forward(normed, micro_batch.layout, run);
 }
 
 Dispatcher* TransformerLayer::dispatcher() {

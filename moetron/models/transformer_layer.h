@@ -49,11 +49,8 @@ class TransformerLayer final : public DecoderLayer {
   Router* router() { return parts_.moe ? &parts_.moe->router : nullptr; }
 
  private:
-  TokenShards shards(const MicroBatch& micro_batch) const;
-
   int64_t index_;
   double norm_eps_;
-  Communicator* tensor_group_;  // null: one rank
   Parameter input_norm_;
   Parameter post_attention_norm_;
   TransformerLayerParts parts_;

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "moetron/config/options.h"
-#include "moetron/parallel/token_shards.h"
+#include "moetron/parallel/token_layout.h"
 #include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
@@ -19,7 +19,7 @@ int64_t expert_capacity(int64_t tokens, int64_t top_k, int64_t num_experts, doub
 // the largest probability stay (kProbs; among equals the earlier), or the first (kPosition), in the
 // order of tokens and slots. The same on every layout; collective over the slices' group.
 at::Tensor drop_over_capacity(const at::Tensor& experts, const at::Tensor& probabilities,
-                              const TokenShards& shards, int64_t num_experts, int64_t capacity,
+                              const TokenLayout& layout, int64_t num_experts, int64_t capacity,
                               TokenDropPolicy policy);
 
 }  // namespace moetron

@@ -98,18 +98,18 @@ TEST_F(DropTest, EverySliceKeepsWhatTheLoopsKeep) {
         for (const int slices : {1, 2, 3, 4}) {
           std::vector<std::vector<int64_t>> kept(slices);
           run_ranks(slices, [&](Communicator& world) {
-            const TokenShards shards{&world, num_tokens};
-            const at::Tensor experts = slice_tokens(choices.experts, shards).clone();
-            const at::Tensor probabilities = slice_tokens(choices.probabilities, shards).clone();
+            const TokenLayout layout{&world, num_tokens};
+            const at::Tensor experts = slice_tokens(choices.experts, layout).clone();
+            const at::Tensor probabilities = slice_tokens(choices.probabilities, layout).clone();
             // Padding must not take anybody's place, whatever it holds.
-            experts.slice(0, shards.num_local()).fill_(0);
-            probabilities.slice(0, shards.num_local()).fill_(1);
+            experts.slice(0, layout.num_local()).fill_(0);
+            probabilities.slice(0, layout.num_local()).fill_(1);
             const at::Tensor mine =
-                drop_over_capacity(experts, probabilities, shards, kExperts, capacity, policy);
+                drop_over_capacity(experts, probabilities, layout, kExperts, capacity, policy);
             ASSERT_EQ(mine.sizes(), experts.sizes());
-            const at::Tensor padding = mine.slice(0, shards.num_local());
+            const at::Tensor padding = mine.slice(0, layout.num_local());
             EXPECT_TRUE(padding.eq(kNotRouted).all().item<bool>());
-            kept[world.rank()] = values_of<int64_t>(mine.slice(0, 0, shards.num_local()));
+            kept[world.rank()] = values_of<int64_t>(mine.slice(0, 0, layout.num_local()));
           });
           std::vector<int64_t> all;
           for (const auto& part : kept) all.insert(all.end(), part.begin(), part.end());

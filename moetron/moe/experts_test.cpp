@@ -229,22 +229,22 @@ TEST(CapacityTest, DropsTheLeastProbableOrTheLast) {
   const at::Tensor experts = at::tensor({0, 1, 0, -1, 0, 2, 0, 2, 0, 3}, at::kLong).view({5, 2});
   const at::Tensor probabilities =
       at::tensor({.1, .5, .3, .9, .7, .2, .3, .8, .2, .5}, at::kFloat).view({5, 2});
-  const TokenShards shards{nullptr, 5};
+  const TokenLayout layout{nullptr, 5};
   const auto column = [](const at::Tensor& kept) {
     const at::Tensor first = kept.select(1, 0).contiguous();
     return std::vector<int64_t>(first.const_data_ptr<int64_t>(),
                                 first.const_data_ptr<int64_t>() + first.numel());
   };
   const at::Tensor by_probability =
-      drop_over_capacity(experts, probabilities, shards, 4, 2, TokenDropPolicy::kProbs);
+      drop_over_capacity(experts, probabilities, layout, 4, 2, TokenDropPolicy::kProbs);
   EXPECT_EQ(column(by_probability), (std::vector<int64_t>{-1, 0, 0, -1, -1}));
   EXPECT_TRUE(at::equal(by_probability.select(1, 1), experts.select(1, 1)));
   const at::Tensor by_position =
-      drop_over_capacity(experts, probabilities, shards, 4, 2, TokenDropPolicy::kPosition);
+      drop_over_capacity(experts, probabilities, layout, 4, 2, TokenDropPolicy::kPosition);
   EXPECT_EQ(column(by_position), (std::vector<int64_t>{0, 0, -1, -1, -1}));
   EXPECT_TRUE(at::equal(by_position.select(1, 1), experts.select(1, 1)));
   const at::Tensor all =
-      drop_over_capacity(experts, probabilities, shards, 4, 5, TokenDropPolicy::kProbs);
+      drop_over_capacity(experts, probabilities, layout, 4, 5, TokenDropPolicy::kProbs);
   EXPECT_TRUE(at::equal(all, experts));
 }
 
@@ -262,12 +262,12 @@ TEST(CapacityTest, SlicesDropWhatTheWholeDrops) {
     EXPECT_FALSE(at::equal(whole, experts));
     for (const int slices : {1, 2, 4}) {
       run_ranks(slices, [&](Communicator& world) {
-        const TokenShards shards{&world, kTokens};
+        const TokenLayout layout{&world, kTokens};
         const at::Tensor mine =
-            drop_over_capacity(slice_tokens(experts, shards), slice_tokens(probabilities, shards),
-                               shards, 6, 4, policy);
-        EXPECT_TRUE(at::equal(gather_tokens(mine, shards), whole));
-        const at::Tensor padding = mine.slice(0, shards.num_local());
+            drop_over_capacity(slice_tokens(experts, layout), slice_tokens(probabilities, layout),
+                               layout, 6, 4, policy);
+        EXPECT_TRUE(at::equal(gather_tokens(mine, layout), whole));
+        const at::Tensor padding = mine.slice(0, layout.num_local());
         EXPECT_TRUE(padding.eq(kNotRouted).all().item<bool>());
       });
     }
@@ -287,8 +287,8 @@ TEST(CapacityTest, TheRouterGivesDroppedChoicesNoWeightAndNoGradient) {
     Router router("gate.", settings, at::kFloat);
     router.visit([](Parameter& p) { p.initialize(9, 1); });
     SegmentRun run(true);
-    const RouterOutput output =
-        router.forward(run.input(x), {{nullptr, 10}, 1}, true, nullptr, run);
+    const RouterOutput output = router.forward(
+        run.input(x), make_micro_batch(at::zeros({1, 10}, at::kLong)), true, nullptr, run);
     const at::Tensor probabilities = run.output(output.routing.probabilities);
     EXPECT_EQ(router.counts().sum().item<int64_t>(), 20);  // what was chosen, before the drop
     return std::tuple(output.routing.experts, probabilities, run.backward({d_probabilities})[0]);

@@ -20,6 +20,10 @@ void randomize(Router& router) {
   router.visit([](Parameter& p) { p.value().normal_(0, 0.5); });
 }
 
+MicroBatch sequences(int64_t count, int64_t length, Communicator* group = nullptr) {
+  return make_micro_batch(at::zeros({count, length}, at::kLong), /*labels=*/{}, group);
+}
+
 class MoeTest : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(3); }
@@ -36,7 +40,7 @@ TEST_F(MoeTest, GroupsLimitTheChoiceAndTheBiasMovesIt) {
   randomize(router);
   SegmentRun run(false);
   const at::Tensor x = at::randn({10, 16});
-  const RoutedTokens tokens{{nullptr, 10}, 2};
+  const MicroBatch tokens = sequences(2, 5);
   const RouterOutput output = router.forward(x, tokens, true, nullptr, run);
   // One group of two experts kept: both are chosen, so the pair lies in one group.
   const at::Tensor groups = output.routing.experts.floor_divide(2);
@@ -55,7 +59,7 @@ TEST_F(MoeTest, EqualScoresChooseTheLowestExperts) {
   Router router("gate.", small_router(), at::kFloat);  // weights are zero: all scores equal
   SegmentRun run(false);
   const at::Tensor experts =
-      router.forward(at::randn({3, 16}), {{nullptr, 3}, 1}, false, nullptr, run).routing.experts;
+      router.forward(at::randn({3, 16}), sequences(1, 3), false, nullptr, run).routing.experts;
   EXPECT_TRUE(at::equal(experts, at::arange(2, at::kLong).repeat({3, 1})));
 }
 
@@ -84,7 +88,7 @@ TEST_F(MoeTest, AuxiliaryLossOfAnEvenRouterIsOnePerToken) {
     randomize(router);
     SegmentRun run(true);
     const RouterOutput output =
-        router.forward(run.input(at::randn({21, 16})), {{nullptr, 21}, 3}, false, nullptr, run);
+        router.forward(run.input(at::randn({21, 16})), sequences(3, 7), false, nullptr, run);
     EXPECT_NEAR(output.aux_loss.item<double>(), 0.5 * 3 * 7, 1e-5);
   }
 }
@@ -104,24 +108,24 @@ TEST_F(MoeTest, SlicesOfTheTokensRouteAsTheWhole) {
       Router whole("gate.", s, at::kFloat);
       randomize(whole);
       SegmentRun run(true);
-      const RouterOutput all =
-          whole.forward(run.input(x), {{nullptr, num_tokens}, 2}, true, nullptr, run);
+      const RouterOutput all = whole.forward(run.input(x), sequences(2, 5), true, nullptr, run);
       run.output(all.routing.probabilities);
       run.output(all.aux_loss);
       const at::Tensor d_x = run.backward({d_p, at::full({}, 0.1)})[0];
       at::Tensor weight;
       whole.visit([&](Parameter& p) { weight = p.value(); });
       run_ranks(3, [&](Communicator& world) {
-        const TokenShards shards{&world, num_tokens};
+        const MicroBatch slice = sequences(2, 5, &world);
+        const TokenLayout& layout = slice.layout;
         Router router("gate.", s, at::kFloat);
         router.visit([&](Parameter& p) { p.value().copy_(weight); });
         SegmentRun part(true);
         const RouterOutput mine =
-            router.forward(part.input(slice_tokens(x, shards)), {shards, 2}, true, nullptr, part);
+            router.forward(part.input(slice_tokens(x, layout)), slice, true, nullptr, part);
         part.output(mine.routing.probabilities);
         const at::Tensor aux = part.output(mine.aux_loss).to(at::kDouble);
-        EXPECT_TRUE(at::equal(gather_tokens(mine.routing.experts, shards), all.routing.experts));
-        EXPECT_TRUE(mine.routing.experts.narrow(0, shards.num_local(), 4 - shards.num_local())
+        EXPECT_TRUE(at::equal(gather_tokens(mine.routing.experts, layout), all.routing.experts));
+        EXPECT_TRUE(mine.routing.experts.narrow(0, layout.num_local(), 4 - layout.num_local())
                         .eq(kNotRouted)
                         .all()
                         .item<bool>());
@@ -129,14 +133,83 @@ TEST_F(MoeTest, SlicesOfTheTokensRouteAsTheWhole) {
         EXPECT_NEAR(aux.item<double>(), all.aux_loss.item<double>(), 1e-6);
         world.all_reduce(router.counts()).wait();
         EXPECT_TRUE(at::equal(router.counts(), whole.counts()));
-        const at::Tensor d = part.backward({slice_tokens(d_p, shards), at::full({}, 0.1)})[0];
-        EXPECT_TRUE(at::allclose(gather_tokens(d, shards), d_x, 1e-5, 1e-7));
+        const at::Tensor d = part.backward({slice_tokens(d_p, layout), at::full({}, 0.1)})[0];
+        EXPECT_TRUE(at::allclose(gather_tokens(d, layout), d_x, 1e-5, 1e-7));
       });
       // A recomputation keeps the choice, and with it the probabilities, whatever the bias says.
       SegmentRun again(true);
       const RouterOutput second =
-          whole.forward(again.input(x), {{nullptr, num_tokens}, 2}, false, &all.routing, again);
+          whole.forward(again.input(x), sequences(2, 5), false, &all.routing, again);
       EXPECT_TRUE(at::equal(second.routing.probabilities, all.routing.probabilities));
+    }
+  }
+}
+
+// What a router makes of a micro-batch, with the gradient of its input.
+struct Routed {
+  RouterOutput output;
+  at::Tensor counts, aux_loss, d_x;
+};
+
+Routed route(Router& router, const at::Tensor& x, const MicroBatch& micro_batch) {
+  SegmentRun run(true);
+  Routed routed{router.forward(run.input(x), micro_batch, true, nullptr, run)};
+  const at::Tensor probabilities = run.output(routed.output.routing.probabilities);
+  routed.aux_loss = run.output(routed.output.aux_loss);
+  routed.d_x = run.backward({at::ones_like(probabilities), at::full({}, 0.1)})[0];
+  routed.counts = router.counts().clone();
+  router.counts().zero_();
+  return routed;
+}
+
+// Two sequences of five tokens, of which the last one and the last three are padding, against the
+// same without padding: loads, capacity, auxiliary loss and gradients are those of the others.
+TEST_F(MoeTest, PaddingCountsNowhere) {
+  const std::vector<int64_t> real = {0, 1, 2, 3, 5, 6};
+  const at::Tensor places = at::tensor(real);
+  const at::Tensor is_padding = at::ones({10}, at::kBool).index_fill_(0, places, false);
+  const at::Tensor x = at::randn({10, 16});
+  for (const auto kind : {RouterSettings::AuxLoss::kSequence, RouterSettings::AuxLoss::kBatch}) {
+    for (const std::optional<double> factor : {std::optional<double>(), std::optional(0.7)}) {
+      RouterSettings s = small_router();
+      s.sigmoid = kind == RouterSettings::AuxLoss::kSequence;
+      s.aux_loss = kind;
+      s.aux_loss_coeff = 0.5;
+      s.capacity_factor = factor;
+      Router router("gate.", s, at::kFloat);
+      randomize(router);
+      at::Tensor weight;
+      router.visit([&](Parameter& p) { weight = p.value(); });
+      // Without padding: one row, or a row of each sequence, whose losses add up.
+      const Routed whole = route(router, x.index_select(0, places), sequences(1, 6));
+      double aux = whole.aux_loss.item<double>();
+      if (kind == RouterSettings::AuxLoss::kSequence) {
+        aux = route(router, x.narrow(0, 0, 4), sequences(1, 4)).aux_loss.item<double>() +
+              route(router, x.narrow(0, 5, 2), sequences(1, 2)).aux_loss.item<double>();
+      }
+      for (const int ranks : {1, 3}) {
+        run_ranks(ranks, [&](Communicator& world) {
+          MicroBatch padded = sequences(2, 5, ranks == 1 ? nullptr : &world);
+          const TokenLayout& layout = padded.layout;
+          padded.num_real_tokens = 6;
+          padded.padding = is_padding.index_select(0, layout.token_of_row(at::kCPU));
+          Router mine("gate.", s, at::kFloat);
+          mine.visit([&](Parameter& p) { p.value().copy_(weight); });
+          const Routed part = route(mine, slice_tokens(x, layout), padded);
+          const at::Tensor experts = gather_tokens(part.output.routing.experts, layout);
+          EXPECT_TRUE(at::equal(experts.index_select(0, places), whole.output.routing.experts));
+          EXPECT_TRUE(experts.index({is_padding}).eq(kNotRouted).all().item<bool>());
+          const at::Tensor counts = part.counts, loss = part.aux_loss.to(at::kDouble);
+          world.all_reduce(counts).wait();
+          world.all_reduce(loss).wait();
+          EXPECT_TRUE(at::equal(counts, whole.counts));
+          EXPECT_NEAR(loss.item<double>(), aux, 1e-5);
+          const at::Tensor d_x = gather_tokens(part.d_x, layout);
+          EXPECT_EQ(d_x.index({is_padding}).abs().max().item<double>(), 0);
+          if (kind == RouterSettings::AuxLoss::kSequence) return;
+          EXPECT_TRUE(at::allclose(d_x.index_select(0, places), whole.d_x, 1e-5, 1e-6));
+        });
+      }
     }
   }
 }

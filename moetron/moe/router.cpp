@@ -22,6 +22,16 @@ at::Tensor top_indices(const at::Tensor& scores, int64_t k) {
   return order.narrow(-1, 0, k);
 }
 
+// How often each of `num_bins` numbers occurs in `numbers`, which has a row a token: [num_bins] of
+// `dtype`. `padding` [tokens], if defined: rows that do not count.
+at::Tensor count_numbers(const at::Tensor& numbers, const at::Tensor& padding, int64_t num_bins,
+                         at::ScalarType dtype) {
+  const auto options = numbers.options().dtype(dtype);
+  at::Tensor each = at::ones(numbers.sizes(), options);
+  if (padding.defined()) each.masked_fill_(padding.unsqueeze(1), 0);
+  return at::zeros({num_bins}, options).index_add_(0, numbers.reshape(-1), each.reshape(-1));
+}
+
 // From logits to weights and scores; the choice between them has no gradient.
 class RouterKernel final : public JointOperation {
  public:
@@ -55,26 +65,30 @@ Router::Router(const std::string& prefix, const RouterSettings& settings,
   }
 }
 
-RouterOutput Router::forward(const at::Tensor& x, const RoutedTokens& tokens, bool count,
+RouterOutput Router::forward(const at::Tensor& x, const MicroBatch& micro_batch, bool count,
                              const Routing* earlier, SegmentRun& run) {
   const RouterSettings& s = settings_;
-  const int64_t num_local = tokens.shards.num_local();
+  const int64_t num_local = micro_batch.layout.num_local();
+  const bool has_padding = micro_batch.padding.defined();
   const at::ScalarType dtype = s.fp32_logits ? at::kFloat : x.scalar_type();
   const at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype);
-  const Scored scored = score(logits, count ? num_local : 0, earlier, run);
+  const Scored scored = score(logits, count && !has_padding ? num_local : 0, earlier, run);
+  const at::Tensor chosen = scored.chosen.narrow(0, 0, num_local);
+  if (count && has_padding) {
+    counts_.add_(count_numbers(chosen, micro_batch.padding, s.num_experts, at::kLong));
+  }
 
   RouterOutput output;
   Routing& routing = output.routing;
   routing.chosen = scored.chosen;
-  routing.experts =
-      earlier != nullptr ? earlier->experts : drop(routing.chosen, scored.weights.detach(), tokens);
-  routing.all_go = !s.capacity_factor && num_local == x.size(0);
+  routing.experts = earlier != nullptr ? earlier->experts
+                                       : drop(routing.chosen, scored.weights.detach(), micro_batch);
+  routing.all_go = !s.capacity_factor && num_local == x.size(0) && !has_padding;
   routing.probabilities = routing.all_go
                               ? scored.weights
                               : scored.weights.masked_fill(routing.experts.eq(kNotRouted), 0);
   if (s.aux_loss != RouterSettings::AuxLoss::kNone && s.aux_loss_coeff != 0) {
-    output.aux_loss = balance_loss(scored.scores.narrow(0, 0, num_local),
-                                   routing.chosen.narrow(0, 0, num_local), tokens);
+    output.aux_loss = balance_loss(scored.scores.narrow(0, 0, num_local), chosen, micro_batch);
   }
   return output;
 }
@@ -94,8 +108,8 @@ Router::Scored Router::score(const at::Tensor& logits, int64_t num_counted, cons
   }
   if (s.scaling != 1) out.weights = out.weights * s.scaling;
   if (num_counted > 0) {
-    const at::Tensor counted = out.chosen.narrow(0, 0, num_counted).reshape(-1);
-    counts_.add_(at::bincount(counted, {}, s.num_experts));
+    const at::Tensor counted = out.chosen.narrow(0, 0, num_counted);
+    counts_.add_(count_numbers(counted, {}, s.num_experts, at::kLong));
   }
   return out;
 }
@@ -118,18 +132,22 @@ Router::Scored Router::score_by_kernel(const at::Tensor& logits, int64_t num_cou
 
 // chosen [slice, K] -> the same, kNotRouted for padding and for what exceeds the capacity.
 at::Tensor Router::drop(const at::Tensor& chosen, const at::Tensor& probabilities,
-                        const RoutedTokens& tokens) const {
+                        const MicroBatch& micro_batch) const {
   const at::NoGradGuard no_grad;
-  const TokenShards& shards = tokens.shards;
+  const TokenLayout& layout = micro_batch.layout;
+  const int64_t num_local = layout.num_local();
+  const bool has_padding = micro_batch.padding.defined();
   at::Tensor experts = chosen;
-  if (const int64_t num_local = shards.num_local(); num_local < chosen.size(0)) {
-    experts = chosen.clone();
-    experts.narrow(0, num_local, chosen.size(0) - num_local).fill_(kNotRouted);
+  const int64_t rows_beyond = chosen.size(0) - num_local;
+  if (rows_beyond > 0 || has_padding) experts = chosen.clone();  // the graph keeps `chosen`
+  if (rows_beyond > 0) experts.narrow(0, num_local, rows_beyond).fill_(kNotRouted);
+  if (has_padding) {
+    experts.narrow(0, 0, num_local).masked_fill_(micro_batch.padding.unsqueeze(1), kNotRouted);
   }
   if (!settings_.capacity_factor) return experts;
-  const int64_t capacity = expert_capacity(shards.num_tokens, settings_.top_k,
+  const int64_t capacity = expert_capacity(micro_batch.num_real_tokens, settings_.top_k,
                                            settings_.num_experts, *settings_.capacity_factor);
-  return drop_over_capacity(experts, probabilities, shards, settings_.num_experts, capacity,
+  return drop_over_capacity(experts, probabilities, layout, settings_.num_experts, capacity,
                             settings_.drop_policy);
 }
 
@@ -152,32 +170,38 @@ at::Tensor Router::choose(const at::Tensor& scores) const {
 }
 
 // Per sequence (or over the whole micro-batch): sum_e f_e P_e with f_e = E / (K T) * tokens sent to
-// e and P_e the mean share of e in the scores. The sigmoid router's f counts the best K of the raw
-// scores: no bias, no groups (DeepSeek-V3, eq. 17 to 20). f is the whole sequence's, counted over
-// the tensor-parallel ranks; P is a sum over tokens, so that each rank's tokens give a part of the
-// loss and no more needs to be exchanged. scores [local, E], experts [local, K].
+// e and P_e the mean share of e in the scores, of T tokens without padding. The sigmoid router's f
+// counts the best K of the raw scores: no bias, no groups (DeepSeek-V3, eq. 17 to 20). f is the
+// whole sequence's, counted over the tensor-parallel ranks; P is a sum over tokens, so that each
+// rank's tokens give a part of the loss and no more needs to be exchanged. scores [local, E],
+// experts [local, K].
 at::Tensor Router::balance_loss(const at::Tensor& scores, const at::Tensor& experts,
-                                const RoutedTokens& tokens) const {
+                                const MicroBatch& micro_batch) const {
   const RouterSettings& s = settings_;
-  const TokenShards& shards = tokens.shards;
-  const int64_t rows = s.aux_loss == RouterSettings::AuxLoss::kSequence ? tokens.num_sequences : 1;
-  const int64_t per_row = shards.num_tokens / rows;
+  const TokenLayout& layout = micro_batch.layout;
+  const at::Tensor& padding = micro_batch.padding;
+  const int64_t rows =
+      s.aux_loss == RouterSettings::AuxLoss::kSequence ? micro_batch.tokens.size(0) : 1;
+  const int64_t per_row = layout.num_tokens / rows;
   const at::Tensor row_of_token =
-      (at::arange(scores.size(0), experts.options()) + shards.slice_begin())
-          .floor_divide(per_row);  // [local]
-  at::Tensor fractions;            // [rows, E]
+      layout.token_of_row(experts.device()).floor_divide(per_row);  // [local]
+  at::Tensor fractions;                                             // [rows, E]
   {
     const at::NoGradGuard no_grad;
     const bool counts_raw = s.sigmoid && s.aux_loss == RouterSettings::AuxLoss::kSequence;
     const at::Tensor counted = counts_raw ? top_indices(scores.detach(), s.top_k) : experts;
-    const at::Tensor cells = (row_of_token.unsqueeze(1) * s.num_experts + counted).reshape(-1);
-    fractions = at::bincount(cells, {}, rows * s.num_experts).to(at::kFloat);
-    if (shards.size() > 1) shards.group->all_reduce(fractions).wait();
-    fractions =
-        fractions.view({rows, s.num_experts})
-            .mul(static_cast<double>(s.num_experts) / static_cast<double>(s.top_k * per_row));
+    const at::Tensor cells = row_of_token.unsqueeze(1) * s.num_experts + counted;  // [local, K]
+    fractions = count_numbers(cells, padding, rows * s.num_experts, at::kFloat);
+    if (layout.size() > 1) layout.group->all_reduce(fractions).wait();
+    fractions = fractions.view({rows, s.num_experts});
+    if (padding.defined()) {  // K T choices were counted in a row
+      fractions = fractions.mul(s.num_experts).div(fractions.sum(1, /*keepdim=*/true).clamp_min(1));
+    } else {
+      fractions.mul_(static_cast<double>(s.num_experts) / static_cast<double>(s.top_k * per_row));
+    }
   }
-  const at::Tensor shares = s.sigmoid ? scores / scores.sum(-1, /*keepdim=*/true) : scores;
+  at::Tensor shares = s.sigmoid ? scores / scores.sum(-1, /*keepdim=*/true) : scores;
+  if (padding.defined()) shares = shares.masked_fill(padding.unsqueeze(1), 0);
   return (fractions.index_select(0, row_of_token) * shares).sum() * s.aux_loss_coeff;
 }
 

@@ -14,7 +14,7 @@
 #include "moetron/config/options.h"
 #include "moetron/kernels/router_rule.h"
 #include "moetron/nn/mlp.h"
-#include "moetron/parallel/token_shards.h"
+#include "moetron/parallel/micro_batch.h"
 #include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
@@ -33,13 +33,6 @@ struct RouterSettings : RouterRule {
   TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
 };
 
-// The tokens of a micro-batch: sequences of equal length, of which each tensor-parallel rank routes
-// its slice.
-struct RoutedTokens {
-  TokenShards shards;
-  int64_t num_sequences = 1;
-};
-
 struct RouterOutput {
   Routing routing;  // probabilities are part of the graph
   // This rank's part of coefficient * loss * tokens of the micro-batch; undefined without.
@@ -52,9 +45,10 @@ class Router {
   Router(const std::string& prefix, const RouterSettings& settings,
          const at::TensorOptions& options);
 
-  // x [slice, hidden]; `count` adds this micro-batch to counts(). A recomputation passes `earlier`,
-  // the routing of the first time: the same choice, whatever rounding or the bias do.
-  RouterOutput forward(const at::Tensor& x, const RoutedTokens& tokens, bool count,
+  // x [slice, hidden], this rank's slice of the micro-batch; `count` adds it to counts(). Padding
+  // goes nowhere. A recomputation passes `earlier`, the routing of the first time: the same choice,
+  // whatever rounding or the bias do.
+  RouterOutput forward(const at::Tensor& x, const MicroBatch& micro_batch, bool count,
                        const Routing* earlier, SegmentRun& run);
 
   // How often each expert was chosen by this rank's tokens since the last take, [E] int64; before
@@ -81,9 +75,9 @@ class Router {
                          SegmentRun& run);
   at::Tensor choose(const at::Tensor& scores) const;
   at::Tensor drop(const at::Tensor& chosen, const at::Tensor& probabilities,
-                  const RoutedTokens& tokens) const;
+                  const MicroBatch& micro_batch) const;
   at::Tensor balance_loss(const at::Tensor& scores, const at::Tensor& experts,
-                          const RoutedTokens& tokens) const;
+                          const MicroBatch& micro_batch) const;
 
   RouterSettings settings_;
   Parameter weight_;               // [E, hidden]

@@ -35,11 +35,12 @@ class GroupedQueryAttention final : public Attention {
     }
   }
 
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& positions, AttentionCache* cache,
+  at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch, AttentionCache* cache,
                      SegmentRun& run) override {
     const AttentionSettings& s = settings_;
-    const TokenShards shards{s.tensor_group, positions.numel()};
-    const at::Tensor all = gather_tokens(x, shards, run);  // [B * T, H]
+    const TokenLayout& layout = micro_batch.layout;
+    const at::Tensor& positions = micro_batch.positions;
+    const at::Tensor all = gather_tokens(x, layout, run);  // [B * T, H]
     const auto project = [&](Projection& projection) {
       return linear(all, projection.weight, run, projection.bias ? &*projection.bias : nullptr)
           .view({positions.size(0), positions.size(1), -1, s.head_dim});  // [B, T, heads, D]
@@ -51,10 +52,13 @@ class GroupedQueryAttention final : public Attention {
                                                  rotation(s, positions, frequencies_), run)
                                : split_heads(first, positions, project, run);
     if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
-    const at::Tensor mixed = causal_attention(q, k, v, s.softmax_scale, run);  // [B, T, N, D]
+    const at::Tensor mixed =  // [B, T, N, D]
+        micro_batch.documents.defined()
+            ? document_attention(q, k, v, micro_batch.documents, s.softmax_scale, run)
+            : causal_attention(q, k, v, s.softmax_scale, run);
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
-    return reduce_scatter_tokens(partial, shards, run);
+    return reduce_scatter_tokens(partial, layout, run);
   }
 
   // The same of single operations. `first` as below; `project` for the second product.
@@ -199,6 +203,26 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
       /*attn_mask=*/{}, /*dropout_p=*/0.0,
       /*is_causal=*/new_tokens > 1, softmax_scale);  // [B, N, T, D]
   return mixed.transpose(1, 2).narrow(-1, 0, v.size(3));
+}
+
+at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const DocumentBounds& documents, double softmax_scale,
+                              SegmentRun& run) {
+  const std::vector<int64_t>& bounds = documents.on_host;
+  MT_CHECK(k.size(1) == q.size(1) && bounds.back() == q.size(0) * q.size(1), "documents of ",
+           bounds.back(), " tokens in a micro-batch of ", q.size(0) * q.size(1));
+  std::vector<int64_t> lengths;
+  for (size_t i = 1; i < bounds.size(); ++i) lengths.push_back(bounds[i] - bounds[i - 1]);
+  const auto cut = [&](const at::Tensor& x) {
+    return x.flatten(0, 1).split_with_sizes(lengths);  // each [tokens, heads, width]
+  };
+  const auto qs = cut(q), ks = cut(k), vs = cut(v);
+  std::vector<at::Tensor> mixed;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    mixed.push_back(causal_attention(qs[i].unsqueeze(0), ks[i].unsqueeze(0), vs[i].unsqueeze(0),
+                                     softmax_scale, run));
+  }
+  return at::cat(mixed, 1).unflatten(1, {q.size(0), q.size(1)}).squeeze(0);
 }
 
 std::unique_ptr<Attention> make_grouped_query_attention(const std::string& prefix,

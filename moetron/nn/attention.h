@@ -4,7 +4,7 @@
 //
 // Under tensor parallelism the ranks of a group divide the heads (Shoeybi et al., arXiv
 // 1909.08053), and hold slices of the tokens in front of the attention and behind it
-// (parallel/token_shards.h).
+// (parallel/token_layout.h).
 //
 // Letters in shapes: B batch, T new tokens, S tokens attended to, H hidden, N query heads and G
 // key-value heads of this rank, D head size of queries and keys, V head size of values.
@@ -21,7 +21,7 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/nn/rope.h"
-#include "moetron/parallel/token_shards.h"
+#include "moetron/parallel/micro_batch.h"
 
 namespace moetron {
 
@@ -87,9 +87,9 @@ struct MlaDims {
 class Attention {
  public:
   virtual ~Attention() = default;
-  // x [slice, H] (normed), this rank's slice of the B * T tokens; positions [B, T] of all of them
-  // -> [slice, H]. With a cache the new tokens follow the cached ones.
-  virtual at::Tensor forward(const at::Tensor& x, const at::Tensor& positions,
+  // x [slice, H] (normed), this rank's slice of the micro-batch's B * T tokens -> [slice, H]. With
+  // a cache the new tokens follow the cached ones.
+  virtual at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch,
                              AttentionCache* cache, SegmentRun& run) = 0;
   virtual void visit(const ParameterVisitor& visitor) = 0;
 };
@@ -105,5 +105,10 @@ std::unique_ptr<Attention> make_latent_attention(const std::string& prefix,
 // T + t.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run);
+
+// The same of new tokens alone, where tokens see those of their own document only.
+at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const DocumentBounds& documents, double softmax_scale,
+                              SegmentRun& run);
 
 }  // namespace moetron

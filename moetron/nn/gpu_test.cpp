@@ -121,11 +121,11 @@ TEST(GpuLoss, LinearCrossEntropyEqualsTheCpus) {
   const at::AutoGradMode with_grad(true);
   SegmentRun gpu_run(true), cpu_run(true);
   const at::Tensor actual = gpu_run.output(
-      linear_cross_entropy_sum(gpu_run.input(x), gpu, labels.to(at::kCUDA), d_loss, gpu_run));
+      linear_cross_entropy_sum(gpu_run.input(x), gpu, {labels.to(at::kCUDA), {}}, d_loss, gpu_run));
   const at::Tensor rows = cpu_run.input(x.cpu().to(at::kFloat));
   const VocabShard whole{nullptr, vocab};
   const at::Tensor expected =
-      cpu_run.output(cross_entropy_sum(linear(rows, cpu, cpu_run), labels, whole, cpu_run));
+      cpu_run.output(cross_entropy_sum(linear(rows, cpu, cpu_run), {labels, {}}, whole, cpu_run));
   EXPECT_LT(relative_error(actual, expected), 1e-3);
   const at::Tensor d = at::full({}, d_loss, at::kFloat);
   const at::Tensor d_actual = gpu_run.backward({d.to(at::kCUDA)})[0];
@@ -170,7 +170,9 @@ std::vector<at::Tensor> run_attention(Attention& attention, const at::Tensor& x,
                                       const at::Tensor& positions, const at::Tensor& d) {
   SegmentRun run(true);
   const at::AutoGradMode with_grad(true);
-  const at::Tensor y = run.output(attention.forward(run.input(x), positions, nullptr, run));
+  MicroBatch micro_batch = make_micro_batch(at::zeros_like(positions));
+  micro_batch.positions = positions;
+  const at::Tensor y = run.output(attention.forward(run.input(x), micro_batch, nullptr, run));
   std::vector<at::Tensor> results = {y, run.backward({d})[0]};
   run.weight_grads().run();
   attention.visit([&](Parameter& p) { results.push_back(p.grad()); });

@@ -51,14 +51,15 @@ class LatentAttention final : public Attention {
     }
   }
 
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& positions, AttentionCache* cache,
+  at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch, AttentionCache* cache,
                      SegmentRun& run) override {
+    const at::Tensor& positions = micro_batch.positions;
     const int64_t batch = positions.size(0), seq = positions.size(1);
-    const TokenShards shards{settings_.tensor_group, batch * seq};
+    const TokenLayout& layout = micro_batch.layout;
     const auto by_head = [&](const at::Tensor& rows, int64_t heads) {
       return rows.view({batch, seq, heads, -1});
     };
-    const Latents down = divides_down_ ? divided_down(x, shards, run) : whole_down(x, shards, run);
+    const Latents down = divides_down_ ? divided_down(x, layout, run) : whole_down(x, layout, run);
 
     const at::Tensor q = by_head(linear(down.queries, *q_, run), heads_);
     const at::Tensor up = by_head(linear(down.keys_values, *kv_up_, run), heads_);
@@ -67,11 +68,14 @@ class LatentAttention final : public Attention {
                                        ? by_kernels(q, up, k_rope, positions, run)
                                        : rotated(q, up, k_rope, positions, run);
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
-    const at::Tensor mixed =
-        causal_attention(queries, keys, values, settings_.softmax_scale, run);  // [B, T, N, V]
+    const double scale = settings_.softmax_scale;
+    const at::Tensor mixed =  // [B, T, N, V]
+        micro_batch.documents.defined()
+            ? document_attention(queries, keys, values, micro_batch.documents, scale, run)
+            : causal_attention(queries, keys, values, scale, run);
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
-    return reduce_scatter_tokens(partial, shards, run);
+    return reduce_scatter_tokens(partial, layout, run);
   }
 
   // q [B, T, N, nope + rope], up [B, T, N, nope + V], k_rope [B, T, 1, rope] -> what attention
@@ -168,7 +172,7 @@ class LatentAttention final : public Attention {
   }
 
   // Every rank projects its own tokens, and one gather brings all tokens' latents together.
-  Latents whole_down(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
+  Latents whole_down(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
     const DownOutput own = project_down(x, run);
     const int64_t latent = dims_.kv_lora_rank, rope = dims_.qk_rope_head_dim;
     const auto kv = split_columns(own.kv, {latent, rope}, run);
@@ -176,24 +180,24 @@ class LatentAttention final : public Attention {
     down.keys_values = rms_norm(kv[0], kv_norm_, kLatentNormEps, run);
     down.k_rope = kv[1];
     down.queries = q_norm_ ? rms_norm(own.q, *q_norm_, kLatentNormEps, run) : x;
-    if (shards.size() == 1) return down;
+    if (layout.size() == 1) return down;
     const int64_t q_width = down.queries.size(1);
     const at::Tensor all =
-        gather_tokens(at::cat({down.queries, down.keys_values, down.k_rope}, 1), shards, run);
+        gather_tokens(at::cat({down.queries, down.keys_values, down.k_rope}, 1), layout, run);
     return {all.narrow(1, 0, q_width), all.narrow(1, q_width, latent),
             all.narrow(1, q_width + latent, rope)};
   }
 
   // Every rank projects all tokens to its part of the latents, and a gather joins the parts.
-  Latents divided_down(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
-    const at::Tensor all = gather_tokens(x, shards, run);  // [B * T, H]
+  Latents divided_down(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+    const at::Tensor all = gather_tokens(x, layout, run);  // [B * T, H]
     const DownOutput own = project_down(all, run);
-    const at::Tensor kv = gather_features(own.kv, shards, run);  // [B * T, latent + rope]
+    const at::Tensor kv = gather_features(own.kv, layout, run);  // [B * T, latent + rope]
     Latents down;
     down.keys_values = rms_norm(kv.narrow(1, 0, dims_.kv_lora_rank), kv_norm_, kLatentNormEps, run);
     down.k_rope = kv.narrow(1, dims_.kv_lora_rank, dims_.qk_rope_head_dim);
     down.queries =
-        q_norm_ ? rms_norm(gather_features(own.q, shards, run), *q_norm_, kLatentNormEps, run)
+        q_norm_ ? rms_norm(gather_features(own.q, layout, run), *q_norm_, kLatentNormEps, run)
                 : all;
     return down;
   }

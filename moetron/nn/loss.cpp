@@ -15,19 +15,19 @@ namespace {
 
 class CrossEntropy final : public PureOperation {
  public:
-  CrossEntropy(at::Tensor probabilities, at::Tensor columns, at::Tensor is_here,
-               at::Tensor has_label, at::ScalarType dtype)
+  CrossEntropy(at::Tensor probabilities, at::Tensor columns, at::Tensor is_here, at::Tensor weights,
+               at::ScalarType dtype)
       : probabilities_(std::move(probabilities)),
         columns_(std::move(columns)),
         is_here_(std::move(is_here)),
-        has_label_(std::move(has_label)),
+        weights_(std::move(weights)),
         dtype_(dtype) {}
 
   // softmax minus one at the label, for labelled tokens
   std::vector<at::Tensor> backward_input(const at::Tensor& d_loss) override {
     at::Tensor d = probabilities_;  // [tokens, rows]; nobody needs it afterwards
     d.scatter_add_(1, columns_, is_here_.to(at::kFloat).neg());
-    d.mul_(has_label_.to(at::kFloat).mul(d_loss));
+    d.mul_(weights_.mul(d_loss));
     return {d.to(dtype_)};
   }
 
@@ -35,7 +35,7 @@ class CrossEntropy final : public PureOperation {
   at::Tensor probabilities_;  // [tokens, rows of the shard] fp32
   at::Tensor columns_;        // [tokens, 1] the label's column here, 0 where it is not here
   at::Tensor is_here_;        // [tokens, 1]
-  at::Tensor has_label_;      // [tokens, 1]
+  at::Tensor weights_;        // [tokens, 1] fp32, 0 without a label
   at::ScalarType dtype_;
 };
 
@@ -45,8 +45,9 @@ void reduce(const at::Tensor& x, const VocabShard& shard, ReduceOp op) {
 
 }  // namespace
 
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const TokenLabels& wanted,
                              const VocabShard& shard, SegmentRun& run) {
+  const at::Tensor& labels = wanted.labels;
   at::Tensor loss;
   std::shared_ptr<Operation> operation;
   {
@@ -71,10 +72,16 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
     const at::Tensor sums =
         at::stack({target, probabilities.sum(1, /*keepdim=*/true)});  // [2, tokens, 1]
     reduce(sums, shard, ReduceOp::kSum);
-    loss = sums[1].log().sub_(sums[0]).masked_fill_(has_label.logical_not(), 0).sum();
+    at::Tensor losses = sums[1].log().sub_(sums[0]).masked_fill_(has_label.logical_not(), 0);
+    at::Tensor weights = has_label.to(at::kFloat);
+    if (wanted.weights.defined()) {
+      weights.mul_(wanted.weights.unsqueeze(1));
+      losses.mul_(weights);
+    }
+    loss = losses.sum();
     if (run.with_grad()) {
       operation = std::make_shared<CrossEntropy>(probabilities.div_(sums[1]), columns, is_here,
-                                                 has_label, logits.scalar_type());
+                                                 std::move(weights), logits.scalar_type());
     }
   }
   run.attach(loss, std::move(operation), {logits});
@@ -104,7 +111,7 @@ bool has_linear_cross_entropy(const at::Tensor& hidden) {
 }
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
-                                    const at::Tensor& labels, double d_loss, SegmentRun& run) {
+                                    const TokenLabels& wanted, double d_loss, SegmentRun& run) {
   const at::Tensor rows = hidden.detach();
   const int64_t tokens = rows.size(0);
   const int64_t together =
@@ -119,9 +126,14 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
       const at::Tensor part = rows.narrow(0, first, count);
       const at::Tensor logits =
           product(part, weight.value(), /*transpose_weight=*/true);  // [count, vocab]
-      losses.narrow(0, first, count)
-          .copy_(cross_entropy_in_place(logits, labels.narrow(0, first, count), kIgnoredLabel,
-                                        d_loss));
+      const at::Tensor part_losses = losses.narrow(0, first, count);
+      part_losses.copy_(cross_entropy_in_place(logits, wanted.labels.narrow(0, first, count),
+                                               kIgnoredLabel, d_loss));
+      if (wanted.weights.defined()) {
+        const at::Tensor weights = wanted.weights.narrow(0, first, count);
+        part_losses.mul_(weights);
+        logits.mul_(weights.unsqueeze(1));
+      }
       if (!run.with_grad()) continue;
       d_parts.push_back(product(logits, weight.value(), /*transpose_weight=*/false));
       const Parameter::GradTarget grad = weight.grad_target();

@@ -11,10 +11,16 @@ class Parameter;
 
 constexpr int64_t kIgnoredLabel = -100;
 
-// logits [tokens, rows of the shard], labels [tokens] int64 (kIgnoredLabel: no loss) -> the sum
-// over the labelled tokens, a scalar in fp32, the same on every rank of the group. Whoever calls
-// divides by the count of the whole global batch.
-at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels,
+// What is asked of each token.
+struct TokenLabels {
+  at::Tensor labels;   // [tokens] int64, kIgnoredLabel: no loss
+  at::Tensor weights;  // [tokens] fp32, of each loss; undefined: 1
+};
+
+// logits [tokens, rows of the shard] -> the weighted sum over the labelled tokens, a scalar in
+// fp32, the same on every rank of the group. Whoever calls divides by the weight of the whole
+// global batch.
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const TokenLabels& wanted,
                              const VocabShard& shard, SegmentRun& run);
 
 // Whether there are kernels for the next function: bf16 on a GPU.
@@ -25,6 +31,6 @@ bool has_linear_cross_entropy(const at::Tensor& hidden);
 // the weight are computed at once, for the gradient `d_loss` that the backward will give to the
 // sum.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
-                                    const at::Tensor& labels, double d_loss, SegmentRun& run);
+                                    const TokenLabels& wanted, double d_loss, SegmentRun& run);
 
 }  // namespace moetron

@@ -60,10 +60,10 @@ Mlp::Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
                             shard_of(1, tensor_group), 0)},
             {.replicas = Replicas::kData}) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x, const TokenShards& shards, SegmentRun& run) {
-  const at::Tensor all = gather_tokens(x, shards, run);  // [tokens, hidden]
+at::Tensor Mlp::forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+  const at::Tensor all = gather_tokens(x, layout, run);  // [tokens, hidden]
   const at::Tensor partial = linear(swiglu(linear(all, gate_up_, run), run), down_, run);
-  return reduce_scatter_tokens(partial, shards, run);
+  return reduce_scatter_tokens(partial, layout, run);
 }
 
 void Mlp::visit(const ParameterVisitor& visitor) {

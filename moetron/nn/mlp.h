@@ -7,7 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
-#include "moetron/parallel/token_shards.h"
+#include "moetron/parallel/token_layout.h"
 
 namespace moetron {
 
@@ -27,7 +27,7 @@ class Mlp {
       const at::TensorOptions& options, Communicator* tensor_group);
 
   // x [slice, hidden], this rank's slice of the tokens -> [slice, hidden]
-  at::Tensor forward(const at::Tensor& x, const TokenShards& shards, SegmentRun& run);
+  at::Tensor forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:

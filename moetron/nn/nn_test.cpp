@@ -159,6 +159,53 @@ TEST_F(NnTest, GradientsOfCausalAttentionAreTheFormulas) {
   }
 }
 
+// Documents within and across sequences, against attention with the whole mask.
+TEST_F(NnTest, DocumentsAttendToThemselvesAlone) {
+  const std::vector<int64_t> bounds = {0, 3, 4, 7, 12, 14};  // of two sequences of seven
+  const at::Tensor document = at::zeros({14}, at::kLong);
+  for (const int64_t bound : bounds) document.slice(0, bound).add_(1);
+  const at::Tensor q = at::randn({2, 7, 4, 8}), k = at::randn({2, 7, 2, 8});
+  const at::Tensor v = at::randn({2, 7, 2, 6}), d = at::randn({2, 7, 4, 6});
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool is_wanted : {true, false}) {
+    SegmentRun run(true);
+    const at::AutoGradMode with_grad(true);
+    const at::Tensor q1 = run.input(q), k1 = run.input(k), v1 = run.input(v);
+    at::Tensor mixed;
+    if (is_wanted) {
+      const at::Tensor of_row = document.view({2, 1, 7});
+      const at::Tensor mask = of_row.unsqueeze(-1).eq(of_row.unsqueeze(-2)).tril();  // [2, 1, 7, 7]
+      const auto heads = [](const at::Tensor& x, int64_t repeats) {
+        return x.transpose(1, 2).repeat_interleave(repeats, 1);
+      };
+      const at::Tensor scores = heads(q1, 1).matmul(heads(k1, 2).transpose(2, 3)) * 0.3;
+      mixed = scores.masked_fill(mask.logical_not(), -INFINITY).softmax(-1).matmul(heads(v1, 2));
+      mixed = mixed.transpose(1, 2);
+    } else {
+      mixed = document_attention(q1, k1, v1, {bounds, {}}, 0.3, run);
+    }
+    results.push_back({run.output(mixed)});
+    for (at::Tensor& gradient : run.backward({d})) results.back().push_back(gradient);
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) expect_close(results[1][i], results[0][i]);
+}
+
+TEST_F(NnTest, CrossEntropyWeighsItsLabels) {
+  const at::Tensor logits = at::randn({6, 9});
+  const at::Tensor labels = at::tensor(std::vector<int64_t>{3, kIgnoredLabel, 0, 8, 1, 3});
+  const at::Tensor weights = at::tensor({1.0, 5.0, 0.25, 2.0, 0.0, 1.5}, at::kFloat);
+  const VocabShard all{nullptr, 9};
+  const at::AutoGradMode with_grad(true);
+  at::Tensor x = logits.detach().clone().requires_grad_();
+  const at::Tensor each = at::cross_entropy_loss(x, labels, {}, at::Reduction::None);
+  const at::Tensor wanted = (each * weights).sum();
+  wanted.backward();
+  SegmentRun run(true);
+  expect_close(run.output(cross_entropy_sum(run.input(logits), {labels, weights}, all, run)),
+               wanted.detach());
+  expect_close(run.backward({at::ones({})})[0], x.grad());
+}
+
 TEST_F(NnTest, CrossEntropySkipsIgnoredLabels) {
   const at::Tensor logits = at::randn({4, 9});
   const at::Tensor labels = at::tensor(std::vector<int64_t>{3, kIgnoredLabel, 0, 8}, at::kLong);
@@ -168,7 +215,8 @@ TEST_F(NnTest, CrossEntropySkipsIgnoredLabels) {
   (wanted * 0.25).backward();
   SegmentRun run(true);
   const VocabShard all{.vocab_size = 9};
-  expect_close(run.output(cross_entropy_sum(run.input(logits), labels, all, run)), wanted.detach());
+  expect_close(run.output(cross_entropy_sum(run.input(logits), {labels, {}}, all, run)),
+               wanted.detach());
   expect_close(run.backward({at::full({}, 0.25)})[0], l0.grad());
 }
 
@@ -199,7 +247,7 @@ TEST_F(NnTest, EmbeddingAndLossOfADividedVocabularyEqualTheWhole) {
     SegmentRun head(true);
     at::Tensor mine = at::full({5, shard.rows()}, NAN);  // padding must not matter
     mine.narrow(1, 0, count).copy_(logits.narrow(1, first, count));
-    expect_close(head.output(cross_entropy_sum(head.input(mine), labels, shard, head)),
+    expect_close(head.output(cross_entropy_sum(head.input(mine), {labels, {}}, shard, head)),
                  loss.detach());
     const at::Tensor d = head.backward({at::ones({})})[0];
     expect_close(d.narrow(1, 0, count), l0.grad().narrow(1, first, count));

@@ -22,7 +22,8 @@ class Mesh {
   int64_t coordinate(MeshAxis axis) const;  // of this rank
 
   Communicator& world() { return world_; }
-  Communicator& tensor() { return *tensor_; }      // TP
+  Communicator& tensor() { return *tensor_; }  // TP
+  Communicator* tensor_group() { return sizes_.tp > 1 ? tensor_.get() : nullptr; }
   Communicator& data() { return *data_; }          // DP
   Communicator& stage() { return *stage_; }        // DP x TP: all ranks of a pipeline stage
   Communicator& pipeline() { return *pipeline_; }  // PP: the ranks that one micro-batch visits

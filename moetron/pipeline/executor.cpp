@@ -7,7 +7,6 @@
 
 #include "moetron/autograd/memory_meter.h"
 #include "moetron/base/error.h"
-#include "moetron/parallel/token_shards.h"
 #include "moetron/pipeline/block.h"
 
 namespace moetron {
@@ -66,10 +65,8 @@ class PipelineExecutor::Run {
         steps_(schedule_.steps.at(static_cast<size_t>(links_.rank()))),
         receives_(plan.receives.at(static_cast<size_t>(links_.rank()))),
         inbox_(links_, [&executor, &task](int micro_batch) {
-          const int64_t tokens =
-              task.micro_batches[static_cast<size_t>(micro_batch)].tokens.numel();
-          const int64_t slice = TokenShards{executor.tensor_group_, tokens}.slice_size();
-          return at::empty({slice, executor.hidden_size_}, executor.hidden_states_);
+          const TokenLayout& layout = task.micro_batches[static_cast<size_t>(micro_batch)].layout;
+          return at::empty({layout.slice_size(), executor.hidden_size_}, executor.hidden_states_);
         }) {
     outcome_.losses.resize(task.micro_batches.size());
     outcome_.aux_losses.assign(chunks_.size(),
@@ -249,13 +246,8 @@ class PipelineExecutor::Run {
 };
 
 PipelineExecutor::PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links,
-                                   int64_t hidden_size, const at::TensorOptions& hidden_states,
-                                   Communicator* tensor_group)
-    : chunks_(chunks),
-      links_(links),
-      hidden_size_(hidden_size),
-      hidden_states_(hidden_states),
-      tensor_group_(tensor_group) {}
+                                   int64_t hidden_size, const at::TensorOptions& hidden_states)
+    : chunks_(chunks), links_(links), hidden_size_(hidden_size), hidden_states_(hidden_states) {}
 
 PipelineOutcome PipelineExecutor::run(const PipelinePlan& plan, const PipelineTask& task) {
   const Schedule& schedule = plan.schedule;

@@ -48,10 +48,10 @@ struct PipelineOutcome {
 
 class PipelineExecutor {
  public:
-  // `hidden_states`: dtype and device of what travels between stages, [slice, hidden_size] with the
-  // tokens divided among `tensor_group` (null: whole). All references outlive the object.
+  // `hidden_states`: dtype and device of what travels between stages, the [slice, hidden_size] of
+  // each micro-batch's layout. All references outlive the object.
   PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, int64_t hidden_size,
-                   const at::TensorOptions& hidden_states, Communicator* tensor_group);
+                   const at::TensorOptions& hidden_states);
 
   // The schedule has this placement and as many micro-batches as the task. Weight gradients are
   // added to the accumulators in the order of micro-batches.
@@ -64,7 +64,6 @@ class PipelineExecutor {
   StageLinks& links_;
   int64_t hidden_size_;
   at::TensorOptions hidden_states_;
-  Communicator* tensor_group_;
 };
 
 }  // namespace moetron

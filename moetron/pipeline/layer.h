@@ -15,8 +15,8 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/parallel/micro_batch.h"
 #include "moetron/pipeline/dispatch.h"
-#include "moetron/pipeline/micro_batch.h"
 #include "moetron/pipeline/pipeline_trace.h"
 
 namespace moetron {

@@ -3,64 +3,155 @@
 #include <algorithm>
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
-#include "moetron/comm/communicator.h"
+#include "moetron/base/error.h"
 #include "moetron/data/sampler.h"
 #include "moetron/data/token_dataset.h"
 #include "moetron/nn/loss.h"
+#include "moetron/parallel/mesh.h"
 
 namespace moetron {
 namespace {
 
-MicroBatch load_micro_batch(const TokenDataset& dataset, const SampleRange& range) {
-  const int64_t batch = range.end - range.begin;
-  const int64_t seq = dataset.sequence_length();
-  MicroBatch micro_batch;
-  micro_batch.tokens = at::empty({batch, seq}, at::kLong);
-  micro_batch.labels = at::empty({batch, seq}, at::kLong);
-  micro_batch.positions = at::empty({batch, seq}, at::kLong);
-  for (int64_t row = 0; row < batch; ++row) {
-    const TokenSample sample = dataset.get(range.begin + row);
-    std::copy(sample.tokens.begin(), sample.tokens.end(),
-              micro_batch.tokens.data_ptr<int64_t>() + row * seq);
+// Fills the record of one micro-batch on the host, from where it goes to the device at once: from
+// pinned memory, so that nobody waits for the copy.
+class MicroBatchBuilder {
+ public:
+  MicroBatchBuilder(int64_t batch, int64_t seq, c10::Device device)
+      : batch_(batch),
+        seq_(seq),
+        device_(device),
+        tokens_(empty(at::kLong)),
+        labels_(empty(at::kLong)),
+        positions_(empty(at::kLong)),
+        weights_(empty(at::kFloat)),
+        padding_(static_cast<size_t>(batch * seq), false) {}
+
+  void add(const TokenSample& sample) {
+    const int64_t begin = num_rows_ * seq_;
+    std::copy(sample.tokens.begin(), sample.tokens.end(), tokens_.data_ptr<int64_t>() + begin);
     std::copy(sample.positions.begin(), sample.positions.end(),
-              micro_batch.positions.data_ptr<int64_t>() + row * seq);
-    int64_t* labels = micro_batch.labels.data_ptr<int64_t>() + row * seq;
-    for (int64_t i = 0; i < seq; ++i) {
+              positions_.data_ptr<int64_t>() + begin);
+    int64_t* labels = labels_.data_ptr<int64_t>() + begin;
+    float* weights = weights_.data_ptr<float>() + begin;
+    for (int64_t i = 0; i < seq_; ++i) {
       const auto place = static_cast<size_t>(i);
-      labels[i] = sample.loss_mask[place] > 0 ? sample.labels[place] : kIgnoredLabel;
+      weights[i] = sample.loss_weights[place];
+      labels[i] = weights[i] > 0 ? sample.labels[place] : kIgnoredLabel;
+      divisor_ += weights[i];
+      is_weighted_ = is_weighted_ || (weights[i] != 0 && weights[i] != 1);
     }
+    add_documents(sample.document_bounds, begin);
+    ++num_rows_;
   }
-  return micro_batch;
-}
+
+  double divisor() const { return divisor_; }
+
+  MicroBatch finish(Communicator* tensor_group, bool training) {
+    MT_CHECK(num_rows_ == batch_, "a micro-batch of ", num_rows_, " sequences, not ", batch_);
+    MicroBatch made;
+    made.tokens = to_device(tokens_);
+    made.labels = to_device(labels_);
+    made.positions = to_device(positions_);
+    if (is_weighted_) made.loss_weights = to_device(weights_);
+    made.layout = TokenLayout(tensor_group, batch_ * seq_);
+    made.num_real_tokens = batch_ * seq_ - num_padding_;
+    if (num_padding_ > 0) made.padding = to_device(local_padding(made.layout));
+    if (has_documents_) made.documents = documents();
+    made.training = training;
+    return made;
+  }
+
+ private:
+  at::TensorOptions on_host(at::ScalarType dtype) const {
+    return at::TensorOptions(dtype).pinned_memory(device_.is_cuda());
+  }
+  at::Tensor empty(at::ScalarType dtype) const { return at::empty({batch_, seq_}, on_host(dtype)); }
+  at::Tensor to_device(const at::Tensor& x) const {
+    return x.to(x.options().device(device_).pinned_memory(false), /*non_blocking=*/true);
+  }
+
+  // Tokens from the last bound on are padding, which sees itself alone.
+  void add_documents(const std::vector<int32_t>& bounds, int64_t begin) {
+    has_documents_ = has_documents_ || bounds.size() > 2;
+    for (const int32_t bound : bounds) {
+      if (bound < seq_) bounds_.push_back(begin + bound);
+    }
+    const int64_t end = bounds.back();
+    num_padding_ += seq_ - end;
+    std::fill(padding_.begin() + begin + end, padding_.begin() + begin + seq_, true);
+  }
+
+  DocumentBounds documents() {
+    bounds_.push_back(batch_ * seq_);
+    const at::Tensor starts = at::empty({static_cast<int64_t>(bounds_.size())}, on_host(at::kInt));
+    std::copy(bounds_.begin(), bounds_.end(), starts.data_ptr<int32_t>());
+    return {std::move(bounds_), to_device(starts)};
+  }
+
+  at::Tensor local_padding(const TokenLayout& layout) const {
+    const at::Tensor mine = at::empty({layout.num_local()}, on_host(at::kBool));
+    bool* next = mine.data_ptr<bool>();
+    for (const auto& [begin, count] : layout.stretches) {
+      next = std::copy(padding_.begin() + begin, padding_.begin() + begin + count, next);
+    }
+    return mine;
+  }
+
+  int64_t batch_, seq_;
+  c10::Device device_;
+  at::Tensor tokens_, labels_, positions_, weights_;
+  std::vector<bool> padding_;
+  std::vector<int64_t> bounds_;  // of documents, without the end of the last
+  int64_t num_rows_ = 0;
+  int64_t num_padding_ = 0;
+  double divisor_ = 0;
+  bool is_weighted_ = false;    // some label weighs neither 0 nor 1
+  bool has_documents_ = false;  // some sequence has several
+};
 
 }  // namespace
 
-StepBatch load_step_batch(const TokenDataset& dataset, int64_t consumed_samples,
-                          const BatchSettings& settings, Communicator& data_parallel,
-                          bool training) {
+PendingStepBatch::PendingStepBatch(const TokenDataset& dataset, int64_t consumed_samples,
+                                   const BatchSettings& settings, Mesh& mesh, bool training) {
   SequentialSampler sampler({.num_samples = consumed_samples + settings.global_batch_size,
                              .micro_batch_size = settings.micro_batch_size,
-                             .data_parallel_size = data_parallel.size(),
-                             .data_parallel_rank = data_parallel.rank()},
+                             .data_parallel_size = mesh.data().size(),
+                             .data_parallel_rank = mesh.data().rank()},
                             dataset.size(), consumed_samples);
-  StepBatch step;
-  at::Tensor targets = at::zeros({1}, at::kLong);
+  sums_ = at::zeros({2}, at::TensorOptions(at::kDouble).pinned_memory(settings.device.is_cuda()));
+  double* sums = sums_.data_ptr<double>();
   while (sampler.micro_batches_left() > 0) {
-    MicroBatch micro_batch = load_micro_batch(dataset, sampler.next());
-    micro_batch.training = training;
-    targets.add_(micro_batch.labels.ne(kIgnoredLabel).sum());
-    for (at::Tensor* tensor : {&micro_batch.tokens, &micro_batch.labels, &micro_batch.positions}) {
-      *tensor = tensor->to(settings.device);
+    const SampleRange range = sampler.next();
+    MicroBatchBuilder builder(range.end - range.begin, dataset.sequence_length(), settings.device);
+    for (int64_t sample = range.begin; sample < range.end; ++sample) {
+      builder.add(dataset.get(sample));
     }
-    step.micro_batches.push_back(std::move(micro_batch));
+    batch_.micro_batches.push_back(builder.finish(mesh.tensor_group(), training));
+    sums[0] += builder.divisor();
+    sums[1] += static_cast<double>(batch_.micro_batches.back().num_real_tokens);
   }
-  targets = targets.to(settings.device);
-  data_parallel.all_reduce(targets).wait();
-  step.num_targets = targets.item<int64_t>();
-  for (MicroBatch& micro_batch : step.micro_batches) micro_batch.d_loss = step.d_loss();
-  step.num_tokens = settings.global_batch_size * dataset.sequence_length();
-  return step;
+  const at::Tensor on_device = sums_.to(settings.device, /*non_blocking=*/true);
+  mesh.data().all_reduce(on_device).wait();
+  if (!settings.device.is_cuda()) return;
+  sums_.copy_(on_device, /*non_blocking=*/true);
+  done_.emplace(settings.device.type());
+  done_->record(c10::impl::VirtualGuardImpl(settings.device.type()).getStream(settings.device));
+}
+
+StepBatch PendingStepBatch::finish() {
+  if (done_) done_->synchronize();
+  const double* sums = sums_.const_data_ptr<double>();
+  batch_.divisor = sums[0];
+  batch_.num_tokens = static_cast<int64_t>(sums[1]);
+  for (MicroBatch& micro_batch : batch_.micro_batches) micro_batch.d_loss = batch_.d_loss();
+  return std::move(batch_);
+}
+
+StepBatch load_step_batch(const TokenDataset& dataset, int64_t consumed_samples,
+                          const BatchSettings& settings, Mesh& mesh, bool training) {
+  return PendingStepBatch(dataset, consumed_samples, settings, mesh, training).finish();
 }
 
 }  // namespace moetron

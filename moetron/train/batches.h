@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
-#include "moetron/pipeline/micro_batch.h"
+#include <c10/core/Event.h>
+
+#include "moetron/parallel/micro_batch.h"
 
 namespace moetron {
 
-class Communicator;
+class Mesh;
 class TokenDataset;
 
 struct BatchSettings {
@@ -21,17 +24,35 @@ struct BatchSettings {
 // What a rank works on in one step.
 struct StepBatch {
   std::vector<MicroBatch> micro_batches;
-  int64_t num_targets = 0;  // labelled tokens of the whole global batch
-  int64_t num_tokens = 0;   // tokens of the whole global batch
+  double divisor = 0;      // weights of all labels of the global batch: as many as there are
+                           // labelled tokens, where each weighs 1
+  int64_t num_tokens = 0;  // of the global batch, without padding
 
-  // The gradient of the mean over the labelled tokens with respect to their sum.
-  double d_loss() const { return 1.0 / static_cast<double>(std::max<int64_t>(num_targets, 1)); }
+  // The gradient of the weighted mean over the labels with respect to their sum.
+  double d_loss() const { return divisor > 0 ? 1.0 / divisor : 1.0; }
+  double mean(double sum) const { return divisor > 0 ? sum / divisor : 0; }
 };
 
-// The global batch that begins at `consumed_samples`: micro-batch k of rank r takes the samples
-// consumed + [(k * ranks + r) * m, + m). Collective over `data_parallel` (one integer sum).
+// A batch whose counts are being summed over the data-parallel ranks: what is begun before a step
+// is complete, and nobody waits for the device, when the step behind it begins.
+class PendingStepBatch {
+ public:
+  // The global batch that begins at `consumed_samples`: micro-batch k of rank r takes the samples
+  // consumed + [(k * ranks + r) * m, + m). Collective over the mesh's data-parallel ranks. With
+  // `training`, routers count its tokens.
+  PendingStepBatch(const TokenDataset& dataset, int64_t consumed_samples,
+                   const BatchSettings& settings, Mesh& mesh, bool training);
+
+  StepBatch finish();  // once
+
+ private:
+  StepBatch batch_;
+  at::Tensor sums_;                 // [2] fp64 on the host: divisor, tokens
+  std::optional<c10::Event> done_;  // of a GPU: the sums have come to the host
+};
+
+// The same at once.
 StepBatch load_step_batch(const TokenDataset& dataset, int64_t consumed_samples,
-                          const BatchSettings& settings, Communicator& data_parallel,
-                          bool training);
+                          const BatchSettings& settings, Mesh& mesh, bool training);
 
 }  // namespace moetron

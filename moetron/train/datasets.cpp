@@ -24,6 +24,8 @@ GptDatasetSettings dataset_settings(const Options& options, const ModelConfig& m
   settings.seed = static_cast<uint32_t>(options.runtime.seed);
   settings.vocab_size = model.vocab_size;
   settings.eod_mask_loss = options.data.eod_mask_loss;
+  settings.reset_position_ids = options.data.reset_position_ids;
+  settings.reset_attention_mask = options.data.reset_attention_mask;
   if (tokenizer != nullptr) settings.eod_id = tokenizer->eos_id();
   settings.cache_folder = options.data.data_cache_path;
   return settings;

@@ -124,8 +124,7 @@ class Pretraining {
   StepRecord one_step() {
     const auto begin = Clock::now();
     const PhaseScope phase(world_, concat("step ", step_ + 1));
-    const StepBatch batch = load_step_batch(*datasets_.train, consumed_samples_, batches_,
-                                            mesh_.data(), /*training=*/true);
+    const StepBatch batch = next_batch();
     const double lr = learning_rate(schedule_, step_);
     PipelineTrace* trace = profile_.begin(step_ + 1);
     train_step_.set_trace(trace, /*measures_memory=*/!profile_.records_gpu());
@@ -152,6 +151,18 @@ class Pretraining {
     record.consumed_samples = consumed_samples_;
     record.validation_loss = maybe_evaluate();
     return record;
+  }
+
+  // The counts of the batch behind it are summed while this one's step runs.
+  StepBatch next_batch() {
+    const auto begin = [this](int64_t consumed) {
+      next_.emplace(*datasets_.train, consumed, batches_, mesh_, /*training=*/true);
+    };
+    if (!next_) begin(consumed_samples_);
+    PendingStepBatch mine = *std::exchange(next_, std::nullopt);
+    const bool is_last = step_ + 1 == options_.training.train_iters;
+    if (!is_last) begin(consumed_samples_ + batches_.global_batch_size);
+    return mine.finish();
   }
 
   std::optional<double> maybe_evaluate() {
@@ -264,6 +275,7 @@ class Pretraining {
   Model model_;
   TrainStep train_step_;
   BatchSettings batches_;
+  std::optional<PendingStepBatch> next_;
   StepProfile profile_;
   StopRequest stop_;
   std::optional<RunLog> log_;
@@ -274,6 +286,10 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world, c10::Device device) {
+  MT_CHECK_CONFIG(!options.data.reset_attention_mask || device.is_cpu(),
+                  "reset-attention-mask: attention within documents is not there yet on GPUs: "
+                  "device (",
+                  device.type(), ") must be cpu");
   const LrSchedule schedule = lr_schedule(options);  // a mistake in it should not wait for data
   RunStart start = find_start(options, world);
   const ParallelSizes sizes = mesh_sizes(options, start.model, world.size());

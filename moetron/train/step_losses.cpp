@@ -35,7 +35,7 @@ at::Tensor sums_of_rank(const PipelineOutcome& outcome, Model& model) {
 
 }  // namespace
 
-LossSums sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, int64_t step) {
+PendingLosses sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, int64_t step) {
   const at::NoGradGuard no_grad;
   const at::Tensor mine = sums_of_rank(outcome, model);
   // Each entry comes from one rank of the pipeline, so adding changes no bit.
@@ -43,7 +43,12 @@ LossSums sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, in
   Communicator& group = mesh.stage();
   const at::Tensor gathered = at::empty({group.size(), mine.size(0)}, mine.options());
   group.all_gather(gathered, mine.unsqueeze(0)).wait();
-  const at::Tensor all = gathered.cpu();
+  return {gathered, mesh, step};
+}
+
+LossSums PendingLosses::finish() const {
+  Communicator& group = mesh_->stage();
+  const at::Tensor all = gathered_.cpu();
   LossSums sums;
   for (int member = 0; member < group.size(); ++member) {
     const double* of_member = all[member].const_data_ptr<double>();
@@ -51,13 +56,13 @@ LossSums sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, in
     for (int64_t i = 1; i < all.size(1); ++i) aux += of_member[i];
     if (!std::isfinite(of_member[0]) || !std::isfinite(aux)) {
       throw NonFiniteError(concat(
-          "step ", step, ": the ", std::isfinite(of_member[0]) ? "auxiliary loss" : "loss",
-          " of rank ", group.members()[member], mesh.pipeline().size() > 1 ? "'s pipeline" : "",
+          "step ", step_, ": the ", std::isfinite(of_member[0]) ? "auxiliary loss" : "loss",
+          " of rank ", group.members()[member], mesh_->pipeline().size() > 1 ? "'s pipeline" : "",
           " is not finite; nothing was updated"));
     }
     // Ranks that divide a micro-batch's layers all have its loss, and each its part of the
     // auxiliary loss.
-    const bool counts = coordinate(mesh.sizes(), group.members()[member], MeshAxis::kTp) == 0;
+    const bool counts = coordinate(mesh_->sizes(), group.members()[member], MeshAxis::kTp) == 0;
     if (counts) sums.loss += of_member[0];
     sums.aux_loss += aux;
   }

@@ -23,9 +23,23 @@ struct LossSums {
   double aux_loss = 0;  // auxiliary losses, coefficient included, times tokens
 };
 
+// Sums on their way: nobody has waited for the device yet.
+class PendingLosses {
+ public:
+  PendingLosses(at::Tensor gathered, Mesh& mesh, int64_t step)
+      : gathered_(std::move(gathered)), mesh_(&mesh), step_(step) {}
+  // Waits. Throws NonFiniteError naming the step and a rank.
+  LossSums finish() const;
+
+ private:
+  at::Tensor gathered_;  // [ranks of the stage, 1 + layers] fp64, see sum_losses()
+  Mesh* mesh_;
+  int64_t step_;
+};
+
 // Sums in fp64: of a rank's micro-batches in their order, layer by layer; then over the layers, and
 // over the ranks of a stage in their order, so that every division of the layers gives the same
-// bits. Collective over stage and pipeline. Throws NonFiniteError naming the step and a rank.
-LossSums sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, int64_t step);
+// bits. Collective over stage and pipeline.
+PendingLosses sum_losses(const PipelineOutcome& outcome, Model& model, Mesh& mesh, int64_t step);
 
 }  // namespace moetron

@@ -22,8 +22,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
              model.options().device()),
-      executor_(model.chunks(), links_, model.config().hidden_size, model.options(),
-                mesh.sizes().tp > 1 ? &mesh.tensor() : nullptr) {
+      executor_(model.chunks(), links_, model.config().hidden_size, model.options()) {
   for (const Tie& tie : model.ties()) ties_.push_back(std::make_unique<TiedWeight>(tie, mesh));
   for (const Chunk& chunk : model.chunks()) {
     for (const auto& layer : chunk.layers) {
@@ -81,7 +80,7 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
   return task;
 }
 
-StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
+TrainStep::Accumulated TrainStep::accumulate(const StepBatch& batch, int64_t step) {
   buckets_.clear();
   share_tied_values();
   for (const auto& tie : ties_) tie->clear_grads();
@@ -91,23 +90,24 @@ StepResult TrainStep::accumulate(const StepBatch& batch, int64_t step) {
     outcome = executor_.run(plan(batch.micro_batches.size()), training_task(batch, step));
   }
   const PhaseScope phase(mesh_.world(), concat("step ", step, ", gradient reduction"));
-  const LossSums sums = sum_losses(outcome, model_, mesh_, step);
-  StepResult result;
-  result.loss = sums.loss / static_cast<double>(batch.num_targets);
-  result.aux_loss = sums.aux_loss / static_cast<double>(batch.num_tokens);
-  result.activation_memory = std::move(outcome.activation_memory);
+  Accumulated made{sum_losses(outcome, model_, mesh_, step), std::move(outcome.activation_memory)};
   buckets_.reduce();
-  return result;
+  return made;
 }
 
 StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
   const PhaseScope phase(mesh_.world(), concat("step ", step));
-  StepResult result = accumulate(batch, step);
+  Accumulated accumulated = accumulate(batch, step);
   const GradNorm norm = grad_norm_.measure();
+  const LossSums sums = accumulated.losses.finish();  // a loss that is not finite is the cause
   if (!norm.non_finite.empty()) {
     throw NonFiniteError(concat("step ", step, ": the gradient of ", norm.non_finite,
                                 ", summed over the ranks, is not finite; nothing was updated"));
   }
+  StepResult result;
+  result.loss = batch.mean(sums.loss);
+  result.aux_loss = sums.aux_loss / static_cast<double>(batch.num_tokens);
+  result.activation_memory = std::move(accumulated.activation_memory);
   result.grad_norm = norm.norm;
   optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, settings_.clip_grad));
   buckets_.gather_values();
@@ -144,11 +144,11 @@ double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
   wait_values();
   share_tied_values();
   const at::Tensor loss = at::zeros({1}, model_.options().dtype(at::kDouble));
-  int64_t num_targets = 0;
+  double divisor = 0;
   for (int64_t i = 0; i < num_batches; ++i) {
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
-                                            mesh_.data(), /*training=*/false);
-    num_targets += batch.num_targets;
+                                            mesh_, /*training=*/false);
+    divisor += batch.divisor;
     const PipelinePlan forwards(
         make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp),
                               static_cast<int>(batch.micro_batches.size())));
@@ -161,7 +161,7 @@ double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
   }
   if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(loss).wait();
   mesh_.data().all_reduce(loss).wait();
-  return loss.item<double>() / static_cast<double>(std::max<int64_t>(num_targets, 1));
+  return divisor > 0 ? loss.item<double>() / divisor : 0;
 }
 
 }  // namespace moetron

@@ -57,9 +57,13 @@ class TrainStep {
   StepResult run(const StepBatch& batch, int64_t step, double lr);
   void wait_values() { buckets_.wait_all_values(); }
 
-  // Everything up to the optimizer: gradients are accumulated, reduced and folded; used by tests
-  // too.
-  StepResult accumulate(const StepBatch& batch, int64_t step);
+  // Everything up to the gradient norm: gradients are accumulated, folded and reduced. Waits for no
+  // device.
+  struct Accumulated {
+    PendingLosses losses;
+    ActivationMemory activation_memory;
+  };
+  Accumulated accumulate(const StepBatch& batch, int64_t step);
 
   // Mean loss over `num_batches` global batches of `dataset` from sample 0, without training; of
   // every rank. Collective.

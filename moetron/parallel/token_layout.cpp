@@ -1,0 +1,129 @@
+#include "moetron/parallel/token_layout.h"
+
+#include <algorithm>
+
+#include <ATen/ATen.h>
+
+#include "moetron/autograd/segment.h"
+
+namespace moetron {
+namespace {
+
+// [rows, ...] with the first dimension replaced.
+std::vector<int64_t> with_rows(const at::Tensor& x, int64_t rows) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes[0] = rows;
+  return sizes;
+}
+
+// x [rows, ...] -> [rows_wanted, ...], zeros behind.
+at::Tensor padded(const at::Tensor& x, int64_t rows_wanted) {
+  if (x.size(0) == rows_wanted) return x.contiguous();
+  at::Tensor y = at::zeros(with_rows(x, rows_wanted), x.options());
+  y.narrow(0, 0, x.size(0)).copy_(x);
+  return y;
+}
+
+// y = function(x) in the graph, with the opposite function as its backward.
+class Exchange final : public PureOperation {
+ public:
+  using Function = at::Tensor (*)(const at::Tensor&, const TokenLayout&);
+  Exchange(Function backward, const TokenLayout& layout) : backward_(backward), layout_(layout) {}
+  std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
+    return {backward_(d_y, layout_)};
+  }
+
+ private:
+  Function backward_;
+  TokenLayout layout_;
+};
+
+at::Tensor exchanged(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run,
+                     Exchange::Function forward, Exchange::Function backward) {
+  at::Tensor y;
+  {
+    const at::NoGradGuard no_grad;
+    y = forward(x.detach(), layout);
+  }
+  run.attach(y, std::make_shared<Exchange>(backward, layout), {x});
+  return y;
+}
+
+// [tokens, features / size] -> [tokens, features]
+at::Tensor join_features(const at::Tensor& x, const TokenLayout& layout) {
+  const int64_t size = layout.size();
+  const at::Tensor gathered = at::empty({size, x.size(0), x.size(1)}, x.options());
+  layout.group->all_gather(gathered.flatten(0, 1), x.contiguous()).wait();
+  return gathered.transpose(0, 1).flatten(1);  // [tokens, size * features]
+}
+
+// [tokens, features], partial sums -> [tokens, features / size]
+at::Tensor split_features(const at::Tensor& x, const TokenLayout& layout) {
+  const at::Tensor by_rank =
+      x.unflatten(1, {layout.size(), -1}).transpose(0, 1).contiguous();  // [size, tokens, features]
+  at::Tensor mine = at::empty(by_rank.sizes().slice(1), x.options());
+  layout.group->reduce_scatter(mine, by_rank.flatten(0, 1)).wait();
+  return mine;
+}
+
+}  // namespace
+
+TokenLayout::TokenLayout(Communicator* tensor_group, int64_t tokens)
+    : group(tensor_group), num_tokens(tokens) {
+  const int64_t begin = std::min(rank() * slice_size(), num_tokens);
+  const int64_t count = std::min(slice_size(), num_tokens - begin);
+  if (count > 0) stretches.push_back({begin, count});
+}
+
+int64_t TokenLayout::num_local() const {
+  int64_t count = 0;
+  for (const TokenStretch& stretch : stretches) count += stretch.count;
+  return count;
+}
+
+at::Tensor TokenLayout::token_of_row(c10::Device device) const {
+  std::vector<at::Tensor> parts = {at::empty({0}, at::TensorOptions(device).dtype(at::kLong))};
+  for (const auto& [begin, count] : stretches) {
+    parts.push_back(at::arange(begin, begin + count, parts.front().options()));
+  }
+  return parts.size() == 2 ? parts.back() : at::cat(parts);
+}
+
+at::Tensor gather_tokens(const at::Tensor& x, const TokenLayout& layout) {
+  if (layout.size() == 1) return x;
+  at::Tensor all = at::empty(with_rows(x, layout.size() * x.size(0)), x.options());
+  layout.group->all_gather(all, x.contiguous()).wait();
+  return all.narrow(0, 0, layout.num_tokens);
+}
+
+at::Tensor reduce_scatter_tokens(const at::Tensor& x, const TokenLayout& layout) {
+  if (layout.size() == 1) return x;
+  const int64_t slice = layout.slice_size();
+  at::Tensor mine = at::empty(with_rows(x, slice), x.options());
+  layout.group->reduce_scatter(mine, padded(x, slice * layout.size())).wait();
+  return mine;
+}
+
+at::Tensor slice_tokens(const at::Tensor& x, const TokenLayout& layout) {
+  if (layout.size() == 1) return x;
+  std::vector<at::Tensor> parts = {x.narrow(0, 0, 0)};
+  for (const auto& [begin, count] : layout.stretches) parts.push_back(x.narrow(0, begin, count));
+  return padded(parts.size() == 2 ? parts.back() : at::cat(parts), layout.slice_size());
+}
+
+at::Tensor gather_tokens(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+  if (layout.size() == 1) return x;
+  return exchanged(x, layout, run, gather_tokens, reduce_scatter_tokens);
+}
+
+at::Tensor reduce_scatter_tokens(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+  if (layout.size() == 1) return x;
+  return exchanged(x, layout, run, reduce_scatter_tokens, gather_tokens);
+}
+
+at::Tensor gather_features(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+  if (layout.size() == 1) return x;
+  return exchanged(x, layout, run, join_features, split_features);
+}
+
+}  // namespace moetron
