@@ -20,10 +20,11 @@ enum Setting {
   kMla,
   kOptimizer,
   kDrop,
+  kFilling,
   kNumSettings
 };
 constexpr int kFirstFree = kDispatcher;  // those before it are the row's own
-constexpr std::array<int64_t, kNumSettings> kNumValues = {2, 0, 0, 0, 0, 4, 5, 2, 4, 4, 3};
+constexpr std::array<int64_t, kNumSettings> kNumValues = {2, 0, 0, 0, 0, 4, 5, 2, 4, 4, 3, 2};
 
 std::vector<SettingValues> rows() {
   std::vector<SettingValues> all;
@@ -32,7 +33,7 @@ std::vector<SettingValues> rows() {
       for (int64_t tp = 1; tp <= world; tp *= 2)
         for (int64_t ep = 1; ep <= world; ep *= 2)
           for (int64_t tpe = 1; ep * tpe <= world; tpe *= 2)
-            all.push_back({model, world, tp, ep, tpe, 0, 0, 0, 0, 0, 0});
+            all.push_back({model, world, tp, ep, tpe, 0, 0, 0, 0, 0, 0, 0});
   return all;
 }
 
@@ -88,6 +89,7 @@ MatrixCase to_case(const SettingValues& v) {
   MatrixCase made;
   made.is_deepseek = v[kModel] == 0;
   made.drop = static_cast<Drop>(v[kDrop]);
+  made.filling = static_cast<Filling>(v[kFilling]);
   LayoutCase& layout = made.layout;
   layout.world = v[kWorld];
   layout.tp = v[kTp];
@@ -125,7 +127,8 @@ SettingValues to_values(const MatrixCase& c) {
           m.grouped_gemm ? 0 : 1,
           (m.mla_replicate_l1 ? 1 : 0) + (m.mla_fuse_qkv ? 2 : 0),
           (b.overlap_reduce ? 1 : 0) + (b.distributed ? 2 : 0),
-          static_cast<int64_t>(c.drop)};
+          static_cast<int64_t>(c.drop),
+          static_cast<int64_t>(c.filling)};
 }
 
 }  // namespace

@@ -14,15 +14,16 @@ enum class Drop { kNone, kProbsPadded, kPosition };
 struct MatrixCase {
   bool is_deepseek = true;
   Drop drop = Drop::kNone;
+  Filling filling = Filling::kWhole;
   LayoutCase layout;
 };
 
-// The reference of a case differs by model and drop alone.
+// The reference of a case differs by model, drop and filling alone.
 LayoutCase single_rank(Drop drop);
 
 // Each layout once for each model. The settings (dispatcher, recompute, product kind, projections
-// of latent attention, optimizer, drop) are chosen greedily so that every pair of values of two
-// settings meets in some case; model, world and the size of each axis are settings too.
+// of latent attention, optimizer, drop, documents) are chosen greedily so that every pair of values
+// of two settings meets in some case; model, world and the size of each axis are settings too.
 std::vector<MatrixCase> layout_matrix();
 
 // The pairs that could meet and do not, as text.

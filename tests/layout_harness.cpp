@@ -17,7 +17,6 @@
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
 #include "moetron/schedule/stage_layout.h"
-#include "pattern_dataset.h"
 
 namespace moetron {
 namespace {
@@ -173,7 +172,8 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
                         .schedule = layout.schedule});
   train_step.optimizer().reset_masters();
   if (task.change_training) task.change_training(train_step, world);
-  const PatternDataset dataset(task.seq_length);
+  const PatternDataset pattern(task.seq_length, task.filling);
+  const TokenDataset& dataset = task.dataset != nullptr ? *task.dataset : pattern;
   const BatchSettings batches{task.micro_batch_size, task.global_batch_size,
                               settings.options.device()};
   RankOutcome outcome;

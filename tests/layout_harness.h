@@ -15,6 +15,7 @@
 #include "moetron/comm/slow_communicator.h"
 #include "moetron/models/model_settings.h"
 #include "moetron/train/train_step.h"
+#include "pattern_dataset.h"
 
 namespace moetron {
 
@@ -41,7 +42,9 @@ struct TrainedTask {
   int64_t global_batch_size = 8;
   double lr = 1e-3;
   double clip_grad = 1.0;
-  bool keeps_gradients = true;  // of the first step, which is then accumulated twice
+  Filling filling = Filling::kWhole;
+  const TokenDataset* dataset = nullptr;  // instead of the pattern
+  bool keeps_gradients = true;            // of the first step, which is then accumulated twice
   // Changes fresh values before the first step, on every rank.
   std::function<void(Parameter&)> prepare = {};
   // Changes what is about to train, given the rank's world.
@@ -79,8 +82,9 @@ void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wa
 // norm or loads, the validation loss, a gradient or a weight by name. Empty if they are the same.
 std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted);
 
-// One line for the test's output: `label`, and hashes of the losses, gradients and weights. The bits
-// are those of one kind of processor; scripts/compare_bits.py compares two builds on one machine.
+// One line for the test's output: `label`, and hashes of the losses, gradients and weights. The
+// bits are those of one kind of processor; scripts/compare_bits.py compares two builds on one
+// machine.
 void print_bits(const std::string& label, const TrainedOutcome& outcome);
 
 // DeepSeek-V3: a dense layer and two with experts, latent attention, a bias and a sequence-wise

@@ -13,13 +13,17 @@ TrainedTask task_of(bool is_deepseek) {
   return {.config = is_deepseek ? tiny_deepseek() : tiny_qwen_moe()};
 }
 
-// What one rank gives, by model and drop; trained once.
-const TrainedOutcome& reference(bool is_deepseek, Drop drop) {
-  static std::map<std::pair<bool, Drop>, TrainedOutcome> outcomes;
-  const auto key = std::pair(is_deepseek, drop);
-  if (!outcomes.count(key)) {
-    outcomes[key] = train_in_layout(task_of(is_deepseek), single_rank(drop));
-  }
+TrainedTask task_of(const MatrixCase& c) {
+  TrainedTask task = task_of(c.is_deepseek);
+  task.filling = c.filling;
+  return task;
+}
+
+// What one rank gives, by model, drop and filling; trained once.
+const TrainedOutcome& reference(const MatrixCase& c) {
+  static std::map<std::tuple<bool, Drop, Filling>, TrainedOutcome> outcomes;
+  const auto key = std::tuple(c.is_deepseek, c.drop, c.filling);
+  if (!outcomes.count(key)) outcomes[key] = train_in_layout(task_of(c), single_rank(c.drop));
   return outcomes.at(key);
 }
 
@@ -34,10 +38,11 @@ class LayoutMatrixTest : public ::testing::TestWithParam<MatrixCase> {};
 
 TEST_P(LayoutMatrixTest, EqualsOneRank) {
   const MatrixCase& c = GetParam();
-  const std::string label = concat(c.is_deepseek ? "deepseek" : "qwen", ", ", c.layout.name());
-  const TrainedOutcome outcome = train_in_layout(task_of(c.is_deepseek), c.layout);
+  const std::string label = concat(c.is_deepseek ? "deepseek" : "qwen", ", ", c.layout.name(),
+                                   c.filling == Filling::kDocuments ? ", documents" : "");
+  const TrainedOutcome outcome = train_in_layout(task_of(c), c.layout);
   print_bits(label, outcome);
-  expect_equal_training(outcome, reference(c.is_deepseek, c.drop), label);
+  expect_equal_training(outcome, reference(c), label);
 }
 
 std::string case_name(const ::testing::TestParamInfo<MatrixCase>& tested) {
@@ -147,6 +152,46 @@ TEST(Recomputation, KeepsLess) {
     layout.model.recompute = {Kind::kFull};
     measure();
     for (size_t i = 1; i < kept.size(); ++i) EXPECT_LT(kept[i], kept[i - 1]) << i;
+  }
+}
+
+// Documents packed into one sequence train as the same documents in sequences of their own, each
+// filled up with padding.
+TEST(Documents, TrainAsTheyDoAlone) {
+  class Alone final : public TokenDataset {
+   public:
+    int64_t size() const override { return 1 << 20; }
+    int64_t sequence_length() const override { return 16; }
+    TokenSample get(int64_t index) const override {
+      TokenSample sample = packed_.get(index / 3);
+      const auto& bounds = sample.document_bounds;
+      const auto begin = bounds[static_cast<size_t>(index % 3)];
+      const auto end = bounds[static_cast<size_t>(index % 3 + 1)];
+      const auto cut = [&](auto& values) {
+        std::rotate(values.begin(), values.begin() + begin, values.end());
+        std::fill(values.begin() + (end - begin), values.end(), 0);
+      };
+      cut(sample.tokens);
+      cut(sample.labels);
+      cut(sample.loss_weights);
+      cut(sample.positions);
+      sample.document_bounds = {0, end - begin};
+      return sample;
+    }
+
+   private:
+    PatternDataset packed_{16, Filling::kDocuments};
+  };
+  for (const bool is_deepseek : {true, false}) {
+    TrainedTask task = task_of(is_deepseek);
+    task.steps = 1;
+    task.config.moe->aux_loss = AuxLossKind::kNone;  // of a sequence, or of a micro-batch
+    task.filling = Filling::kDocuments;
+    const TrainedOutcome packed = train_in_layout(task, {});
+    const Alone alone;
+    task.dataset = &alone;
+    task.global_batch_size *= 3;
+    expect_equal_training(train_in_layout(task, {}), packed, "alone");
   }
 }
 

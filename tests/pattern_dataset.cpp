@@ -5,6 +5,24 @@
 #include "moetron/base/random.h"
 
 namespace moetron {
+namespace {
+
+// Three documents, then up to two tokens of padding, all of lengths that differ from sample to
+// sample.
+void cut_into_documents(int64_t index, TokenSample& sample) {
+  const auto length = static_cast<int32_t>(sample.tokens.size());
+  const int32_t end = length - static_cast<int32_t>(index % 3);
+  const int32_t first = 1 + static_cast<int32_t>(index % (end - 2));
+  sample.document_bounds = {0, first, first + 1, end};
+  for (int32_t i = 0; i < length; ++i) {
+    const auto place = static_cast<size_t>(i);
+    if (i >= first) sample.positions[place] = i > first ? i - first - 1 : 0;
+    if (i >= end) sample.loss_weights[place] = 0;
+    if (sample.tokens[place] % 2 == 0) sample.loss_weights[place] *= 0.5f;
+  }
+}
+
+}  // namespace
 
 TokenSample PatternDataset::get(int64_t index) const {
   constexpr int kVocabulary = 61;
@@ -26,6 +44,7 @@ TokenSample PatternDataset::get(int64_t index) const {
     std::fill(sample.loss_weights.begin() + kept, sample.loss_weights.end(), 0.0f);
   for (uint64_t i = 0; i < length; ++i) sample.positions.push_back(static_cast<int32_t>(i));
   sample.document_bounds = {0, static_cast<int32_t>(sequence_length_)};
+  if (filling_ == Filling::kDocuments) cut_into_documents(index, sample);
   return sample;
 }
 

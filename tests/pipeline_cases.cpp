@@ -25,9 +25,10 @@ enum Setting {
   kRecompute,
   kOptimizer,
   kProduct,
+  kFilling,
   kNumSettings
 };
-constexpr int64_t kNumValues[kNumSettings] = {0, 3, 3, 4, 3, 2, 3, 2, 2, 2, 4, 5, 4, 2};
+constexpr int64_t kNumValues[kNumSettings] = {0, 3, 3, 4, 3, 2, 3, 2, 2, 2, 4, 5, 4, 2, 2};
 constexpr size_t kFirstFree = kModel;
 
 enum Division { kEven, kUneven, kNoneAtEnds, kNoneInside };
@@ -184,6 +185,8 @@ PipelineCase to_case(const SettingValues& v) {
   made.config = v[kModel] == 0 ? tiny_deepseek() : tiny_qwen_moe();
   made.config.num_layers = num_layers(v);
   made.config.tie_word_embeddings = v[kTied] == 1;
+  made.filling = static_cast<Filling>(v[kFilling]);
+  if (made.filling == Filling::kDocuments) made.model += ", documents";
   made.num_micro_batches = count_of(v);
   LayoutCase& layout = made.layout;
   layout.pp = int64_t{1} << v[kPp];
@@ -209,7 +212,10 @@ PipelineCase to_case(const SettingValues& v) {
 
 TrainedTask PipelineCase::task() const {
   const int64_t dp = layout.world / layout.pp / layout.tp;
-  return {.config = config, .steps = 2, .global_batch_size = num_micro_batches * dp};
+  return {.config = config,
+          .steps = 2,
+          .global_batch_size = num_micro_batches * dp,
+          .filling = filling};
 }
 
 LayoutCase PipelineCase::reference() const {

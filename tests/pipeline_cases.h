@@ -13,6 +13,7 @@ struct PipelineCase {
   SettingValues values;
   std::string model;  // "deepseek, tied"
   ModelConfig config;
+  Filling filling = Filling::kWhole;
   int64_t num_micro_batches = 0;  // of a data-parallel rank
   LayoutCase layout;
 
@@ -28,7 +29,7 @@ std::vector<ScheduleRequest> schedule_requests(int num_ranks);
 // Chosen greedily so that every pair of values of two settings meets that can: model, tied ends,
 // schedule, pipeline ranks (1, 2, 4), micro-batches (2P, 2P + 1, 3P), division of the layers (even,
 // uneven, none at the ends, none inside), ranks of a stage (1, 2, 4), TP, EP, TPE, dispatcher,
-// recomputation, optimizer, product of the experts. At most 16 ranks.
+// recomputation, optimizer, product of the experts, documents. At most 16 ranks.
 std::vector<PipelineCase> pipeline_matrix();
 
 // Every schedule, number of pipeline ranks and micro-batches and division of the layers that go
