@@ -195,16 +195,59 @@ TEST(Documents, TrainAsTheyDoAlone) {
   }
 }
 
+// Frozen parameters stay what they are, without gradients, and those that train see no difference:
+// of the first step they have the gradients that they have where nothing is frozen.
+TEST(Frozen, ParametersAreReadAlone) {
+  const auto is_frozen = [](const std::string& name, bool trains_experts) {
+    return (name.find("mlp.experts.") != std::string::npos) != trains_experts;
+  };
+  for (const bool is_deepseek : {true, false}) {
+    for (const bool trains_experts : {true, false}) {
+      TrainedTask task = task_of(is_deepseek);
+      task.clip_grad = 0;
+      task.steps = 2;
+      const TrainedOutcome whole = train_in_layout(task, {});
+      task.prepare = [&](Parameter& parameter) {
+        const bool may_freeze = parameter.role() != Role::kBuffer && !parameter.is_tied();
+        if (may_freeze && is_frozen(parameter.label(), trains_experts)) parameter.freeze();
+      };
+      const TrainedOutcome one = train_in_layout(task, {});
+      EXPECT_LT(one.gradients.size(), whole.gradients.size());
+      for (const auto& [name, gradient] : whole.gradients) {
+        ASSERT_EQ(one.gradients.count(name) == 0, is_frozen(name, trains_experts)) << name;
+        if (!is_frozen(name, trains_experts)) {
+          EXPECT_TRUE(at::equal(one.gradients.at(name), gradient)) << name;
+        }
+      }
+      TrainedTask untrained = task;
+      untrained.steps = 0;
+      const auto before = train_in_layout(untrained, {}).weights;
+      for (const auto& [name, weight] : one.weights) {
+        if (whole.gradients.count(name) == 0) continue;  // a buffer
+        EXPECT_EQ(at::equal(before.at(name), weight), is_frozen(name, trains_experts)) << name;
+      }
+      LayoutCase divided{.world = 4, .tp = 2, .ep = 2, .tpe = 2};
+      divided.buckets = {.distributed = true, .overlap_reduce = true};
+      LayoutCase pipeline{.world = 4, .pp = 2, .ep = 2};
+      pipeline.schedule.kind = ScheduleKind::kZbH1;
+      pipeline.buckets.overlap_reduce = true;
+      for (const LayoutCase& layout : {divided, pipeline}) {
+        expect_equal_training(train_in_layout(task, layout), one, layout.name());
+      }
+    }
+  }
+}
+
 // The comparison sees a rule of the layout that is broken: gradients that are summed over the
 // data-parallel ranks only, of the copies of a key-value head, and of what every rank holds whole.
 TEST(BrokenRule, IsCaught) {
-  for (const Replicas broken : {Replicas::kHeadCopies, Replicas::kStage}) {
+  for (const ReplicaRule& broken : {ReplicaRule{.tensor_copies = 2}, kWholeOnEveryRank}) {
     const LayoutCase layout{.world = 4, .tp = 4, .ep = 4};
     TrainedTask task = task_of(false);
     EXPECT_NO_THROW(train_in_layout(task, layout));
     task.prepare = [broken](Parameter& parameter) {
       if (parameter.settings().replicas != broken) return;
-      const_cast<ParameterSettings&>(parameter.settings()).replicas = Replicas::kData;
+      const_cast<ParameterSettings&>(parameter.settings()).replicas = kTensorDivided;
     };
     EXPECT_THROW(train_in_layout(task, layout), InternalError);
   }

@@ -96,7 +96,7 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   backward_chunk(model.chunks()[0], at::full({}, 1 / targets), /*d_aux=*/0, micro_batch, chunk_run);
   model.fold_tied_grads();
   for (Parameter* parameter : model.parameters()) {
-    if (!parameter->settings().trainable || parameter->is_tied()) continue;
+    if (parameter->role() != Role::kTrained || parameter->is_tied()) continue;
     for (const NamedSlice& slice : parameter->slices(parameter->grad(), "grad.")) {
       out.push_back({slice.name, slice.view});
     }

@@ -271,5 +271,47 @@ TEST(Parameter, ATiedUseFoldsItsGradientOnce) {
   EXPECT_FLOAT_EQ(embedding.grad().sum().item<float>(), 24);
 }
 
+TEST(Parameter, OnlyTrainedOnesAndCopiesHaveGradients) {
+  Parameter trained("trained", {2}, at::kFloat, {});
+  Parameter buffer("buffer", {2}, at::kFloat, {.role = Role::kBuffer});
+  Parameter copy("copy", {2}, at::kFloat, {});
+  copy.become_copy();
+  EXPECT_TRUE(trained.needs_grad());
+  EXPECT_TRUE(copy.needs_grad());
+  EXPECT_FALSE(buffer.needs_grad());
+  EXPECT_THROW(buffer.grad(), InternalError);
+  EXPECT_THROW(buffer.grad_target(), InternalError);
+  Parameter owner("owner", {2}, at::kFloat, {}), use("use", {2}, at::kFloat, {});
+  use.tie_to(owner);
+  EXPECT_THROW(use.freeze(), InternalError);
+  owner.freeze();
+  EXPECT_FALSE(use.needs_grad());
+  EXPECT_THROW(use.grad(), InternalError);
+  trained.grad();
+  EXPECT_THROW(trained.freeze(), InternalError);
+}
+
+TEST(Parameter, KeepsWhatIsDerivedUntilTheValueChanges) {
+  Parameter weight("weight", {2}, at::kFloat, {});
+  int num_made = 0;
+  const auto twice = [&] {
+    return weight.derived(Derived::kTwiceByRows, [&](const at::Tensor& value) {
+      ++num_made;
+      return at::cat({value, value});
+    });
+  };
+  EXPECT_TRUE(at::equal(twice(), at::zeros({4})));
+  twice();
+  EXPECT_EQ(num_made, 1);
+  weight.value().view({2, 1}).add_(1);  // by a view, too
+  EXPECT_TRUE(at::equal(twice(), at::ones({4})));
+  weight.value().data_ptr<float>()[0] = 5;
+  weight.value_changed();
+  EXPECT_EQ(twice()[2].item<float>(), 5);
+  weight.set_value_storage(at::full({2}, 7.0f));
+  EXPECT_EQ(twice()[0].item<float>(), 5);  // the value moved, and stayed what it was
+  EXPECT_EQ(num_made, 4);
+}
+
 }  // namespace
 }  // namespace moetron

@@ -75,9 +75,33 @@ void Parameter::set_value_storage(const at::Tensor& storage) {
   at::Tensor target = storage;
   target.copy_(value_);
   value_.set_data(target);  // the same TensorImpl, so that a tied use follows
+  value_changed();
+}
+
+void Parameter::freeze() {
+  MT_CHECK(!is_tied(), label_, " is a use of ", is_tied() ? tied_to_->label_ : label_,
+           ", which alone can be frozen");
+  MT_CHECK(!grad_.defined(), label_, " has a gradient already");
+  settings_.role = Role::kFrozen;
+}
+
+uint64_t Parameter::version() const {
+  const uint64_t changes = is_tied() ? tied_to_->num_changes_ : num_changes_;
+  return static_cast<uint64_t>(value_._version()) + changes;
+}
+
+const at::Tensor& Parameter::derived(
+    Derived what, const std::function<at::Tensor(const at::Tensor& value)>& make) {
+  Kept& kept = derived_[what];
+  if (!kept.tensor.defined() || kept.version != version()) {
+    kept = {};  // before the next one is made
+    kept = {make(value_), version()};
+  }
+  return kept.tensor;
 }
 
 at::Tensor& Parameter::grad() {
+  MT_CHECK(needs_grad(), label_, " has no gradient");
   if (!grad_.defined()) grad_ = at::zeros(value_.sizes(), value_.options().dtype(at::kFloat));
   if (is_grad_stale_) grad_.zero_();
   is_grad_stale_ = false;
@@ -85,6 +109,7 @@ at::Tensor& Parameter::grad() {
 }
 
 Parameter::GradTarget Parameter::grad_target() {
+  MT_CHECK(needs_grad(), label_, " has no gradient");
   const bool adds = grad_.defined() && !is_grad_stale_;
   if (!grad_.defined()) grad_ = at::empty(value_.sizes(), value_.options().dtype(at::kFloat));
   is_grad_stale_ = false;
@@ -106,7 +131,7 @@ void Parameter::fold_tied_grad() {
 
 void Parameter::become_copy() {
   pieces_.clear();
-  settings_.trainable = false;
+  settings_.role = Role::kCopy;
 }
 
 void Parameter::initialize(uint64_t seed, double std) {

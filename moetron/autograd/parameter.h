@@ -4,7 +4,10 @@
 // fp32 accumulators.
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -41,22 +44,45 @@ struct NamedSlice {
 // How a fresh parameter is filled.
 enum class Init { kNormal, kOnes, kZeros };
 
-// The ranks that hold the same values of a parameter. Its gradient is summed over them, and they
-// divide its optimizer state among themselves (parallel/mesh.h has the groups).
-enum class Replicas {
-  kStage,       // all ranks of a pipeline stage: norms, router. Tensor-parallel ranks hold partial
-                // gradients of it, each from its own tokens or heads.
-  kData,        // the data-parallel ranks: what is divided among the tensor-parallel ranks
-  kHeadCopies,  // as kData, and the tensor-parallel ranks that hold the same key-value head, where
-                // there are fewer of those than ranks
-  kExpertData,  // the expert-data-parallel ranks: the routed experts
+// What becomes of a parameter in training.
+enum class Role {
+  kTrained,  // has a gradient and, on the ranks that update it, optimizer states
+  kFrozen,   // is only read: no gradient, no accumulator, no states
+  kBuffer,   // travels with the weights and is moved by other means (the router's bias)
+  kCopy,     // its owner is on another rank, which stores and updates it: it has a gradient, which
+             // goes there, no states and no pieces
 };
+
+// Which ranks of a pipeline stage hold the same values of a parameter: its copies over the axes of
+// the mesh (parallel/mesh.h has the groups). The gradient of each copy is partial, from its own
+// tokens or heads; their sum is the gradient, and the copies divide its optimizer state.
+struct ReplicaRule {
+  enum class Data {
+    kDp,   // the data-parallel ranks: dense parameters
+    kEdp,  // the expert-data-parallel ranks: routed experts
+  };
+  Data data = Data::kDp;      // all ranks along this axis have a copy
+  int64_t tensor_copies = 0;  // and so many tensor-parallel ranks in a row; 0: all of them
+
+  auto operator<=>(const ReplicaRule&) const = default;
+};
+
+// All ranks of a stage: norms, router.
+inline constexpr ReplicaRule kWholeOnEveryRank;
+// What the tensor-parallel ranks divide among themselves.
+inline constexpr ReplicaRule kTensorDivided{.tensor_copies = 1};
+inline constexpr ReplicaRule kExpertDivided{ReplicaRule::Data::kEdp, 1};
 
 struct ParameterSettings {
   Init init = Init::kNormal;
   bool weight_decay = true;  // off for norms and biases, as Megatron has it
-  bool trainable = true;     // off for buffers that travel with the weights (the router's bias)
-  Replicas replicas = Replicas::kStage;
+  Role role = Role::kTrained;
+  ReplicaRule replicas = kWholeOnEveryRank;
+};
+
+// What is kept beside a value, computed from it.
+enum class Derived {
+  kTwiceByRows,  // the value above itself
 };
 
 class Parameter {
@@ -76,12 +102,30 @@ class Parameter {
   const ParameterSettings& settings() const { return settings_; }
   const std::vector<ParameterPiece>& pieces() const { return pieces_; }
   bool is_tied() const { return tied_to_ != nullptr; }
+  Role role() const { return settings_.role; }
+  // Whether there is a gradient to compute; of a tied use, whether its owner wants it.
+  bool needs_grad() const {
+    if (is_tied()) return tied_to_->needs_grad();
+    return role() == Role::kTrained || role() == Role::kCopy;
+  }
+  // From now on it is only read. Before anything trains: accumulators and states follow from roles.
+  void freeze();
 
   at::Tensor& value() { return value_; }
   const at::Tensor& value() const { return value_; }
 
-  // The fp32 accumulator, of the value's shape; made (zero) at first use.
+  // Grows with every change of the value that ATen sees, and with value_changed().
+  uint64_t version() const;
+  // To be called by whoever writes the value's memory by other means than ATen's operators.
+  void value_changed() { ++num_changes_; }
+  // What `make` computed from the value, kept until the value changes.
+  const at::Tensor& derived(Derived what,
+                            const std::function<at::Tensor(const at::Tensor& value)>& make);
+
+  // The fp32 accumulator, of the value's shape; made (zero) at first use. Only where needs_grad().
   at::Tensor& grad();
+  // Whatever was not added to in this step is zero: the accumulator's memory holds the gradient.
+  void settle_grad() { grad(); }
   bool has_grad() const { return grad_.defined(); }
   // Makes the accumulator count as zero. Its memory is zeroed only where the next use reads it: a
   // product overwrites it.
@@ -129,6 +173,12 @@ class Parameter {
   std::vector<ParameterPiece> pieces_;
   at::Tensor value_;
   at::Tensor grad_;
+  uint64_t num_changes_ = 0;
+  struct Kept {
+    at::Tensor tensor;
+    uint64_t version = 0;
+  };
+  std::map<Derived, Kept> derived_;
   bool is_grad_stale_ = false;
   Parameter* tied_to_ = nullptr;
 };

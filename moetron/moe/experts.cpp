@@ -38,16 +38,24 @@ class ExpertMlp final : public Operation {
         grouped_product_transposed(d_y, down_weight_.value(), groups_);  // [rows, width]
     SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation);
     gate_up_.reset();
-    activation_ = grads.activation;  // [rows, width]
-    d_gate_up_ = grads.d_gate_up;
-    return {grouped_product_transposed(d_gate_up_, gate_up_weight_.value(), groups_),
+    if (down_weight_.needs_grad()) activation_ = grads.activation;  // [rows, width]
+    if (gate_up_weight_.needs_grad()) d_gate_up_ = grads.d_gate_up;
+    return {grouped_product_transposed(grads.d_gate_up, gate_up_weight_.value(), groups_),
             grads.d_weights};
   }
 
+  bool has_weights() const override {
+    return gate_up_weight_.needs_grad() || down_weight_.needs_grad();
+  }
+
   void backward_weight(const at::Tensor& d_y) override {
-    add_grouped_weight_grad(down_weight_.grad_target(), d_y, activation_, groups_);
+    if (down_weight_.needs_grad()) {
+      add_grouped_weight_grad(down_weight_.grad_target(), d_y, activation_, groups_);
+    }
     activation_.reset();
-    add_grouped_weight_grad(gate_up_weight_.grad_target(), d_gate_up_, rows_, groups_);
+    if (gate_up_weight_.needs_grad()) {
+      add_grouped_weight_grad(gate_up_weight_.grad_target(), d_gate_up_, rows_, groups_);
+    }
     d_gate_up_.reset();
     rows_.reset();
   }
@@ -92,7 +100,7 @@ Parameter make_gate_up(const std::string& prefix, const ExpertLayout& layout, in
   pieces.add("gate_proj.weight", {width, hidden}, 0, 0);
   pieces.add("up_proj.weight", {width, hidden}, 0, part * hidden);
   return Parameter(prefix + "gate_up", {layout.num_local(), 2 * part, hidden}, options,
-                   std::move(pieces.pieces), {.replicas = Replicas::kExpertData});
+                   std::move(pieces.pieces), {.replicas = kExpertDivided});
 }
 
 Parameter make_down(const std::string& prefix, const ExpertLayout& layout, int64_t hidden,
@@ -101,7 +109,7 @@ Parameter make_down(const std::string& prefix, const ExpertLayout& layout, int64
   ExpertPieces pieces{prefix, layout, hidden * part};
   pieces.add("down_proj.weight", {hidden, width}, 1, 0);
   return Parameter(prefix + "down", {layout.num_local(), hidden, part}, options,
-                   std::move(pieces.pieces), {.replicas = Replicas::kExpertData});
+                   std::move(pieces.pieces), {.replicas = kExpertDivided});
 }
 
 }  // namespace

@@ -178,7 +178,7 @@ std::map<std::string, PlacedPiece> pieces_of_rank(int rank, int64_t ep, int64_t 
   Experts experts("experts.", layout, 6, 8, {.grouped_gemm = grouped});
   std::map<std::string, PlacedPiece> pieces;
   experts.visit([&](Parameter& p) {
-    EXPECT_EQ(p.settings().replicas, Replicas::kExpertData);
+    EXPECT_EQ(p.settings().replicas, kExpertDivided);
     p.initialize(7, 1);
     for (const NamedSlice& slice : p.slices(p.value())) {
       pieces[slice.name] = {slice.global_shape, slice.begin, slice.view.sizes().vec()};

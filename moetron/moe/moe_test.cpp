@@ -48,7 +48,7 @@ TEST_F(MoeTest, GroupsLimitTheChoiceAndTheBiasMovesIt) {
   EXPECT_EQ(router.counts().sum().item<int64_t>(), 2 * 5 * 2);
   // Weights are the unbiased sigmoids.
   router.visit([](Parameter& p) {
-    if (!p.settings().trainable) p.value().fill_(0).slice(0, 6).fill_(10);
+    if (p.role() == Role::kBuffer) p.value().fill_(0).slice(0, 6).fill_(10);
   });
   const RouterOutput biased = router.forward(x, tokens, false, nullptr, run);
   EXPECT_TRUE(biased.routing.experts.ge(6).all().item<bool>());

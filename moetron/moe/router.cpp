@@ -61,7 +61,7 @@ Router::Router(const std::string& prefix, const RouterSettings& settings,
     bias_.emplace(
         prefix + "e_score_correction_bias", std::vector<int64_t>{settings.num_experts},
         options.dtype(at::kFloat),
-        ParameterSettings{.init = Init::kZeros, .weight_decay = false, .trainable = false});
+        ParameterSettings{.init = Init::kZeros, .weight_decay = false, .role = Role::kBuffer});
   }
 }
 

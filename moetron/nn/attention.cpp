@@ -25,7 +25,7 @@ class GroupedQueryAttention final : public Attention {
         output_(prefix + "o_proj.weight", {s.hidden_size, heads_ * s.head_dim}, s.options,
                 {piece_of_shard(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * s.head_dim},
                                 {.dim = 1, .index = rank(s), .count = num_ranks(s)}, 0)},
-                {.replicas = Replicas::kData}),
+                {.replicas = kTensorDivided}),
         frequencies_(s.frequencies()) {
     make_projections(prefix);
     if (s.qk_norm) {
@@ -120,17 +120,17 @@ class GroupedQueryAttention final : public Attention {
     const HeadRows k{"k_proj", s.num_key_value_heads, kv_shard};
     const HeadRows v{"v_proj", s.num_key_value_heads, kv_shard};
     if (shares_heads_) {
-      projections_.push_back(make_projection(prefix + "q", {q}, Replicas::kData));
-      projections_.push_back(make_projection(prefix + "kv", {k, v}, Replicas::kHeadCopies));
+      projections_.push_back(make_projection(prefix + "q", {q}, kTensorDivided));
+      projections_.push_back(make_projection(prefix + "kv", {k, v}, {.tensor_copies = sharers}));
     } else {
-      projections_.push_back(make_projection(prefix + "qkv", {q, k, v}, Replicas::kData));
+      projections_.push_back(make_projection(prefix + "qkv", {q, k, v}, kTensorDivided));
     }
   }
 
   // The parts one below the other. `label` begins with the prefix of the names.
   std::unique_ptr<Projection> make_projection(const std::string& label,
                                               const std::vector<HeadRows>& parts,
-                                              Replicas replicas) const {
+                                              const ReplicaRule& replicas) const {
     const AttentionSettings& s = settings_;
     const std::string prefix = label.substr(0, label.rfind('.') + 1);
     std::vector<ParameterPiece> weights, biases;

@@ -14,6 +14,7 @@ class Embedding final : public Operation {
   Embedding(at::Tensor rows, at::Tensor is_foreign, Parameter& table)
       : rows_(std::move(rows)), is_foreign_(std::move(is_foreign)), table_(table) {}
 
+  bool has_weights() const override { return table_.needs_grad(); }
   std::vector<at::Tensor> backward_input(const at::Tensor&) override { return {}; }
 
   void backward_weight(const at::Tensor& d_y) override {
@@ -41,7 +42,7 @@ Parameter vocab_parameter(const std::string& name, const VocabShard& shard, int6
   return Parameter(name, {shard.rows(), hidden_size}, options,
                    {piece_of_shard(name, {shard.vocab_size, hidden_size},
                                    {.index = index, .count = shard.size()}, 0)},
-                   {.replicas = Replicas::kData});
+                   {.replicas = kTensorDivided});
 }
 
 at::Tensor embedding(const at::Tensor& tokens, Parameter& table, const VocabShard& shard,

@@ -57,10 +57,12 @@ class NormAndRotate final : public JointOperation {
     return {d_qkv};
   }
 
-  bool has_weights() const override { return q_norm_ != nullptr; }
+  bool has_weights() const override {
+    return q_norm_ != nullptr && (q_norm_->needs_grad() || k_norm_->needs_grad());
+  }
   void add_weight_grads() override {
-    add_column_sums(q_norm_->grad(), d_q_norm_parts_);
-    add_column_sums(k_norm_->grad(), d_k_norm_parts_);
+    if (q_norm_->needs_grad()) add_column_sums(q_norm_->grad(), d_q_norm_parts_);
+    if (k_norm_->needs_grad()) add_column_sums(k_norm_->grad(), d_k_norm_parts_);
   }
 
  private:

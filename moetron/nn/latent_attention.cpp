@@ -143,7 +143,7 @@ class LatentAttention final : public Attention {
     return std::make_unique<Parameter>(
         name, shape, settings_.options,
         std::vector{piece_of_shard(name, {rows, columns}, shard_of(dim), 0)},
-        ParameterSettings{.replicas = Replicas::kData});
+        ParameterSettings{.replicas = kTensorDivided});
   }
 
   // Down projections one below the other, each whole or divided by rows.
@@ -159,7 +159,7 @@ class LatentAttention final : public Attention {
     }
     return std::make_unique<Parameter>(
         label, std::vector<int64_t>{rows, hidden}, settings_.options, std::move(pieces),
-        ParameterSettings{.replicas = divides_down_ ? Replicas::kData : Replicas::kStage});
+        ParameterSettings{.replicas = divides_down_ ? kTensorDivided : kWholeOnEveryRank});
   }
 
   DownOutput project_down(const at::Tensor& x, SegmentRun& run) {

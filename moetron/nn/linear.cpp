@@ -12,13 +12,20 @@ namespace {
 
 class Linear final : public Operation {
  public:
-  Linear(at::Tensor x, Parameter& weight, Parameter* bias)
-      : x_(std::move(x)), weight_(weight), bias_(bias) {}
+  Linear(const at::Tensor& x, Parameter& weight, Parameter* bias)
+      : weight_(weight), bias_(bias), x_(weight.needs_grad() ? x : at::empty({0}, x.options())) {}
+
+  bool has_weights() const override {
+    return weight_.needs_grad() || (bias_ != nullptr && bias_->needs_grad());
+  }
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
     if (is_in_two_parts(d_y)) {
-      const at::Tensor& weight = weight_.value();
-      return {at::cat(in_two_parts(d_y), -1).matmul(at::cat({weight, weight}))};  // [..., in]
+      const at::Tensor& twice =
+          weight_.derived(Derived::kTwiceByRows, [](const at::Tensor& weight) {
+            return at::cat({weight, weight});
+          });
+      return {at::cat(in_two_parts(d_y), -1).matmul(twice)};  // [..., in]
     }
     const at::Tensor weight = weight_.value().to(d_y.dtype());
     return {product(d_y, weight, /*transpose_weight=*/false).to(x_.dtype())};  // [..., in]
@@ -26,7 +33,11 @@ class Linear final : public Operation {
 
   void backward_weight(const at::Tensor& d_y) override {
     const at::Tensor d_rows = d_y.reshape({-1, d_y.size(-1)});  // [rows, out]
-    const at::Tensor x_rows = x_.reshape({-1, x_.size(-1)});    // [rows, in]
+    if (bias_ != nullptr && bias_->needs_grad()) {
+      bias_->grad().add_(d_rows.sum(0, /*keepdim=*/false, at::kFloat));
+    }
+    if (!weight_.needs_grad()) return;
+    const at::Tensor x_rows = x_.reshape({-1, x_.size(-1)});  // [rows, in]
     const Parameter::GradTarget grad = weight_.grad_target();
     if (is_in_two_parts(d_y)) {
       const auto parts = in_two_parts(d_rows);
@@ -35,7 +46,6 @@ class Linear final : public Operation {
     } else {
       weight_grad_product(grad.sum, d_rows, x_rows.to(d_y.dtype()), grad.adds);
     }
-    if (bias_ != nullptr) bias_->grad().add_(d_rows.sum(0, /*keepdim=*/false, at::kFloat));
     x_.reset();
   }
 
@@ -50,9 +60,9 @@ class Linear final : public Operation {
     return {first, d_y.sub(first).to(at::kBFloat16)};
   }
 
-  at::Tensor x_;
   Parameter& weight_;
   Parameter* bias_;
+  at::Tensor x_;  // empty, of its dtype and device, where the weight has no gradient
 };
 
 }  // namespace

@@ -136,6 +136,7 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, Parameter& weight,
       }
       if (!run.with_grad()) continue;
       d_parts.push_back(product(logits, weight.value(), /*transpose_weight=*/false));
+      if (!weight.needs_grad()) continue;
       const Parameter::GradTarget grad = weight.grad_target();
       weight_grad_product(grad.sum, logits, part, grad.adds);
     }

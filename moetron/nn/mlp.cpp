@@ -53,12 +53,12 @@ Mlp::Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
          const at::TensorOptions& options, Communicator* tensor_group)
     : gate_up_(prefix + "gate_up", {2 * width / shard_of(0, tensor_group).count, hidden_size},
                options, gate_up_pieces(prefix, hidden_size, width, shard_of(0, tensor_group)),
-               {.replicas = Replicas::kData}),
+               {.replicas = kTensorDivided}),
       down_(prefix + "down_proj.weight", {hidden_size, width / shard_of(1, tensor_group).count},
             options,
             {piece_of_shard(prefix + "down_proj.weight", {hidden_size, width},
                             shard_of(1, tensor_group), 0)},
-            {.replicas = Replicas::kData}) {}
+            {.replicas = kTensorDivided}) {}
 
 at::Tensor Mlp::forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   const at::Tensor all = gather_tokens(x, layout, run);  // [tokens, hidden]

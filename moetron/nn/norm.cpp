@@ -29,7 +29,7 @@ class RmsNorm final : public JointOperation {
     return std::vector(num_inputs_, grads.d_x);
   }
 
-  bool has_weights() const override { return d_weight_parts_.defined(); }
+  bool has_weights() const override { return d_weight_parts_.defined() && weight_.needs_grad(); }
 
   void add_weight_grads() override {
     add_column_sums(weight_.grad(), d_weight_parts_);

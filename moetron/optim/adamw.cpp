@@ -113,7 +113,7 @@ void AdamW::add_state(const OwnedStretch& owned, bool on_host) {
 void AdamW::grad_done(Parameter& parameter) {
   const auto part = staged_parts_.find(&parameter);
   if (part == staged_parts_.end()) return;
-  parameter.grad();  // zero where nothing was added
+  parameter.settle_grad();
   staged_->grad_done(part->second);
 }
 
@@ -125,6 +125,7 @@ void AdamW::step(double lr, int64_t step, double grad_scale) {
   for (State& state : states_) {
     at::Tensor& value = state.owned.value;
     const at::Tensor& grad = state.owned.grad;
+    state.owned.parameter->value_changed();
     const AdamWCoefficients c = coefficients(settings_, lr, step, grad_scale,
                                              state.owned.parameter->settings().weight_decay);
     const HostPart part{value, grad, state.exp_avg, state.exp_avg_sq, state.master, c};

@@ -30,28 +30,28 @@ struct TestModel {
     const int64_t tp = mesh.coordinate(MeshAxis::kTp);
     const ShardOf rows{0, tp, sizes.tp}, columns{1, tp, sizes.tp};
     const int64_t vocab_rows = (45 + sizes.tp - 1) / sizes.tp;  // the last shards are padded
-    Parameter& embedding = add("embed", {vocab_rows, kHidden}, dtype, Replicas::kData,
+    Parameter& embedding = add("embed", {vocab_rows, kHidden}, dtype, kTensorDivided,
                                {piece_of_shard("embed", {45, kHidden}, rows, 0)});
-    add("norm", {131}, at::kFloat, Replicas::kStage, {piece_of_rows("norm", {131}, 0, 1)});
+    add("norm", {131}, at::kFloat, kWholeOnEveryRank, {piece_of_rows("norm", {131}, 0, 1)});
     const int64_t copies = std::max<int64_t>(1, sizes.tp / kHeads);
     const ShardOf head{0, tp / copies, sizes.tp / copies};
     const int64_t key_rows = 16 / head.count;
-    add("kv", {2 * key_rows, kHidden}, dtype, Replicas::kHeadCopies,
+    add("kv", {2 * key_rows, kHidden}, dtype, {.tensor_copies = copies},
         {piece_of_shard("k", {16, kHidden}, head, 0),
          piece_of_shard("v", {16, kHidden}, head, key_rows * kHidden)});
-    add("down", {21, 24 / sizes.tp}, dtype, Replicas::kData,
+    add("down", {21, 24 / sizes.tp}, dtype, kTensorDivided,
         {piece_of_shard("down", {21, 24}, columns, 0)});
-    add("router", {kExperts, kHidden}, at::kFloat, Replicas::kStage,
+    add("router", {kExperts, kHidden}, at::kFloat, kWholeOnEveryRank,
         {piece_of_rows("router", {kExperts, kHidden}, 0, kHidden)});
     add_experts(mesh, dtype);
-    Parameter& output = add("head", {vocab_rows, kHidden}, dtype, Replicas::kData,
+    Parameter& output = add("head", {vocab_rows, kHidden}, dtype, kTensorDivided,
                             {piece_of_shard("embed", {45, kHidden}, rows, 0)});
     for (Parameter* parameter : parameters) parameter->initialize(3, 0.5);
     output.tie_to(embedding);
   }
 
   Parameter& add(const char* label, std::vector<int64_t> shape, at::ScalarType dtype,
-                 Replicas replicas, std::vector<ParameterPiece> pieces) {
+                 const ReplicaRule& replicas, std::vector<ParameterPiece> pieces) {
     ParameterSettings settings{.replicas = replicas};
     if (shape.size() == 1) settings.init = Init::kOnes;
     if (shape.size() == 1) settings.weight_decay = false;
@@ -73,7 +73,7 @@ struct TestModel {
                                       {0, mesh.coordinate(MeshAxis::kTpe), sizes.tpe},
                                       i * rows * kHidden));
     }
-    add("experts", {count, rows, kHidden}, dtype, Replicas::kExpertData, std::move(pieces));
+    add("experts", {count, rows, kHidden}, dtype, kExpertDivided, std::move(pieces));
   }
 };
 

@@ -107,14 +107,12 @@ TEST(AdamW, ThreadCountDoesNotChangeABit) {
 }
 
 TEST(AdamW, SkipsTiedAndFrozenParameters) {
-  ParameterSettings frozen;
-  frozen.trainable = false;
   Parameter embedding("embed", {4, 2}, at::kFloat, {});
   Parameter head("head", {4, 2}, at::kFloat, {});
-  Parameter bias("bias", {4}, at::kFloat, frozen);
+  Parameter bias("bias", {4}, at::kFloat, {.role = Role::kBuffer});
   head.tie_to(embedding);
   const OneRank rank({&embedding, &head, &bias});
-  for (Parameter* parameter : {&embedding, &head, &bias}) parameter->grad().fill_(1);
+  for (Parameter* parameter : {&embedding, &head}) parameter->grad().fill_(1);
   AdamW adamw(rank.buckets.owned(), kSettings);
   EXPECT_EQ(adamw.states().size(), 2u);
   adamw.step(kLr, 1);

@@ -72,11 +72,11 @@ GradientBuckets::~GradientBuckets() = default;
 
 // Which parameter lies where, from the end of the list; storage comes later.
 void GradientBuckets::lay_out(const std::vector<Parameter*>& parameters, Mesh& mesh) {
-  std::map<std::pair<Replicas, at::ScalarType>, Bucket*> open;
+  std::map<std::pair<ReplicaRule, at::ScalarType>, Bucket*> open;
   for (size_t i = parameters.size(); i-- > 0;) {
     Parameter* parameter = parameters[i];
     if (parameter->is_tied()) tied_.push_back(parameter);
-    if (parameter->is_tied() || !parameter->settings().trainable) continue;
+    if (parameter->is_tied() || parameter->role() != Role::kTrained) continue;
     const at::Tensor& value = parameter->value();
     MT_CHECK(value.is_contiguous(), parameter->label(), " is not contiguous");
     Bucket*& bucket = open[{parameter->settings().replicas, value.scalar_type()}];
@@ -133,7 +133,7 @@ void GradientBuckets::parameters_done(std::span<Parameter* const> parameters) {
   for (Parameter* parameter : parameters) {
     const auto found = places_.find(parameter);
     if (found == places_.end()) continue;
-    parameter->grad();  // zero where nothing was added
+    parameter->settle_grad();
     MT_CHECK(!found->second.done, parameter->label(), " is done twice in one step");
     found->second.done = true;
     ++found->second.bucket->num_done;
@@ -147,7 +147,7 @@ void GradientBuckets::parameters_done(std::span<Parameter* const> parameters) {
 
 void GradientBuckets::reduce() {
   for (const auto& [parameter, place] : places_) {
-    if (!place.done) parameter->grad();  // zero where nothing was added
+    if (!place.done) parameter->settle_grad();
   }
   while (num_started_ < buckets_.size()) buckets_[num_started_++]->start_reduction();
   wait_reductions();
@@ -163,6 +163,9 @@ void GradientBuckets::wait_reductions() {
 }
 
 void GradientBuckets::gather_values() {
+  for (const auto& [parameter, place] : places_) {
+    if (place.bucket->divided()) parameter->value_changed();
+  }
   // The last bucket to be complete in backward is the first that forward needs.
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     if (!(*bucket)->divided()) continue;

@@ -36,7 +36,7 @@ struct OwnedStretch {
 class GradientBuckets {
  public:
   // `parameters` in the order of the forward, the same on every rank of a replica group; what is
-  // tied or not trainable is left out. Buckets are made from the end, where gradients are complete
+  // tied or not trained is left out. Buckets are made from the end, where gradients are complete
   // first, of parameters of the same replicas and dtype.
   GradientBuckets(const std::vector<Parameter*>& parameters, Mesh& mesh,
                   const BucketSettings& settings);

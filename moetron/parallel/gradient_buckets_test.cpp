@@ -19,17 +19,18 @@ constexpr int64_t kOneBucket = int64_t{1} << 40;
 
 // Parameters of every kind, of sizes that are no multiples of anything, in the forward's order.
 struct SomeParameters {
-  Parameter embedding{"embedding", {31, 11}, at::kBFloat16, {.replicas = Replicas::kData}};
+  Parameter embedding{"embedding", {31, 11}, at::kBFloat16, {.replicas = kTensorDivided}};
   Parameter norm{"norm", {77}, at::kFloat, {.init = Init::kOnes}};
-  Parameter key{"key", {13, 11}, at::kBFloat16, {.replicas = Replicas::kHeadCopies}};
-  Parameter bias{"bias", {8}, at::kFloat, {.init = Init::kOnes, .trainable = false}};
-  Parameter expert{"expert", {17, 29}, at::kBFloat16, {.replicas = Replicas::kExpertData}};
+  Parameter key;
+  Parameter bias{"bias", {8}, at::kFloat, {.init = Init::kOnes, .role = Role::kBuffer}};
+  Parameter expert{"expert", {17, 29}, at::kBFloat16, {.replicas = kExpertDivided}};
   Parameter last_norm{"last_norm", {5}, at::kFloat, {.init = Init::kOnes}};
-  Parameter head{"head", {31, 11}, at::kBFloat16, {.replicas = Replicas::kData}};
+  Parameter head{"head", {31, 11}, at::kBFloat16, {.replicas = kTensorDivided}};
   std::vector<Parameter*> all{&embedding, &norm, &key, &bias, &expert, &last_norm, &head};
   std::vector<Parameter*> trained{&embedding, &norm, &key, &expert, &last_norm};
 
-  SomeParameters() {
+  explicit SomeParameters(int64_t head_copies = 1)
+      : key("key", {13, 11}, at::kBFloat16, {.replicas = {.tensor_copies = head_copies}}) {
     for (Parameter* parameter : all) parameter->initialize(1, 1);
     head.tie_to(embedding);
   }
@@ -40,7 +41,7 @@ TEST(GradientBuckets, SumsOverTheReplicasAndOwnsEachElementOnce) {
     for (const int64_t elements : {int64_t{1}, int64_t{400}, kOneBucket}) {
       run_ranks(8, [&](Communicator& world) {
         Mesh mesh(world, parallel_sizes(8, 4, 1, 2, 1), 2);
-        SomeParameters p;
+        SomeParameters p(2);
         std::map<Parameter*, at::Tensor> before;
         for (Parameter* parameter : p.all) before[parameter] = parameter->value().clone();
         GradientBuckets buckets(p.all, mesh,
@@ -133,6 +134,10 @@ TEST(GradientBuckets, ZeroClearsTiedUsesTooAndWaitsForWhatIsUnderWay) {
   }
 }
 
+int64_t head_copies_of(const ParallelSizes& sizes) {
+  return sizes.tp == 1 ? 1 : sizes.tp / 2;
+}
+
 // What rank 0 of `sizes` records.
 struct Recorded {
   std::shared_ptr<CommLog> log = std::make_shared<CommLog>();
@@ -143,7 +148,8 @@ struct Recorded {
 
   Recorded(const ParallelSizes& sizes, const BucketSettings& settings, int rank = 0)
       : world(make_fake_world(rank, static_cast<int>(sizes.world), log)),
-        mesh(*world, sizes),
+        mesh(*world, sizes, head_copies_of(sizes)),
+        p(head_copies_of(sizes)),
         buckets(p.all, mesh, settings) {}
 
   // "OPERATION GROUP" of everything since the last call.
@@ -157,7 +163,7 @@ struct Recorded {
 };
 
 TEST(GradientBuckets, ReducesABucketAsSoonAsItIsComplete) {
-  Recorded r(parallel_sizes(8, 2, 1, 2, 1), {.overlap_reduce = true, .bucket_elements = 1});
+  Recorded r(parallel_sizes(8, 4, 1, 2, 1), {.overlap_reduce = true, .bucket_elements = 1});
   r.done({&r.p.head, &r.p.bias});  // tied and frozen: in no bucket
   EXPECT_THAT(r.take(), testing::IsEmpty());
   r.done({&r.p.last_norm});
@@ -174,7 +180,7 @@ TEST(GradientBuckets, ReducesABucketAsSoonAsItIsComplete) {
 }
 
 TEST(GradientBuckets, BucketsHoldOneKindOfReplicasAndOneDtype) {
-  Recorded r(parallel_sizes(8, 2, 1, 2, 1), {.overlap_reduce = true});
+  Recorded r(parallel_sizes(8, 4, 1, 2, 1), {.overlap_reduce = true});
   r.done({&r.p.last_norm, &r.p.expert, &r.p.key});
   EXPECT_THAT(r.take(), testing::ElementsAre("all_reduce edp", "all_reduce dp x head copies"));
   r.done({&r.p.norm});  // both norms in one
@@ -182,7 +188,7 @@ TEST(GradientBuckets, BucketsHoldOneKindOfReplicasAndOneDtype) {
 }
 
 TEST(GradientBuckets, GathersInTheOrderOfTheForward) {
-  Recorded r(parallel_sizes(8, 2, 1, 2, 1), {.distributed = true, .bucket_elements = 1});
+  Recorded r(parallel_sizes(8, 4, 1, 2, 1), {.distributed = true, .bucket_elements = 1});
   r.buckets.gather_values();
   EXPECT_THAT(r.take(), testing::ElementsAre("all_gather dp", "all_gather dp x tp",
                                              "all_gather dp x head copies", "all_gather edp",
@@ -190,7 +196,7 @@ TEST(GradientBuckets, GathersInTheOrderOfTheForward) {
 }
 
 TEST(GradientBuckets, WithoutOverlapNothingStartsBeforeReduce) {
-  Recorded r(parallel_sizes(8, 2, 1, 2, 1), {.bucket_elements = 1});
+  Recorded r(parallel_sizes(8, 4, 1, 2, 1), {.bucket_elements = 1});
   r.done(r.p.all);
   EXPECT_THAT(r.take(), testing::IsEmpty());
   r.buckets.gather_values();  // every rank has updated all values
@@ -210,7 +216,7 @@ TEST(GradientBuckets, AGroupOfOneNeedsNoMessage) {
 }
 
 TEST(GradientBuckets, ADistributedOptimizerSendsNoMore) {
-  const ParallelSizes sizes = parallel_sizes(8, 2, 1, 2, 1);
+  const ParallelSizes sizes = parallel_sizes(8, 4, 1, 2, 1);
   // Elements of a bucket: each parameter rounded up to 64 (341 to 384, 143 to 192, 493 to 512, 77
   // and 5 to 128 + 64), with a distributed optimizer the sum to 64 a replica.
   for (const bool distributed : {false, true}) {
@@ -220,17 +226,17 @@ TEST(GradientBuckets, ADistributedOptimizerSendsNoMore) {
     if (distributed) {
       EXPECT_EQ(sent("dp x tp"),
                 512 * 4 * 7 / 8);  // reduce_scatter: a bucket's bytes, less its own
-      EXPECT_EQ(sent("dp"), 512 * 4 * 3 / 4);
+      EXPECT_EQ(sent("dp"), 384 * 4 / 2);
       EXPECT_EQ(sent("dp x head copies"), 256 * 4 * 3 / 4);
       EXPECT_EQ(sent("edp"), 512 * 4 * 3 / 4);
       r.log->clear();
       r.buckets.gather_values();  // in the dtype of the values
       EXPECT_EQ(sent("dp x tp"), 512 * 4 * 7 / 8);
-      EXPECT_EQ(sent("dp"), 512 * 2 * 3 / 4);
+      EXPECT_EQ(sent("dp"), 384 * 2 / 2);
       EXPECT_EQ(sent("edp"), 512 * 2 * 3 / 4);
     } else {
       EXPECT_EQ(sent("dp x tp"), 2 * (128 + 64) * 4 * 7 / 8);
-      EXPECT_EQ(sent("dp"), 2 * 384 * 4 * 3 / 4);
+      EXPECT_EQ(sent("dp"), 2 * 384 * 4 / 2);
       EXPECT_EQ(sent("dp x head copies"), 2 * 192 * 4 * 3 / 4);
       EXPECT_EQ(sent("edp"), 2 * 512 * 4 * 3 / 4);
     }
@@ -241,7 +247,7 @@ TEST(GradientBuckets, AllRanksAgreeOnTheOrder) {
   for (const int64_t elements : {int64_t{1}, int64_t{400}, kOneBucket}) {
     std::vector<CommLog> logs;
     for (int rank = 0; rank < 8; ++rank) {
-      Recorded r(parallel_sizes(8, 2, 1, 2, 1),
+      Recorded r(parallel_sizes(8, 4, 1, 2, 1),
                  {.distributed = true,
                   .overlap_reduce = true,
                   .overlap_gather = true,
@@ -262,7 +268,7 @@ TEST(GradientBuckets, AllRanksAgreeOnTheOrder) {
 }
 
 TEST(GradientBuckets, ParametersLieAligned) {
-  Recorded r(parallel_sizes(8, 2, 1, 2, 1), {.distributed = true});
+  Recorded r(parallel_sizes(8, 4, 1, 2, 1), {.distributed = true});
   for (const Parameter* parameter : r.p.trained) {
     EXPECT_EQ(parameter->value().storage_offset() % 64, 0) << parameter->label();
   }

@@ -8,7 +8,7 @@
 namespace moetron {
 
 Mesh::Mesh(Communicator& world, const ParallelSizes& sizes, int64_t copies)
-    : world_(world), sizes_(sizes) {
+    : world_(world), sizes_(sizes), copies_(copies) {
   MT_CHECK(world.size() == sizes.world, "a mesh of ", sizes.world, " ranks in a world of ",
            world.size());
   MT_CHECK(copies >= 1 && sizes.tp % copies == 0, copies, " copies of a head on ", sizes.tp,
@@ -42,18 +42,16 @@ int64_t Mesh::coordinate(MeshAxis axis) const {
   return moetron::coordinate(sizes_, world_.rank(), axis);
 }
 
-Communicator& Mesh::replicas(Replicas replicas) {
-  switch (replicas) {
-    case Replicas::kStage:
-      return *stage_;
-    case Replicas::kData:
-      return *data_;
-    case Replicas::kHeadCopies:
-      return *head_copies_;
-    case Replicas::kExpertData:
-      return *expert_data_;
+Communicator& Mesh::replicas(const ReplicaRule& rule) {
+  const int64_t copies = rule.tensor_copies;
+  if (rule.data == ReplicaRule::Data::kEdp) {
+    MT_CHECK(copies == 1, "routed experts with ", copies, " tensor-parallel copies");
+    return *expert_data_;
   }
-  throw InternalError("unknown replicas");
+  if (copies == 0 || copies == sizes_.tp) return *stage_;
+  if (copies == 1) return *data_;
+  MT_CHECK(copies == copies_, "a mesh for ", copies_, " copies of a head is asked for ", copies);
+  return *head_copies_;
 }
 
 int64_t head_copies(const ParallelSizes& sizes, const ModelConfig& config) {

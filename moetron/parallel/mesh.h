@@ -30,12 +30,14 @@ class Mesh {
   // EP x TPE, tpe fastest: among them a token finds every expert.
   Communicator& expert() { return *expert_; }
 
-  // The ranks that hold the same values of a parameter, and sum its gradient.
-  Communicator& replicas(Replicas replicas);
+  // The ranks that hold copies of a parameter by this rule, and sum its gradient. The mesh was made
+  // for its tensor_copies: 1, all, or `head_copies`.
+  Communicator& replicas(const ReplicaRule& rule);
 
  private:
   Communicator& world_;
   ParallelSizes sizes_;
+  int64_t copies_;  // of a key-value head
   std::unique_ptr<Communicator> tensor_;
   std::unique_ptr<Communicator> data_;
   std::unique_ptr<Communicator> head_copies_;

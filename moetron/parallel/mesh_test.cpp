@@ -45,14 +45,11 @@ TEST(Mesh, EveryGroupHasTheRanksOfTheLayout) {
       EXPECT_EQ(mesh.data().members(), data);
       EXPECT_EQ(mesh.stage().members(), stage);
       EXPECT_EQ(mesh.expert().members(), group(sizes, rank, {MeshAxis::kTpe, MeshAxis::kEp}));
-      EXPECT_EQ(mesh.replicas(Replicas::kStage).members(), stage);
-      EXPECT_EQ(mesh.replicas(Replicas::kData).members(), data);
-      EXPECT_EQ(mesh.replicas(Replicas::kHeadCopies).members(), data);  // one copy of each head
-      EXPECT_EQ(mesh.replicas(Replicas::kExpertData).members(),
-                group(sizes, rank, {MeshAxis::kEdp}));
-      for (Communicator* each :
-           {&mesh.world(), &mesh.tensor(), &mesh.data(), &mesh.stage(), &mesh.expert(),
-            &mesh.replicas(Replicas::kHeadCopies), &mesh.replicas(Replicas::kExpertData)}) {
+      EXPECT_EQ(mesh.replicas(kWholeOnEveryRank).members(), stage);
+      EXPECT_EQ(mesh.replicas(kTensorDivided).members(), data);
+      EXPECT_EQ(mesh.replicas(kExpertDivided).members(), group(sizes, rank, {MeshAxis::kEdp}));
+      for (Communicator* each : {&mesh.world(), &mesh.tensor(), &mesh.data(), &mesh.stage(),
+                                 &mesh.expert(), &mesh.replicas(kExpertDivided)}) {
         expect_meets(*each);
       }
       for (const MeshAxis axis : {MeshAxis::kTp, MeshAxis::kDp, MeshAxis::kPp, MeshAxis::kTpe,
@@ -66,7 +63,8 @@ TEST(Mesh, EveryGroupHasTheRanksOfTheLayout) {
 TEST(Mesh, RanksThatHoldTheSameHeadAreReplicas) {
   run_ranks(8, [](Communicator& world) {
     Mesh mesh(world, parallel_sizes(8, 4, 1, 1, 1), 2);
-    Communicator& replicas = mesh.replicas(Replicas::kHeadCopies);
+    EXPECT_THROW(mesh.replicas({.tensor_copies = 3}), InternalError);
+    Communicator& replicas = mesh.replicas({.tensor_copies = 2});
     const bool first_head = world.rank() % 4 < 2;
     EXPECT_EQ(replicas.members(),
               first_head ? std::vector<int>({0, 1, 4, 5}) : std::vector<int>({2, 3, 6, 7}));

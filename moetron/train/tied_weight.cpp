@@ -42,6 +42,7 @@ void TiedWeight::share_values() {
   for (const auto& [other, link] : links_) {
     const at::Tensor& value = tie_.uses.front().parameter->value();
     (is_owner_here() ? link->send(value, /*peer=*/1) : link->recv(value, /*peer=*/0)).wait();
+    if (!is_owner_here()) tie_.uses.front().parameter->value_changed();
   }
 }
 
@@ -59,7 +60,8 @@ void TiedWeight::fold(std::vector<Parameter*>& done) {
   };
   const size_t num_new = std::erase_if(done, is_use);
   num_done_ += num_new;
-  if (num_new == 0 || num_done_ < tie_.uses.size()) return;
+  const bool is_complete = num_new > 0 && num_done_ == tie_.uses.size();
+  if (!is_complete || !tie_.uses.front().parameter->needs_grad()) return;
   if (is_owner_here()) {
     add_grads();
     done.push_back(owner());
