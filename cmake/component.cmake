@@ -29,6 +29,9 @@ function(moetron_component name)
   endif()
 endfunction()
 
+# Seconds, for every test: it ends a test that hangs, and must not end one on a slow machine or a busy one.
+set(MOETRON_TEST_TIMEOUT 1500)
+
 # A GoogleTest program of its own, linked with one folder's library. It runs from the source root.
 function(moetron_test target)
   cmake_parse_arguments(arg "" "FOLDER" "SOURCES;LIBS" ${ARGN})
@@ -38,5 +41,5 @@ function(moetron_test target)
     target_precompile_headers(${target} REUSE_FROM moetron_torch_pch)
   endif()
   add_test(NAME ${target} COMMAND ${target} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${target} PROPERTIES LABELS "${layer_kind_${arg_FOLDER}}" TIMEOUT 600)
+  set_tests_properties(${target} PROPERTIES LABELS "${layer_kind_${arg_FOLDER}}" TIMEOUT ${MOETRON_TEST_TIMEOUT})
 endfunction()

@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 import numpy as np
-from process_support import (ENVIRONMENT, MODEL, MOETRON, RUN, TORCHRUN, check, make_data, records, run, run_tests,
-                             wait_for_step)
+from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, TORCHRUN, check, make_data, records, run,
+                             run_tests, wait_for_step)
 from safetensors.numpy import load_file, save_file
 
 MODEL_TOOL = os.path.abspath(sys.argv[2])
@@ -37,7 +37,7 @@ def test_stopping():
     first = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     wait_for_step("parts", 8, first)
     open("parts/stop", "w").close()
-    check(first.wait(120) == 0, "SAVE/stop under torchrun ends well")
+    check(first.wait(HANG) == 0, "SAVE/stop under torchrun ends well")
     stopped_at = len(records("parts"))
     check(8 <= stopped_at < 50, f"stopped at step {stopped_at}")
     run(["pretrain", *MODEL, *RUN, "--save", "parts"], launcher=TORCHRUN)
@@ -48,7 +48,7 @@ def test_stopping():
                               stdout=subprocess.DEVNULL)
     wait_for_step("alone", 5, second)
     second.send_signal(signal.SIGTERM)
-    check(second.wait(120) == 75, "SIGTERM saves and exits 75")
+    check(second.wait(HANG) == 75, "SIGTERM saves and exits 75")
     run(["pretrain", *MODEL, *RUN, "--save", "alone"])
     check([r["loss"] for r in records("alone")] == [r["loss"] for r in records("one")],
           "and the same command goes on, bit-equal")
@@ -57,7 +57,7 @@ def test_stopping():
                              stdout=subprocess.DEVNULL)
     wait_for_step("usr1", 3, third)
     third.send_signal(signal.SIGUSR1)
-    check(third.wait(120) == 75, "SIGUSR1 saves and exits 75")
+    check(third.wait(HANG) == 75, "SIGUSR1 saves and exits 75")
     done = run(["pretrain", *MODEL, *RUN, "--save", "one"])
     check("nothing is left to do" in done.stdout, "a finished run says so")
 
@@ -89,7 +89,7 @@ def test_failing_ranks():
     for more, names in ((["--load", "text"], ["load", "text"]), (["--save", "/proc/x"], ["/proc/x"]),
                         (["--global-batch-size", "6"], ["global-batch-size", "6"])):
         done = subprocess.run([*TORCHRUN, MOETRON, "pretrain", *MODEL, *RUN, *more], capture_output=True,
-                              text=True, env=ENVIRONMENT, timeout=120)
+                              text=True, env=ENVIRONMENT, timeout=HANG)
         ours = [line for line in done.stderr.splitlines() if line.startswith("moetron: ") or "  cause " in line]
         spoken = sum(line.startswith("moetron: ") for line in ours)
         check(done.returncode != 0 and spoken == 1 and all(n in " ".join(ours) for n in names),

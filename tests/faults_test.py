@@ -13,11 +13,12 @@ import signal
 import subprocess
 import time
 
-from process_support import (ENVIRONMENT, MODEL, MOETRON, RUN, TORCHRUN, Ranks, check, failure_blocks, make_data,
+from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, TORCHRUN, Ranks, check, failure_blocks, make_data,
                              records, run, run_tests, wait_for_step)
 
-TIMEOUT = 6  # seconds, of --comm-timeout
-MARGIN = 14  # seconds: the search for silent ranks, the last words, and a slow machine
+TIMEOUT = 15  # seconds, of --comm-timeout: longer than any wait of a healthy run, on a slow machine, too
+MARGIN = 120  # seconds: the search for silent ranks, the last words, and a slow machine
+NEVER = "600"  # a --comm-timeout that nobody waits for: who is gone is noticed at once
 LAYOUT = """--tensor-model-parallel-size 2 --expert-model-parallel-size 2 --moe-token-dispatcher-type alltoall
   --use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather""".split()
 ENDLESS = [*MODEL, *RUN, *LAYOUT, "--train-iters", "100000", "--eval-iters", "0"]
@@ -65,7 +66,7 @@ def test_killed_under_torchrun():
     """torchrun itself ends with 1; its other ranks have gone with it."""
     for number, victim in enumerate((3, 0)):
         folder = f"killed_{number}"
-        command = [*TORCHRUN, MOETRON, "pretrain", *ENDLESS, "--save", folder, "--comm-timeout", "30"]
+        command = [*TORCHRUN, MOETRON, "pretrain", *ENDLESS, "--save", folder, "--comm-timeout", NEVER]
         with open(f"{folder}.err", "w") as errors:
             launcher = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=errors)
         wait_for_moment(folder, launcher)
@@ -93,7 +94,7 @@ def test_killed():
     """Without a launcher nobody but the ranks themselves notices."""
     for number, victim in enumerate((0, 2, rng.randrange(1, 4))):
         folder = f"alone_{number}"
-        with Ranks(["pretrain", *ENDLESS, "--save", folder, "--comm-timeout", "30"], f"{folder}_log") as ranks:
+        with Ranks(["pretrain", *ENDLESS, "--save", folder, "--comm-timeout", NEVER], f"{folder}_log") as ranks:
             wait_for_moment(folder, ranks.processes[0])
             ranks.processes[victim].kill()
             begin = time.monotonic()
@@ -133,7 +134,7 @@ def test_restarted():
         check(victim in ranks, f"rank {victim} still runs and is killed")
         if victim in ranks:
             os.kill(ranks[victim], signal.SIGKILL)
-    code = code_within(process, 60)
+    code = code_within(process, HANG)
     text = open("restarted.out").read()
     check(code == 0, f"torchrun --max-restarts ends with 0 ({code})" + ("" if code == 0 else text[-3000:]))
     starts = re.findall(r"continues at step (\d+)", text)

@@ -8,7 +8,7 @@ import filecmp
 import shutil
 
 import numpy as np
-from process_support import MODEL, RUN, TORCHRUN, Ranks, check, make_data, records, run, run_tests
+from process_support import HANG, MODEL, RUN, TORCHRUN, Ranks, check, make_data, records, run, run_tests
 from safetensors.numpy import load_file
 
 STEPS = 20
@@ -139,7 +139,7 @@ def test_misfits():
               ["tensor-model-parallel-size (4)", "num-attention-heads (6)"])]
     for number, (options, names) in enumerate(cases):
         with Ranks(["pretrain", *MODEL, *SHORT, "--save", "misfit", *options], f"misfit_{number}") as ranks:
-            codes = ranks.codes(30)
+            codes = ranks.codes(HANG)
             check(codes == {rank: 2 for rank in range(4)}, f"each rank exits with 2: {codes}")
             said = ranks.errors().strip()
             check(all(name in said for name in names) and said.count("moetron: ") == 1, f"    says once: {said}")

@@ -22,6 +22,7 @@ MODEL = """--model-family deepseek --num-layers 3 --hidden-size 48 --ffn-hidden-
 RUN = """--seq-length 32 --micro-batch-size 1 --global-batch-size 8 --train-iters 50 --lr 2e-3 --lr-warmup-iters 5
   --lr-decay-style cosine --min-lr 1e-4 --weight-decay 0.1 --eval-interval 25 --eval-iters 2 --split 95,5,0
   --log-interval 10 --fp32 --data-path data/pages_text_document""".split()
+HANG = 600  # seconds after which something hangs, on a slow or busy machine, too
 failures = []
 
 
@@ -33,7 +34,7 @@ def check(condition, what):
 
 def run(arguments, code=0, launcher=(), **kwargs):
     done = subprocess.run([*launcher, MOETRON, *arguments], capture_output=True, text=True, env=ENVIRONMENT,
-                          timeout=300, **kwargs)
+                          timeout=HANG, **kwargs)
     if done.returncode != code:
         print(done.stdout[-2000:], done.stderr[-2000:])
     check(done.returncode == code, f"exit {code}: {' '.join(arguments)[:100]}")
@@ -62,8 +63,9 @@ def make_data():
 
 
 def wait_for_step(folder, step, process):
-    """Returns when the metrics of `folder` hold `step` lines, `process` has ended, or after a minute."""
-    for _ in range(1200):
+    """Returns when the metrics of `folder` hold `step` lines, `process` has ended, or after HANG seconds."""
+    begin = time.monotonic()
+    while time.monotonic() < begin + HANG:
         if process.poll() is not None:
             return
         if os.path.exists(f"{folder}/metrics.jsonl") and len(open(f"{folder}/metrics.jsonl").readlines()) >= step:

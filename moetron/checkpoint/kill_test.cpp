@@ -63,7 +63,7 @@ bool has_leftovers(const fs::path& save) {
 pid_t fork_child() {
   const pid_t child = ::fork();
   if (child == 0) {
-    ::alarm(60);
+    ::alarm(600);
     at::set_num_threads(1);
   }
   return child;

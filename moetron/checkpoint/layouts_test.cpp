@@ -83,7 +83,7 @@ TEST_F(Layouts, GlooRanksWriteThemToo) {
   const auto store = c10::make_intrusive<c10d::HashStore>();
   const auto join = [&](int rank) {
     GlooOptions options{.store = store, .rank = rank, .size = 4};
-    options.timeout = options.join_timeout = std::chrono::seconds(30);
+    options.timeout = options.join_timeout = std::chrono::minutes(5);
     return make_gloo_world(options);
   };
   run_ranks_with(4, join, [&](Communicator& world) {

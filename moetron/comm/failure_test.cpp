@@ -45,7 +45,7 @@ TEST(CommFailureTest, AnExceptionPoisonsAllGroupsAndIsRethrownAsItWas) {
   } catch (const ConfigError& error) {
     EXPECT_STREQ(error.what(), "num-experts (12) is odd today");
   }
-  EXPECT_LT(steady_clock::now() - begin, milliseconds(5000));
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::minutes(2));  // not by the time-out
   EXPECT_EQ(messages[3],
             "rank 3 in phase \"step 7\": all_reduce in group \"world\" failed: rank 2 in phase "
             "\"step 7\": num-experts (12) is odd today");
@@ -66,12 +66,12 @@ TEST(CommFailureTest, ATimeoutNamesTheMissingRanksAndOneRankNoticesFirst) {
       ++num_errors;
       if (error.first_to_notice()) ++num_first;
       EXPECT_THAT(error.what(), AllOf(HasSubstr("barrier in group \"world\""),
-                                      HasSubstr("in phase \"saving\" waited 0.2 s"),
+                                      HasSubstr("in phase \"saving\" waited 1 s"),
                                       HasSubstr("in vain for rank 1")));
       throw;
     }
   };
-  EXPECT_THROW(run_ranks(3, rank_main, milliseconds(200)), CommError);
+  EXPECT_THROW(run_ranks(3, rank_main, milliseconds(1000)), CommError);
   EXPECT_EQ(num_errors, 2);
   EXPECT_EQ(num_first, 1);
 }
@@ -82,7 +82,7 @@ TEST(CommFailureTest, AMessageThatNobodySendsTimesOut) {
     if (world.rank() == 1) group->recv(at::zeros({2}), 1, 5).wait();
   };
   try {
-    run_ranks(2, rank_main, milliseconds(100));
+    run_ranks(2, rank_main, milliseconds(1000));
     FAIL();
   } catch (const CommError& error) {
     EXPECT_THAT(error.what(),

@@ -15,13 +15,14 @@ namespace moetron {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::minutes;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 void run_gloo_ranks(int size, const std::function<void(Communicator&)>& rank_main,
-                    milliseconds timeout = seconds(30)) {
+                    milliseconds timeout = minutes(5)) {
   auto store = c10::make_intrusive<c10d::HashStore>();
   const auto join = [&](int rank) {
     GlooOptions options;
@@ -29,7 +30,7 @@ void run_gloo_ranks(int size, const std::function<void(Communicator&)>& rank_mai
     options.rank = rank;
     options.size = size;
     options.timeout = timeout;
-    options.join_timeout = seconds(30);
+    options.join_timeout = minutes(5);
     return make_gloo_world(options);
   };
   run_ranks_with(size, join, rank_main);
@@ -206,7 +207,7 @@ TEST(GlooTest, AnExceptionPoisonsAllGroups) {
   } catch (const InputError& error) {
     EXPECT_STREQ(error.what(), "shard 3 is cut short");
   }
-  EXPECT_LT(steady_clock::now() - begin, seconds(8));
+  EXPECT_LT(steady_clock::now() - begin, minutes(2));  // not by the time-out
   const char* reason = "failed: rank 2 in phase \"step 7\": shard 3 is cut short";
   EXPECT_THAT(messages[0], AllOf(HasSubstr("recv in group \"pair\""), HasSubstr(reason)));
   EXPECT_THAT(messages[1], AllOf(HasSubstr("barrier in group \"world\""), HasSubstr(reason)));
@@ -215,13 +216,12 @@ TEST(GlooTest, AnExceptionPoisonsAllGroups) {
 }
 
 TEST(GlooTest, ATimeoutNamesTheRankWaitedFor) {
-  std::atomic<int> num_first = 0;
-  const auto begin = steady_clock::now();
+  std::atomic<int> num_first = 0, num_told = 0;
   const auto rank_main = [&](Communicator& world) {
     world.set_phase("saving");
     if (world.rank() == 1) {
       // Alive, but busy elsewhere.
-      std::this_thread::sleep_for(seconds(4));
+      while (num_told < 2) std::this_thread::sleep_for(milliseconds(10));
       return;
     }
     try {
@@ -231,12 +231,12 @@ TEST(GlooTest, ATimeoutNamesTheRankWaitedFor) {
       EXPECT_THAT(error.what(),
                   AllOf(HasSubstr("barrier in group \"world\""), HasSubstr("in phase \"saving\""),
                         HasSubstr("imed out"), HasSubstr("waiting for rank 1")));
+      ++num_told;
       throw;
     }
   };
-  EXPECT_THROW(run_gloo_ranks(3, rank_main, milliseconds(500)), CommError);
+  EXPECT_THROW(run_gloo_ranks(3, rank_main, milliseconds(2000)), CommError);
   EXPECT_EQ(num_first, 1);
-  EXPECT_LT(steady_clock::now() - begin, seconds(8));
 }
 
 TEST(GlooTest, RanksThatDoNotComeComeTwiceOrMiscountAreNamed) {

@@ -14,6 +14,7 @@
 #include "moetron/base/error.h"
 #include "moetron/comm/order_check.h"
 #include "moetron/comm/thread_ranks.h"
+#include "moetron/kernels/kernel_test_support.h"
 #include "moetron/moe/experts.h"
 
 namespace moetron {
@@ -23,6 +24,7 @@ constexpr int64_t kExperts = 8;
 constexpr int64_t kTopK = 3;
 constexpr int64_t kHidden = 16;
 constexpr int64_t kWidth = 16;
+constexpr double kSums = 4 * kRounding;  // of two products and of a token's experts
 
 constexpr TokenDispatcher kKinds[] = {
     TokenDispatcher::kAllGather,      TokenDispatcher::kAllGatherFused,
@@ -184,7 +186,7 @@ std::string label_of(const Sizes& sizes, TokenDispatcher kind) {
   return concat("ep ", sizes.ep, ", tpe ", sizes.tpe, ", kind ", static_cast<int>(kind));
 }
 
-void expect_every_layout_equals_one_rank(const Tokens& tokens, double tolerance = 1e-6) {
+void expect_every_layout_equals_one_rank(const Tokens& tokens, double tolerance = kSums) {
   const Outcome expected = run_on_one_rank(tokens);
   for (const Sizes& sizes : kSizes) {
     for (const TokenDispatcher kind : kKinds) {
@@ -225,7 +227,7 @@ TEST_F(DispatchersTest, OneRankEqualsTheDenseFormula) {
   y.backward(tokens.d_y);
   Outcome expected{y, x.grad(), probabilities.grad()};
   for (const auto& [name, weight] : weights) expected.weight_grads[name] = weight.grad();
-  expect_same(run_on_one_rank(tokens), expected, 1e-5, "one rank");
+  expect_same(run_on_one_rank(tokens), expected, kSums, "one rank");
 }
 
 TEST_F(DispatchersTest, RandomRoutingEqualsOneRank) {
@@ -237,7 +239,7 @@ TEST_F(DispatchersTest, OneTokenARankEqualsOneRank) {
   const Outcome expected = run_on_one_rank(tokens);
   for (const Sizes& sizes : {Sizes{8, 1}, Sizes{4, 2}, Sizes{2, 4}, Sizes{1, 8}}) {
     for (const TokenDispatcher kind : kKinds) {
-      expect_same(run_on_ranks(sizes, {.kind = kind}, tokens), expected, 1e-6,
+      expect_same(run_on_ranks(sizes, {.kind = kind}, tokens), expected, kSums,
                   label_of(sizes, kind));
     }
   }
@@ -310,7 +312,7 @@ TEST_F(DispatchersTest, FillingUpChangesTheRowCountsAlone) {
     for (const TokenDispatcher kind : kKinds) {
       const Outcome actual = run_on_ranks(sizes, {.kind = kind, .rows_at_least = kRows}, tokens);
       EXPECT_EQ(actual.rows_per_expert, filled) << label_of(sizes, kind);
-      expect_same(actual, expected, 1e-6, label_of(sizes, kind));
+      expect_same(actual, expected, kSums, label_of(sizes, kind));
     }
   }
 }
@@ -359,8 +361,8 @@ TEST_F(DispatchersTest, StartedOperationsFinishInAnyOrder) {
       };
       auto combined_a = start_combine(dispatched_a), combined_b = start_combine(dispatched_b);
       const at::Tensor y_b = combined_b.finish(), y_a = combined_a.finish();
-      expect_near(y_a, only_a.y.narrow(0, world.rank() * 2, 2), 1e-5, "first");
-      expect_near(y_b, only_b.y.narrow(0, world.rank() * 3, 3), 1e-5, "second");
+      expect_near(y_a, only_a.y.narrow(0, world.rank() * 2, 2), kSums, "first");
+      expect_near(y_b, only_b.y.narrow(0, world.rank() * 3, 3), kSums, "second");
     });
   }
 }

@@ -12,6 +12,7 @@
 #include "moetron/base/error.h"
 #include "moetron/comm/fake_communicator.h"
 #include "moetron/comm/thread_ranks.h"
+#include "moetron/kernels/kernel_test_support.h"
 #include "moetron/moe/capacity.h"
 #include "moetron/moe/router.h"
 
@@ -98,7 +99,7 @@ TEST_F(ExpertsTest, EqualTheFormulaUnderAutograd) {
   for (const bool grouped : {false, true}) {
     const ExpertOutcome outcome = run_experts({.grouped = grouped}, input);
     for (size_t i = 0; i < 5; ++i) {
-      EXPECT_TRUE(at::allclose(outcome.tensors[i], expected[i], 1e-5, 1e-6)) << i;
+      EXPECT_LE(relative_error(outcome.tensors[i], expected[i]), kRounding) << i;
     }
   }
 }
@@ -113,7 +114,7 @@ TEST_F(ExpertsTest, GroupedEqualsOneAfterTheOther) {
       c.grouped = false;
       const ExpertOutcome looped = run_experts(c, input);
       // The loop adds a product to the accumulator within one kernel, which rounds once less.
-      const double tolerance = dtype == at::kFloat ? 1e-6 : 1e-2;
+      const double tolerance = dtype == at::kFloat ? kRounding : 1e-2;
       for (size_t i = 0; i < grouped.tensors.size(); ++i) {
         const at::Tensor difference = (grouped.tensors[i] - looped.tensors[i]).abs();
         EXPECT_LE(difference.max().item<double>(),
@@ -300,7 +301,7 @@ TEST(CapacityTest, TheRouterGivesDroppedChoicesNoWeightAndNoGradient) {
   EXPECT_TRUE(at::equal(experts, all_experts.masked_fill(dropped, kNotRouted)));
   EXPECT_TRUE(at::equal(probabilities, all_probabilities.masked_fill(dropped, 0)));
   const at::Tensor expected = std::get<2>(route(std::nullopt, d_p.masked_fill(dropped, 0)));
-  EXPECT_TRUE(at::allclose(d_x, expected, 1e-6, 1e-7));
+  EXPECT_LE(relative_error(d_x, expected), kRounding);
 }
 
 }  // namespace

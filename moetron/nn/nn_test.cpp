@@ -5,6 +5,7 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
 #include "moetron/comm/thread_ranks.h"
+#include "moetron/kernels/kernel_test_support.h"
 #include "moetron/nn/attention.h"
 #include "moetron/nn/embedding.h"
 #include "moetron/nn/linear.h"
@@ -23,8 +24,7 @@ at::Tensor leaf(const at::Tensor& value) {
 void expect_close(const at::Tensor& found, const at::Tensor& wanted) {
   ASSERT_TRUE(found.defined());
   ASSERT_EQ(found.sizes(), wanted.sizes());
-  const double error = (found - wanted).norm().item<double>();
-  EXPECT_LE(error, 2e-6 * wanted.norm().item<double>() + 1e-12);
+  EXPECT_LE(relative_error(found, wanted), 2 * kRounding);
 }
 
 class NnTest : public ::testing::Test {
