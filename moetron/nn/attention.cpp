@@ -197,7 +197,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   }
   MT_CHECK(!run.with_grad() || new_tokens == k.size(1),
            "gradients through a cache of keys and values");
-  const int64_t repeats = q.size(2) / k.size(2), width = q.size(3);
+  const int64_t repeats = q.size(2) / k.size(2), width = common_width(q, v);
   const at::Tensor mixed = at::scaled_dot_product_attention(
       heads_first(q, 1, width), heads_first(k, repeats, width), heads_first(v, repeats, width),
       /*attn_mask=*/{}, /*dropout_p=*/0.0,

@@ -1,5 +1,6 @@
 #include "moetron/nn/fused_attention.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include <ATen/ATen.h>
@@ -61,15 +62,15 @@ class AtenAttention : public FusedAttention {
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_mixed) override {
     const auto [d_q, d_k, d_v] = run_backward(d_mixed);
-    return {d_q.transpose(1, 2), shared(d_k, k_), shared(d_v, v_)};
+    return {shared(d_q, q_), shared(d_k, k_), shared(d_v, v_)};
   }
 
  protected:
-  virtual at::Tensor run_forward() = 0;  // [B, N, T, D or V]
+  virtual at::Tensor run_forward() = 0;  // [B, N, T, width()]
   virtual Grads run_backward(const at::Tensor& d_mixed) = 0;
 
   int64_t repeats() const { return q_.size(2) / k_.size(2); }
-  int64_t width() const { return q_.size(3); }
+  int64_t width() const { return common_width(q_, v_); }
 
   at::Tensor mixed_;     // [B, T, N, V]
   at::Tensor log_sums_;  // the kernel's own, one a query and head
@@ -107,8 +108,8 @@ class CpuAttention final : public AtenAttention {
   }
 };
 
-// FlashAttention-2 (Dao, arXiv 2307.08691). It takes shared heads as they are, but wants values as
-// wide as queries.
+// FlashAttention-2 (Dao, arXiv 2307.08691). It takes shared heads as they are, but wants equal
+// widths.
 class FlashAttention final : public AtenAttention {
  public:
   using AtenAttention::AtenAttention;
@@ -153,6 +154,10 @@ at::Tensor heads_first(const at::Tensor& x, int64_t repeats, int64_t width) {
   at::Tensor y = x.transpose(1, 2);  // [B, heads, T, width]
   if (repeats > 1) y = y.repeat_interleave(repeats, 1);
   return width > y.size(3) ? at::constant_pad_nd(y, {0, width - y.size(3)}) : y;
+}
+
+int64_t common_width(const at::Tensor& q, const at::Tensor& v) {
+  return std::max(q.size(3), v.size(3));
 }
 
 bool has_fused_attention(const at::Tensor& q, const at::Tensor& v) {

@@ -9,12 +9,17 @@ namespace moetron {
 
 class SegmentRun;
 
+// The width of all heads for a kernel that wants one: the queries', or the values' where those are
+// wider.
+int64_t common_width(const at::Tensor& q, const at::Tensor& v);
+
 // x [B, T, heads, width] as kernels take it, [B, heads * repeats, T, width]: keys and values
 // repeated for their query heads and widened with zeros where a kernel wants equal head counts or
-// widths. Zeros behind the values change nothing but zeros.
+// widths. Zeros behind queries and keys add nothing to their products, those behind the values give
+// zeros.
 at::Tensor heads_first(const at::Tensor& x, int64_t repeats, int64_t width);
 
-// On a CPU always; on a GPU in bf16.
+// On a CPU always; on a GPU in bf16, of values no wider than queries.
 bool has_fused_attention(const at::Tensor& q, const at::Tensor& v);
 
 // q [B, T, N, D], k [B, T, G, D], v [B, T, G, V] -> [B, T, N, V]. On a GPU by cuDNN where it has

@@ -75,6 +75,18 @@ MODELS = {
         **MLA, q_lora_rank=None, n_shared_experts=1, num_experts_per_tok=4, n_group=1, topk_group=1,
         norm_topk_prob=True, routed_scaling_factor=1.0, num_nextn_predict_layers=0,
         rope_parameters=rope(10000.0)),
+    # Values wider than queries and keys, and odd widths.
+    "deepseek_v3_wide_values": DeepseekV3Config(
+        **(MLA | dict(qk_nope_head_dim=9, qk_rope_head_dim=6, v_head_dim=21, kv_lora_rank=23,
+                      intermediate_size=95, moe_intermediate_size=31)),
+        q_lora_rank=19, n_shared_experts=1, num_experts_per_tok=3, n_group=4, topk_group=2,
+        norm_topk_prob=True, routed_scaling_factor=2.5, num_nextn_predict_layers=0,
+        rope_parameters=yarn(1.0)),
+    # A family of experts without a layer that has some.
+    "deepseek_v3_dense": DeepseekV3Config(
+        **(MLA | dict(first_k_dense_replace=LAYERS)), q_lora_rank=20, n_shared_experts=1,
+        num_experts_per_tok=3, n_group=4, topk_group=2, norm_topk_prob=True,
+        routed_scaling_factor=2.5, num_nextn_predict_layers=0, rope_parameters=rope(10000.0)),
     "qwen3_moe": Qwen3MoeConfig(
         **GQA, head_dim=24, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2,
         norm_topk_prob=True, rope_parameters=rope(1e6)),
