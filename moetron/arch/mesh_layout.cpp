@@ -123,7 +123,7 @@ void check_layout(const ParallelSizes& sizes, const ModelConfig& config, bool ml
   if (config.num_moe_layers() < config.num_layers)
     check_divides("tensor-model-parallel-size", sizes.tp, "ffn-hidden-size",
                   config.intermediate_size);
-  if (config.moe) {
+  if (config.num_moe_layers() > 0) {
     check_experts(sizes, *config.moe);
   } else {
     MT_CHECK_CONFIG(sizes.ep == 1 && sizes.tpe == 1, "expert-model-parallel-size (", sizes.ep,

@@ -79,6 +79,13 @@ TEST(MeshLayout, ChecksTheModelAndTheBatch) {
       << "a stage may have no layers";
   const ModelConfig dense = read_model_config(llama_json(), "config.json");
   EXPECT_NE(config_error([&] { check_layout(parallel_sizes(2, 1, 1, 2, 1), dense); }), "");
+  Json all_dense = deepseek_v3_json();
+  all_dense["first_k_dense_replace"] = all_dense["num_hidden_layers"];
+  const ModelConfig deepseek = read_model_config(all_dense, "config.json");
+  check_layout(parallel_sizes(4, 2, 1, 1, 1), deepseek);
+  EXPECT_EQ(config_error([&] { check_layout(parallel_sizes(2, 1, 1, 2, 1), deepseek); }),
+            "expert-model-parallel-size (2) and tensor-model-parallel-for-expert (1) must be 1 for "
+            "a model without experts");
   check_layout(parallel_sizes(16, 2, 2, 2, 2), config);
 
   const ParallelSizes sizes = parallel_sizes(4, 1, 1, 1, 1);

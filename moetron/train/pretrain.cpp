@@ -219,7 +219,8 @@ class Pretraining {
     std::string text =
         concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
                " M parameters, ", m.num_layers, " layers");
-    if (m.moe) text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
+    if (m.num_moe_layers() > 0)
+      text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
     text += concat(", vocabulary ", m.vocab_size, ", ",
                    model_.options().dtype() == at::kFloat ? "fp32" : "bf16");
     text += concat("\nmesh      ", describe(mesh_.sizes()), "; ", at::get_num_threads(),

@@ -117,7 +117,7 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
 
 std::optional<RouterBalance> TrainStep::update_routers() {
   const ModelConfig& config = model_.config();
-  if (!config.moe) return std::nullopt;
+  if (config.num_moe_layers() == 0) return std::nullopt;
   // [layers, experts]; of dense layers, and of those of other stages, zero.
   const at::Tensor counts =
       at::zeros({config.num_layers, config.moe->num_experts}, model_.options().dtype(at::kLong));
