@@ -18,7 +18,9 @@ int64_t expert_capacity(int64_t tokens, int64_t top_k, int64_t num_experts, doub
   // Rounding must not add a row to what comes out whole: 10 rows times 1.1 are 11.
   const double rows = static_cast<double>(tokens * top_k) * factor;
   const double capacity = std::ceil(rows / static_cast<double>(num_experts) * (1 - 1e-12));
-  return std::max<int64_t>(1, static_cast<int64_t>(capacity));
+  // In floating point, where no factor is too large.
+  const double most = static_cast<double>(tokens);
+  return std::max<int64_t>(1, static_cast<int64_t>(std::min(capacity, most)));
 }
 
 at::Tensor drop_over_capacity(const at::Tensor& experts, const at::Tensor& probabilities,

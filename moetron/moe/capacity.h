@@ -11,7 +11,7 @@
 namespace moetron {
 
 // Rows of an expert for a micro-batch of `tokens`: ceil(tokens * top_k / num_experts * factor), at
-// least 1.
+// least 1 and at most `tokens`, since a token chooses an expert once.
 int64_t expert_capacity(int64_t tokens, int64_t top_k, int64_t num_experts, double factor);
 
 // experts [slice, K] int64 and probabilities [slice, K] of this rank's slice -> experts, with

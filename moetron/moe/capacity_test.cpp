@@ -86,6 +86,9 @@ TEST_F(DropTest, CapacityIsRoundedUpForFactorsBelowOneToo) {
   EXPECT_EQ(expert_capacity(4096, 8, 128, 1.25), 320);
   EXPECT_EQ(expert_capacity(20, 2, 4, 1.1), 11);  // exactly, though 10 * 1.1 rounds above it
   EXPECT_EQ(expert_capacity(4097, 8, 128, 1.25), 321);
+  EXPECT_EQ(expert_capacity(8, 2, 4, 2.0), 8);    // exactly all tokens
+  EXPECT_EQ(expert_capacity(8, 2, 4, 2.5), 8);    // a token chooses an expert once
+  EXPECT_EQ(expert_capacity(8, 2, 4, 1e300), 8);  // beyond 64 bits
 }
 
 // 13 tokens leave padding on 2, 3 and 4 slices; with 2 tokens or 1, slices hold nothing else.
