@@ -49,10 +49,11 @@ int main(int argc, char** argv) {
   } catch (const moetron::Error& error) {
     std::fprintf(stderr, "moetron: %s\n", error.what());
     return error.exit_code();
-  } catch (const c10::OutOfMemoryError& error) {
-    std::fprintf(stderr, "moetron: %s\n", moetron::describe_out_of_memory(error).c_str());
-    return moetron::kExitConfig;
   } catch (const std::exception& error) {
+    if (const auto memory = moetron::describe_out_of_memory(error)) {
+      std::fprintf(stderr, "moetron: %s\n", memory->c_str());
+      return moetron::kExitConfig;
+    }
     std::fprintf(stderr, "moetron: internal error: %s\n", moetron::first_line(error).c_str());
     return moetron::kExitInternal;
   }

@@ -300,13 +300,11 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
     return Pretraining(options, schedule, std::move(start), pipeline, mesh, device).run();
   } catch (const CommError&) {
     throw;
-  } catch (const c10::OutOfMemoryError& error) {
-    const std::string cause = describe_out_of_memory(error);
-    world.abort(cause);
-    throw ConfigError(cause);
   } catch (const std::exception& error) {
     // While the groups are there: peers would take closed connections for the cause.
-    world.abort(first_line(error));
+    const auto memory = describe_out_of_memory(error);
+    world.abort(memory.value_or(first_line(error)));
+    if (memory) throw ConfigError(*memory);
     throw;
   }
 }
