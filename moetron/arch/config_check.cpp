@@ -81,7 +81,11 @@ std::optional<std::string> find_moe_contradiction(const ModelConfig& config,
                   group_size * moe.group_topk, " experts of the groups that ",
                   field(names.group_topk, moe.group_topk), " of ",
                   field(names.num_groups, moe.num_groups), " keeps");
-  if (moe.num_groups > 1 && moe.group_score == GroupScore::kTopTwoSum && group_size < 2)
+  const bool scores_by_two = moe.group_score == GroupScore::kTopTwoSum;
+  if (scores_by_two && moe.num_experts < 2)
+    return concat(field(names.num_experts, moe.num_experts),
+                  " must be at least 2: DeepSeek-V3's router scores a group by its best two");
+  if (scores_by_two && group_size < 2)
     return concat(field(names.num_groups, moe.num_groups), " leaves fewer than 2 of ",
                   field(names.num_experts, moe.num_experts), " in a group");
   return std::nullopt;

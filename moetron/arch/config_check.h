@@ -15,6 +15,15 @@ constexpr int64_t kMaxWidth = int64_t{1} << 18;
 constexpr int64_t kMaxHeads = 4096;
 constexpr int64_t kMaxExperts = 65536;
 constexpr int64_t kMaxSharedExperts = 1024;
+constexpr int64_t kMaxVocabulary = int64_t{1} << 28;
+constexpr int64_t kMaxPositions = int64_t{1} << 40;
+constexpr double kMinNormEps = 1e-30;
+constexpr double kMinTheta = 1.000001;
+constexpr double kMaxTheta = 1e12;
+constexpr double kMaxRopeFactor = 1e6;
+constexpr double kMinRoutedScaling = 1e-6;
+constexpr double kMaxRoutedScaling = 1e6;
+constexpr double kMaxAuxLossCoeff = 1e3;
 
 // How the place that a model came from spells the fields that a message names.
 struct FieldNames {

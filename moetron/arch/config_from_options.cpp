@@ -68,6 +68,57 @@ Family choose_family(const Options& options) {
   throw InternalError("unknown model-family");
 }
 
+// Beyond these a config.json would not be read back, and so the run never resumed.
+void check_whole_numbers(const ModelOptions& model, const MoeOptions& moe) {
+  struct Range {
+    const char* name;
+    std::optional<int64_t> value;
+    int64_t high;
+    int64_t low = 1;
+  };
+  for (const Range& range :
+       {Range{"vocab-size", model.vocab_size, kMaxVocabulary},
+        Range{"num-query-groups", model.num_query_groups, kMaxHeads},
+        Range{"kv-channels", model.kv_channels, kMaxWidth},
+        Range{"max-position-embeddings", model.max_position_embeddings, kMaxPositions},
+        Range{"original-max-position-embeddings", model.original_max_position_embeddings,
+              kMaxPositions},
+        Range{"q-lora-rank", model.q_lora_rank, kMaxWidth},
+        Range{"kv-lora-rank", model.kv_lora_rank, kMaxWidth},
+        Range{"qk-nope-head-dim", model.qk_nope_head_dim, kMaxWidth},
+        Range{"qk-rope-head-dim", model.qk_rope_head_dim, kMaxWidth},
+        Range{"v-head-dim", model.v_head_dim, kMaxWidth},
+        Range{"moe-ffn-hidden-size", moe.moe_ffn_hidden_size, kMaxWidth},
+        Range{"moe-router-topk", moe.moe_router_topk, kMaxExperts},
+        Range{"num-shared-experts", moe.num_shared_experts, kMaxSharedExperts},
+        Range{"first-k-dense-replace", moe.first_k_dense_replace, kMaxLayers, 0}})
+    MT_CHECK_CONFIG(!range.value || (*range.value >= range.low && *range.value <= range.high),
+                    range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
+                    range.high);
+}
+
+void check_real_numbers(const ModelOptions& model, const MoeOptions& moe) {
+  struct Range {
+    const char* name;
+    std::optional<double> value;
+    double low;
+    double high;
+  };
+  for (const Range& range :
+       {Range{"norm-epsilon", model.norm_epsilon, kMinNormEps, 1},
+        Range{"rotary-base", model.rotary_base, kMinTheta, kMaxTheta},
+        Range{"rotary-scaling-factor", model.rotary_scaling_factor, 1, kMaxRopeFactor},
+        Range{"rotary-mscale", model.rotary_mscale, 0, kMaxRopeFactor},
+        Range{"rotary-mscale-all-dim", model.rotary_mscale_all_dim, 0, kMaxRopeFactor},
+        Range{"rotary-beta-fast", model.rotary_beta_fast, 0, kMaxRopeFactor},
+        Range{"rotary-beta-slow", model.rotary_beta_slow, 0, kMaxRopeFactor},
+        Range{"moe-router-topk-scaling-factor", moe.moe_router_topk_scaling_factor,
+              kMinRoutedScaling, kMaxRoutedScaling}})
+    MT_CHECK_CONFIG(!range.value || (*range.value >= range.low && *range.value <= range.high),
+                    range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
+                    range.high);
+}
+
 void fill_mla(const ModelOptions& model, ModelConfig& config) {
   MlaConfig mla;
   mla.q_lora_rank = model.q_lora_rank.value_or(0);
@@ -91,6 +142,9 @@ void fill_head_dim(const ModelOptions& model, ModelConfig& config) {
                   ") must divide hidden-size (", config.hidden_size,
                   ") since kv-channels is not given");
   config.head_dim = model.kv_channels.value_or(config.hidden_size / config.num_attention_heads);
+  MT_CHECK_CONFIG(model.kv_channels || config.head_dim % 2 == 0, "hidden-size (",
+                  config.hidden_size, ") over num-attention-heads (", config.num_attention_heads,
+                  "), the width of a head without kv-channels, must be even for rotary embeddings");
 }
 
 void fill_rope(const ModelOptions& model, ModelConfig& config) {
@@ -179,6 +233,8 @@ void fill_moe(const Options& options, ModelConfig& config) {
 
 ModelConfig model_config_from_options(const Options& options) {
   const ModelOptions& model = options.model;
+  check_whole_numbers(model, options.moe);
+  check_real_numbers(model, options.moe);
   ModelConfig config;
   config.family = choose_family(options);
   config.num_layers = required(model.num_layers, "num-layers");
@@ -218,6 +274,8 @@ void apply_training_options(const Options& options, ModelConfig& config) {
   if (moe.expert_bias) moe.bias_update_rate = options.moe.moe_router_bias_update_rate;
   if (!options.moe.moe_aux_loss_coeff && !options.moe.moe_router_load_balancing_type) return;
   moe.aux_loss_coeff = options.moe.moe_aux_loss_coeff.value_or(moe.aux_loss_coeff);
+  MT_CHECK_CONFIG(moe.aux_loss_coeff <= kMaxAuxLossCoeff, "moe-aux-loss-coeff (",
+                  moe.aux_loss_coeff, ") must be from 0 to ", kMaxAuxLossCoeff);
   const LoadBalancing present =
       moe.aux_loss == AuxLossKind::kSequence ? LoadBalancing::kSeqAuxLoss : LoadBalancing::kAuxLoss;
   const LoadBalancing type = options.moe.moe_router_load_balancing_type.value_or(present);

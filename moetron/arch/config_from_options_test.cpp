@@ -117,6 +117,11 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
             "num-attention-heads (6) must divide hidden-size (64) since kv-channels is not given");
   options = dense_options();
+  options.model.num_attention_heads = 64;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "hidden-size (64) over num-attention-heads (64), the width of a head without "
+            "kv-channels, must be even for rotary embeddings");
+  options = dense_options();
   options.model.num_layers = 1000000000;
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
             "num-layers (1000000000) must be from 1 to 1024");
@@ -136,6 +141,82 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   options = deepseek_options();
   options.model.model_family = ModelFamily::kLlama;
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
+}
+
+// Else a run could save and never resume.
+TEST(ConfigFromOptions, WhatIsTakenIsReadBackFromTheConfigFile) {
+  const auto is_taken = [](const Options& options) {
+    std::string written;
+    try {
+      written = meaning(model_config_from_options(options));
+    } catch (const ConfigError&) {
+      return false;
+    }
+    EXPECT_EQ(meaning(read_model_config(parse_json(written, "written"), "written")), written);
+    return true;
+  };
+  EXPECT_TRUE(is_taken(deepseek_options()) && is_taken(qwen_options()) &&
+              is_taken(dense_options()));
+  // What the table of options lets pass, at its ends.
+  constexpr int64_t kLargest = 2147483647;
+  const auto try_whole = [&](auto group, auto field) {
+    for (const Options& base : {deepseek_options(), qwen_options(), dense_options()}) {
+      for (const int64_t value : {int64_t{1}, kLargest}) {
+        Options options = base;
+        options.*group.*field = value;
+        is_taken(options);
+      }
+    }
+  };
+  for (const auto field :
+       {&ModelOptions::num_layers, &ModelOptions::hidden_size, &ModelOptions::ffn_hidden_size,
+        &ModelOptions::num_attention_heads, &ModelOptions::num_query_groups,
+        &ModelOptions::kv_channels, &ModelOptions::max_position_embeddings,
+        &ModelOptions::original_max_position_embeddings, &ModelOptions::q_lora_rank,
+        &ModelOptions::kv_lora_rank, &ModelOptions::qk_rope_head_dim,
+        &ModelOptions::qk_nope_head_dim, &ModelOptions::v_head_dim, &ModelOptions::vocab_size})
+    try_whole(&Options::model, field);
+  for (const auto field :
+       {&MoeOptions::num_experts, &MoeOptions::moe_router_topk, &MoeOptions::moe_ffn_hidden_size,
+        &MoeOptions::num_shared_experts, &MoeOptions::first_k_dense_replace,
+        &MoeOptions::moe_router_num_groups, &MoeOptions::moe_router_group_topk})
+    try_whole(&Options::moe, field);
+  const auto try_real = [&](auto group, auto field, double low, double high) {
+    for (const Options& base : {deepseek_options(), qwen_options(), dense_options()}) {
+      for (const double value : {low, 1.0, high}) {
+        Options options = base;
+        options.*group.*field = value;
+        is_taken(options);
+      }
+    }
+  };
+  for (const auto field : {&ModelOptions::norm_epsilon, &ModelOptions::rotary_base,
+                           &ModelOptions::rotary_scaling_factor, &ModelOptions::rotary_mscale,
+                           &ModelOptions::rotary_mscale_all_dim, &ModelOptions::rotary_beta_fast,
+                           &ModelOptions::rotary_beta_slow})
+    try_real(&Options::model, field, 1e-300, 1e300);
+  try_real(&Options::moe, &MoeOptions::moe_router_topk_scaling_factor, 1e-300, 1e300);
+  try_real(&Options::moe, &MoeOptions::moe_aux_loss_coeff, 0, 1e300);
+
+  Options options = qwen_options();
+  options.moe.moe_ffn_hidden_size = 1000000;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "moe-ffn-hidden-size (1000000) must be from 1 to 262144");
+  options = qwen_options();
+  options.model.norm_epsilon = 1e-38;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "norm-epsilon (1e-38) must be from 1e-30 to 1");
+  options = deepseek_options();
+  options.moe.num_experts = options.moe.moe_router_topk = 1;
+  options.moe.moe_router_num_groups = options.moe.moe_router_group_topk = 1;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "num-experts (1) must be at least 2: DeepSeek-V3's router scores a group by its best "
+            "two");
+  ModelConfig loaded = read_model_config(qwen3_moe_json(), "config.json");
+  options = Options();
+  options.moe.moe_aux_loss_coeff = 1e4;
+  EXPECT_EQ(config_error([&] { apply_training_options(options, loaded); }),
+            "moe-aux-loss-coeff (10000) must be from 0 to 1000");
 }
 
 TEST(ConfigFromOptions, OptionsMustAgreeWithTheLoadedModel) {

@@ -13,9 +13,6 @@ namespace {
 
 using Family = ModelConfig::Family;
 
-constexpr int64_t kMaxVocabulary = int64_t{1} << 28;
-constexpr int64_t kMaxPositions = int64_t{1} << 40;
-
 Family read_family(const JsonFields& fields) {
   const auto name = fields.text("model_type");
   MT_CHECK_INPUT(name.has_value(), fields.place(), ": the key model_type is missing");
@@ -86,7 +83,8 @@ void read_common(const JsonFields& fields, ModelConfig& config) {
                                                                            : 2048;
   config.max_position_embeddings =
       fields.integer("max_position_embeddings", 1, kMaxPositions).value_or(default_positions);
-  config.rms_norm_eps = fields.number("rms_norm_eps", 1e-30, 1.0).value_or(config.rms_norm_eps);
+  config.rms_norm_eps =
+      fields.number("rms_norm_eps", kMinNormEps, 1.0).value_or(config.rms_norm_eps);
   config.initializer_range =
       fields.number("initializer_range", 0.0, 10.0).value_or(config.initializer_range);
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings").value_or(false);
@@ -132,7 +130,7 @@ void read_mla(const JsonFields& fields, ModelConfig& config) {
 
 // DeepSeek's balance loss. Its own code takes 0.001 per sequence where the keys are missing.
 void read_deepseek_aux_loss(const JsonFields& fields, MoeConfig& moe) {
-  moe.aux_loss_coeff = fields.number("aux_loss_alpha", 0.0, 1e3).value_or(0.001);
+  moe.aux_loss_coeff = fields.number("aux_loss_alpha", 0.0, kMaxAuxLossCoeff).value_or(0.001);
   const bool per_sequence = fields.boolean("seq_aux").value_or(true);
   if (moe.aux_loss_coeff > 0.0)
     moe.aux_loss = per_sequence ? AuxLossKind::kSequence : AuxLossKind::kBatch;
@@ -155,7 +153,8 @@ void read_deepseek_moe(const JsonFields& fields, ModelConfig& config) {
   moe.router_fp32 = true;
   moe.norm_topk_prob = fields.boolean("norm_topk_prob").value_or(v3);
   moe.routed_scaling_factor =
-      fields.number("routed_scaling_factor", 1e-6, 1e6).value_or(v3 ? 2.5 : 1.0);
+      fields.number("routed_scaling_factor", kMinRoutedScaling, kMaxRoutedScaling)
+          .value_or(v3 ? 2.5 : 1.0);
   read_deepseek_aux_loss(fields, moe);
   const std::string scoring = fields.text("scoring_func").value_or(v3 ? "sigmoid" : "softmax");
   const std::string method = fields.text("topk_method").value_or(v3 ? "noaux_tc" : "greedy");
@@ -199,7 +198,7 @@ void read_qwen_moe(const JsonFields& fields, ModelConfig& config) {
   moe.decoder_sparse_step = fields.integer("decoder_sparse_step", 1, kMaxLayers).value_or(1);
   moe.mlp_only_layers =
       fields.integers("mlp_only_layers", 0, kMaxLayers).value_or(std::vector<int64_t>());
-  moe.aux_loss_coeff = fields.number("router_aux_loss_coef", 0.0, 1e3).value_or(0.001);
+  moe.aux_loss_coeff = fields.number("router_aux_loss_coef", 0.0, kMaxAuxLossCoeff).value_or(0.001);
   if (moe.aux_loss_coeff > 0.0) moe.aux_loss = AuxLossKind::kBatch;
   config.moe = moe;
 }

@@ -1,13 +1,10 @@
+#include "moetron/arch/config_check.h"
 #include "moetron/arch/config_reader.h"
 #include "moetron/arch/json_fields.h"
 #include "moetron/base/error.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kMaxTheta = 1e12;
-constexpr double kMaxFactor = 1e6;
-constexpr int64_t kMaxPositions = int64_t{1} << 40;
 
 // The object that describes the scaling, if any. transformers 5 prefers a non-empty rope_scaling.
 std::optional<JsonFields> rope_object(const JsonFields& config) {
@@ -16,9 +13,9 @@ std::optional<JsonFields> rope_object(const JsonFields& config) {
 }
 
 double read_theta(const JsonFields& config, const std::optional<JsonFields>& object) {
-  const auto outer = config.number("rope_theta", 1.000001, kMaxTheta);
+  const auto outer = config.number("rope_theta", kMinTheta, kMaxTheta);
   const auto inner =
-      object ? object->number("rope_theta", 1.000001, kMaxTheta) : std::optional<double>();
+      object ? object->number("rope_theta", kMinTheta, kMaxTheta) : std::optional<double>();
   if (outer && inner && *outer != *inner)
     object->refuse("rope_theta", concat("contradicts rope_theta (", *outer, ") outside of it"));
   const RopeConfig defaults;
@@ -49,27 +46,27 @@ void read_yarn(const JsonFields& object, int64_t max_position_embeddings, RopeCo
   rope.original_max_position_embeddings =
       object.integer("original_max_position_embeddings", 1, kMaxPositions)
           .value_or(max_position_embeddings);
-  rope.factor = object.number("factor", 1.0, kMaxFactor)
+  rope.factor = object.number("factor", 1.0, kMaxRopeFactor)
                     .value_or(static_cast<double>(max_position_embeddings) /
                               static_cast<double>(rope.original_max_position_embeddings));
   // A zero here reads as "not given", as in transformers.
-  const double fast = object.number("beta_fast", 0.0, kMaxFactor).value_or(0.0);
-  const double slow = object.number("beta_slow", 0.0, kMaxFactor).value_or(0.0);
+  const double fast = object.number("beta_fast", 0.0, kMaxRopeFactor).value_or(0.0);
+  const double slow = object.number("beta_slow", 0.0, kMaxRopeFactor).value_or(0.0);
   if (fast != 0.0) rope.beta_fast = fast;
   if (slow != 0.0) rope.beta_slow = slow;
   if (rope.beta_fast < rope.beta_slow)
     object.refuse("beta_fast", concat("must not be below beta_slow (", rope.beta_slow, ")"));
-  rope.mscale = object.number("mscale", 0.0, kMaxFactor);
-  rope.mscale_all_dim = object.number("mscale_all_dim", 0.0, kMaxFactor);
-  rope.attention_factor = object.number("attention_factor", 1e-6, kMaxFactor);
+  rope.mscale = object.number("mscale", 0.0, kMaxRopeFactor);
+  rope.mscale_all_dim = object.number("mscale_all_dim", 0.0, kMaxRopeFactor);
+  rope.attention_factor = object.number("attention_factor", 1e-6, kMaxRopeFactor);
   if (!object.boolean("truncate").value_or(true))
     object.refuse("truncate", "is not supported: it must be true");
 }
 
 void read_llama3(const JsonFields& object, int64_t max_position_embeddings, RopeConfig& rope) {
-  rope.factor = object.required_number("factor", 1.0, kMaxFactor);
-  rope.low_freq_factor = object.required_number("low_freq_factor", 1e-6, kMaxFactor);
-  rope.high_freq_factor = object.required_number("high_freq_factor", 1e-6, kMaxFactor);
+  rope.factor = object.required_number("factor", 1.0, kMaxRopeFactor);
+  rope.low_freq_factor = object.required_number("low_freq_factor", 1e-6, kMaxRopeFactor);
+  rope.high_freq_factor = object.required_number("high_freq_factor", 1e-6, kMaxRopeFactor);
   rope.original_max_position_embeddings =
       object.integer("original_max_position_embeddings", 1, kMaxPositions)
           .value_or(max_position_embeddings);
@@ -91,7 +88,7 @@ RopeConfig read_rope_config(const JsonFields& config, int64_t dim,
   refuse_partial_rotary(*object);
   rope.type = read_type(*object);
   if (rope.type == RopeType::kLinear) {
-    rope.factor = object->required_number("factor", 1.0, kMaxFactor);
+    rope.factor = object->required_number("factor", 1.0, kMaxRopeFactor);
   } else if (rope.type == RopeType::kYarn) {
     read_yarn(*object, max_position_embeddings, rope);
   } else if (rope.type == RopeType::kLlama3) {
