@@ -229,6 +229,19 @@ void fill_moe(const Options& options, ModelConfig& config) {
   config.moe = moe;
 }
 
+// A dense model would leave these out, and contradict them when the run is resumed.
+void check_without_experts(const MoeOptions& given) {
+  for (const auto& [name, is_given] :
+       {std::pair("moe-router-topk", given.moe_router_topk.has_value()),
+        {"moe-ffn-hidden-size", given.moe_ffn_hidden_size.has_value()},
+        {"num-shared-experts", given.num_shared_experts.has_value()},
+        {"moe-router-num-groups", given.moe_router_num_groups.has_value()},
+        {"moe-router-group-topk", given.moe_router_group_topk.has_value()},
+        {"enable-shared-expert (true)", given.enable_shared_expert.value_or(false)},
+        {"moe-router-deepseekv3 (true)", given.moe_router_deepseekv3.value_or(false)}})
+    MT_CHECK_CONFIG(!is_given, name, " needs num-experts, which is not given");
+}
+
 }  // namespace
 
 ModelConfig model_config_from_options(const Options& options) {
@@ -261,7 +274,11 @@ ModelConfig model_config_from_options(const Options& options) {
     fill_head_dim(model, config);
   }
   fill_rope(model, config);
-  if (config.mla || config.family == Family::kQwen3Moe) fill_moe(options, config);
+  if (config.mla || config.family == Family::kQwen3Moe) {
+    fill_moe(options, config);
+  } else {
+    check_without_experts(options.moe);
+  }
   const auto problem = find_contradiction(config, option_names());
   MT_CHECK_CONFIG(!problem, problem.value_or(""));
   apply_training_options(options, config);

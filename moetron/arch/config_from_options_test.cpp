@@ -135,6 +135,14 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   options = qwen_options();
   options.model.add_qkv_bias = true;
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
+  options = dense_options();
+  options.moe.enable_shared_expert = true;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "enable-shared-expert (true) needs num-experts, which is not given");
+  options = dense_options();
+  options.moe.moe_router_topk = 2;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "moe-router-topk needs num-experts, which is not given");
   options = deepseek_options();
   options.moe.moe_router_group_topk.reset();
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
@@ -249,6 +257,12 @@ TEST(ConfigFromOptions, OptionsMustAgreeWithTheLoadedModel) {
   EXPECT_NE(
       config_error([&] { check_options_match(deepseek, options, "models/start/config.json"); }),
       "");
+  // Published scripts give it to DeepSeek-V3, whose scores are a sigmoid's.
+  options = Options();
+  options.moe.moe_router_pre_softmax = true;
+  check_options_match(deepseek, options, "models/start/config.json");
+  EXPECT_NE(config_error([&] { check_options_match(qwen, options, "models/start/config.json"); }),
+            "");
   options = Options();
   options.model.mla_fuse_qkv = true;
   check_options_match(deepseek, options, "models/start/config.json");

@@ -112,7 +112,8 @@ void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher
   match.equal("moe-router-deepseekv3", given.moe_router_deepseekv3, v3);
   match.equal("moe-router-num-groups", given.moe_router_num_groups, moe.num_groups);
   match.equal("moe-router-group-topk", given.moe_router_group_topk, moe.group_topk);
-  if (config.moe)
+  // DeepSeek-V3's scores are not a softmax's.
+  if (config.moe && !v3)
     match.equal("moe-router-pre-softmax", given.moe_router_pre_softmax, !moe.norm_topk_prob);
   if (!config.mla) return;  // the rest has no effect on other families
   match.equal("first-k-dense-replace", given.first_k_dense_replace, moe.first_k_dense_replace);

@@ -11,6 +11,12 @@ std::string idle_without_bias(const Options& options) {
              : "it acts with moe-router-deepseekv3 only";
 }
 
+std::string idle_without_softmax(const Options& options) {
+  return options.moe.moe_router_deepseekv3.value_or(false)
+             ? "moe-router-deepseekv3 takes no softmax"
+             : "";
+}
+
 std::string idle_beyond_deepseek(const Options& options) {
   const auto family = options.model.model_family;
   return !family || family == ModelFamily::kDeepseek ? "" : "it acts on the family deepseek only";
@@ -36,8 +42,10 @@ void declare_router(OptionTable& table) {
            "Multiplies the weights of the chosen experts.")
       .above(0)
       .idle_when(idle_beyond_deepseek);
-  table.add(MT_FIELD(moe, moe_router_pre_softmax),
-            "Softmax over all experts before choosing, weights not normalised afterwards.");
+  table
+      .add(MT_FIELD(moe, moe_router_pre_softmax),
+           "Softmax over all experts before choosing, weights not normalised afterwards.")
+      .idle_when(idle_without_softmax);
   table
       .add(MT_FIELD(moe, moe_router_num_groups),
            "Number of groups the experts are divided into for group-limited choice.")
