@@ -38,8 +38,8 @@ std::vector<Claim> claims_of(const ParallelOptions& options, int64_t num_layers)
   if (const auto& layers = options.hetero_pipeline_stages; !layers.empty()) {
     const auto count = static_cast<int64_t>(layers.size());
     MT_CHECK_CONFIG(count == ranks || count == 2 * ranks, kHetero, " (", joined(layers), ") has ",
-                    count, " numbers, neither ", ranks, " (pipeline-model-parallel-size) nor ",
-                    2 * ranks);
+                    count, count == 1 ? " number" : " numbers", ", neither ", ranks,
+                    " (pipeline-model-parallel-size) nor ", 2 * ranks);
     claims.push_back({concat(kHetero, " (", joined(layers), ")"), count / ranks});
   }
   if (const auto& layers = options.virtual_hetero_pipeline_stages; !layers.empty())

@@ -27,9 +27,10 @@ std::vector<StageLayers> stage_layout(const Placement& placement, int64_t num_la
   std::vector<int64_t> counts = even_counts(num_stages, num_layers);
   if (!layers.empty()) {
     MT_CHECK_CONFIG(layers.size() == counts.size(), option, " has ", layers.size(),
-                    " numbers, but the pipeline has ", num_stages,
-                    " chunks: ", placement.num_chunks(), " on each of ", placement.num_ranks(),
-                    " ranks");
+                    layers.size() == 1 ? " number" : " numbers", ", not ", num_stages,
+                    ": pipeline-model-parallel-size (", placement.num_ranks(), ") times ",
+                    placement.num_chunks(), placement.num_chunks() == 1 ? " chunk" : " chunks",
+                    " a rank");
     const int64_t sum = std::accumulate(layers.begin(), layers.end(), int64_t{0});
     MT_CHECK_CONFIG(sum == num_layers, option, " is ", sum, " layers in all, but num-layers is ",
                     num_layers);

@@ -57,8 +57,8 @@ TEST(StageLayout, RefusesNumbersThatDoNotFit) {
     return [layers] { stage_layout({Shape::kV, 2}, 7, layers, "virtual-hetero-pipeline-stages"); };
   };
   EXPECT_THAT(refusal({4, 3}), ThrowsMessage<ConfigError>(HasSubstr(
-                                   "virtual-hetero-pipeline-stages has 2 numbers, but the "
-                                   "pipeline has 4 chunks: 2 on each of 2 ranks")));
+                                   "virtual-hetero-pipeline-stages has 2 numbers, not 4: "
+                                   "pipeline-model-parallel-size (2) times 2 chunks a rank")));
   EXPECT_THAT(refusal({2, 2, 1, 1}),
               ThrowsMessage<ConfigError>(HasSubstr("is 6 layers in all, but num-layers is 7")));
   EXPECT_THAT(refusal({2, 2, 4, -1}),
