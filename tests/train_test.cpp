@@ -1,5 +1,6 @@
 // Training on several ranks (threads) against one, resuming against going on, and what stops a run.
 #include <fstream>
+#include <functional>
 #include <map>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #include "moetron/models/model.h"
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/pretrain.h"
+#include "moetron/train/same_options.h"
 #include "moetron/train/train_step.h"
 #include "pattern_dataset.h"
 
@@ -226,6 +228,36 @@ TEST(OutOfMemory, OfTheHostIsToldToo) {
   EXPECT_EQ(told_of([] { std::vector<char>(size_t{1} << 50); }),
             "The host is out of memory" + advice);
   EXPECT_EQ(told_of([] { throw std::runtime_error("another"); }), "another");
+}
+
+TEST(SameOptions, OfAllRanksOrNoneTrains) {
+  const auto refusal = [](const std::function<void(Options & options, int rank)>& change) {
+    std::string said;
+    try {
+      run_ranks(3, [&](Communicator& world) {
+        Options options;
+        change(options, world.rank());
+        check_same_options(options, world);
+      });
+    } catch (const ConfigError& error) {
+      said = error.what();
+    }
+    return said;
+  };
+  EXPECT_EQ(refusal([](Options& options, int rank) {
+              options.logging.metrics = options.data.data_cache_path = std::to_string(rank);
+              options.runtime.num_threads = rank;
+            }),
+            "");
+  EXPECT_EQ(refusal([](Options& options, int rank) {
+              options.training.micro_batch_size = rank == 2 ? 4 : 2;
+            }),
+            "micro-batch-size must be the same on all ranks: rank 0 has 2, rank 2 has 4");
+  EXPECT_EQ(refusal([](Options& options, int rank) {
+              options.parallel.hetero_pipeline_stages = {1, rank};
+            }),
+            "hetero-pipeline-stages must be the same on all ranks: rank 0 has [1,0], rank 1 has "
+            "[1,1]");
 }
 
 class PretrainTest : public ::testing::Test {

@@ -27,6 +27,7 @@
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_settings.h"
+#include "moetron/train/same_options.h"
 #include "moetron/train/start.h"
 #include "moetron/train/step_profile.h"
 #include "moetron/train/stop.h"
@@ -287,6 +288,7 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world, c10::Device device) {
+  check_same_options(options, world);
   MT_CHECK_CONFIG(!options.data.reset_attention_mask || device.is_cpu(),
                   "reset-attention-mask: attention within documents is not there yet on GPUs: "
                   "device (",

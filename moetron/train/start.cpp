@@ -87,9 +87,9 @@ RunStart find_start(const Options& options, Communicator& world) {
                    " holds neither a config.json nor a checkpoint");
     start.weights = load;
     if (fs::exists(load / "state" / "trainer.json")) {
-      log_info(concat("takes the weights of ", load.string(),
-                      ", not its optimizer and step: --load ", load.parent_path().string(),
-                      " would continue that run"));
+      log_info(concat(
+          "takes the weights of ", load.string(), ", not its optimizer and step: --load ",
+          load.has_parent_path() ? load.parent_path().string() : ".", " would continue that run"));
     }
   }
 
