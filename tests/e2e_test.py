@@ -87,14 +87,19 @@ def test_damaged_checkpoint():
 def test_failing_ranks():
     """Mistakes under torchrun: one rank speaks, in one block or one sentence, without a stack trace of ours."""
     for more, names in ((["--load", "text"], ["load", "text"]), (["--save", "/proc/x"], ["/proc/x"]),
-                        (["--global-batch-size", "6"], ["global-batch-size", "6"])):
-        done = subprocess.run([*TORCHRUN, MOETRON, "pretrain", *MODEL, *RUN, *more], capture_output=True,
-                              text=True, env=ENVIRONMENT, timeout=HANG)
+                        (["--global-batch-size", "6"], ["global-batch-size", "6"]),
+                        (["--globl-batch-size", "6"], ["unknown option --globl-batch-size"]),
+                        (["--lr", "$((1 + RANK))e-4"], ["lr must be the same on all ranks", "0.0001", "0.0002"])):
+        # By a shell, so that an option may depend on the rank.
+        program = ["bash", "-c", " ".join([MOETRON, "pretrain", *MODEL, *RUN, *more])]
+        done = subprocess.run([*TORCHRUN, *program], capture_output=True, text=True, env=ENVIRONMENT, timeout=HANG)
         ours = [line for line in done.stderr.splitlines() if line.startswith("moetron: ") or "  cause " in line]
         spoken = sum(line.startswith("moetron: ") for line in ours)
         check(done.returncode != 0 and spoken == 1 and all(n in " ".join(ours) for n in names),
               f"four ranks, one message: {ours}")
         check("frame #" not in done.stderr, "    without a stack trace")
+        last = done.stderr.rstrip().splitlines()[-2]
+        check(all(n in last for n in names), f"    which torchrun repeats as its last words: {last}")
 
 
 def test_transformers():

@@ -4,6 +4,8 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/launcher_report.h"
+#include "moetron/comm/rendezvous.h"
 #include "moetron/config/command_line.h"
 #include "moetron/train/out_of_memory.h"
 
@@ -30,13 +32,35 @@ int run_command(const ParsedCommandLine& parsed) {
   throw InternalError("unknown command");
 }
 
+int rank_of_environment() {
+  try {
+    return read_rank_environment().rank;
+  } catch (const ConfigError&) {
+    return 0;  // whoever does not know its rank speaks
+  }
+}
+
 int run(int argc, char** argv) {
-  const ParsedCommandLine parsed = parse_command_line(argc, argv);
+  ParsedCommandLine parsed;
+  try {
+    parsed = parse_command_line(argc, argv);
+  } catch (const Error& error) {
+    const int rank = rank_of_environment();
+    if (rank == 0) throw;  // all ranks find the same mistakes: one says them
+    return leave_silently(rank, error);
+  }
   if (parsed.help) {
     std::fputs(parsed.help_text.c_str(), stdout);
     return kExitDone;
   }
   return run_command(parsed);
+}
+
+// The run's last words, and its exit code.
+int say(const std::string& cause, int exit_code) {
+  std::fprintf(stderr, "moetron: %s\n", cause.c_str());
+  tell_launcher(cause);
+  return exit_code;
 }
 
 }  // namespace
@@ -47,14 +71,11 @@ int main(int argc, char** argv) {
   try {
     return moetron::run(argc, argv);
   } catch (const moetron::Error& error) {
-    std::fprintf(stderr, "moetron: %s\n", error.what());
-    return error.exit_code();
+    return moetron::say(error.what(), error.exit_code());
   } catch (const std::exception& error) {
     if (const auto memory = moetron::describe_out_of_memory(error)) {
-      std::fprintf(stderr, "moetron: %s\n", memory->c_str());
-      return moetron::kExitConfig;
+      return moetron::say(*memory, moetron::kExitConfig);
     }
-    std::fprintf(stderr, "moetron: internal error: %s\n", moetron::first_line(error).c_str());
-    return moetron::kExitInternal;
+    return moetron::say("internal error: " + moetron::first_line(error), moetron::kExitInternal);
   }
 }

@@ -2,7 +2,6 @@
 #include "moetron/train/pretrain.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <thread>
@@ -14,6 +13,7 @@
 #include "moetron/base/log.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/device.h"
+#include "moetron/cli/launcher_report.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/config/validate.h"
@@ -51,11 +51,7 @@ void report_failure(Communicator& world, const Options& options, const std::stri
       "\nmoetron: the run failed\n  rank    %d of %d\n  phase   %s\n  cause   %s\n  next    %s\n",
       world.world_rank(), world.size(), phase.c_str(), cause.c_str(),
       advice(options, exit_code).c_str());
-}
-
-// A launcher ends all ranks as soon as one has left: rank 0 must have spoken by then.
-void let_rank_zero_speak(int rank) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  tell_launcher(phase == "start" ? cause : concat(phase, ": ", cause));
 }
 
 // Rank 0 tells of every failure, its own or that of a peer which reaches it as a CommError; another
@@ -78,14 +74,20 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     validate(options, Command::kPretrain, environment.size);
   } catch (const ConfigError& error) {
     if (environment.rank == 0) throw;  // all ranks find the same mistake: one says it
-    let_rank_zero_speak(environment.rank);
-    return error.exit_code();
+    return leave_silently(environment.rank, error);
   }
   set_threads(options, environment);
   at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
                                                  /*warn_only=*/false);
-  const c10::Device device = choose_device(options.runtime.device, environment.local_rank);
-  const auto world = connect_world(options, environment, device);
+  c10::Device device = c10::kCPU;
+  std::unique_ptr<Communicator> world;
+  try {
+    device = choose_device(options.runtime.device, environment.local_rank);
+    world = connect_world(options, environment, device);
+  } catch (const Error&) {
+    let_rank_zero_speak(environment.rank);  // each rank may fail alone, but most fail alike
+    throw;
+  }
   try {
     return pretrain(options, *world, device);
   } catch (const CommError& error) {
