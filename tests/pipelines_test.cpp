@@ -339,6 +339,23 @@ TEST(WrongSchedule, IsSeenByTheComparison) {
               ::testing::HasSubstr("nobody began to receive"));
 }
 
+// What runs was proved when it was made.
+TEST(WrongSchedule, IsRefusedWhereItIsMade) {
+  for (const ScheduleRequest& request : schedule_requests(4)) {
+    ScheduleRequest whole = request;
+    whole.num_micro_batches = 8;
+    Schedule schedule = make_schedule(whole);
+    EXPECT_NO_THROW(PipelinePlan{schedule}) << name_of(request.kind);
+    StepList& steps = schedule.steps.at(2);
+    std::swap(steps.front().action, steps.back().action);
+    EXPECT_THROW(PipelinePlan{schedule}, InternalError) << name_of(request.kind);
+    Schedule forwards = make_forward_schedule(request.kind, 4, 3);
+    EXPECT_NO_THROW(PipelinePlan{forwards}) << name_of(request.kind);
+    forwards.steps.at(1).pop_back();
+    EXPECT_THROW(PipelinePlan{forwards}, InternalError) << name_of(request.kind);
+  }
+}
+
 // A gradient that is reduced before it is whole.
 TEST(WrongSchedule, EarlyReductionIsSeen) {
   LayoutCase layout{.world = 4, .pp = 2, .schedule = {.kind = ScheduleKind::kZbV}};

@@ -8,6 +8,7 @@
 #include "moetron/autograd/memory_meter.h"
 #include "moetron/base/error.h"
 #include "moetron/pipeline/block.h"
+#include "moetron/schedule/validate_schedule.h"
 
 namespace moetron {
 namespace {
@@ -54,6 +55,11 @@ struct Held {
 };
 
 }  // namespace
+
+PipelinePlan::PipelinePlan(Schedule made) : schedule(std::move(made)) {
+  validate_schedule(schedule);
+  receives = make_receive_plan(schedule);
+}
 
 class PipelineExecutor::Run {
  public:

@@ -60,6 +60,9 @@ class Pretraining {
         batches_{options.training.micro_batch_size, options.training.global_batch_size, device},
         profile_(options, mesh, device),
         stop_(options.checkpoint.save) {
+    const auto count = static_cast<size_t>(pipeline.request.num_micro_batches);
+    train_step_.plan(count);  // every list that the run will use is proved here
+    if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
     load();
     log_.emplace(options_, world_.rank() == 0, step_);
     log_->say(summary());

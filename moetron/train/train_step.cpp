@@ -43,6 +43,15 @@ const PipelinePlan& TrainStep::plan(size_t num_micro_batches) {
   return *plan_;
 }
 
+const PipelinePlan& TrainStep::evaluation_plan(size_t num_micro_batches) {
+  const int count = static_cast<int>(num_micro_batches);
+  if (!evaluation_plan_ || evaluation_plan_->schedule.num_micro_batches != count) {
+    evaluation_plan_.emplace(
+        make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp), count));
+  }
+  return *evaluation_plan_;
+}
+
 void TrainStep::share_tied_values() {
   for (const auto& tie : ties_) {
     if (Parameter* owner = tie->owner()) buckets_.wait_values(std::array{owner});
@@ -149,13 +158,11 @@ double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
                                             mesh_, /*training=*/false);
     divisor += batch.divisor;
-    const PipelinePlan forwards(
-        make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp),
-                              static_cast<int>(batch.micro_batches.size())));
     PipelineTask task;
     task.micro_batches = batch.micro_batches;
     task.with_grad = false;
-    for (const at::Tensor& part : executor_.run(forwards, task).losses) {
+    for (const at::Tensor& part :
+         executor_.run(evaluation_plan(batch.micro_batches.size()), task).losses) {
       if (part.defined()) loss.add_(part);
     }
   }

@@ -75,8 +75,11 @@ class TrainStep {
     trace_ = trace;
     measures_memory_ = measures_memory;
   }
-  // The schedule of a step of so many micro-batches. Throws ConfigError if there is none.
+  // The schedule of a step of so many micro-batches, proved when it is first asked for. Throws
+  // ConfigError if there is none.
   const PipelinePlan& plan(size_t num_micro_batches);
+  // The same of forwards alone.
+  const PipelinePlan& evaluation_plan(size_t num_micro_batches);
 
  private:
   PipelineTask training_task(const StepBatch& batch, int64_t step);
@@ -94,6 +97,7 @@ class TrainStep {
   StageLinks links_;
   PipelineExecutor executor_;
   std::optional<PipelinePlan> plan_;
+  std::optional<PipelinePlan> evaluation_plan_;
   PipelineTrace* trace_ = nullptr;
   bool measures_memory_ = true;
   std::map<Layer*, std::vector<Parameter*>> parameters_of_layer_;
