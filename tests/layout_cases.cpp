@@ -101,7 +101,7 @@ MatrixCase to_case(const SettingValues& v) {
   if (v[kRecompute] >= 3) layout.model.recompute = {Kind::kFull, v[kRecompute] - 2};
   layout.model.grouped_gemm = v[kProduct] == 0;
   layout.model.mla_replicate_l1 = v[kMla] % 2 == 1;
-  layout.model.mla_fuse_qkv = v[kMla] >= 2;
+  layout.model.mla_fuse_qkv = layout.model.mla_recompute_norms = v[kMla] >= 2;
   layout.buckets.overlap_reduce = v[kOptimizer] % 2 == 1;
   layout.buckets.distributed = v[kOptimizer] >= 2;
   layout.buckets.overlap_gather = v[kOptimizer] == 3;

@@ -151,6 +151,7 @@ std::string LayoutCase::name() const {
   text += model.grouped_gemm ? ", grouped" : ", loop";
   if (model.mla_replicate_l1) text += ", replicate-l1";
   if (model.mla_fuse_qkv) text += ", fuse-qkv";
+  if (model.mla_recompute_norms) text += ", norms recomputed";
   if (model.capacity_factor) text += concat(", capacity ", *model.capacity_factor);
   if (model.pad_to_capacity) text += ", padded";
   if (buckets.distributed) text += ", zero-1";

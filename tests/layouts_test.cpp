@@ -130,6 +130,28 @@ TEST(Recomputation, GivesTheSameBits) {
   }
 }
 
+// Nor does that of the norms in front of latent attention's projections, however these lie; and
+// less is kept.
+TEST(Recomputation, OfNormsGivesTheSameBitsAndKeepsLess) {
+  const TrainedTask task = task_of(true);
+  for (const int64_t tp : {1, 4}) {
+    for (const bool replicates : {false, true}) {
+      for (const bool fuses : {false, true}) {
+        LayoutCase layout{.world = tp, .tp = tp};
+        layout.model.mla_replicate_l1 = replicates;
+        layout.model.mla_fuse_qkv = fuses;
+        const TrainedOutcome kept = train_in_layout(task, layout);
+        layout.model.mla_recompute_norms = true;
+        const TrainedOutcome fewer = train_in_layout(task, layout);
+        EXPECT_EQ(first_difference(fewer, kept), "") << layout.name();
+        EXPECT_LT(fewer.steps[0].activation_memory.kept_bytes(),
+                  kept.steps[0].activation_memory.kept_bytes())
+            << layout.name();
+      }
+    }
+  }
+}
+
 // What one micro-batch keeps, on one rank: the stronger the recomputation, the less.
 TEST(Recomputation, KeepsLess) {
   for (const bool is_deepseek : {true, false}) {
@@ -144,6 +166,10 @@ TEST(Recomputation, KeepsLess) {
       kept.push_back(memory.kept_bytes());
     };
     measure();
+    if (is_deepseek) {
+      layout.model.mla_recompute_norms = true;
+      measure();
+    }
     layout.model.mlp_recompute = true;
     measure();
     layout.model.recompute = {Kind::kMoeLayer};

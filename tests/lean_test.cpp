@@ -30,11 +30,12 @@ constexpr const char* kDeepseekV3 = R"({"model_type": "deepseek_v3", "vocab_size
 
 // GB for 4096 tokens, of one decoder layer in bf16. Bytes of a token depend neither on how many
 // tokens there are nor on how many experts; weights of zero route as well as others.
-double kept_gigabytes(const char* config_text) {
+double kept_gigabytes(const char* config_text, bool recomputes_norms = false) {
   const ModelConfig config = read_model_config(parse_json(config_text, "layer"), "layer");
   constexpr int64_t kTokens = 64;
   ModelSettings settings;
   settings.options = at::kBFloat16;
+  settings.mla_fuse_qkv = settings.mla_recompute_norms = recomputes_norms;
   settings.stages = {{.first = 0, .count = 1}};
   Model model(config, settings);
   const MicroBatch micro_batch = make_micro_batch(at::zeros({1, kTokens}, at::kLong));
@@ -57,6 +58,14 @@ TEST(LeanActivations, AreNoMoreThanTheLeanFiguresOfBothModels) {
   std::printf("GB per layer and 4096 tokens: Qwen3-235B %.3f, DeepSeek-V3 %.3f\n", qwen, deepseek);
   EXPECT_LE(qwen, 0.92);
   EXPECT_LE(deepseek, 1.86);
+}
+
+// --mla-fuse-qkv keeps neither the down projections' input, hidden_size wide, nor the normed
+// latents.
+TEST(LeanActivations, RecomputedNormsAreNotKept) {
+  const double kept = kept_gigabytes(kDeepseekV3), fewer = kept_gigabytes(kDeepseekV3, true);
+  std::printf("DeepSeek-V3: %.3f, with recomputed norms %.3f\n", kept, fewer);
+  EXPECT_NEAR(kept - fewer, 2.0 * (7168 + 1536 + 512) * 4096 / 1e9, 1e-3);
 }
 
 }  // namespace

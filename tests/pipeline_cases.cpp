@@ -200,6 +200,7 @@ PipelineCase to_case(const SettingValues& v) {
   layout.model.mlp_recompute = v[kRecompute] == 1;
   if (v[kRecompute] == 2) layout.model.recompute = {Kind::kMoeLayer};
   if (v[kRecompute] >= 3) layout.model.recompute = {Kind::kFull, v[kRecompute] - 2};
+  layout.model.mla_recompute_norms = v[kRecompute] % 2 == 1;
   layout.model.grouped_gemm = v[kProduct] == 0;
   layout.buckets.overlap_reduce = v[kOptimizer] % 2 == 1;
   layout.buckets.distributed = v[kOptimizer] >= 2;

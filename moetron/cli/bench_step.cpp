@@ -26,11 +26,11 @@ namespace {
 constexpr double kLearningRate = 1e-5;
 
 // As the runs that are measured have it: all experts in one product, and both of latent attention's
-// down projections.
-Options with_joint_products(Options options) {
-  options.moe.moe_grouped_gemm = true;
-  options.model.mla_fuse_qkv = true;
-  return options;
+// down projections. The norms around these are recomputed where mla-fuse-qkv says so.
+ModelSettings with_joint_products(ModelSettings settings) {
+  settings.grouped_gemm = true;
+  settings.mla_fuse_qkv = true;
+  return settings;
 }
 
 // Random tokens, each labelled with the one that follows it.
@@ -52,13 +52,13 @@ StepBatch random_batch(int64_t vocab_size, int64_t batch, int64_t seq, c10::Devi
 class StepBench {
  public:
   StepBench(const ModelConfig& config, const Options& options, c10::Device device)
-      : options_(with_joint_products(options)),
+      : options_(options),
         device_(device),
         world_(connect_world(options_, RankEnvironment{}, device)),
         mesh_(*world_, ParallelSizes{}),
-        model_(config,
-               model_settings(options_, pipeline_settings(options_.parallel, config.num_layers, 1),
-                              mesh_, device)),
+        model_(config, with_joint_products(model_settings(
+                           options_, pipeline_settings(options_.parallel, config.num_layers, 1),
+                           mesh_, device))),
         buckets_(model_.parameters(), mesh_, {}) {
     at::manual_seed(static_cast<uint64_t>(options_.runtime.seed));
     fill_at_random(model_, config.initializer_range);

@@ -74,7 +74,7 @@ struct ModelOptions {
   std::optional<int64_t> qk_nope_head_dim;
   std::optional<int64_t> v_head_dim;
   bool mla_replicate_l1 = false;  // under tensor parallelism: down projections whole on every rank
-  bool mla_fuse_qkv = false;      // one down projection for queries, keys and values
+  bool mla_fuse_qkv = false;      // one down projection, norms recomputed
 
   std::optional<int64_t> vocab_size;  // without padding
   int64_t extra_vocab_size = 0;

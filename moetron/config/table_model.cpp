@@ -19,6 +19,12 @@ std::string idle_at_one_tensor_rank(const Options& options) {
              : "it acts with tensor-model-parallel-size above 1 only";
 }
 
+std::string idle_without_query_latents(const Options& options) {
+  if (options.bench.benchmark != Benchmark::kStep) return "it acts with bench step only";
+  if (options.bench.slice == BenchSlice::kQwen3235b) return "it acts on deepseek-v3 only";
+  return idle_beyond_latent_attention(options);
+}
+
 std::string idle_for_single_kernels(const Options& options) {
   return options.bench.benchmark == Benchmark::kOps ? "bench ops measures single kernels" : "";
 }
@@ -162,8 +168,11 @@ void declare_rotary_and_mla(OptionTable& table) {
       .idle_when(idle_at_one_tensor_rank);
   table
       .add(MT_FIELD(model, mla_fuse_qkv),
-           "MLA: one down projection for queries, keys and values; needs q-lora-rank.")
-      .idle_when(idle_beyond_latent_attention);
+           "MLA: one down projection for queries, keys and values, and norms in front of it and "
+           "behind it that the backward computes again instead of keeping; needs q-lora-rank. A "
+           "bench always has the one projection.")
+      .for_commands({Command::kPretrain, Command::kSimulate, Command::kBench})
+      .idle_when(idle_without_query_latents);
 }
 
 }  // namespace moetron

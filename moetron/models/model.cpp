@@ -46,10 +46,12 @@ Model::Model(const ModelConfig& config, const ModelSettings& settings)
 
 // Either may be on another rank.
 void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
+  const int64_t head_place = 1 + config_.num_layers;
   Tie& tie = ties_.emplace_back();
+  tie.places = {{0, /*is_last_stage=*/false}, {head_place, /*is_last_stage=*/true}};
   if (embedding != nullptr) tie.uses.push_back({0, &embedding->table()});
   if (head == nullptr) return;
-  tie.uses.push_back({1 + config_.num_layers, &head->weight()});
+  tie.uses.push_back({head_place, &head->weight()});
   if (embedding != nullptr) {
     head->tie_to(*embedding);
   } else {

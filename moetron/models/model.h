@@ -28,10 +28,15 @@ struct TiedUse {
   Parameter* parameter;
 };
 
-// A weight that several layers use, the first of which owns it: its uses on this rank, in the order
-// of the model; none where all are on other ranks. Without the owner they are copies of it.
+// A weight that several layers use, the first of which owns it. Both lists in the order of the
+// model.
 struct Tie {
-  std::vector<TiedUse> uses;
+  struct Place {
+    int64_t place;       // as TiedUse has it
+    bool is_last_stage;  // of the pipeline, else the first
+  };
+  std::vector<Place> places;  // of all uses, on all ranks
+  std::vector<TiedUse> uses;  // on this rank; without the owner they are copies of it
 };
 
 class Model {

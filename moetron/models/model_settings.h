@@ -19,7 +19,8 @@ struct ModelSettings {
   Mesh* mesh = nullptr;                    // null: the whole model on this rank
 
   bool mla_replicate_l1 = false;
-  bool mla_fuse_qkv = false;
+  bool mla_fuse_qkv = false;         // one product; a run recomputes norms with it
+  bool mla_recompute_norms = false;  // in front of latent attention's projections
   TokenDispatcher dispatcher = TokenDispatcher::kAllGatherFused;
   bool grouped_gemm = true;
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop

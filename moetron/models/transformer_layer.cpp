@@ -34,7 +34,8 @@ AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const Micr
   AttentionCache* cache =
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
   const NormedSum input = add_and_norm(hidden, {}, input_norm_, norm_eps_, run);
-  const at::Tensor mixed = parts_.attention->forward(input.y, micro_batch, cache, run);
+  const at::Tensor mixed = parts_.attention->forward(
+      input.y, remake_norm(input.sum, input_norm_, norm_eps_), micro_batch, cache, run);
   const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
   AttentionOutput out;
   out.residual = second.sum;

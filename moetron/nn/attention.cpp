@@ -35,8 +35,8 @@ class GroupedQueryAttention final : public Attention {
     }
   }
 
-  at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch, AttentionCache* cache,
-                     SegmentRun& run) override {
+  at::Tensor forward(const at::Tensor& x, const Remake&, const MicroBatch& micro_batch,
+                     AttentionCache* cache, SegmentRun& run) override {
     const AttentionSettings& s = settings_;
     const TokenLayout& layout = micro_batch.layout;
     const at::Tensor& positions = micro_batch.positions;

@@ -19,6 +19,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/nn/linear.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/nn/rope.h"
 #include "moetron/parallel/micro_batch.h"
@@ -82,15 +83,20 @@ struct MlaDims {
   // own tokens, and the latents are gathered; else the projections are divided by rows.
   bool replicate_down = false;
   bool fuse_down = false;  // one product for both down projections; needs q_lora_rank
+  // The backward norms anew instead of keeping what was normed: the down projections' input and the
+  // latents, gathered again where they are gathered.
+  bool recompute_norms = false;
 };
 
 class Attention {
  public:
   virtual ~Attention() = default;
   // x [slice, H] (normed), this rank's slice of the micro-batch's B * T tokens -> [slice, H]. With
-  // a cache the new tokens follow the cached ones.
-  virtual at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch,
-                             AttentionCache* cache, SegmentRun& run) = 0;
+  // a cache the new tokens follow the cached ones. `remake_x` makes x anew, for an attention that
+  // does not keep it.
+  virtual at::Tensor forward(const at::Tensor& x, const Remake& remake_x,
+                             const MicroBatch& micro_batch, AttentionCache* cache,
+                             SegmentRun& run) = 0;
   virtual void visit(const ParameterVisitor& visitor) = 0;
 };
 

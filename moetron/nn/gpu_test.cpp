@@ -139,6 +139,7 @@ struct Geometry {
   bool latent;
   RopePairs pairs;
   bool qk_norm;
+  bool recomputes = false;
 };
 
 std::unique_ptr<Attention> make_attention(const Geometry& g, const at::TensorOptions& options) {
@@ -160,7 +161,8 @@ std::unique_ptr<Attention> make_attention(const Geometry& g, const at::TensorOpt
                      .qk_nope_head_dim = 128,
                      .qk_rope_head_dim = 64,
                      .v_head_dim = 128,
-                     .fuse_down = true};
+                     .fuse_down = true,
+                     .recompute_norms = g.recomputes};
   return g.latent ? make_latent_attention("self_attn.", s, dims)
                   : make_grouped_query_attention("self_attn.", s);
 }
@@ -172,7 +174,8 @@ std::vector<at::Tensor> run_attention(Attention& attention, const at::Tensor& x,
   const at::AutoGradMode with_grad(true);
   MicroBatch micro_batch = make_micro_batch(at::zeros_like(positions));
   micro_batch.positions = positions;
-  const at::Tensor y = run.output(attention.forward(run.input(x), micro_batch, nullptr, run));
+  const at::Tensor y = run.output(attention.forward(
+      run.input(x), [x] { return x; }, micro_batch, nullptr, run));
   std::vector<at::Tensor> results = {y, run.backward({d})[0]};
   run.weight_grads().run();
   attention.visit([&](Parameter& p) { results.push_back(p.grad()); });
@@ -185,7 +188,8 @@ TEST(GpuAttention, OfEveryGeometryEqualsTheCpus) {
   for (const Geometry& g :
        {Geometry{false, RopePairs::kHalves, true}, Geometry{false, RopePairs::kHalves, false},
         Geometry{false, RopePairs::kNeighbours, true},
-        Geometry{true, RopePairs::kNeighbours, false}}) {
+        Geometry{true, RopePairs::kNeighbours, false},
+        Geometry{true, RopePairs::kNeighbours, false, true}}) {
     const auto gpu = make_attention(g, bf16), cpu = make_attention(g, at::kFloat);
     std::vector<at::Tensor> values;
     gpu->visit([&](Parameter& p) {

@@ -51,18 +51,20 @@ class LatentAttention final : public Attention {
     }
   }
 
-  at::Tensor forward(const at::Tensor& x, const MicroBatch& micro_batch, AttentionCache* cache,
-                     SegmentRun& run) override {
+  at::Tensor forward(const at::Tensor& x, const Remake& remake_x, const MicroBatch& micro_batch,
+                     AttentionCache* cache, SegmentRun& run) override {
     const at::Tensor& positions = micro_batch.positions;
     const int64_t batch = positions.size(0), seq = positions.size(1);
     const TokenLayout& layout = micro_batch.layout;
     const auto by_head = [&](const at::Tensor& rows, int64_t heads) {
       return rows.view({batch, seq, heads, -1});
     };
-    const Latents down = divides_down_ ? divided_down(x, layout, run) : whole_down(x, layout, run);
+    const Latents down = divides_down_ ? divided_down(x, remake_x, layout, run)
+                                       : whole_down(x, remake_x, layout, run);
 
-    const at::Tensor q = by_head(linear(down.queries, *q_, run), heads_);
-    const at::Tensor up = by_head(linear(down.keys_values, *kv_up_, run), heads_);
+    const at::Tensor q = by_head(project(down.queries, *q_, down.remake_queries, run), heads_);
+    const at::Tensor up =
+        by_head(project(down.keys_values, *kv_up_, down.remake_keys_values, run), heads_);
     const at::Tensor k_rope = by_head(down.k_rope, 1);  // [B, T, 1, rope]
     auto [queries, keys, values] = has_latent_heads(q, up, dims_.qk_rope_head_dim)
                                        ? by_kernels(q, up, k_rope, positions, run)
@@ -120,6 +122,7 @@ class LatentAttention final : public Attention {
     at::Tensor queries;      // [B * T, q_lora_rank], or [B * T, H] without query latents
     at::Tensor keys_values;  // [B * T, kv_lora_rank]
     at::Tensor k_rope;       // [B * T, rope], not rotated yet
+    Remake remake_queries, remake_keys_values;
   };
   struct DownPart {
     std::string name;
@@ -162,44 +165,62 @@ class LatentAttention final : public Attention {
         ParameterSettings{.replicas = divides_down_ ? kTensorDivided : kWholeOnEveryRank});
   }
 
-  DownOutput project_down(const at::Tensor& x, SegmentRun& run) {
-    if (!q_down_) return {{}, linear(x, *kv_down_, run)};
-    const at::Tensor first = linear(x, *q_down_, run);
-    if (kv_down_) return {first, linear(x, *kv_down_, run)};
+  at::Tensor project(const at::Tensor& x, Parameter& weight, const Remake& remake_x,
+                     SegmentRun& run) const {
+    return linear(x, weight, run, /*bias=*/nullptr, {},
+                  dims_.recompute_norms ? remake_x : Remake());
+  }
+
+  DownOutput project_down(const at::Tensor& x, const Remake& remake_x, SegmentRun& run) {
+    if (!q_down_) return {{}, project(x, *kv_down_, remake_x, run)};
+    const at::Tensor first = project(x, *q_down_, remake_x, run);
+    if (kv_down_) return {first, project(x, *kv_down_, remake_x, run)};
     const int64_t q_rows = dims_.q_lora_rank / (divides_down_ ? num_ranks_ : 1);
     const auto parts = split_columns(first, {q_rows, first.size(1) - q_rows}, run);
     return {parts[0], parts[1]};
   }
 
   // Every rank projects its own tokens, and one gather brings all tokens' latents together.
-  Latents whole_down(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
-    const DownOutput own = project_down(x, run);
+  Latents whole_down(const at::Tensor& x, const Remake& remake_x, const TokenLayout& layout,
+                     SegmentRun& run) {
+    const DownOutput own = project_down(x, remake_x, run);
     const int64_t latent = dims_.kv_lora_rank, rope = dims_.qk_rope_head_dim;
     const auto kv = split_columns(own.kv, {latent, rope}, run);
-    Latents down;
-    down.keys_values = rms_norm(kv[0], kv_norm_, kLatentNormEps, run);
-    down.k_rope = kv[1];
-    down.queries = q_norm_ ? rms_norm(own.q, *q_norm_, kLatentNormEps, run) : x;
+    Latents down = norm_latents(q_norm_ ? own.q : x, remake_x, kv[0], kv[1], run);
     if (layout.size() == 1) return down;
     const int64_t q_width = down.queries.size(1);
     const at::Tensor all =
         gather_tokens(at::cat({down.queries, down.keys_values, down.k_rope}, 1), layout, run);
     return {all.narrow(1, 0, q_width), all.narrow(1, q_width, latent),
-            all.narrow(1, q_width + latent, rope)};
+            all.narrow(1, q_width + latent, rope), gathered(down.remake_queries, layout),
+            gathered(down.remake_keys_values, layout)};
   }
 
   // Every rank projects all tokens to its part of the latents, and a gather joins the parts.
-  Latents divided_down(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
+  Latents divided_down(const at::Tensor& x, const Remake& remake_x, const TokenLayout& layout,
+                       SegmentRun& run) {
     const at::Tensor all = gather_tokens(x, layout, run);  // [B * T, H]
-    const DownOutput own = project_down(all, run);
+    const Remake remake_all = gathered(remake_x, layout);
+    const DownOutput own = project_down(all, remake_all, run);
     const at::Tensor kv = gather_features(own.kv, layout, run);  // [B * T, latent + rope]
-    Latents down;
-    down.keys_values = rms_norm(kv.narrow(1, 0, dims_.kv_lora_rank), kv_norm_, kLatentNormEps, run);
-    down.k_rope = kv.narrow(1, dims_.kv_lora_rank, dims_.qk_rope_head_dim);
-    down.queries =
-        q_norm_ ? rms_norm(gather_features(own.q, layout, run), *q_norm_, kLatentNormEps, run)
-                : all;
+    return norm_latents(q_norm_ ? gather_features(own.q, layout, run) : all, remake_all,
+                        kv.narrow(1, 0, dims_.kv_lora_rank),
+                        kv.narrow(1, dims_.kv_lora_rank, dims_.qk_rope_head_dim), run);
+  }
+
+  // q: the queries' latents, or what they are projected from, which `remake_q` makes anew.
+  Latents norm_latents(const at::Tensor& q, const Remake& remake_q, const at::Tensor& kv,
+                       const at::Tensor& k_rope, SegmentRun& run) {
+    Latents down{q, rms_norm(kv, kv_norm_, kLatentNormEps, run), k_rope, remake_q,
+                 remake_norm(kv, kv_norm_, kLatentNormEps)};
+    if (!q_norm_) return down;
+    down.queries = rms_norm(q, *q_norm_, kLatentNormEps, run);
+    down.remake_queries = remake_norm(q, *q_norm_, kLatentNormEps);
     return down;
+  }
+
+  static Remake gathered(const Remake& remake, const TokenLayout& layout) {
+    return [remake, layout] { return gather_tokens(remake(), layout); };
   }
 
   AttentionSettings settings_;

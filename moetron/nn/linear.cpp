@@ -1,5 +1,7 @@
 #include "moetron/nn/linear.h"
 
+#include <utility>
+
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/parameter.h"
@@ -12,8 +14,14 @@ namespace {
 
 class Linear final : public Operation {
  public:
-  Linear(const at::Tensor& x, Parameter& weight, Parameter* bias)
-      : weight_(weight), bias_(bias), x_(weight.needs_grad() ? x : at::empty({0}, x.options())) {}
+  Linear(const at::Tensor& x, Parameter& weight, Parameter* bias, Remake remake_x)
+      : remake_x_(std::move(remake_x)),
+        type_(x.scalar_type()),
+        is_gpu_bf16_(is_gpu_bf16(x) && is_gpu_bf16(weight.value())),
+        weight_(weight),
+        bias_(bias) {
+    if (!remake_x_ && weight.needs_grad()) x_ = x.detach();
+  }
 
   bool has_weights() const override {
     return weight_.needs_grad() || (bias_ != nullptr && bias_->needs_grad());
@@ -28,7 +36,7 @@ class Linear final : public Operation {
       return {at::cat(in_two_parts(d_y), -1).matmul(twice)};  // [..., in]
     }
     const at::Tensor weight = weight_.value().to(d_y.dtype());
-    return {product(d_y, weight, /*transpose_weight=*/false).to(x_.dtype())};  // [..., in]
+    return {product(d_y, weight, /*transpose_weight=*/false).to(type_)};  // [..., in]
   }
 
   void backward_weight(const at::Tensor& d_y) override {
@@ -37,6 +45,7 @@ class Linear final : public Operation {
       bias_->grad().add_(d_rows.sum(0, /*keepdim=*/false, at::kFloat));
     }
     if (!weight_.needs_grad()) return;
+    if (remake_x_) x_ = std::exchange(remake_x_, {})();
     const at::Tensor x_rows = x_.reshape({-1, x_.size(-1)});  // [rows, in]
     const Parameter::GradTarget grad = weight_.grad_target();
     if (is_in_two_parts(d_y)) {
@@ -53,23 +62,26 @@ class Linear final : public Operation {
   // An fp32 gradient beside bf16 factors on a GPU: as the sum of two bf16 numbers it loses nothing
   // that matters, and x and the weight need not be converted.
   bool is_in_two_parts(const at::Tensor& d_y) const {
-    return d_y.scalar_type() == at::kFloat && is_gpu_bf16(x_) && is_gpu_bf16(weight_.value());
+    return d_y.scalar_type() == at::kFloat && is_gpu_bf16_;
   }
   static std::vector<at::Tensor> in_two_parts(const at::Tensor& d_y) {
     const at::Tensor first = d_y.to(at::kBFloat16);
     return {first, d_y.sub(first).to(at::kBFloat16)};
   }
 
+  at::Tensor x_;     // undefined where the weight has no gradient
+  Remake remake_x_;  // in place of x_
+  at::ScalarType type_;
+  bool is_gpu_bf16_;  // x and weight
   Parameter& weight_;
   Parameter* bias_;
-  at::Tensor x_;  // empty, of its dtype and device, where the weight has no gradient
 };
 
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Parameter* bias,
-                  std::optional<at::ScalarType> dtype) {
-  auto operation = std::make_shared<Linear>(x.detach(), weight, bias);
+                  std::optional<at::ScalarType> dtype, Remake remake_x) {
+  auto operation = std::make_shared<Linear>(x, weight, bias, std::move(remake_x));
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;

@@ -56,6 +56,10 @@ at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps, SegmentR
   return normed.y;
 }
 
+Remake remake_norm(const at::Tensor& x, const Parameter& weight, double eps) {
+  return [x = x.detach(), &weight, eps] { return rms_norm_forward(x, {}, weight.value(), eps).y; };
+}
+
 NormedSum add_and_norm(const at::Tensor& x, const at::Tensor& delta, Parameter& weight, double eps,
                        SegmentRun& run) {
   std::vector<at::Tensor> inputs = {x};

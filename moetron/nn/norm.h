@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/nn/linear.h"
+
 namespace moetron {
 
 class Parameter;
@@ -11,6 +13,9 @@ class SegmentRun;
 
 // x [..., size], weight [size] -> [..., size]
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps, SegmentRun& run);
+
+// Makes rms_norm(x) anew from x, which it keeps, as the norm's own backward does anyway.
+Remake remake_norm(const at::Tensor& x, const Parameter& weight, double eps);
 
 struct NormedSum {
   at::Tensor sum;  // x + delta: what else reads them reads this

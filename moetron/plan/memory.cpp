@@ -33,7 +33,8 @@ bool is_replicated(const TensorInfo& tensor, bool mla_replicate_l1) {
 
 // Values per token that attention keeps: its input and the normed one, the projections, the output,
 // the residual behind it and the normed one.
-double attention_values(const ModelConfig& model, double tensor) {
+double attention_values(const RunShape& shape, double tensor) {
+  const ModelConfig& model = shape.model;
   const double hidden = as_double(model.hidden_size);
   const double heads = as_double(model.num_attention_heads) / tensor;
   const double query = heads * as_double(model.head_dim);
@@ -44,8 +45,9 @@ double attention_values(const ModelConfig& model, double tensor) {
     return values + 2 * groups * as_double(model.head_dim);
   }
   const MlaConfig& mla = *model.mla;
-  return values + query + value +
-         2 * as_double(mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim);
+  const double latents = as_double(mla.q_lora_rank + mla.kv_lora_rank);
+  values += query + value + 2 * (latents + as_double(mla.qk_rope_head_dim));
+  return shape.mla_recomputes_norms ? values - hidden / tensor - latents : values;
 }
 
 double expert_values(const RunShape& shape) {
@@ -64,7 +66,7 @@ double layer_bytes(const RunShape& shape, int64_t layer) {
   const double input = as_double(model.hidden_size) / tensor;
   if (shape.recompute == Recompute::kLayer)
     return kValueBytes * shape.tokens() * input / as_double(shape.layers_per_input);
-  double values = attention_values(model, tensor);
+  double values = attention_values(shape, tensor);
   if (!model.is_moe_layer(layer)) {
     values += 2 * as_double(model.intermediate_size) / tensor;
   } else if (shape.recompute != Recompute::kMoeLayer) {

@@ -50,6 +50,10 @@ TEST(Memory, RecomputeKeepsLess) {
   EXPECT_EQ(bytes("--recompute-granularity full --recompute-num-layers 2"), 4096.0 * 4096);
   EXPECT_LT(bytes("--moe-layer-recompute"), bytes("--mlp-recompute"));
   EXPECT_DOUBLE_EQ(bytes("") - bytes("--mlp-recompute"), 2.0 * 4096 * 8 * 2 * 1536);
+  // What tests/lean_test.cpp finds that norms leave out.
+  const double kept = activation_bytes(run_shape(deepseek_options("")), one_layer);
+  const double fewer = activation_bytes(run_shape(deepseek_options("--mla-fuse-qkv")), one_layer);
+  EXPECT_DOUBLE_EQ(kept - fewer, 2.0 * 4096 * (7168 + 1536 + 512));
 }
 
 TEST(Memory, AChunkCountsFromItsForwardThroughItsWeightGradients) {

@@ -67,6 +67,7 @@ RunShape run_shape(const Options& options) {
   shape.layers_per_input = options.memory.recompute_num_layers;
   shape.distributed_optimizer = options.optimizer.use_distributed_optimizer;
   shape.mla_replicate_l1 = options.model.mla_replicate_l1;
+  shape.mla_recomputes_norms = options.model.mla_fuse_qkv;
   return shape;
 }
 

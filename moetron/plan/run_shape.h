@@ -24,6 +24,7 @@ struct RunShape {
   int64_t layers_per_input = 1;  // that share one kept input under kLayer
   bool distributed_optimizer = false;
   bool mla_replicate_l1 = false;
+  bool mla_recomputes_norms = false;  // mla-fuse-qkv
 
   // Of a micro-batch, on each of the ranks that divide its sequences among them.
   double tokens() const { return static_cast<double>(seq_length * micro_batch_size); }

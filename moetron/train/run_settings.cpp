@@ -70,7 +70,7 @@ ModelSettings model_settings(const Options& options, const PipelineSettings& pip
       at::TensorOptions().dtype(value_dtype(options.training.dtype, device)).device(device);
   settings.mesh = &mesh;
   settings.mla_replicate_l1 = options.model.mla_replicate_l1;
-  settings.mla_fuse_qkv = options.model.mla_fuse_qkv;
+  settings.mla_fuse_qkv = settings.mla_recompute_norms = options.model.mla_fuse_qkv;
   settings.dispatcher = options.moe.moe_token_dispatcher_type;
   settings.grouped_gemm = options.moe.moe_grouped_gemm;
   settings.capacity_factor = capacity_factor(options.moe);

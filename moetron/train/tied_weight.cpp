@@ -1,32 +1,28 @@
 #include "moetron/train/tied_weight.h"
 
 #include <algorithm>
-#include <sstream>
+#include <set>
 
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
-#include "moetron/comm/gather_texts.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/pipeline/stage_links.h"
 
 namespace moetron {
 
-TiedWeight::TiedWeight(Tie tie, Mesh& mesh) : tie_(std::move(tie)), rank_(mesh.pipeline().rank()) {
-  std::string mine;
-  for (const TiedUse& use : tie_.uses) mine += concat(use.place, " ");
-  const std::vector<std::string> texts = gather_texts(mesh.pipeline(), mine);
-  for (size_t rank = 0; rank < texts.size(); ++rank) {
-    std::istringstream places(texts[rank]);
-    for (int64_t place = 0; places >> place;) places_.push_back({place, static_cast<int>(rank)});
+TiedWeight::TiedWeight(Tie tie, Mesh& mesh, const Placement& placement)
+    : tie_(std::move(tie)), rank_(mesh.pipeline().rank()) {
+  for (const Tie::Place& place : tie_.places) {
+    rank_of_use_.push_back(placement.rank(place.is_last_stage ? placement.num_stages() - 1 : 0));
   }
-  MT_CHECK(!places_.empty(), "a tied weight that no layer uses");
-  std::sort(places_.begin(), places_.end(),
-            [](const Place& a, const Place& b) { return a.place < b.place; });
-  const int owner = places_.front().rank;
-  for (size_t i = 0; i < texts.size(); ++i) {  // in one order on every rank
-    const int copy = static_cast<int>(i);
-    if (texts[i].empty() || copy == owner || (rank_ != owner && rank_ != copy)) continue;
+  MT_CHECK(std::count(rank_of_use_.begin(), rank_of_use_.end(), rank_) ==
+               static_cast<std::ptrdiff_t>(tie_.uses.size()),
+           "a tied weight has ", tie_.uses.size(), " uses on pipeline rank ", rank_);
+  if (tie_.uses.empty()) return;
+  const int owner = rank_of_use_.front();
+  for (const int copy : std::set(rank_of_use_.begin(), rank_of_use_.end())) {
+    if (copy == owner || (rank_ != owner && rank_ != copy)) continue;
     auto link = mesh.pipeline().subgroup({owner, copy}, "tied weight");
     connect(*link, /*from=*/1, tie_.uses.front().parameter->value().device());
     links_[rank_ == owner ? copy : owner] = std::move(link);
@@ -34,7 +30,7 @@ TiedWeight::TiedWeight(Tie tie, Mesh& mesh) : tie_(std::move(tie)), rank_(mesh.p
 }
 
 bool TiedWeight::is_owner_here() const {
-  return places_.front().rank == rank_;
+  return rank_of_use_.front() == rank_;
 }
 
 void TiedWeight::share_values() {
@@ -71,20 +67,20 @@ void TiedWeight::fold(std::vector<Parameter*>& done) {
 }
 
 void TiedWeight::send_grads() {
-  Communicator& link = link_to(places_.front().rank);
+  Communicator& link = link_to(rank_of_use_.front());
   for (const TiedUse& use : tie_.uses) link.send(use.parameter->grad(), /*peer=*/0);
 }
 
 void TiedWeight::add_grads() {
   at::Tensor& sum = owner()->grad();
   auto here = tie_.uses.begin() + 1;
-  for (auto place = places_.begin() + 1; place != places_.end(); ++place) {
-    if (place->rank == rank_) {
+  for (size_t use = 1; use < rank_of_use_.size(); ++use) {
+    if (rank_of_use_[use] == rank_) {
       (here++)->parameter->fold_tied_grad();
       continue;
     }
     const at::Tensor received = at::empty_like(sum);
-    link_to(place->rank).recv(received, /*peer=*/1).wait();
+    link_to(rank_of_use_[use]).recv(received, /*peer=*/1).wait();
     sum.add_(received);
   }
 }

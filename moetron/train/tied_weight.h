@@ -11,6 +11,7 @@
 
 #include "moetron/comm/communicator.h"
 #include "moetron/models/model.h"
+#include "moetron/schedule/schedule.h"
 
 namespace moetron {
 
@@ -18,9 +19,9 @@ class Mesh;
 
 class TiedWeight {
  public:
-  // Collective over the pipelines of the mesh. `tie`: the uses on this rank, perhaps none. The
-  // model outlives the object.
-  TiedWeight(Tie tie, Mesh& mesh);
+  // Collective over the ranks of the mesh's pipelines that have uses. The model outlives the
+  // object.
+  TiedWeight(Tie tie, Mesh& mesh, const Placement& placement);
 
   // Before a pass: the owner's values go to the ranks that have copies. Collective over the ranks
   // that have uses.
@@ -36,11 +37,6 @@ class TiedWeight {
   void fold(std::vector<Parameter*>& done);
 
  private:
-  struct Place {
-    int64_t place;  // of a use in the model
-    int rank;       // of the pipeline
-  };
-
   bool is_owner_here() const;
   // Between the owner's rank (0 of the two) and one that has copies (1).
   Communicator& link_to(int rank) { return *links_.at(rank); }
@@ -49,7 +45,7 @@ class TiedWeight {
 
   Tie tie_;
   int rank_;                                            // of the pipeline
-  std::vector<Place> places_;                           // of all uses, in the order of the model
+  std::vector<int> rank_of_use_;                        // of all uses, in the order of the model
   std::map<int, std::unique_ptr<Communicator>> links_;  // of this rank, by the other one
   size_t num_done_ = 0;                                 // uses here, in this step
 };

@@ -23,7 +23,8 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
              model.options().device()),
       executor_(model.chunks(), links_, model.config().hidden_size, model.options()) {
-  for (const Tie& tie : model.ties()) ties_.push_back(std::make_unique<TiedWeight>(tie, mesh));
+  for (const Tie& tie : model.ties())
+    ties_.push_back(std::make_unique<TiedWeight>(tie, mesh, links_.placement()));
   for (const Chunk& chunk : model.chunks()) {
     for (const auto& layer : chunk.layers) {
       std::vector<Parameter*>& parameters = parameters_of_layer_[layer.get()];

@@ -17,7 +17,8 @@ std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config,
                      .qk_rope_head_dim = config.mla->qk_rope_head_dim,
                      .v_head_dim = config.mla->v_head_dim,
                      .replicate_down = settings.mla_replicate_l1,
-                     .fuse_down = settings.mla_fuse_qkv};
+                     .fuse_down = settings.mla_fuse_qkv,
+                     .recompute_norms = settings.mla_recompute_norms};
   return assemble_layer(config, index,
                         make_latent_attention(layer_prefix(index) + "self_attn.",
                                               attention_settings(config, settings), dims),
