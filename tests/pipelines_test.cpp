@@ -88,7 +88,7 @@ TEST(EveryDivision, GivesTheBitsOfOneRank) {
 // Where embedding and head share a table, its gradient is whole only behind the last W of both,
 // wherever a list puts them: under every kind, with DualPipeV+ for much and for little
 // communication and under a cap.
-TEST(TiedEnds, GiveTheBitsOfOneRankUnderEverySchedule) {
+TEST(TiedWeight, GiveTheBitsOfOneRankUnderEverySchedule) {
   TrainedTask task{.config = tiny_deepseek(), .steps = 1, .seq_length = 4};
   task.config.tie_word_embeddings = true;
   for (const int64_t pp : {1, 2, 4}) {

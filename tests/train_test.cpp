@@ -1,4 +1,5 @@
 // Training on several ranks (threads) against one, resuming against going on, and what stops a run.
+#include <cmath>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -98,6 +99,65 @@ TEST(TrainStep, ANonFiniteLossStopsBeforeTheOptimizer) {
     if (world.rank() != 0) return;
     for (const NamedSlice& s : model.weights()) EXPECT_TRUE(at::equal(s.view, before.at(s.name)));
   });
+}
+
+// The pattern's samples, changed.
+class ChangedDataset final : public TokenDataset {
+ public:
+  explicit ChangedDataset(std::function<void(TokenSample&)> change) : change_(std::move(change)) {}
+  int64_t size() const override { return 1 << 20; }
+  int64_t sequence_length() const override { return pattern_.sequence_length(); }
+  TokenSample get(int64_t index) const override {
+    TokenSample sample = pattern_.get(index);
+    change_(sample);
+    return sample;
+  }
+
+ private:
+  PatternDataset pattern_;
+  std::function<void(TokenSample&)> change_;
+};
+
+TEST(TrainStep, ABatchOfPaddingChangesNothingButByDecay) {
+  const ChangedDataset padding([](TokenSample& sample) {
+    sample.document_bounds = {0};
+    std::fill(sample.loss_weights.begin(), sample.loss_weights.end(), 0.0f);
+  });
+  TrainedTask task{.config = tiny_model(), .steps = 1};
+  task.dataset = &padding;
+  for (const int ranks : {1, 2}) {
+    const TrainedOutcome outcome = train_in_layout(task, {.world = ranks});
+    EXPECT_EQ(outcome.steps[0].loss, 0);
+    EXPECT_EQ(outcome.steps[0].aux_loss, 0);
+    EXPECT_EQ(outcome.steps[0].grad_norm, 0);
+    for (const auto& [name, gradient] : outcome.gradients) {
+      EXPECT_EQ(gradient.abs().max().item<double>(), 0) << name;
+    }
+  }
+}
+
+TEST(TrainStep, RefusesSamplesThatContradictThemselves) {
+  using Change = std::function<void(TokenSample&)>;
+  for (const Change& change :
+       {Change([](TokenSample& s) { s.document_bounds.clear(); }), Change([](TokenSample& s) {
+          s.document_bounds = {1, 16};
+        }),
+        Change([](TokenSample& s) {
+          s.document_bounds = {0, 5, 5, 16};
+        }),
+        Change([](TokenSample& s) {
+          s.document_bounds = {0, 17};
+        }),
+        Change([](TokenSample& s) {
+          s.document_bounds = {0, 12}, s.loss_weights[14] = 1;
+        }),
+        Change([](TokenSample& s) { s.loss_weights[3] = -1; }),
+        Change([](TokenSample& s) { s.loss_weights[3] = NAN; })}) {
+    const ChangedDataset broken(change);
+    TrainedTask task{.config = tiny_model(), .steps = 1};
+    task.dataset = &broken;
+    EXPECT_THROW(train_in_layout(task, {}), InternalError);
+  }
 }
 
 // The gradients that come to the host while the backward goes on are the whole ones, those of a

@@ -107,8 +107,7 @@ class StepBench {
     const MicroBatch& micro_batch = batch_.micro_batches.front();
     ChunkRun run;
     const at::Tensor loss = forward_chunk(chunk, {}, micro_batch, /*with_grad=*/true, run);
-    const double d_aux = 1.0 / static_cast<double>(batch_.num_tokens);
-    backward_chunk(chunk, at::full_like(loss, batch_.d_loss()), d_aux, micro_batch, run);
+    backward_chunk(chunk, at::full_like(loss, batch_.d_loss()), batch_.d_aux(), micro_batch, run);
     return loss.detach();
   }
 

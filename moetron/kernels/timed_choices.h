@@ -52,7 +52,9 @@ class TimedChoices {
   Choice choose(const Shape& shape, const at::Tensor& on, bool may_try, const Make& make,
                 const Run& run) {
     const std::lock_guard lock(mutex_);
-    if (choices_.size() >= kMost && ChoiceHold::lets_in(ChoiceHold::period())) choices_.clear();
+    // Within a period of holds what was used stays; with the first use in a new one nothing is.
+    if (choices_.size() >= kMost && ChoiceHold::lets_in(last_period_)) choices_.clear();
+    last_period_ = ChoiceHold::period();
     Choice& choice = choices_[shape];
     if (!choice.ways) choice.ways = make();
     if (may_try && ++choice.uses == 2 && choice.ways->size() > 1) {
@@ -80,6 +82,7 @@ class TimedChoices {
   }
 
   std::mutex mutex_;
+  int64_t last_period_ = 0;  // of the last use
   std::map<Shape, Choice> choices_;
 };
 

@@ -16,7 +16,7 @@ namespace moetron {
 class Communicator;
 
 struct GradNorm {
-  double norm = 0;         // L2 over all trainable parameters of all ranks
+  double norm = 0;         // L2 over all trained parameters of all ranks
   std::string non_finite;  // first tensor in name order with an infinity or NaN; empty: none
 };
 

@@ -48,8 +48,8 @@ Communicator& Mesh::replicas(const ReplicaRule& rule) {
     MT_CHECK(copies == 1, "routed experts with ", copies, " tensor-parallel copies");
     return *expert_data_;
   }
-  if (copies == 0 || copies == sizes_.tp) return *stage_;
   if (copies == 1) return *data_;
+  if (copies == 0 || copies == sizes_.tp) return *stage_;
   MT_CHECK(copies == copies_, "a mesh for ", copies_, " copies of a head is asked for ", copies);
   return *head_copies_;
 }

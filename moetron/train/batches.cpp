@@ -1,6 +1,7 @@
 #include "moetron/train/batches.h"
 
 #include <algorithm>
+#include <functional>
 
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -29,6 +30,7 @@ class MicroBatchBuilder {
         padding_(static_cast<size_t>(batch * seq), false) {}
 
   void add(const TokenSample& sample) {
+    check(sample);
     const int64_t begin = num_rows_ * seq_;
     std::copy(sample.tokens.begin(), sample.tokens.end(), tokens_.data_ptr<int64_t>() + begin);
     std::copy(sample.positions.begin(), sample.positions.end(),
@@ -70,6 +72,21 @@ class MicroBatchBuilder {
   at::Tensor empty(at::ScalarType dtype) const { return at::empty({batch_, seq_}, on_host(dtype)); }
   at::Tensor to_device(const at::Tensor& x) const {
     return x.to(x.options().device(device_).pinned_memory(false), /*non_blocking=*/true);
+  }
+
+  // What a dataset promises (data/token_dataset.h): else numbers would be wrong without a word.
+  void check(const TokenSample& sample) const {
+    const std::vector<int32_t>& bounds = sample.document_bounds;
+    const bool ascends =
+        !bounds.empty() && bounds.front() == 0 && bounds.back() <= seq_ &&
+        std::adjacent_find(bounds.begin(), bounds.end(), std::greater_equal<>()) == bounds.end();
+    MT_CHECK(ascends, "a sample's documents do not follow each other from 0 to at most ", seq_);
+    const auto& weights = sample.loss_weights;
+    MT_CHECK(std::all_of(weights.begin(), weights.end(), [](float w) { return w >= 0; }),
+             "a sample has a label of negative weight");
+    MT_CHECK(
+        std::all_of(weights.begin() + bounds.back(), weights.end(), [](float w) { return w == 0; }),
+        "a sample's padding has a label");
   }
 
   // Tokens from the last bound on are padding, which sees itself alone.

@@ -75,7 +75,7 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
   PipelineTask task;
   task.micro_batches = batch.micro_batches;
   task.d_loss = batch.d_loss();
-  task.d_aux = 1.0 / static_cast<double>(batch.num_tokens);
+  task.d_aux = batch.d_aux();
   if (mesh_.sizes().pp > 1) {
     task.before_step = [this, step](const Step& next) {
       mesh_.world().set_phase(concat("step ", step, ", ", describe(next)));
@@ -116,7 +116,8 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
   }
   StepResult result;
   result.loss = batch.mean(sums.loss);
-  result.aux_loss = sums.aux_loss / static_cast<double>(batch.num_tokens);
+  result.aux_loss =
+      batch.num_tokens > 0 ? sums.aux_loss / static_cast<double>(batch.num_tokens) : 0;
   result.activation_memory = std::move(accumulated.activation_memory);
   result.grad_norm = norm.norm;
   optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, settings_.clip_grad));
