@@ -52,10 +52,8 @@ class GroupedQueryAttention final : public Attention {
                                                  rotation(s, positions, frequencies_), run)
                                : split_heads(first, positions, project, run);
     if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
-    const at::Tensor mixed =  // [B, T, N, D]
-        micro_batch.documents.defined()
-            ? document_attention(q, k, v, micro_batch.documents, s.softmax_scale, run)
-            : causal_attention(q, k, v, s.softmax_scale, run);
+    const at::Tensor mixed = document_attention(q, k, v, micro_batch.documents, s.softmax_scale,
+                                                run);  // [B, T, N, D]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, layout, run);
@@ -208,6 +206,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
 at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const DocumentBounds& documents, double softmax_scale,
                               SegmentRun& run) {
+  if (!documents.defined()) return causal_attention(q, k, v, softmax_scale, run);
   const std::vector<int64_t>& bounds = documents.on_host;
   MT_CHECK(k.size(1) == q.size(1) && bounds.back() == q.size(0) * q.size(1), "documents of ",
            bounds.back(), " tokens in a micro-batch of ", q.size(0) * q.size(1));

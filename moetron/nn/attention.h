@@ -112,7 +112,7 @@ std::unique_ptr<Attention> make_latent_attention(const std::string& prefix,
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run);
 
-// The same of new tokens alone, where tokens see those of their own document only.
+// The same where tokens see those of their own document only; with bounds, of new tokens alone.
 at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const DocumentBounds& documents, double softmax_scale,
                               SegmentRun& run);

@@ -70,11 +70,8 @@ class LatentAttention final : public Attention {
                                        ? by_kernels(q, up, k_rope, positions, run)
                                        : rotated(q, up, k_rope, positions, run);
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
-    const double scale = settings_.softmax_scale;
-    const at::Tensor mixed =  // [B, T, N, V]
-        micro_batch.documents.defined()
-            ? document_attention(queries, keys, values, micro_batch.documents, scale, run)
-            : causal_attention(queries, keys, values, scale, run);
+    const at::Tensor mixed = document_attention(queries, keys, values, micro_batch.documents,
+                                                settings_.softmax_scale, run);  // [B, T, N, V]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, layout, run);
