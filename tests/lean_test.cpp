@@ -6,6 +6,7 @@
 #include "moetron/autograd/memory_meter.h"
 #include "moetron/base/json.h"
 #include "moetron/models/model.h"
+#include "moetron/pipeline/block.h"
 
 namespace moetron {
 namespace {
@@ -40,13 +41,12 @@ double kept_gigabytes(const char* config_text, bool recomputes_norms = false) {
   Model model(config, settings);
   const MicroBatch micro_batch = make_micro_batch(at::zeros({1, kTokens}, at::kLong));
   ActivationMemory kept;
-  ChunkRun run;
+  ChunkRun run(model.chunks()[0], micro_batch);
   MemoryMeter meter;
   {
     // The input is what the layer before hands over, and this layer keeps.
     at::Tensor hidden = at::zeros({kTokens, config.hidden_size}, at::kBFloat16);
-    ChunkHooks hooks{.meter = &meter};
-    forward_chunk(model.chunks()[0], hidden, micro_batch, true, run, hooks);
+    forward_chunk(run, {{.data = hidden}}, {.meter = &meter});
   }
   kept = meter.measure();
   std::printf("%s: %s\n", family_name(config.family), describe(kept).c_str());

@@ -13,6 +13,7 @@
 #include "moetron/formats/safetensors.h"
 #include "moetron/generate/generate.h"
 #include "moetron/models/model.h"
+#include "moetron/pipeline/block.h"
 
 namespace moetron {
 namespace {
@@ -54,14 +55,12 @@ void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string&
   config.moe->aux_loss_coeff = 1;
   Model model(config);
   load_weights(folder, model.weights());
-  at::Tensor flowing;
-  for (size_t i = 0; i + 1 < model.chunks()[0].layers.size(); ++i) {
-    LayerRun run;
-    flowing = forward_layer(*model.chunks()[0].layers[i], flowing, micro_batch,
-                            {.keep = Keep::kNothing}, run);
-    if (!run.aux_loss.defined()) continue;
-    const double tokens = static_cast<double>(micro_batch.tokens.numel());
-    out.push_back({concat("aux.", label, ".", i - 1), run.aux_loss / tokens});
+  ChunkRun run(model.chunks()[0], micro_batch);
+  forward_chunk(run, {}, {.with_grad = false});
+  const double tokens = static_cast<double>(micro_batch.tokens.numel());
+  for (size_t i = 0; i < run.balance_losses().size(); ++i) {
+    const at::Tensor& loss = run.balance_losses()[i];
+    if (loss.defined()) out.push_back({concat("aux.", label, ".", i - 1), loss / tokens});
   }
 }
 
@@ -84,16 +83,17 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   Model model(config);
   load_weights(folder, model.weights());
   const SafetensorsFile input(input_path);
-  const MicroBatch micro_batch =
+  MicroBatch micro_batch =
       make_micro_batch(read_integers(input, "input_ids"), read_integers(input, "labels"));
   const double targets = micro_batch.labels.ge(0).sum().item<double>();
+  micro_batch.d_loss = 1 / targets;
 
   std::vector<NamedTensor> out;
   out.push_back({"logits", model.logits(micro_batch.tokens)});
-  ChunkRun chunk_run;
-  const at::Tensor loss = forward_chunk(model.chunks()[0], {}, micro_batch, true, chunk_run);
-  out.push_back({"loss", loss / targets});
-  backward_chunk(model.chunks()[0], at::full({}, 1 / targets), /*d_aux=*/0, micro_batch, chunk_run);
+  ChunkRun chunk_run(model.chunks()[0], micro_batch);
+  forward_chunk(chunk_run, {});
+  out.push_back({"loss", chunk_run.label_loss() / targets});
+  backward_chunk(chunk_run, {});
   model.fold_tied_grads();
   for (Parameter* parameter : model.parameters()) {
     if (parameter->role() != Role::kTrained || parameter->is_tied()) continue;

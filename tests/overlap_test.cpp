@@ -50,25 +50,23 @@ at::Tensor take_time(const at::Tensor& x, SegmentRun& run) {
   return y;
 }
 
-class TimedLayer final : public DecoderLayer {
+class TimedLayer final : public Layer {
  public:
   explicit TimedLayer(std::unique_ptr<Dispatcher> dispatcher)
       : dispatcher_(std::move(dispatcher)) {}
 
-  AttentionOutput attention(const at::Tensor& hidden, const MicroBatch&, const Routing*,
-                            SegmentRun& run) override {
-    AttentionOutput out;
-    out.residual = hidden * 0.5;
-    out.normed = take_time(hidden, run);
+  const LayerProgram& program() const override { return sparse_layer_program(false); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    const at::Tensor& x = inputs[0].data;
+    if (node.role == NodeRole::kExperts) {
+      return {{.data = take_time(x, call.run) * inputs[1].data.unsqueeze(1)}};
+    }
     // Every token goes to one expert here and to one on the other rank.
-    out.routing.experts = at::tensor({0, 1}, at::kLong).repeat({kTokens, 1});
-    out.routing.chosen = out.routing.experts;
-    out.routing.probabilities = at::full({kTokens, 2}, 0.25) + hidden.sum() * 0;
-    return out;
-  }
-  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities, const ExpertRows&,
-                     const MicroBatch&, SegmentRun& run) override {
-    return take_time(rows, run) * probabilities.unsqueeze(1);
+    Routing routing;
+    routing.experts = routing.chosen = at::tensor({0, 1}, at::kLong).repeat({kTokens, 1});
+    routing.probabilities = at::full({kTokens, 2}, 0.25) + x.sum() * 0;
+    return {{.data = x * 0.5}, {.data = take_time(x, call.run)}, Value::of(routing), {}};
   }
   Dispatcher* dispatcher() override { return dispatcher_.get(); }
   void visit(const std::function<void(Parameter&)>&) override {}
@@ -77,21 +75,22 @@ class TimedLayer final : public DecoderLayer {
   std::unique_ptr<Dispatcher> dispatcher_;
 };
 
-class Source final : public SingleSegmentLayer {
+class Source final : public Layer {
  public:
-  at::Tensor compute(const at::Tensor&, const MicroBatch& micro_batch, SegmentRun&) override {
-    return micro_batch.tokens.view({-1, 1}).expand({kTokens, kHidden}).to(at::kFloat).clone();
+  const LayerProgram& program() const override { return embedding_program(); }
+  std::vector<Value> compute(const Node&, std::vector<Value>, const NodeCall& call) override {
+    const at::Tensor column = call.micro_batch.tokens.view({-1, 1});
+    return {{.data = column.expand({kTokens, kHidden}).to(at::kFloat).clone()}};
   }
-  std::string purpose() const override { return "source"; }
   void visit(const std::function<void(Parameter&)>&) override {}
 };
 
-class Sink final : public SingleSegmentLayer {
+class Sink final : public Layer {
  public:
-  at::Tensor compute(const at::Tensor& hidden, const MicroBatch&, SegmentRun&) override {
-    return hidden.sum();
+  const LayerProgram& program() const override { return head_program(); }
+  std::vector<Value> compute(const Node&, std::vector<Value> inputs, const NodeCall&) override {
+    return {{}, {.data = inputs[0].data.sum()}};
   }
-  std::string purpose() const override { return "sink"; }
   void visit(const std::function<void(Parameter&)>&) override {}
 };
 
@@ -147,7 +146,7 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     const auto pipeline = world.subgroup(pipeline_ranks, "pp");
     StageLinks links(*pipeline, schedule.placement, at::kCPU);
     std::vector<Chunk> chunks = make_chunks(schedule.placement, stage_rank, kind, *experts);
-    PipelineExecutor executor(chunks, links, kHidden, at::kFloat);
+    PipelineExecutor executor(chunks, links, hidden_states_border(kHidden, at::kFloat));
     std::vector<MicroBatch> micro_batches(kMicroBatches);
     for (int i = 0; i < kMicroBatches; ++i) {
       micro_batches[i] = make_micro_batch(at::full({1, kTokens}, i + 1, at::kLong));
@@ -155,7 +154,6 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     PipelineTrace trace;
     PipelineTask task;
     task.micro_batches = micro_batches;
-    task.d_loss = 1;
     task.trace = &trace;
     world.barrier();
     const double begin = steady_seconds();
@@ -180,16 +178,7 @@ class TimedCosts final : public CostModel {
     chunk_.layers.assign(static_cast<size_t>(kLayersOfRank / placement.num_chunks()), layer);
   }
   StepCost step(int, const Step& step) const override {
-    const bool is_alone = !step.beside || step.beside->kind == ActionKind::kReduce;
-    if (!is_alone || step.action.kind != ActionKind::kBackward) {
-      return step_cost(step, chunk_, chunk_, {.overlaps = true});
-    }
-    // The executor hides dispatch's backward, alone too, behind the experts' weight gradients.
-    const double layer = kTravel + kPart + std::max(kPart, kTravel) + 2 * kPart;
-    StepCost cost;
-    cost.duration = layer * static_cast<double>(chunk_.layers.size());
-    cost.action_sent = cost.duration - kPart;
-    return cost;
+    return step_cost(step, chunk_, chunk_, {.overlaps = true});
   }
   double transfer(const Message&) const override { return 0; }
 

@@ -146,30 +146,21 @@ TEST(TwoHundredSteps, GiveTheSameLossesAndNorms) {
 }
 
 // A decoder layer that calls `pause` wherever it begins to compute, forward and backward.
-class WatchedLayer final : public DecoderLayer {
+class WatchedLayer final : public Layer {
  public:
   using Pause = std::function<void(const MicroBatch*)>;  // null in a backward
   WatchedLayer(std::unique_ptr<Layer> layer, Pause pause)
-      : owned_(std::move(layer)), layer_(*owned_->decoder()), pause_(std::move(pause)) {}
+      : layer_(std::move(layer)), pause_(std::move(pause)) {}
 
-  void visit(const std::function<void(Parameter&)>& visitor) override { layer_.visit(visitor); }
-  AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                            const Routing* earlier, SegmentRun& run) override {
-    pause_(&micro_batch);
-    return layer_.attention(watched(hidden, run), micro_batch, earlier, run);
+  const LayerProgram& program() const override { return layer_->program(); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    pause_(&call.micro_batch);
+    inputs[0].data = watched(inputs[0].data, call.run);
+    return layer_->compute(node, std::move(inputs), call);
   }
-  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
-                     SegmentRun& run) override {
-    pause_(&micro_batch);
-    return layer_.experts(watched(rows, run), probabilities, rows_per_expert, micro_batch, run);
-  }
-  bool has_shared_expert() const override { return layer_.has_shared_expert(); }
-  at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
-                           SegmentRun& run) override {
-    return layer_.shared_expert(normed, micro_batch, run);
-  }
-  Dispatcher* dispatcher() override { return layer_.dispatcher(); }
+  Dispatcher* dispatcher() override { return layer_->dispatcher(); }
+  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
 
  private:
   class Watch final : public Operation {
@@ -191,15 +182,14 @@ class WatchedLayer final : public DecoderLayer {
     return same;
   }
 
-  std::unique_ptr<Layer> owned_;
-  DecoderLayer& layer_;
+  std::unique_ptr<Layer> layer_;
   Pause pause_;
 };
 
 void watch_layers(Model& model, const WatchedLayer::Pause& pause) {
   for (Chunk& chunk : model.chunks()) {
     for (auto& layer : chunk.layers) {
-      if (layer->decoder() == nullptr) continue;
+      if (!layer->program().is_cut()) continue;
       layer = std::make_unique<WatchedLayer>(std::move(layer), pause);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -58,8 +59,7 @@ class OverlapBench {
   // Without a transfer in its way.
   LayerTimes measure_parts() {
     link_.set_bytes(0);
-    return measure_layer(*chunk().layers.front(), micro_batch_, hidden_, d_output_,
-                         bench_.iterations);
+    return measure_layers(chunk(), micro_batch_, hidden_, d_output_, bench_.iterations);
   }
 
   double measure_compute() {
@@ -79,47 +79,35 @@ class OverlapBench {
  private:
   Chunk& chunk() { return model_.chunks().front(); }
 
-  ChunkForward make_forward(ChunkRun& run) {
-    return ChunkForward(chunk(), hidden_, micro_batch_, /*with_grad=*/true, run, hooks_);
-  }
-  ChunkBackward make_backward(ChunkRun& run) {
-    return ChunkBackward(chunk(), d_output_, /*d_aux=*/0, micro_batch_, /*later=*/nullptr, run,
-                         hooks_);
-  }
-
   double measure_seconds(const std::function<void()>& work,
                          const std::function<void()>& prepare = {}) {
     return median_seconds(bench_, device_, work, prepare);
   }
 
-  void forward(ChunkRun& run) {
-    ChunkForward forward = make_forward(run);
-    run_forward(forward, {}, results_);
-  }
-
   double measure_plain() {
     return measure_seconds([&] {
-      ChunkRun run;
-      forward(run);
-      ChunkBackward backward = make_backward(run);
-      run_backward(backward, {}, results_);
+      ChunkRun run(chunk(), micro_batch_);
+      forward_chunk(run, {{.data = hidden_}});
+      backward_chunk(run, {d_output_});
     });
   }
 
   // F of one micro-batch beside B of the one before it.
   double measure_block() {
-    ChunkRun before;
+    std::optional<ChunkRun> before;
     return measure_seconds(
         [&] {
-          ChunkRun run;
-          ChunkForward forward = make_forward(run);
-          ChunkBackward backward = make_backward(before);
-          run_forward_beside_backward(forward, backward, results_);
+          ChunkRun run(chunk(), micro_batch_);
+          run.begin_forward({{.data = hidden_}}, {});
+          before->begin_backward({d_output_}, {});
+          run_instructions(
+              block_instructions(run.program(), before->program(), /*with_weights=*/true),
+              {.forward = &run,
+               .backward = &*before,
+               .on_outputs = [](const std::vector<Value>&) {},
+               .on_d_inputs = [](const std::vector<at::Tensor>&) {}});
         },
-        [&] {
-          before = {};
-          forward(before);
-        });
+        [&] { forward_chunk(before.emplace(chunk(), micro_batch_), {{.data = hidden_}}); });
   }
 
   c10::Device device_;
@@ -129,8 +117,6 @@ class OverlapBench {
   HostLink link_;
   MicroBatch micro_batch_;
   at::Tensor hidden_, d_output_;  // [tokens, hidden]
-  const ChunkHooks hooks_;
-  const StepResults results_{[](const at::Tensor&) {}, [](const at::Tensor&) {}};
 };
 
 std::string describe_part(const char* name, const PartTimes& part) {

@@ -17,6 +17,7 @@
 #include "moetron/optim/grad_norm.h"
 #include "moetron/parallel/gradient_buckets.h"
 #include "moetron/parallel/mesh.h"
+#include "moetron/pipeline/block.h"
 #include "moetron/train/batches.h"
 #include "moetron/train/run_settings.h"
 
@@ -45,6 +46,7 @@ StepBatch random_batch(int64_t vocab_size, int64_t batch, int64_t seq, c10::Devi
   step.divisor = static_cast<double>(batch * (seq - 1));
   step.num_tokens = batch * seq;
   micro_batch.d_loss = step.d_loss();
+  micro_batch.d_aux = step.d_aux();
   step.micro_batches.push_back(std::move(micro_batch));
   return step;
 }
@@ -103,12 +105,10 @@ class StepBench {
   }
 
   at::Tensor micro_batch() {
-    Chunk& chunk = model_.chunks().front();
-    const MicroBatch& micro_batch = batch_.micro_batches.front();
-    ChunkRun run;
-    const at::Tensor loss = forward_chunk(chunk, {}, micro_batch, /*with_grad=*/true, run);
-    backward_chunk(chunk, at::full_like(loss, batch_.d_loss()), batch_.d_aux(), micro_batch, run);
-    return loss.detach();
+    ChunkRun run(model_.chunks().front(), batch_.micro_batches.front());
+    forward_chunk(run, {});
+    backward_chunk(run, {});
+    return run.label_loss();
   }
 
   at::Tensor first_micro_batch() {

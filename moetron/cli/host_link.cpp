@@ -55,33 +55,21 @@ class LinkedDispatcher final : public Dispatcher {
   HostLink& link_;
 };
 
-class LinkedLayer final : public DecoderLayer {
+class LinkedLayer final : public Layer {
  public:
   LinkedLayer(std::unique_ptr<Layer> layer, HostLink& link)
-      : layer_(std::move(layer)),
-        decoder_(*layer_->decoder()),
-        dispatcher_(*decoder_.dispatcher(), link) {}
+      : layer_(std::move(layer)), dispatcher_(*layer_->dispatcher(), link) {}
 
-  AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                            const Routing* earlier, SegmentRun& run) override {
-    return decoder_.attention(hidden, micro_batch, earlier, run);
-  }
-  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
-                     SegmentRun& run) override {
-    return decoder_.experts(rows, probabilities, rows_per_expert, micro_batch, run);
-  }
-  bool has_shared_expert() const override { return decoder_.has_shared_expert(); }
-  at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
-                           SegmentRun& run) override {
-    return decoder_.shared_expert(normed, micro_batch, run);
+  const LayerProgram& program() const override { return layer_->program(); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    return layer_->compute(node, std::move(inputs), call);
   }
   Dispatcher* dispatcher() override { return &dispatcher_; }
-  void visit(const std::function<void(Parameter&)>& visitor) override { decoder_.visit(visitor); }
+  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
 
  private:
   std::unique_ptr<Layer> layer_;
-  DecoderLayer& decoder_;
   LinkedDispatcher dispatcher_;
 };
 
@@ -133,9 +121,8 @@ std::function<void()> HostLink::start() {
   };
 }
 
-std::unique_ptr<DecoderLayer> put_on_link(std::unique_ptr<Layer> layer, HostLink& link) {
-  MT_CHECK(layer->decoder() != nullptr && layer->decoder()->dispatcher() != nullptr,
-           "a layer without experts needs no link");
+std::unique_ptr<Layer> put_on_link(std::unique_ptr<Layer> layer, HostLink& link) {
+  MT_CHECK(layer->dispatcher() != nullptr, "a layer without experts needs no link");
   return std::make_unique<LinkedLayer>(std::move(layer), link);
 }
 

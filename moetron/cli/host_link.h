@@ -48,6 +48,6 @@ class HostLink {
 
 // The same layer, whose dispatch, combine and their backwards each wait for a transfer that begins
 // where a network's would: the results are the same bits. The link outlives it.
-std::unique_ptr<DecoderLayer> put_on_link(std::unique_ptr<Layer> layer, HostLink& link);
+std::unique_ptr<Layer> put_on_link(std::unique_ptr<Layer> layer, HostLink& link);
 
 }  // namespace moetron

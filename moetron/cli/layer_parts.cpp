@@ -56,62 +56,50 @@ class StepClock {
   std::vector<std::vector<double>> ms_;        // by step and run
 };
 
-// The parts of F and B of a layer in the order in which they run.
-class LayerParts {
- public:
-  LayerParts(Layer& layer, const MicroBatch& micro_batch, const at::Tensor& d_output)
-      : forward_(layer, micro_batch, {}, run_),
-        backward_(layer, micro_batch, {}, run_),
-        d_output_(d_output) {}
-
-  void attention(const at::Tensor& hidden) { forward_.attention(hidden); }
-  void shared_expert() { forward_.shared_expert(); }
-  void experts() {
-    forward_.experts();
-    forward_.finish();
-  }
-  // The shared expert's own part is taken out of what LayerBackward does in one.
-  void shared_input() {
-    const at::NoGradGuard no_grad;
-    if (run_.shared_expert) run_.shared_expert->backward({d_output_});
-  }
-  void shared_weight() {
-    if (run_.shared_expert) run_.shared_expert->weight_grads().run();
-    run_.shared_expert.reset();
-  }
-  void experts_input() {
-    backward_.start(d_output_);
-    backward_.experts();
-  }
-  void experts_weight() { backward_.expert_weights(); }
-  void attention_input() { backward_.attention(); }
-  void attention_weight() { backward_.attention_weights(); }
-
- private:
-  LayerRun run_;
-  LayerForward forward_;
-  LayerBackward backward_;
-  at::Tensor d_output_;
-};
+// Which part of its layer's time an instruction belongs to.
+double& part_of(LayerTimes& times, const Instruction& instruction, NodeRole role) {
+  PartTimes& part = role == NodeRole::kAttention      ? times.attention
+                    : role == NodeRole::kSharedExpert ? times.shared
+                                                      : times.experts;
+  if (instruction.pass == Pass::kInputGrad) return part.backward_input;
+  return instruction.pass == Pass::kWeightGrad ? part.backward_weight : part.forward;
+}
 
 }  // namespace
 
-LayerTimes measure_layer(Layer& layer, const MicroBatch& micro_batch, const at::Tensor& hidden,
-                         const at::Tensor& d_output, int64_t iterations) {
-  StepClock clock(hidden.device(), 9);
+LayerTimes measure_layers(Chunk& chunk, const MicroBatch& micro_batch, const at::Tensor& hidden,
+                          const at::Tensor& d_output, int64_t iterations) {
+  const ChunkProgram program = chunk.program();
+  InstructionList list = forward_instructions(program, /*fills=*/false);
+  const InstructionList backward =
+      backward_instructions(program, /*with_weights=*/true, /*fills=*/false);
+  list.insert(list.end(), backward.begin(), backward.end());
+  StepClock clock(hidden.device(), list.size());
   for (int64_t i = 0; i <= iterations; ++i) {
-    LayerParts parts(layer, micro_batch, d_output);
-    clock.run({[&] { parts.attention(hidden); }, [&] { parts.shared_expert(); },
-               [&] { parts.experts(); }, [&] { parts.shared_input(); },
-               [&] { parts.shared_weight(); }, [&] { parts.experts_input(); },
-               [&] { parts.experts_weight(); }, [&] { parts.attention_input(); },
-               [&] { parts.attention_weight(); }});
+    ChunkRun run(chunk, micro_batch);
+    run.begin_forward({{.data = hidden}}, {});
+    std::vector<std::function<void()>> steps;
+    for (const Instruction& instruction : list) {
+      if (instruction.act != Instruction::Act::kSend) {
+        steps.push_back([&] { run.run(instruction); });
+      } else if (instruction.of_backward) {
+        steps.push_back([&] { run.take_d_inputs(); });
+      } else {
+        steps.push_back([&] {
+          run.take_outputs();
+          run.begin_backward({d_output}, {});
+        });
+      }
+    }
+    clock.run(steps);
   }
   const std::vector<double> seconds = clock.medians();
   LayerTimes times;
-  times.attention = {seconds[0], seconds[7], seconds[8]};
-  times.experts = {seconds[2], seconds[5], seconds[6]};
-  times.shared = {seconds[1], seconds[3], seconds[4]};
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].act == Instruction::Act::kSend) continue;
+    const NodeRole role = program.layer(list[i].layer).node(list[i].node).role;
+    part_of(times, list[i], role) += seconds[i] / program.num_layers();
+  }
   return times;
 }
 

@@ -23,11 +23,11 @@ EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size,
     : shard_{settings.tensor_group(), vocab_size},
       table_(vocab_parameter("model.embed_tokens.weight", shard_, hidden_size, settings.options)) {}
 
-at::Tensor EmbeddingLayer::compute(const at::Tensor&, const MicroBatch& micro_batch,
-                                   SegmentRun& run) {
+std::vector<Value> EmbeddingLayer::compute(const Node&, std::vector<Value>, const NodeCall& call) {
+  const MicroBatch& micro_batch = call.micro_batch;
   const at::Tensor tokens = micro_batch.tokens.flatten();
-  const at::Tensor partial = embedding(tokens, table_, shard_, run);  // [tokens, hidden]
-  return reduce_scatter_tokens(partial, micro_batch.layout, run);
+  const at::Tensor partial = embedding(tokens, table_, shard_, call.run);  // [tokens, hidden]
+  return {{.data = reduce_scatter_tokens(partial, micro_batch.layout, call.run)}};
 }
 
 HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
@@ -38,22 +38,33 @@ HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
             {.init = Init::kOnes, .weight_decay = false}),
       weight_(vocab_parameter("lm_head.weight", shard_, hidden_size, settings.options)) {}
 
-at::Tensor HeadLayer::compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                              SegmentRun& run) {
+std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
+                                      const NodeCall& call) {
+  const MicroBatch& micro_batch = call.micro_batch;
+  SegmentRun& run = call.run;
+  at::Tensor hidden = std::move(inputs[0].data);
+  if (micro_batch.cache != nullptr) {
+    const int64_t batch = micro_batch.tokens.size(0);
+    hidden = hidden.unflatten(0, {batch, -1}).select(1, -1);  // [batch, hidden]
+  }
   const at::Tensor normed =
       gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), micro_batch.layout, run);
-  const bool knows_gradient = !run.with_grad() || micro_batch.d_loss;
-  if (micro_batch.labels.defined() && shard_.size() == 1 && knows_gradient &&
-      has_linear_cross_entropy(normed)) {
-    return linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
-                                    micro_batch.d_loss.value_or(0), run);
+  const bool has_labels = micro_batch.labels.defined();
+  const bool wants_sum = !micro_batch.wants_log_probabilities;
+  if (has_labels && wants_sum && shard_.size() == 1 && has_linear_cross_entropy(normed)) {
+    return {{},
+            {.data = linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
+                                              micro_batch.d_loss, run)}};
   }
   const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
-  if (micro_batch.labels.defined()) {
-    return cross_entropy_sum(logits, labels_of(micro_batch), shard_, run);
+  if (has_labels) {
+    const TokenLabels labels = labels_of(micro_batch);
+    return {{},
+            {.data = wants_sum ? cross_entropy_sum(logits, labels, shard_, run)
+                               : label_log_probabilities(logits, labels.labels, shard_, run)}};
   }
   MT_CHECK(shard_.size() == 1, "logits of a vocabulary that ", shard_.size(), " ranks divide");
-  return logits;
+  return {{.data = logits}, {}};
 }
 
 void HeadLayer::visit(const std::function<void(Parameter&)>& visitor) {

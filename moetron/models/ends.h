@@ -7,13 +7,13 @@
 
 namespace moetron {
 
-class EmbeddingLayer final : public SingleSegmentLayer {
+class EmbeddingLayer final : public Layer {
  public:
   EmbeddingLayer(int64_t vocab_size, int64_t hidden_size, const ModelSettings& settings);
-  at::Tensor compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                     SegmentRun& run) override;
+  const LayerProgram& program() const override { return embedding_program(); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override;
   void visit(const std::function<void(Parameter&)>& visitor) override { visitor(table_); }
-  std::string purpose() const override { return "embedding"; }
   Parameter& table() { return table_; }
 
  private:
@@ -21,16 +21,17 @@ class EmbeddingLayer final : public SingleSegmentLayer {
   Parameter table_;  // [rows of the shard, hidden]
 };
 
-class HeadLayer final : public SingleSegmentLayer {
+class HeadLayer final : public Layer {
  public:
   HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
             const ModelSettings& settings);
-  // The summed loss over the micro-batch's labels; without labels the logits [tokens, vocab], on
-  // one tensor-parallel rank only.
-  at::Tensor compute(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                     SegmentRun& run) override;
+  const LayerProgram& program() const override { return head_program(); }
+  // -> logits, loss: the summed loss over the micro-batch's labels, or the labels'
+  // log-probabilities where the record wants them; without labels the logits [tokens, vocab], on
+  // one tensor-parallel rank only, of each sequence's last token where there is a cache.
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
-  std::string purpose() const override { return "head and loss"; }
   // The head reads the embedding's table instead of one of its own.
   void tie_to(EmbeddingLayer& embedding) { weight_.tie_to(embedding.table()); }
   Parameter& weight() { return weight_; }

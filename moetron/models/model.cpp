@@ -6,6 +6,7 @@
 #include "moetron/models/ends.h"
 #include "moetron/models/family.h"
 #include "moetron/models/transformer_layer.h"
+#include "moetron/pipeline/block.h"
 
 namespace moetron {
 
@@ -79,21 +80,12 @@ void Model::fold_tied_grads() {
 at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyValueCache* cache) {
   MT_CHECK(chunks_.size() == 1 && stages_[0].has_embedding && stages_[0].has_head,
            "logits of a model that is divided into stages");
-  const auto& layers = chunks_[0].layers;
   MicroBatch micro_batch =
       make_micro_batch(tokens.to(options_.device()), /*labels=*/{}, nullptr, first_position);
   micro_batch.cache = cache;
-  const int64_t batch = tokens.size(0);
-  at::Tensor flowing;
-  for (const auto& layer : layers) {
-    LayerRun run;
-    const bool is_head = layer == layers.back();
-    if (is_head && cache != nullptr) {
-      flowing = flowing.unflatten(0, {batch, -1}).select(1, -1);  // [batch, hidden]
-    }
-    flowing = forward_layer(*layer, flowing, micro_batch, {.keep = Keep::kNothing}, run);
-  }
-  return flowing.unflatten(0, {batch, -1});
+  ChunkRun run(chunks_[0], micro_batch);
+  const std::vector<Value> outputs = forward_chunk(run, {}, {.with_grad = false});
+  return outputs.at(0).data.unflatten(0, {tokens.size(0), -1});
 }
 
 }  // namespace moetron

@@ -29,40 +29,50 @@ TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double no
            "a layer has either a dense MLP or experts");
 }
 
-AttentionOutput TransformerLayer::attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                                            const Routing* earlier, SegmentRun& run) {
+const LayerProgram& TransformerLayer::program() const {
+  if (!parts_.moe) return dense_layer_program();
+  return sparse_layer_program(parts_.moe->shared_expert.has_value());
+}
+
+std::vector<Value> TransformerLayer::compute(const Node& node, std::vector<Value> inputs,
+                                             const NodeCall& call) {
+  const at::Tensor& x = inputs[0].data;
+  const TokenLayout& layout = call.micro_batch.layout;
+  switch (node.role) {
+    case NodeRole::kAttention:
+      return attention(x, call);
+    case NodeRole::kMlp:
+      return {{.data = parts_.mlp->forward(x, layout, call.run)}};
+    case NodeRole::kSharedExpert:
+      return {{.data = parts_.moe->shared_expert->forward(x, layout, call.run)}};
+    case NodeRole::kExperts: {
+      const auto& rows_per_expert = std::get<ExpertRows>(inputs[0].layout);
+      return {{.data = parts_.moe->experts.forward(x, inputs[1].data, rows_per_expert, call.run)}};
+    }
+    default:
+      throw InternalError("a decoder layer is asked for another layer's node");
+  }
+}
+
+// -> residual, normed; of a layer with experts also routing and balance loss
+std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const NodeCall& call) {
+  const MicroBatch& micro_batch = call.micro_batch;
+  SegmentRun& run = call.run;
   AttentionCache* cache =
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
   const NormedSum input = add_and_norm(hidden, {}, input_norm_, norm_eps_, run);
   const at::Tensor mixed = parts_.attention->forward(
       input.y, remake_norm(input.sum, input_norm_, norm_eps_), micro_batch, cache, run);
   const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
-  AttentionOutput out;
-  out.residual = second.sum;
-  out.normed = second.y;
+  std::vector<Value> outputs = {{.data = second.sum}, {.data = second.y}};
   if (parts_.moe) {
-    const bool counts = micro_batch.training && earlier == nullptr;
-    RouterOutput routed = parts_.moe->router.forward(out.normed, micro_batch, counts, earlier, run);
-    out.routing = routed.routing;
-    out.aux_loss = routed.aux_loss;
+    const bool counts = micro_batch.training && call.earlier == nullptr;
+    RouterOutput routed =
+        parts_.moe->router.forward(second.y, micro_batch, counts, call.earlier, run);
+    outputs.push_back(Value::of(std::move(routed.routing)));
+    outputs.push_back({.data = std::move(routed.aux_loss)});
   }
-  return out;
-}
-
-at::Tensor TransformerLayer::experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                                     const ExpertRows& rows_per_expert,
-                                     const MicroBatch& micro_batch, SegmentRun& run) {
-  if (parts_.mlp) return parts_.mlp->forward(rows, micro_batch.layout, run);
-  return parts_.moe->experts.forward(rows, probabilities, rows_per_expert, run);
-}
-
-bool TransformerLayer::has_shared_expert() const {
-  return parts_.moe && parts_.moe->shared_expert.has_value();
-}
-
-at::Tensor TransformerLayer::shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
-                                           SegmentRun& run) {
-  return parts_.moe->shared_expert->forward(normed, micro_batch.layout, run);
+  return outputs;
 }
 
 Dispatcher* TransformerLayer::dispatcher() {

@@ -30,25 +30,22 @@ struct TransformerLayerParts {
   std::unique_ptr<MixtureOfExperts> moe;  // of any other
 };
 
-class TransformerLayer final : public DecoderLayer {
+class TransformerLayer final : public Layer {
  public:
   TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps,
                    const ModelSettings& settings, TransformerLayerParts parts);
 
-  AttentionOutput attention(const at::Tensor& hidden, const MicroBatch& micro_batch,
-                            const Routing* earlier, SegmentRun& run) override;
-  at::Tensor experts(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const ExpertRows& rows_per_expert, const MicroBatch& micro_batch,
-                     SegmentRun& run) override;
-  bool has_shared_expert() const override;
-  at::Tensor shared_expert(const at::Tensor& normed, const MicroBatch& micro_batch,
-                           SegmentRun& run) override;
+  const LayerProgram& program() const override;
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override;
   Dispatcher* dispatcher() override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
 
   Router* router() { return parts_.moe ? &parts_.moe->router : nullptr; }
 
  private:
+  std::vector<Value> attention(const at::Tensor& hidden, const NodeCall& call);
+
   int64_t index_;
   double norm_eps_;
   Parameter input_norm_;

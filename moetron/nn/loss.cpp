@@ -13,29 +13,38 @@
 namespace moetron {
 namespace {
 
+// The cross-entropy of each token, and what its gradient needs.
+struct TokenLosses {
+  at::Tensor losses;         // [tokens, 1] fp32, 0 without a label
+  at::Tensor probabilities;  // [tokens, rows of the shard] fp32, not yet divided by `sums`
+  at::Tensor sums;           // [tokens, 1]
+  at::Tensor columns;        // [tokens, 1] the label's column here, 0 where it is not here
+  at::Tensor is_here;        // [tokens, 1]
+  at::Tensor has_label;      // [tokens, 1] fp32
+};
+
 class CrossEntropy final : public PureOperation {
  public:
-  CrossEntropy(at::Tensor probabilities, at::Tensor columns, at::Tensor is_here, at::Tensor weights,
-               at::ScalarType dtype)
-      : probabilities_(std::move(probabilities)),
-        columns_(std::move(columns)),
-        is_here_(std::move(is_here)),
-        weights_(std::move(weights)),
+  // d_losses: what the output's gradient is to be multiplied by for that of each token's loss,
+  // [tokens, 1] fp32.
+  CrossEntropy(TokenLosses made, at::Tensor d_losses, at::ScalarType dtype)
+      : probabilities_(made.probabilities.div_(made.sums)),
+        columns_(std::move(made.columns)),
+        is_here_(std::move(made.is_here)),
+        d_losses_(std::move(d_losses)),
         dtype_(dtype) {}
 
-  // softmax minus one at the label, for labelled tokens
-  std::vector<at::Tensor> backward_input(const at::Tensor& d_loss) override {
+  // softmax minus one at the label, for labelled tokens. d_output: a scalar, or [tokens, 1].
+  std::vector<at::Tensor> backward_input(const at::Tensor& d_output) override {
     at::Tensor d = probabilities_;  // [tokens, rows]; nobody needs it afterwards
     d.scatter_add_(1, columns_, is_here_.to(at::kFloat).neg());
-    d.mul_(weights_.mul(d_loss));
+    d.mul_(d_losses_.mul(d_output));
     return {d.to(dtype_)};
   }
 
  private:
   at::Tensor probabilities_;  // [tokens, rows of the shard] fp32
-  at::Tensor columns_;        // [tokens, 1] the label's column here, 0 where it is not here
-  at::Tensor is_here_;        // [tokens, 1]
-  at::Tensor weights_;        // [tokens, 1] fp32, 0 without a label
+  at::Tensor columns_, is_here_, d_losses_;
   at::ScalarType dtype_;
 };
 
@@ -43,49 +52,90 @@ void reduce(const at::Tensor& x, const VocabShard& shard, ReduceOp op) {
   if (shard.size() > 1) shard.group->all_reduce(x, op).wait();
 }
 
+TokenLosses token_losses(const at::Tensor& logits, const at::Tensor& labels,
+                         const VocabShard& shard) {
+  TokenLosses made;
+  at::Tensor shifted = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  if (const int64_t padding = shard.num_padding(); padding > 0) {
+    shifted.narrow(1, shard.rows() - padding, padding)
+        .fill_(-std::numeric_limits<float>::infinity());
+  }
+  const at::Tensor largest = shifted.amax(1, /*keepdim=*/true);  // [tokens, 1]
+  reduce(largest, shard, ReduceOp::kMax);
+  shifted.sub_(largest);
+  const at::Tensor has_label = labels.ne(kIgnoredLabel).unsqueeze(1);  // [tokens, 1]
+  const at::Tensor column = labels.sub(shard.first()).unsqueeze(1);
+  made.is_here = has_label.logical_and(column.ge(0)).logical_and(column.lt(shard.rows()));
+  const at::Tensor is_elsewhere = made.is_here.logical_not();
+  made.columns = column.masked_fill(is_elsewhere, 0);
+  // The label's logit on the one rank that has it, and each rank's share of the divisor.
+  const at::Tensor target = shifted.gather(1, made.columns).masked_fill_(is_elsewhere, 0);
+  made.probabilities = shifted.exp_();  // [tokens, rows]
+  const at::Tensor sums =
+      at::stack({target, made.probabilities.sum(1, /*keepdim=*/true)});  // [2, tokens, 1]
+  reduce(sums, shard, ReduceOp::kSum);
+  made.sums = sums[1];
+  made.losses = sums[1].log().sub_(sums[0]).masked_fill_(has_label.logical_not(), 0);
+  made.has_label = has_label.to(at::kFloat);
+  return made;
+}
+
 }  // namespace
 
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const TokenLabels& wanted,
                              const VocabShard& shard, SegmentRun& run) {
-  const at::Tensor& labels = wanted.labels;
   at::Tensor loss;
   std::shared_ptr<Operation> operation;
   {
     const at::NoGradGuard no_grad;
-    at::Tensor shifted = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    if (const int64_t padding = shard.num_padding(); padding > 0) {
-      shifted.narrow(1, shard.rows() - padding, padding)
-          .fill_(-std::numeric_limits<float>::infinity());
-    }
-    const at::Tensor largest = shifted.amax(1, /*keepdim=*/true);  // [tokens, 1]
-    reduce(largest, shard, ReduceOp::kMax);
-    shifted.sub_(largest);
-    const at::Tensor has_label = labels.ne(kIgnoredLabel).unsqueeze(1);  // [tokens, 1]
-    const at::Tensor column = labels.sub(shard.first()).unsqueeze(1);
-    const at::Tensor is_here =
-        has_label.logical_and(column.ge(0)).logical_and(column.lt(shard.rows()));
-    const at::Tensor is_elsewhere = is_here.logical_not();
-    const at::Tensor columns = column.masked_fill(is_elsewhere, 0);
-    // The label's logit on the one rank that has it, and each rank's share of the divisor.
-    const at::Tensor target = shifted.gather(1, columns).masked_fill_(is_elsewhere, 0);
-    const at::Tensor probabilities = shifted.exp_();  // [tokens, rows]
-    const at::Tensor sums =
-        at::stack({target, probabilities.sum(1, /*keepdim=*/true)});  // [2, tokens, 1]
-    reduce(sums, shard, ReduceOp::kSum);
-    at::Tensor losses = sums[1].log().sub_(sums[0]).masked_fill_(has_label.logical_not(), 0);
-    at::Tensor weights = has_label.to(at::kFloat);
+    TokenLosses made = token_losses(logits, wanted.labels, shard);
+    at::Tensor weights = made.has_label;
     if (wanted.weights.defined()) {
       weights.mul_(wanted.weights.unsqueeze(1));
-      losses.mul_(weights);
+      made.losses.mul_(weights);
     }
-    loss = losses.sum();
+    loss = made.losses.sum();
     if (run.with_grad()) {
-      operation = std::make_shared<CrossEntropy>(probabilities.div_(sums[1]), columns, is_here,
-                                                 std::move(weights), logits.scalar_type());
+      operation =
+          std::make_shared<CrossEntropy>(std::move(made), std::move(weights), logits.scalar_type());
     }
   }
   run.attach(loss, std::move(operation), {logits});
   return loss;
+}
+
+namespace {
+
+// Of [tokens]: the operation's own shape is [tokens, 1].
+class LabelLogProbabilities final : public PureOperation {
+ public:
+  explicit LabelLogProbabilities(CrossEntropy losses) : losses_(std::move(losses)) {}
+  std::vector<at::Tensor> backward_input(const at::Tensor& d_log_probabilities) override {
+    return losses_.backward_input(d_log_probabilities.unsqueeze(1));
+  }
+
+ private:
+  CrossEntropy losses_;
+};
+
+}  // namespace
+
+at::Tensor label_log_probabilities(const at::Tensor& logits, const at::Tensor& labels,
+                                   const VocabShard& shard, SegmentRun& run) {
+  at::Tensor log_probabilities;
+  std::shared_ptr<Operation> operation;
+  {
+    const at::NoGradGuard no_grad;
+    TokenLosses made = token_losses(logits, labels, shard);
+    log_probabilities = made.losses.squeeze(1).neg();
+    if (run.with_grad()) {
+      at::Tensor d_losses = made.has_label.neg();
+      operation = std::make_shared<LabelLogProbabilities>(
+          CrossEntropy(std::move(made), std::move(d_losses), logits.scalar_type()));
+    }
+  }
+  run.attach(log_probabilities, std::move(operation), {logits});
+  return log_probabilities;
 }
 
 namespace {

@@ -23,6 +23,11 @@ struct TokenLabels {
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const TokenLabels& wanted,
                              const VocabShard& shard, SegmentRun& run);
 
+// The log-probability of each token's label, [tokens] fp32, 0 without one; the same on every rank
+// of the group. Their gradient may be any.
+at::Tensor label_log_probabilities(const at::Tensor& logits, const at::Tensor& labels,
+                                   const VocabShard& shard, SegmentRun& run);
+
 // Whether there are kernels for the next function: bf16 on a GPU.
 bool has_linear_cross_entropy(const at::Tensor& hidden);
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -35,9 +34,14 @@ struct MicroBatch {
   at::Tensor padding;           // [layout.num_local()] bool, of this rank's rows; undefined: none
   int64_t num_real_tokens = 0;  // of the whole micro-batch, without padding
 
-  // The gradient that the backward of its summed loss will begin with, where that is known in the
-  // forward: the head may then compute its gradients there, and need not keep the logits.
-  std::optional<double> d_loss;
+  // The gradient of the step's loss with respect to the sum of the labels' losses, and to each
+  // layer's balance loss: known when the step begins, so that the head may compute its gradients in
+  // its forward, and need not keep the logits.
+  double d_loss = 1;
+  double d_aux = 0;
+  // For a loss that learns later how much each label weighs: the head gives the log-probability of
+  // each label instead of the sum, and the gradient comes with the loss (pipeline/executor.h).
+  bool wants_log_probabilities = false;
   bool training = false;           // count routed tokens (the router's bias follows them)
   KeyValueCache* cache = nullptr;  // generation: the tokens follow those of the cache
 };

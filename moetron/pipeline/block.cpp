@@ -1,75 +1,11 @@
 #include "moetron/pipeline/block.h"
 
+#include <algorithm>
+
 namespace moetron {
-namespace {
-
-// Hands each result over once.
-class Handover {
- public:
-  Handover(ChunkForward& forward, ChunkBackward& backward, const StepResults& results)
-      : forward_(forward), backward_(backward), results_(results) {}
-
-  void hand_over() {
-    if (forward_.done() && !std::exchange(output_left_, true)) {
-      results_.on_output(forward_.output());
-    }
-    if (backward_.done() && !std::exchange(d_input_left_, true)) {
-      results_.on_d_input(backward_.d_input());
-    }
-  }
-
- private:
-  ChunkForward& forward_;
-  ChunkBackward& backward_;
-  const StepResults& results_;
-  bool output_left_ = false;
-  bool d_input_left_ = false;
-};
-
-}  // namespace
-
-void run_forward_beside_backward(ChunkForward& forward, ChunkBackward& backward,
-                                 const StepResults& results) {
-  Handover results_of(forward, backward, results);
-  // The ends of the model have no communication to hide or to be hidden.
-  while (!forward.done() && !forward.at_decoder()) forward.whole_layer();
-  while (!backward.done() && !backward.at_decoder()) backward.whole_layer();
-  bool is_started = false;
-  while (forward.at_decoder() && backward.at_decoder()) {
-    if (!is_started) backward.start();
-    forward.attention();
-    backward.experts();
-    backward.expert_weights();
-    forward.shared_expert();
-    forward.experts();
-    const bool forward_goes_on = forward.next_is_decoder();
-    backward.attention();
-    is_started = forward_goes_on && backward.at_decoder();
-    if (is_started) {
-      backward.start();
-      backward.attention_weights();
-      forward.finish();
-    } else {
-      forward.finish();
-      results_of.hand_over();
-      backward.attention_weights();
-    }
-  }
-  while (!forward.done()) forward.whole_layer();
-  results_of.hand_over();
-  while (!backward.done()) {
-    backward.start();
-    backward.experts();
-    backward.expert_weights();
-    backward.attention();
-    results_of.hand_over();
-    backward.attention_weights();
-  }
-}
 
 void Filler::fill_wait() {
-  if (num_waits_ == 0) return;
-  run_some((num_tasks_ + num_waits_ - 1) / num_waits_);
+  run_some(share_of_wait(num_tasks_, num_waits_));
   --num_waits_;
 }
 
@@ -79,39 +15,50 @@ void Filler::finish() {
 
 void Filler::run_some(size_t count) {
   if (count == 0) return;
-  const SpanScope span(trace_, "weights", Pass::kBackwardWeight);
+  const SpanScope span(trace_, "weights", Pass::kWeightGrad);
   tasks_->run_some(count);
   num_tasks_ -= count;
 }
 
-void run_forward(ChunkForward& forward, Filler filler, const StepResults& results) {
-  while (!forward.done()) {
-    const bool waits = forward.dispatches();
-    forward.attention();
-    if (waits) filler.fill_wait();
-    forward.shared_expert();
-    forward.experts();
-    if (waits) filler.fill_wait();
-    forward.finish();
+void run_instructions(const InstructionList& list, const StepRuns& runs, Filler filler) {
+  using Act = Instruction::Act;
+  filler.expect_waits(static_cast<size_t>(
+      std::count_if(list.begin(), list.end(),
+                    [](const Instruction& instruction) { return instruction.act == Act::kFill; })));
+  for (const Instruction& instruction : list) {
+    ChunkRun* run = instruction.of_backward ? runs.backward : runs.forward;
+    if (instruction.act == Act::kFill) {
+      filler.fill_wait();
+    } else if (instruction.act != Act::kSend) {
+      run->run(instruction);
+    } else if (instruction.of_backward) {
+      runs.on_d_inputs(run->take_d_inputs());
+    } else {
+      runs.on_outputs(run->take_outputs());
+    }
   }
-  results.on_output(forward.output());
   filler.finish();
 }
 
-void run_backward(ChunkBackward& backward, Filler filler, const StepResults& results) {
-  if (backward.done()) results.on_d_input(backward.d_input());
-  while (!backward.done()) {
-    const bool waits = backward.dispatches();
-    backward.start();
-    if (waits) filler.fill_wait();
-    backward.experts();
-    if (waits) filler.fill_wait();
-    backward.expert_weights();
-    backward.attention();
-    if (backward.done()) results.on_d_input(backward.d_input());
-    backward.attention_weights();
-  }
-  filler.finish();
+std::vector<Value> forward_chunk(ChunkRun& run, std::vector<Value> inputs,
+                                 const WalkSettings& settings) {
+  std::vector<Value> outputs;
+  run.begin_forward(std::move(inputs), settings);
+  run_instructions(
+      forward_instructions(run.program(), /*fills=*/false),
+      {.forward = &run, .on_outputs = [&](std::vector<Value> made) { outputs = std::move(made); }});
+  return outputs;
+}
+
+std::vector<at::Tensor> backward_chunk(ChunkRun& run, std::vector<at::Tensor> d_outputs,
+                                       const WalkSettings& settings) {
+  std::vector<at::Tensor> d_inputs;
+  run.begin_backward(std::move(d_outputs), settings);
+  run_instructions(backward_instructions(run.program(), !settings.defers_weights, /*fills=*/false),
+                   {.backward = &run, .on_d_inputs = [&](std::vector<at::Tensor> made) {
+                      d_inputs = std::move(made);
+                    }});
+  return d_inputs;
 }
 
 }  // namespace moetron

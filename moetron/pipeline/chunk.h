@@ -1,5 +1,5 @@
-// A chunk: the layers that a rank holds in one piece of the pipeline. Its forward and backward for
-// one micro-batch are walks over the layers, which an executor may take step by step.
+// A chunk: the layers that a rank holds in one piece of the pipeline, and one micro-batch's way
+// through it.
 #pragma once
 
 #include <functional>
@@ -8,129 +8,117 @@
 #include <vector>
 
 #include "moetron/pipeline/layer.h"
+#include "moetron/pipeline/pipeline_trace.h"
+#include "moetron/schedule/instructions.h"
 
 namespace moetron {
 
-// What the backward recomputes instead of keeping. (What --mlp-recompute leaves out is the experts'
-// own business.)
-struct RecomputeSettings {
-  enum class Kind {
-    kNone,
-    kMoeLayer,  // dispatch, experts and shared expert of the layers that have a router
-    kFull,      // decoder layers, `num_layers` at a time from the input of the first
-  };
-  Kind kind = Kind::kNone;
-  int64_t num_layers = 1;
-};
+class MemoryMeter;
 
 struct Chunk {
   std::vector<std::unique_ptr<Layer>> layers;  // none: what comes in goes out
   RecomputeSettings recompute;
+
+  ChunkProgram program() const;
 };
 
-// One micro-batch's way through a chunk.
-struct ChunkRun {
-  std::vector<LayerRun> layers;
-  std::vector<at::Tensor> aux_losses;  // by layer: a detached scalar, undefined without
-};
-
-// What a walk does beside computing.
-struct ChunkHooks {
-  std::function<void(Layer&)> before_forward;  // waits for the layer's parameters
-  std::function<void(Layer&)> after_backward;  // the layer's weight gradients are complete
-  MemoryMeter* meter = nullptr;                // of the forward
+// How a forward or a backward is run.
+struct WalkSettings {
+  bool with_grad = true;        // of a forward: a backward follows
+  bool defers_weights = false;  // of a backward: weight gradients wait in weight_grads() (I)
+  std::function<void(Layer&)> before_forward = {};  // waits for the layer's parameters
+  std::function<void(Layer&)> after_backward = {};  // the layer's weight gradients are complete
+  MemoryMeter* meter = nullptr;                     // of a forward
   TraceTarget trace = {};
 };
 
-// The forward of one micro-batch, layer by layer: the steps of LayerForward on the current layer.
-// Chunk, micro-batch, run and hooks outlive it.
-class ChunkForward {
+// One micro-batch's way through a chunk, forwards and backwards, instruction by instruction. What a
+// backward needs is kept until it has used it; a slot's value until its last reader.
+class ChunkRun {
  public:
-  // hidden: the chunk's input, undefined where it begins with the embedding.
-  ChunkForward(Chunk& chunk, const at::Tensor& hidden, const MicroBatch& micro_batch,
-               bool with_grad, ChunkRun& run, const ChunkHooks& hooks);
+  // Both outlive it.
+  ChunkRun(Chunk& chunk, const MicroBatch& micro_batch);
 
-  bool done() const { return next_ == chunk_.layers.size(); }
-  // Whether the current layer is one with attention and experts; false at the ends.
-  bool at_decoder() const { return is_decoder(next_); }
-  bool next_is_decoder() const { return is_decoder(next_ + 1); }
-  bool dispatches() const { return at_decoder() && chunk_.layers[next_]->decoder()->dispatcher(); }
+  const ChunkProgram& program() const { return program_; }
 
-  void attention();
-  void shared_expert() { layer_->shared_expert(); }
-  void experts() { layer_->experts(); }
-  void finish();  // the next layer becomes the current one
-  void whole_layer();
+  // The chunk's input: what the stage before sent, nothing where it begins with the embedding.
+  void begin_forward(std::vector<Value> inputs, WalkSettings settings);
+  // Gradients of the outputs; none where the chunk ends with losses, whose gradients the
+  // micro-batch's record holds.
+  void begin_backward(std::vector<at::Tensor> d_outputs, WalkSettings settings);
+  // Of any instruction but kSend and kFill, in an order that schedule/instructions.h makes.
+  void run(const Instruction& instruction);
 
-  // Once done: hidden states, or the summed loss (a scalar) where the chunk ends with the head.
-  at::Tensor output() { return std::move(flowing_); }
+  std::vector<Value> take_outputs();        // at a forward's kSend
+  std::vector<at::Tensor> take_d_inputs();  // at a backward's
+  WeightGradQueue& weight_grads() { return weight_grads_; }
+
+  // Detached: the summed loss, a scalar, or the log-probability of each label where the record
+  // wants that; undefined without a head.
+  const at::Tensor& label_loss() const { return label_loss_; }
+  // By layer: scalars, undefined without.
+  const std::vector<at::Tensor>& balance_losses() const { return balance_losses_; }
+  // The gradient of the labels' log-probabilities, where it is not known before the forward.
+  void set_d_label_loss(at::Tensor d) { d_label_loss_ = std::move(d); }
 
  private:
-  bool is_decoder(size_t layer) const {
-    return layer < chunk_.layers.size() && chunk_.layers[layer]->decoder() != nullptr;
+  struct SlotState {
+    Value value;
+    int reads_left = 0;
+    Value kept;  // what a recomputation reads
+    int kept_reads_left = 0;
+    std::vector<at::Tensor> grads;  // by reader; the next layer's last
+  };
+  struct NodeState {
+    std::optional<SegmentRun> segment;
+    std::vector<Slot> leaves, roots;  // of the segment, in the order of its input() and output()
+  };
+  struct LayerState {
+    std::vector<SlotState> slots;
+    std::vector<NodeState> nodes;
+    std::shared_ptr<const DispatchPlan> plan;
+    std::optional<Pending<Dispatched>> dispatching;
+    std::optional<Pending<at::Tensor>> combining, combining_back;
+    std::optional<Pending<DispatchGrads>> dispatching_back;
+  };
+  class At;  // where an instruction is
+
+  void hand_down(int layer);
+  void begin_layer(const At& at);
+  void end_layer(const At& at);
+  void compute(const At& at);
+  void add_up(const At& at);
+  void start(const At& at);
+  void finish(const At& at);
+  void start_back(const At& at);
+  void finish_back(const At& at);
+  void input_grads(const At& at);
+  void weight_grads(const At& at);
+
+  Value read(const At& at, Slot slot);
+  void write(const At& at, Slot slot, Value value);
+  bool is_kept(const At& at, Slot slot) const;
+  at::Tensor d_root(const At& at, Slot slot);
+  at::Tensor take_grad(int layer, Slot slot);
+  void add_grad(const At& at, Slot slot, at::Tensor d);
+
+  LayerState& state(int layer) { return layers_[static_cast<size_t>(layer)]; }
+  SlotState& slot_state(int layer, Slot slot) {
+    return state(layer).slots[static_cast<size_t>(slot.index)];
   }
-  Keep keep(Layer& layer);
+  std::vector<Value> outputs_of(int layer);
 
   Chunk& chunk_;
-  at::Tensor flowing_;
   const MicroBatch& micro_batch_;
-  bool with_grad_;
-  ChunkRun& run_;
-  const ChunkHooks& hooks_;
-  size_t next_ = 0;
-  int64_t num_decoders_ = 0;  // seen so far
-  std::optional<LayerForward> layer_;
+  ChunkProgram program_;
+  WalkSettings settings_;
+  bool with_grad_ = false;  // of the forward
+  std::vector<Value> inputs_;
+  std::vector<at::Tensor> d_outputs_;
+  std::vector<LayerState> layers_;
+  WeightGradQueue weight_grads_;
+  at::Tensor label_loss_, d_label_loss_;
+  std::vector<at::Tensor> balance_losses_;
 };
-
-// The backward of one micro-batch, from the last layer to the first: the steps of LayerBackward on
-// the current layer. It recomputes what was left out, and frees the run layer by layer.
-class ChunkBackward {
- public:
-  // d_output: the output's gradient; for a loss one over the divisor. d_aux: the auxiliary losses'
-  // factor. `later` takes the weight gradients (I); null: they are computed at once (B).
-  ChunkBackward(Chunk& chunk, const at::Tensor& d_output, double d_aux,
-                const MicroBatch& micro_batch, WeightGradQueue* later, ChunkRun& run,
-                const ChunkHooks& hooks);
-
-  bool done() const { return left_ == 0; }  // but for the last attention_weights()
-  // Of the current layer, as in ChunkForward.
-  bool at_decoder() const { return !done() && chunk_.layers[left_ - 1]->decoder() != nullptr; }
-  bool dispatches() const {
-    return at_decoder() && chunk_.layers[left_ - 1]->decoder()->dispatcher();
-  }
-
-  void start();
-  void experts() { layer_->experts(); }
-  void expert_weights() { layer_->expert_weights(); }
-  void attention();          // the layer before becomes the current one, and may be started
-  void attention_weights();  // of the layer of the last attention()
-  void whole_layer();
-
-  // Once done: the input's gradient, undefined for the embedding.
-  at::Tensor d_input() { return std::move(d_flowing_); }
-
- private:
-  void recompute(size_t last);  // the layers up to this one, from the nearest kept input
-
-  Chunk& chunk_;
-  at::Tensor d_flowing_;
-  BackwardSettings settings_;
-  const MicroBatch& micro_batch_;
-  ChunkRun& run_;
-  const ChunkHooks& hooks_;
-  size_t left_;  // layers before and with the current one
-  std::optional<LayerBackward> layer_;
-  std::optional<LayerBackward> weights_of_;  // what attention_weights() is about
-};
-
-// How often a forward, or a backward, of the chunk waits for communication.
-size_t num_waits(const Chunk& chunk);
-
-// All layers in a row.
-at::Tensor forward_chunk(Chunk& chunk, const at::Tensor& hidden, const MicroBatch& micro_batch,
-                         bool with_grad, ChunkRun& run, const ChunkHooks& hooks = {});
-at::Tensor backward_chunk(Chunk& chunk, const at::Tensor& d_output, double d_aux,
-                          const MicroBatch& micro_batch, ChunkRun& run,
-                          const ChunkHooks& hooks = {});
 
 }  // namespace moetron

@@ -48,7 +48,7 @@ struct DispatchGrads {
   at::Tensor d_probabilities;  // [tokens, top_k] fp32, zero where not routed
 };
 
-// An operation that has been started: its communication is under way while the caller computes
+// An instruction that has been started: its communication is under way while the caller computes
 // something else. finish() waits for it, does the local rest, and gives the result, once.
 template <class Result>
 class Pending {

@@ -48,11 +48,11 @@ void add_growth(ActivationMemory& sum, const ActivationMemory& before,
   }
 }
 
-// What a micro-batch holds in a chunk between its F and its W.
-struct Held {
-  ChunkRun run;
-  WeightGradQueue weights;  // of an I
-};
+std::vector<Value> values_of(std::vector<at::Tensor> tensors) {
+  std::vector<Value> values(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) values[i].data = std::move(tensors[i]);
+  return values;
+}
 
 }  // namespace
 
@@ -70,9 +70,12 @@ class PipelineExecutor::Run {
         task_(task),
         steps_(schedule_.steps.at(static_cast<size_t>(links_.rank()))),
         receives_(plan.receives.at(static_cast<size_t>(links_.rank()))),
-        inbox_(links_, [&executor, &task](int micro_batch) {
-          const TokenLayout& layout = task.micro_batches[static_cast<size_t>(micro_batch)].layout;
-          return at::empty({layout.slice_size(), executor.hidden_size_}, executor.hidden_states_);
+        inbox_(links_, [&executor, &task](const Message& message) {
+          std::vector<Value> values =
+              executor.border_(task.micro_batches[static_cast<size_t>(message.micro_batch)]);
+          if (message.is_forward) return values;
+          for (Value& gradient : values) gradient.scales.reset();
+          return values;
         }) {
     outcome_.losses.resize(task.micro_batches.size());
     outcome_.aux_losses.assign(chunks_.size(),
@@ -97,126 +100,132 @@ class PipelineExecutor::Run {
  private:
   void run_step(const Step& step) {
     const SortedStep sorted(step);
-    StepResults results;
+    const bool reduces_by_layer = sorted.reduce && sorted.backward;
+    StepRuns runs;
     if (sorted.forward) {
-      results.on_output = [&](at::Tensor output) { put(*sorted.forward, std::move(output)); };
+      runs.forward = &begin_forward(*sorted.forward);
+      runs.on_outputs = [&](std::vector<Value> outputs) {
+        put(*sorted.forward, std::move(outputs));
+      };
     }
     if (sorted.backward) {
-      results.on_d_input = [&](at::Tensor d_input) { put(*sorted.backward, std::move(d_input)); };
+      runs.backward = &begin_backward(*sorted.backward, reduces_by_layer);
+      runs.on_d_inputs = [&](std::vector<at::Tensor> d_inputs) {
+        put(*sorted.backward, values_of(std::move(d_inputs)));
+      };
     }
-    const bool reduces_by_layer = sorted.reduce && sorted.backward;
-    if (sorted.forward && sorted.backward) {
-      const ChunkHooks forward_hooks = hooks(*sorted.forward, false);
-      const ChunkHooks backward_hooks = hooks(*sorted.backward, false);
-      ChunkForward forward = make_forward(*sorted.forward, forward_hooks);
-      ChunkBackward backward = make_backward(*sorted.backward, backward_hooks);
-      run_forward_beside_backward(forward, backward, results);
-    } else if (sorted.forward) {
-      const ChunkHooks forward_hooks = hooks(*sorted.forward, false);
-      ChunkForward forward = make_forward(*sorted.forward, forward_hooks);
-      run_forward(forward, make_filler(sorted.weights, num_waits(chunk_of(*sorted.forward))),
-                  results);
-    } else if (sorted.backward) {
-      const ChunkHooks backward_hooks = hooks(*sorted.backward, reduces_by_layer);
-      ChunkBackward backward = make_backward(*sorted.backward, backward_hooks);
-      run_backward(backward, make_filler(sorted.weights, num_waits(chunk_of(*sorted.backward))),
-                   results);
-    } else if (sorted.weights) {
-      make_filler(sorted.weights, 0).finish();
-    }
+    run_instructions(instructions_of(sorted, runs), runs, make_filler(sorted.weights));
     if (sorted.forward) end_forward(*sorted.forward);
     if (sorted.backward && sorted.backward->kind == ActionKind::kBackward) free(*sorted.backward);
     if (sorted.weights && sorted.weights->part != Part::kFirstHalf) free(*sorted.weights);
     if (sorted.reduce && !reduces_by_layer) reduce(sorted.reduce->chunk);
   }
 
+  static InstructionList instructions_of(const SortedStep& sorted, const StepRuns& runs) {
+    const bool with_weights = sorted.backward && sorted.backward->kind == ActionKind::kBackward;
+    if (sorted.forward && sorted.backward) {
+      return block_instructions(runs.forward->program(), runs.backward->program(), with_weights);
+    }
+    const bool fills = sorted.weights.has_value();
+    if (sorted.forward) return forward_instructions(runs.forward->program(), fills);
+    if (sorted.backward) {
+      return backward_instructions(runs.backward->program(), with_weights, fills);
+    }
+    return {};
+  }
+
   Chunk& chunk_of(const Action& action) { return chunks_.at(static_cast<size_t>(action.chunk)); }
   const MicroBatch& micro_batch_of(const Action& action) const {
     return task_.micro_batches[static_cast<size_t>(action.micro_batch)];
   }
-  Held& held_of(const Action& action) { return held_.at({action.chunk, action.micro_batch}); }
-
-  ChunkHooks hooks(const Action& action, bool reduces_by_layer) {
-    ChunkHooks hooks;
-    if (action.micro_batch == 0) {
-      hooks.before_forward = task_.before_first_forward;
-      if (meter_) hooks.meter = &*meter_;
-    }
-    if (reduces_by_layer) hooks.after_backward = task_.layer_done;
-    hooks.trace = trace_of(action);
-    return hooks;
-  }
+  ChunkRun& held_of(const Action& action) { return held_.at({action.chunk, action.micro_batch}); }
 
   TraceTarget trace_of(const Action& action) const {
     return {task_.trace, {action.chunk, action.micro_batch, 0}};
   }
 
-  ChunkForward make_forward(const Action& action, const ChunkHooks& hooks) {
-    if (meter_ && action.micro_batch == 0) before_forward_ = meter_->measure();
-    ChunkRun& run = held_[{action.chunk, action.micro_batch}].run;
-    return {
-        chunk_of(action), take_input(action), micro_batch_of(action), task_.with_grad, run, hooks};
+  ChunkRun& begin_forward(const Action& action) {
+    WalkSettings settings{.with_grad = task_.with_grad, .trace = trace_of(action)};
+    if (action.micro_batch == 0) {
+      settings.before_forward = task_.before_first_forward;
+      if (meter_) {
+        settings.meter = &*meter_;
+        before_forward_ = meter_->measure();
+      }
+    }
+    const auto [place, is_new] = held_.try_emplace({action.chunk, action.micro_batch},
+                                                   chunk_of(action), micro_batch_of(action));
+    MT_CHECK(is_new, "a micro-batch's forward runs twice in a chunk");
+    place->second.begin_forward(take(action), std::move(settings));
+    return place->second;
   }
 
-  ChunkBackward make_backward(const Action& action, const ChunkHooks& hooks) {
-    Held& held = held_of(action);
-    WeightGradQueue* later = action.kind == ActionKind::kBackwardInput ? &held.weights : nullptr;
-    return {chunk_of(action),
-            take_input(action),
-            task_.d_aux,
-            micro_batch_of(action),
-            later,
-            held.run,
-            hooks};
+  ChunkRun& begin_backward(const Action& action, bool reduces_by_layer) {
+    WalkSettings settings{.defers_weights = action.kind == ActionKind::kBackwardInput,
+                          .trace = trace_of(action)};
+    if (reduces_by_layer) settings.after_backward = task_.layer_done;
+    ChunkRun& run = held_of(action);
+    run.begin_backward(take_gradients(action), std::move(settings));
+    return run;
   }
 
-  Filler make_filler(const std::optional<Action>& weights, size_t num_waits) {
+  Filler make_filler(const std::optional<Action>& weights) {
     if (!weights) return {};
-    WeightGradQueue& tasks = held_of(*weights).weights;
+    WeightGradQueue& tasks = held_of(*weights).weight_grads();
     const bool is_half = weights->part == Part::kFirstHalf;
-    return {tasks, is_half ? (tasks.size() + 1) / 2 : tasks.size(), num_waits, trace_of(*weights)};
+    return {tasks, is_half ? (tasks.size() + 1) / 2 : tasks.size(), trace_of(*weights)};
   }
 
-  // The input of an F, or the output's gradient of an I or B; of the embedding: undefined.
-  at::Tensor take_input(const Action& action) {
+  // What the stage before or behind has for this action; nothing at the ends.
+  std::vector<Value> take(const Action& action) {
     const auto message = needed_by(schedule_.placement, links_.rank(), action);
-    if (!message) {
-      if (action.kind == ActionKind::kForward) return {};
-      return at::full_like(outcome_.losses[static_cast<size_t>(action.micro_batch)], task_.d_loss);
-    }
-    if (sender(schedule_.placement, *message) != links_.rank()) {
-      at::Tensor received = inbox_.take(*message);
-      if (task_.trace != nullptr) step_begin_ = steady_seconds();
-      return received;
-    }
-    const auto own = own_messages_.find({message->from_stage, message->micro_batch});
+    if (!message) return {};
+    if (sender(schedule_.placement, *message) == links_.rank()) return take_own(*message);
+    std::vector<Value> received = inbox_.take(*message);
+    if (task_.trace != nullptr) step_begin_ = steady_seconds();
+    return received;
+  }
+  std::vector<at::Tensor> take_gradients(const Action& action) {
+    std::vector<at::Tensor> gradients;
+    for (Value& value : take(action)) gradients.push_back(std::move(value.data));
+    return gradients;
+  }
+  std::vector<Value> take_own(const Message& message) {
+    const auto own = own_messages_.find({message.from_stage, message.micro_batch});
     MT_CHECK(own != own_messages_.end(), "a chunk's result is asked for before it is there");
-    at::Tensor taken = std::move(own->second);
+    std::vector<Value> taken = std::move(own->second);
     own_messages_.erase(own);
     return taken;
   }
 
-  void put(const Action& action, at::Tensor result) {
+  void put(const Action& action, std::vector<Value> values) {
     const auto message = made_by(schedule_.placement, links_.rank(), action);
-    if (!message) {
-      if (action.kind != ActionKind::kForward) return;  // of the embedding
-      outcome_.losses[static_cast<size_t>(action.micro_batch)] = std::move(result);
-    } else if (receiver(schedule_.placement, *message) == links_.rank()) {
-      own_messages_[{message->from_stage, message->micro_batch}] = std::move(result);
+    if (!message) return;
+    if (receiver(schedule_.placement, *message) == links_.rank()) {
+      own_messages_[{message->from_stage, message->micro_batch}] = std::move(values);
     } else {
-      links_.send(*message, result.contiguous());
+      links_.send(*message, values);
     }
   }
 
   void end_forward(const Action& action) {
-    Held& held = held_of(action);
-    const auto chunk = static_cast<size_t>(action.chunk);
-    outcome_.aux_losses[chunk][static_cast<size_t>(action.micro_batch)] =
-        std::move(held.run.aux_losses);
+    ChunkRun& run = held_of(action);
+    const auto micro_batch = static_cast<size_t>(action.micro_batch);
+    outcome_.aux_losses[static_cast<size_t>(action.chunk)][micro_batch] = run.balance_losses();
+    if (run.label_loss().defined()) outcome_.losses[micro_batch] = loss_of(action, run);
     if (meter_ && action.micro_batch == 0) {
       add_growth(outcome_.activation_memory, before_forward_, meter_->measure());
     }
     if (!task_.with_grad) free(action);
+  }
+
+  at::Tensor loss_of(const Action& action, ChunkRun& run) {
+    if (!micro_batch_of(action).wants_log_probabilities) return run.label_loss();
+    MT_CHECK(task_.late_loss,
+             "a micro-batch's loss is to be made of log-probabilities, but not how");
+    LateLoss late = task_.late_loss(action.micro_batch, run.label_loss());
+    run.set_d_label_loss(std::move(late.d_log_probabilities));
+    return std::move(late.loss);
   }
 
   void free(const Action& action) {
@@ -243,17 +252,27 @@ class PipelineExecutor::Run {
   const StepList& steps_;
   const std::vector<std::vector<Message>>& receives_;  // by step
   Inbox inbox_;
-  std::map<std::pair<int, int>, Held> held_;                // by chunk and micro-batch
-  std::map<std::pair<int, int>, at::Tensor> own_messages_;  // by sending stage and micro-batch
+  // From F to W, by chunk and micro-batch.
+  std::map<std::pair<int, int>, ChunkRun> held_;
+  // By sending stage and micro-batch.
+  std::map<std::pair<int, int>, std::vector<Value>> own_messages_;
   PipelineOutcome outcome_;
   std::optional<MemoryMeter> meter_;
   ActivationMemory before_forward_;
   double step_begin_ = 0;  // of the trace
 };
 
+StageBorder hidden_states_border(int64_t hidden_size, const at::TensorOptions& options) {
+  return [=](const MicroBatch& micro_batch) {
+    std::vector<Value> values(1);
+    values[0].data = at::empty({micro_batch.layout.slice_size(), hidden_size}, options);
+    return values;
+  };
+}
+
 PipelineExecutor::PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links,
-                                   int64_t hidden_size, const at::TensorOptions& hidden_states)
-    : chunks_(chunks), links_(links), hidden_size_(hidden_size), hidden_states_(hidden_states) {}
+                                   StageBorder border)
+    : chunks_(chunks), links_(links), border_(std::move(border)) {}
 
 PipelineOutcome PipelineExecutor::run(const PipelinePlan& plan, const PipelineTask& task) {
   const Schedule& schedule = plan.schedule;

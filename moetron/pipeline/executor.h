@@ -23,12 +23,25 @@ struct PipelinePlan {
   ReceivePlan receives;
 };
 
+// A loss that learns after the forward how much each label weighs (preference losses do).
+struct LateLoss {
+  at::Tensor loss;                 // scalar
+  at::Tensor d_log_probabilities;  // [tokens] fp32, its gradient
+};
+
+// What one stage sends to the next for a micro-batch: empty values of the shapes and types that its
+// last layer's outputs have. Their gradients are tensors like their data.
+using StageBorder = std::function<std::vector<Value>(const MicroBatch&)>;
+// Hidden states alone: [slice, hidden_size] of the micro-batch's layout.
+StageBorder hidden_states_border(int64_t hidden_size, const at::TensorOptions& options);
+
 // One pass of micro-batches through the pipeline.
 struct PipelineTask {
   std::span<const MicroBatch> micro_batches;
   bool with_grad = true;
-  double d_loss = 0;  // gradient of each summed loss: one over the step's divisor
-  double d_aux = 0;   // of each auxiliary loss
+  // The loss of a micro-batch whose record wants log-probabilities (`MicroBatch`), from those of
+  // its labels, when its forward is done: called on the ranks that hold the head.
+  std::function<LateLoss(int micro_batch, const at::Tensor& log_probabilities)> late_loss = {};
 
   std::function<void(const Step&)> before_step = {};
   std::function<void(Layer&)> before_first_forward = {};  // waits for the layer's parameters
@@ -49,10 +62,8 @@ struct PipelineOutcome {
 
 class PipelineExecutor {
  public:
-  // `hidden_states`: dtype and device of what travels between stages, the [slice, hidden_size] of
-  // each micro-batch's layout. All references outlive the object.
-  PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, int64_t hidden_size,
-                   const at::TensorOptions& hidden_states);
+  // The references outlive the object.
+  PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, StageBorder border);
 
   // The schedule has this placement and as many micro-batches as the task. Weight gradients are
   // added to the accumulators in the order of micro-batches.
@@ -63,8 +74,7 @@ class PipelineExecutor {
 
   std::vector<Chunk>& chunks_;
   StageLinks& links_;
-  int64_t hidden_size_;
-  at::TensorOptions hidden_states_;
+  StageBorder border_;
 };
 
 }  // namespace moetron

@@ -11,7 +11,7 @@ namespace moetron {
 namespace {
 
 std::string range_name(const char* name, Pass pass, bool waits, const SpanLabel& label) {
-  const char* const passes[] = {"forward", "input gradient", "weight gradient"};
+  const char* const passes[] = {"forward", "forward again", "input gradient", "weight gradient"};
   return concat(waits ? "wait for " : "", name, " ", passes[static_cast<int>(pass)], ", layer ",
                 label.layer, " of chunk ", label.chunk, ", micro-batch ", label.micro_batch);
 }

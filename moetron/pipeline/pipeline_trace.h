@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "moetron/schedule/instructions.h"
 #include "moetron/schedule/simulate.h"
 
 namespace at {
@@ -15,8 +16,6 @@ struct RecordFunction;
 namespace moetron {
 
 double steady_seconds();  // of the steady clock, which ranks of one machine share
-
-enum class Pass { kForward, kBackwardInput, kBackwardWeight };
 
 // What a span belongs to.
 struct SpanLabel {

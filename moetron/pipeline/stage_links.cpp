@@ -8,6 +8,18 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
+namespace {
+
+std::vector<at::Tensor> tensors_of(const std::vector<Value>& values) {
+  std::vector<at::Tensor> tensors;
+  for (const Value& value : values) {
+    tensors.push_back(value.data);
+    if (value.scales.defined()) tensors.push_back(value.scales);
+  }
+  return tensors;
+}
+
+}  // namespace
 
 void connect(Communicator& pair, int from, c10::Device device) {
   const at::Tensor message = at::zeros({1}, device);
@@ -39,26 +51,31 @@ StageLinks::Key StageLinks::key_of(const Message& message) const {
   return {sender(placement_, message), receiver(placement_, message), message.is_forward};
 }
 
-void StageLinks::send(const Message& message, const at::Tensor& tensor) {
-  links_.at(key_of(message))->send(tensor, /*peer=*/1);
+void StageLinks::send(const Message& message, const std::vector<Value>& values) {
+  Communicator& link = *links_.at(key_of(message));
+  for (const at::Tensor& tensor : tensors_of(values)) link.send(tensor.contiguous(), /*peer=*/1);
 }
 
-Work StageLinks::receive(const Message& message, const at::Tensor& into) {
-  return links_.at(key_of(message))->recv(into, /*peer=*/0);
+std::vector<Work> StageLinks::receive(const Message& message, const std::vector<Value>& into) {
+  Communicator& link = *links_.at(key_of(message));
+  std::vector<Work> work;
+  for (const at::Tensor& tensor : tensors_of(into)) work.push_back(link.recv(tensor, /*peer=*/0));
+  return work;
 }
 
 void Inbox::begin(const Message& message) {
-  const at::Tensor buffer = make_buffer_(message.micro_batch);
-  under_way_.push_back({message, buffer, links_.receive(message, buffer)});
+  std::vector<Value> values = make_(message);
+  std::vector<Work> work = links_.receive(message, values);
+  under_way_.push_back({message, std::move(values), std::move(work)});
 }
 
-at::Tensor Inbox::take(const Message& message) {
+std::vector<Value> Inbox::take(const Message& message) {
   const auto found =
       std::find_if(under_way_.begin(), under_way_.end(),
                    [&](const Receive& receive) { return receive.message == message; });
   MT_CHECK(found != under_way_.end(), "a message is asked for that nobody began to receive");
-  found->work.wait();
-  at::Tensor taken = std::move(found->buffer);
+  for (Work& work : found->work) work.wait();
+  std::vector<Value> taken = std::move(found->values);
   under_way_.erase(found);
   return taken;
 }

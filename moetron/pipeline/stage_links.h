@@ -5,10 +5,12 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "moetron/comm/communicator.h"
+#include "moetron/pipeline/layer.h"
 #include "moetron/schedule/message.h"
 #include "moetron/schedule/schedule.h"
 
@@ -30,9 +32,10 @@ class StageLinks {
   const Placement& placement() const { return placement_; }
   int rank() const { return rank_; }
 
-  // Does not wait; the message owns the tensor until it has left.
-  void send(const Message& message, const at::Tensor& tensor);
-  Work receive(const Message& message, const at::Tensor& into);
+  // A message is the list of its values' tensors, data and scales, whose shapes the receiver knows.
+  // Does not wait; the message owns them until they have left.
+  void send(const Message& message, const std::vector<Value>& values);
+  std::vector<Work> receive(const Message& message, const std::vector<Value>& into);
 
  private:
   struct Key {
@@ -51,23 +54,23 @@ class StageLinks {
 // Messages on their way to this rank.
 class Inbox {
  public:
-  // `make_buffer` gives the tensor that a micro-batch's message is received into. The links outlive
-  // the inbox.
-  Inbox(StageLinks& links, std::function<at::Tensor(int micro_batch)> make_buffer)
-      : links_(links), make_buffer_(std::move(make_buffer)) {}
+  // `make` gives values of the shapes that a message has, to receive it into. The links outlive the
+  // inbox.
+  using MakeValues = std::function<std::vector<Value>(const Message&)>;
+  Inbox(StageLinks& links, MakeValues make) : links_(links), make_(std::move(make)) {}
 
   void begin(const Message& message);
-  at::Tensor take(const Message& message);  // waits for it
+  std::vector<Value> take(const Message& message);  // waits for it
 
  private:
   struct Receive {
     Message message;
-    at::Tensor buffer;
-    Work work;
+    std::vector<Value> values;
+    std::vector<Work> work;
   };
 
   StageLinks& links_;
-  std::function<at::Tensor(int)> make_buffer_;
+  MakeValues make_;
   std::list<Receive> under_way_;
 };
 

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "moetron/arch/inventory.h"
-#include "moetron/schedule/message.h"
+#include "moetron/schedule/simulate.h"
 
 namespace moetron {
 namespace {
@@ -75,24 +75,6 @@ double layer_bytes(const RunShape& shape, int64_t layer) {
   return kValueBytes * shape.tokens() * values;
 }
 
-// The most bytes at once, where a chunk's micro-batch counts from its F through its W.
-double peak_bytes(const StepList& steps, const std::vector<double>& chunk_bytes) {
-  double held = 0;
-  double peak = 0;
-  for (const Step& step : steps) {
-    for (const Action& action : actions_of(step))
-      if (action.kind == ActionKind::kForward) held += chunk_bytes[size_t(action.chunk)];
-    peak = std::max(peak, held);
-    for (const Action& action : actions_of(step)) {
-      const bool frees =
-          action.kind == ActionKind::kBackward ||
-          (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
-      if (frees) held -= chunk_bytes[size_t(action.chunk)];
-    }
-  }
-  return peak;
-}
-
 }  // namespace
 
 std::vector<StageParameters> stage_parameters(const RunShape& shape,
@@ -147,7 +129,7 @@ std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedul
       memory.optimizer += 12 * updated_parameters(shape, held);
       chunk_bytes.push_back(activation_bytes(shape, stages[stage]));
     }
-    memory.activations = peak_bytes(schedule.steps[size_t(rank)], chunk_bytes);
+    memory.activations = peak_held(schedule.steps[size_t(rank)], chunk_bytes);
   }
   return ranks;
 }

@@ -38,11 +38,22 @@ double replica_time(const RunShape& shape, const Hardware& hardware,
              ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
 }
 
+RecomputeSettings recompute_settings(const RunShape& shape) {
+  using Kind = RecomputeSettings::Kind;
+  if (shape.recompute == Recompute::kLayer) return {Kind::kFull, shape.layers_per_input};
+  return {shape.recompute == Recompute::kMoeLayer ? Kind::kMoeLayer : Kind::kNone};
+}
+
 ChunkTimes chunk_times(const RunShape& shape, const Hardware& hardware, const StageLayers& stage,
                        const StageParameters& parameters) {
   ChunkTimes chunk;
-  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
-    chunk.layers.push_back(layer_times(shape, hardware, shape.model.is_moe_layer(layer)));
+  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
+    const bool has_experts = shape.model.is_moe_layer(layer);
+    LayerTimes& times = chunk.layers.emplace_back(layer_times(shape, hardware, has_experts));
+    // The first of two products, twice as wide as the second.
+    if (has_experts && shape.recompute == Recompute::kExpertProduct)
+      times.experts.backward_input += 2.0 / 3 * times.experts.forward;
+  }
   if (stage.has_embedding) chunk.embedding = embedding_times(shape, hardware);
   if (stage.has_head) chunk.head = head_times(shape, hardware);
   chunk.reduce = reduce_time(shape, hardware, parameters);
@@ -67,7 +78,7 @@ ModelCosts::ModelCosts(const RunShape& shape, const Hardware& hardware, const Sc
     : costs_(schedule.steps.size()) {
   const Placement& placement = schedule.placement;
   const double compute_rate = 1 - hardware.dispatch_multiprocessors / hardware.multiprocessors;
-  const ProgramSettings settings{shape.overlaps, compute_rate, shape.recompute};
+  const ProgramSettings settings{shape.overlaps, compute_rate, recompute_settings(shape)};
   std::vector<ChunkTimes> chunks;  // by stage
   for (size_t i = 0; i < stages.size(); ++i)
     chunks.push_back(chunk_times(shape, hardware, stages[i], parameters[i]));

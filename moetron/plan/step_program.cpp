@@ -1,66 +1,95 @@
 #include "moetron/plan/step_program.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "moetron/base/error.h"
+#include "moetron/schedule/instructions.h"
 
 namespace moetron {
 namespace {
 
-using Index = std::optional<size_t>;  // of an operation; none: nothing to wait for
+using Act = Instruction::Act;
+using Index = std::optional<size_t>;  // of a stream's operation; none: nothing to wait for
+
+// A chunk whose layers' programs stand for what its times are of.
+struct TimedChunk {
+  TimedChunk(const ChunkTimes& made, const RecomputeSettings& recompute) : times(made) {
+    std::vector<const LayerProgram*> programs;
+    if (made.embedding.forward > 0) programs.push_back(&embedding_program());
+    first_decoder = static_cast<int>(programs.size());
+    for (const LayerTimes& layer : made.layers) {
+      programs.push_back(&sparse_layer_program(layer.shared.forward > 0));
+    }
+    if (made.head.forward > 0) programs.push_back(&head_program());
+    program = ChunkProgram(std::move(programs), recompute);
+  }
+
+  PartTimes part(const Instruction& instruction) const {
+    const NodeRole role = program.layer(instruction.layer).node(instruction.node).role;
+    if (role == NodeRole::kEmbedding) return times.embedding;
+    if (role == NodeRole::kHead) return times.head;
+    const LayerTimes& layer = layer_times(instruction.layer);
+    switch (role) {
+      case NodeRole::kAttention:
+        return layer.attention;
+      case NodeRole::kExperts:
+        return layer.experts;
+      case NodeRole::kSharedExpert:
+        return layer.shared;
+      default:
+        return {};  // a sum, whose time is attention's and the experts'
+    }
+  }
+  const LayerTimes& layer_times(int layer) const {
+    return times.layers[static_cast<size_t>(layer - first_decoder)];
+  }
+
+  const ChunkTimes& times;
+  int first_decoder = 0;
+  ChunkProgram program;
+};
+
+double seconds_of(const PartTimes& part, Pass pass) {
+  switch (pass) {
+    case Pass::kForward:
+    case Pass::kAgain:
+      return part.forward;
+    case Pass::kInputGrad:
+      return part.backward_input;
+    case Pass::kWeightGrad:
+      return part.backward_weight;
+  }
+  throw InternalError("a pass without a time");
+}
 
 // Weight gradients that may fill the waits of another action, in their order.
-std::vector<double> weight_gradients(const ChunkTimes& chunk, Part part) {
-  std::vector<double> pieces{chunk.head.backward_weight};
-  for (auto layer = chunk.layers.rbegin(); layer != chunk.layers.rend(); ++layer) {
-    pieces.push_back(layer->shared.backward_weight + layer->experts.backward_weight);
-    pieces.push_back(layer->attention.backward_weight);
+std::vector<double> weight_gradients(const TimedChunk& chunk, Part part) {
+  std::vector<double> pieces;
+  for (const Instruction& instruction :
+       backward_instructions(chunk.program, /*with_weights=*/true, /*fills=*/false)) {
+    if (instruction.act != Act::kCompute || instruction.pass != Pass::kWeightGrad) continue;
+    pieces.push_back(chunk.part(instruction).backward_weight * (part == Part::kWhole ? 1 : 0.5));
   }
-  pieces.push_back(chunk.embedding.backward_weight);
   std::erase(pieces, 0.0);  // they would fill nothing
-  for (double& piece : pieces) piece *= part == Part::kWhole ? 1 : 0.5;
   return pieces;
 }
 
-double seconds_of(const std::vector<double>& pieces) {
-  double sum = 0;
-  for (const double piece : pieces) sum += piece;
-  return sum;
-}
-
-// What may run beside communication.
-enum class Beside { kNothing, kSharedExpert, kAll };
-
+// Puts a step's list on two streams: computations one after the other, and beside them what
+// travels.
 class Program {
  public:
-  Program(const ProgramSettings& settings, Beside beside) : settings_(settings), beside_(beside) {}
+  Program(const ProgramSettings& settings) : settings_(settings) {}
 
   void fill_with(std::vector<double> pieces) { fillers_ = std::move(pieces); }
 
-  void forward(const ChunkTimes& chunk) {
-    begin_forward(chunk);
-    for (const LayerTimes& layer : chunk.layers) forward_layer(layer);
-    end_forward(chunk);
-  }
-
-  void backward(const ChunkTimes& chunk, bool with_weights) {
-    begin_backward(chunk, with_weights);
-    for (size_t i = chunk.layers.size(); i-- > 0;) backward_layer(chunk.layers[i], with_weights);
-    end_backward(chunk, with_weights);
-  }
-
-  void block(const ChunkTimes& forward, const ChunkTimes& backward) {
-    begin_backward(backward, /*with_weights=*/true);
-    begin_forward(forward);
-    const size_t shared = std::min(forward.layers.size(), backward.layers.size());
-    const size_t last = backward.layers.size() - 1;
-    for (size_t i = 0; i < shared; ++i) layer_pair(forward.layers[i], backward.layers[last - i]);
-    for (size_t i = shared; i < forward.layers.size(); ++i) forward_layer(forward.layers[i]);
-    for (size_t i = shared; i < backward.layers.size(); ++i)
-      backward_layer(backward.layers[last - i], /*with_weights=*/true);
-    end_forward(forward);
-    end_backward(backward, /*with_weights=*/true);
+  void add(const InstructionList& list, const TimedChunk& forward, const TimedChunk& backward) {
+    waits_left_ = static_cast<size_t>(std::count_if(
+        list.begin(), list.end(), [](const Instruction& o) { return o.act == Act::kFill; }));
+    for (const Instruction& instruction : list) {
+      add(instruction, instruction.of_backward ? backward : forward);
+    }
   }
 
   // With the sending times of the F and of the I or B that the program holds.
@@ -70,110 +99,64 @@ class Program {
     double backward_sent = 0;
   };
   Result run() {
-    for (; next_filler_ < fillers_.size(); ++next_filler_) compute(fillers_[next_filler_], {});
+    fill(fillers_.size() - next_filler_);
     Result result{run_streams(operations_, settings_.compute_rate)};
-    if (forward_) result.forward_sent = result.times.ends[*forward_];
-    if (backward_) result.backward_sent = result.times.ends[*backward_];
+    if (forward_sent_) result.forward_sent = result.times.ends[*forward_sent_];
+    if (backward_sent_) result.backward_sent = result.times.ends[*backward_sent_];
     return result;
   }
 
  private:
-  size_t add(bool communicates, double seconds, Index after) {
+  void add(const Instruction& instruction, const TimedChunk& chunk) {
+    const bool is_back = instruction.pass == Pass::kInputGrad;
+    switch (instruction.act) {
+      case Act::kCompute:
+        return compute(seconds_of(chunk.part(instruction), instruction.pass));
+      case Act::kStart: {
+        Index& under_way = under_way_[instruction.of_backward][is_back];
+        under_way = push(true, chunk.layer_times(instruction.layer).dispatch);
+        return;
+      }
+      case Act::kFinish:
+        awaited_.push_back(*under_way_[instruction.of_backward][is_back]);
+        return;
+      case Act::kFill: {
+        const size_t share = share_of_wait(fillers_.size() - next_filler_, waits_left_--);
+        return fill(share);
+      }
+      case Act::kSend:
+        (instruction.of_backward ? backward_sent_ : forward_sent_) = last_compute_;
+        return;
+      case Act::kBeginLayer:
+      case Act::kEndLayer:
+        return;
+    }
+  }
+
+  // What computes waits for what is awaited; what travels begins behind what was computed.
+  size_t push(bool communicates, double seconds) {
     StreamOperation operation{communicates, seconds, {}};
-    if (after) operation.after.push_back(*after);
-    const bool is_serial =
-        beside_ == Beside::kNothing || (communicates && beside_ == Beside::kSharedExpert);
-    if (is_serial && !operations_.empty()) operation.after.push_back(operations_.size() - 1);
+    if (!communicates) operation.after = std::exchange(awaited_, {});
+    if (communicates && last_compute_) operation.after.push_back(*last_compute_);
+    if (!settings_.overlaps && !operations_.empty()) {
+      operation.after.push_back(operations_.size() - 1);
+    }
     operations_.push_back(std::move(operation));
     return operations_.size() - 1;
   }
-  size_t compute(double seconds, Index after) { return add(false, seconds, after); }
-  size_t communicate(double seconds, Index after) { return add(true, seconds, after); }
+  void compute(double seconds) { last_compute_ = push(false, seconds); }
 
-  // While something travels.
-  void fill() {
-    if (next_filler_ < fillers_.size()) compute(fillers_[next_filler_++], {});
-  }
-
-  // A dispatch or combine, and beside it the shared expert.
-  size_t travel(double seconds, double shared, Index after) {
-    const size_t end = communicate(seconds, after);
-    if (shared > 0) compute(shared, after);
-    return end;
-  }
-
-  void begin_forward(const ChunkTimes& chunk) {
-    if (chunk.embedding.forward > 0) forward_ = compute(chunk.embedding.forward, forward_);
-  }
-  void end_forward(const ChunkTimes& chunk) {
-    if (chunk.head.forward > 0) forward_ = compute(chunk.head.forward, forward_);
-  }
-
-  void forward_layer(const LayerTimes& layer) {
-    const size_t attention = compute(layer.attention.forward, forward_);
-    const size_t dispatch = travel(layer.dispatch, layer.shared.forward, attention);
-    fill();
-    const size_t experts = compute(layer.experts.forward, dispatch);
-    forward_ = communicate(layer.dispatch, experts);
-    fill();
-  }
-
-  void begin_backward(const ChunkTimes& chunk, bool with_weights) {
-    if (chunk.head.forward > 0) backward_ = compute(chunk.head.backward_input, backward_);
-    if (with_weights) compute(chunk.head.backward_weight, {});
-  }
-  void end_backward(const ChunkTimes& chunk, bool with_weights) {
-    if (with_weights) compute(chunk.embedding.backward_weight, {});
-  }
-
-  // What must be computed again before the experts' backward; the last operation of it.
-  Index compute_again(const LayerTimes& layer) {
-    if (settings_.recompute == Recompute::kNothing) return backward_;
-    if (settings_.recompute == Recompute::kExpertProduct)
-      // The first of two products, twice as wide as the second.
-      return compute(2.0 / 3 * layer.experts.forward, backward_);
-    Index before = backward_;
-    if (settings_.recompute == Recompute::kLayer) before = compute(layer.attention.forward, before);
-    const size_t dispatch = travel(layer.dispatch, layer.shared.forward, before);
-    return compute(layer.experts.forward, dispatch);
-  }
-
-  void backward_layer(const LayerTimes& layer, bool with_weights) {
-    const Index again = compute_again(layer);
-    const size_t combine = travel(layer.dispatch, layer.shared.backward_input, again);
-    fill();
-    const size_t experts = compute(layer.experts.backward_input, combine);
-    if (with_weights)
-      compute(layer.experts.backward_weight + layer.shared.backward_weight, experts);
-    const size_t dispatch = communicate(layer.dispatch, experts);
-    fill();
-    backward_ = compute(layer.attention.backward_input, dispatch);
-    if (with_weights) compute(layer.attention.backward_weight, backward_);
-  }
-
-  void layer_pair(const LayerTimes& forward, const LayerTimes& backward) {
-    const Index again = compute_again(backward);
-    const size_t combine_b = communicate(backward.dispatch, again);
-    const size_t attention = compute(forward.attention.forward, forward_);
-    compute(backward.shared.backward_input, backward_);
-    const size_t experts_b = compute(backward.experts.backward_input, combine_b);
-    const size_t dispatch = communicate(forward.dispatch, attention);
-    const size_t dispatch_b = communicate(backward.dispatch, experts_b);
-    compute(backward.experts.backward_weight + backward.shared.backward_weight, experts_b);
-    compute(forward.shared.forward, attention);
-    const size_t experts = compute(forward.experts.forward, dispatch);
-    backward_ = compute(backward.attention.backward_input, dispatch_b);
-    compute(backward.attention.backward_weight, backward_);
-    forward_ = communicate(forward.dispatch, experts);
+  void fill(size_t count) {
+    for (; count > 0; --count) compute(fillers_[next_filler_++]);
   }
 
   const ProgramSettings& settings_;
-  Beside beside_;
   std::vector<StreamOperation> operations_;
   std::vector<double> fillers_;
-  size_t next_filler_ = 0;
-  Index forward_;   // what the next layer's F waits for
-  Index backward_;  // and the I
+  size_t next_filler_ = 0, waits_left_ = 0;
+  Index under_way_[2][2];  // by micro-batch (F's, B's) and direction
+  std::vector<size_t> awaited_;
+  Index last_compute_, forward_sent_, backward_sent_;
 };
 
 bool is_backward(const Action& action) {
@@ -188,48 +171,54 @@ StepCost cost_of(const Program::Result& result, const Step& step) {
           result.times.communication, result.times.exposed};
 }
 
-StepCost lone_cost(const Step& step, const ChunkTimes& chunk, const ProgramSettings& settings) {
-  Program program(settings, settings.overlaps ? Beside::kSharedExpert : Beside::kNothing);
+StepCost lone_cost(const Step& step, const TimedChunk& chunk, const ProgramSettings& settings) {
+  Program program(settings);
   switch (step.action.kind) {
     case ActionKind::kForward:
-      program.forward(chunk);
+      program.add(forward_instructions(chunk.program, /*fills=*/false), chunk, chunk);
       break;
     case ActionKind::kBackwardInput:
     case ActionKind::kBackward:
-      program.backward(chunk, step.action.kind == ActionKind::kBackward);
+      program.add(backward_instructions(chunk.program, step.action.kind == ActionKind::kBackward,
+                                        /*fills=*/false),
+                  chunk, chunk);
       break;
-    case ActionKind::kBackwardWeight:
-      return {seconds_of(weight_gradients(chunk, step.action.part))};
+    case ActionKind::kBackwardWeight: {
+      const std::vector<double> pieces = weight_gradients(chunk, step.action.part);
+      return {std::accumulate(pieces.begin(), pieces.end(), 0.0)};
+    }
     case ActionKind::kReduce:
-      return {chunk.reduce};
+      return {chunk.times.reduce};
   }
   return cost_of(program.run(), step);
 }
 
 }  // namespace
 
-StepCost step_cost(const Step& step, const ChunkTimes& action_chunk, const ChunkTimes& beside_chunk,
+StepCost step_cost(const Step& step, const ChunkTimes& action_times, const ChunkTimes& beside_times,
                    const ProgramSettings& settings) {
-  if (!step.beside) return lone_cost(step, action_chunk, settings);
+  const TimedChunk action(action_times, settings.recompute);
+  if (!step.beside) return lone_cost(step, action, settings);
   if (step.beside->kind == ActionKind::kReduce) {
     // The gradients of every layer but the last are reduced beside the others.
-    StepCost cost = lone_cost({step.action, {}}, action_chunk, settings);
-    const auto layers = static_cast<double>(std::max<size_t>(1, beside_chunk.layers.size()));
-    cost.duration = std::max(cost.duration, beside_chunk.reduce) + beside_chunk.reduce / layers;
+    StepCost cost = lone_cost({step.action, {}}, action, settings);
+    const auto layers = static_cast<double>(std::max<size_t>(1, beside_times.layers.size()));
+    cost.duration = std::max(cost.duration, beside_times.reduce) + beside_times.reduce / layers;
     return cost;
   }
-  Program program(settings, settings.overlaps ? Beside::kAll : Beside::kNothing);
+  const TimedChunk beside(beside_times, settings.recompute);
+  Program program(settings);
   if (step.beside->kind == ActionKind::kBackwardWeight) {
-    program.fill_with(weight_gradients(beside_chunk, step.beside->part));
-    if (is_backward(step.action)) {
-      program.backward(action_chunk, /*with_weights=*/false);
-    } else {
-      program.forward(action_chunk);
-    }
-  } else if (is_backward(step.action)) {
-    program.block(beside_chunk, action_chunk);
+    program.fill_with(weight_gradients(beside, step.beside->part));
+    program.add(is_backward(step.action)
+                    ? backward_instructions(action.program, /*with_weights=*/false, /*fills=*/true)
+                    : forward_instructions(action.program, /*fills=*/true),
+                action, action);
   } else {
-    program.block(action_chunk, beside_chunk);
+    const TimedChunk& forward = is_backward(step.action) ? beside : action;
+    const TimedChunk& backward = is_backward(step.action) ? action : beside;
+    program.add(block_instructions(forward.program, backward.program, /*with_weights=*/true),
+                forward, backward);
   }
   return cost_of(program.run(), step);
 }

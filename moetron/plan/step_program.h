@@ -1,9 +1,10 @@
-// The operations of a step of a schedule, in the order in which a rank issues them.
+// What the steps of a schedule take: their instructions, timed.
 #pragma once
 
 #include "moetron/plan/layer_times.h"
 #include "moetron/plan/two_streams.h"
 #include "moetron/schedule/costs.h"
+#include "moetron/schedule/recompute.h"
 
 namespace moetron {
 
@@ -16,17 +17,14 @@ struct ChunkTimes {
 };
 
 struct ProgramSettings {
-  // Whether dispatch and combine run beside the compute of a step's two actions; the shared expert
-  // runs beside them in any step then.
+  // Whether what travels runs beside what is computed meanwhile; else they follow each other.
   bool overlaps = false;
   double compute_rate = 1;  // beside communication
-  Recompute recompute = Recompute::kNothing;
+  RecomputeSettings recompute;
 };
 
-// Seconds of a step whose actions are of these chunks. A block of F and B goes layer by layer in
-// the order of DeepSeek's published trace: combine B, attention F, experts B, dispatch F, dispatch
-// B, experts W, experts F, attention B, attention W, combine F; the layers that one has more than
-// the other follow. Gradients of inputs are sent before the last layer's attention W.
+// Seconds of a step whose actions are of these chunks: of the list that the executor runs
+// (schedule/instructions.h).
 StepCost step_cost(const Step& step, const ChunkTimes& action_chunk, const ChunkTimes& beside_chunk,
                    const ProgramSettings& settings);
 

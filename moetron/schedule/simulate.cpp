@@ -9,21 +9,6 @@
 namespace moetron {
 namespace {
 
-// In a block both micro-batches are held.
-int peak_of(const StepList& list) {
-  int held = 0;
-  int peak = 0;
-  for (const Step& step : list) {
-    for (const Action& action : actions_of(step)) held += action.kind == ActionKind::kForward;
-    peak = std::max(peak, held);
-    for (const Action& action : actions_of(step)) {
-      held -= action.kind == ActionKind::kBackward ||
-              (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
-    }
-  }
-  return peak;
-}
-
 class Simulator {
  public:
   Simulator(const Schedule& schedule, const CostModel& costs)
@@ -123,10 +108,31 @@ Simulation simulate(const Schedule& schedule, const CostModel& costs) {
   return Simulator(schedule, costs).run();
 }
 
+double peak_held(const StepList& list, const std::vector<double>& by_chunk) {
+  double held = 0;
+  double peak = 0;
+  for (const Step& step : list) {
+    for (const Action& action : actions_of(step)) {
+      if (action.kind == ActionKind::kForward) held += by_chunk[static_cast<size_t>(action.chunk)];
+    }
+    peak = std::max(peak, held);
+    for (const Action& action : actions_of(step)) {
+      const bool frees =
+          action.kind == ActionKind::kBackward ||
+          (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
+      if (frees) held -= by_chunk[static_cast<size_t>(action.chunk)];
+    }
+  }
+  return peak;
+}
+
 std::vector<int> peak_activations(const Schedule& schedule) {
-  const int chunk_units = schedule.placement.num_chunks() == 1 ? 2 : 1;
+  const int num_chunks = schedule.placement.num_chunks();
+  const std::vector<double> units(static_cast<size_t>(num_chunks), num_chunks == 1 ? 2 : 1);
   std::vector<int> peaks;
-  for (const StepList& list : schedule.steps) peaks.push_back(chunk_units * peak_of(list));
+  for (const StepList& list : schedule.steps) {
+    peaks.push_back(static_cast<int>(peak_held(list, units)));
+  }
   return peaks;
 }
 

@@ -28,6 +28,10 @@ struct Simulation {
 // Throws InternalError naming a rank and its step if ranks wait for each other for good.
 Simulation simulate(const Schedule& schedule, const CostModel& costs);
 
+// The most that a rank's list holds at once, where a micro-batch holds by_chunk[c] of chunk c from
+// its F through its W, in whatever unit. In a block both micro-batches are held.
+double peak_held(const StepList& list, const std::vector<double>& by_chunk);
+
 // Of a simulation its peak_activations, which depend on no cost.
 std::vector<int> peak_activations(const Schedule& schedule);
 

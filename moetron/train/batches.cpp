@@ -162,7 +162,10 @@ StepBatch PendingStepBatch::finish() {
   const double* sums = sums_.const_data_ptr<double>();
   batch_.divisor = sums[0];
   batch_.num_tokens = static_cast<int64_t>(sums[1]);
-  for (MicroBatch& micro_batch : batch_.micro_batches) micro_batch.d_loss = batch_.d_loss();
+  for (MicroBatch& micro_batch : batch_.micro_batches) {
+    micro_batch.d_loss = batch_.d_loss();
+    micro_batch.d_aux = batch_.d_aux();
+  }
   return std::move(batch_);
 }
 

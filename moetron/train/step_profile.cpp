@@ -47,7 +47,7 @@ SimulatedStep to_step(const Json& json) {
 }
 
 Span to_span(const Json& json, int64_t rank) {
-  static constexpr const char* kPasses[] = {" F", " I", " W"};
+  static constexpr const char* kPasses[] = {" F", " F again", " I", " W"};
   Span span;
   span.name = json[0].get<std::string>() + kPasses[json[1].get<size_t>()];
   span.process = rank;

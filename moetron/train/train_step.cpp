@@ -22,7 +22,8 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
              model.options().device()),
-      executor_(model.chunks(), links_, model.config().hidden_size, model.options()) {
+      executor_(model.chunks(), links_,
+                hidden_states_border(model.config().hidden_size, model.options())) {
   for (const Tie& tie : model.ties())
     ties_.push_back(std::make_unique<TiedWeight>(tie, mesh, links_.placement()));
   for (const Chunk& chunk : model.chunks()) {
@@ -74,8 +75,6 @@ void TrainStep::layer_done(Layer& layer) {
 PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
   PipelineTask task;
   task.micro_batches = batch.micro_batches;
-  task.d_loss = batch.d_loss();
-  task.d_aux = batch.d_aux();
   if (mesh_.sizes().pp > 1) {
     task.before_step = [this, step](const Step& next) {
       mesh_.world().set_phase(concat("step ", step, ", ", describe(next)));
