@@ -1,5 +1,6 @@
 #include "moetron/checkpoint/block_writer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -63,27 +64,33 @@ class RawFile {
   int fd_;
 };
 
-std::span<std::byte> bytes_of(const at::Tensor& tensor) {
-  return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
 at::Tensor buffer_of(uint64_t bytes) {
   return at::empty({static_cast<int64_t>(bytes)}, at::kByte);
 }
 
-// In a round, each rank writes one block: number (round * ranks + rank) of all files. The parts of
+// In a round, each rank writes one block, the next of those that the plan gives it. The parts of
 // the next round travel while a round's block is hashed and written.
 class BlockWriter {
  public:
-  BlockWriter(fs::path folder, std::span<const TensorFile> files, Communicator* world)
-      : folder_(std::move(folder)), blocks_(files), world_(world) {
-    if (world != nullptr) rank_ = world->rank(), num_ranks_ = world->size();
-  }
+  BlockWriter(fs::path folder, const SavePlan& plan, const SaveSnapshot& snapshot,
+              Communicator* exchange)
+      : folder_(std::move(folder)),
+        plan_(plan),
+        snapshot_(snapshot),
+        exchange_(exchange),
+        rank_(plan.rank()),
+        num_ranks_(plan.num_ranks()) {}
 
   // Writes this rank's blocks and returns their hashes, one after the other.
   std::string write() {
-    const auto size = static_cast<uint64_t>(num_ranks_);
-    const uint64_t num_rounds = (blocks_.count() + size - 1) / size;
+    uint64_t num_rounds = 0;
+    for (int rank = 0; rank < num_ranks_; ++rank) {
+      num_rounds = std::max<uint64_t>(num_rounds, plan_.blocks_of(rank).size());
+    }
     if (num_rounds == 0) return {};
     Round next = start(0);
     for (uint64_t round = 0; round < num_rounds; ++round) {
@@ -117,37 +124,42 @@ class BlockWriter {
   // run in order, two ranks that both receive first would wait for each other for good.
   Round start(uint64_t number) {
     while (sends_.size() > kMaxSends) wait_for_oldest_send();
-    if (num_ranks_ > 1) world_->group_begin();
+    if (num_ranks_ > 1) exchange_->group_begin();
     Round round;
-    const uint64_t first = number * static_cast<uint64_t>(num_ranks_);
-    const auto block_of = [&](int rank) { return first + static_cast<uint64_t>(rank); };
-    if (block_of(rank_) < blocks_.count()) {
-      round.block = blocks_.block(block_of(rank_));
-      if (num_ranks_ > 1) receive_parts(round);
-    }
+    round.block = block_of(rank_, number);
+    if (round.block && num_ranks_ > 1) receive_parts(round);
     for (int distance = 1; distance < num_ranks_; ++distance) {
       const int peer = (rank_ + distance) % num_ranks_;
-      if (block_of(peer) < blocks_.count()) send_part(blocks_.block(block_of(peer)), peer);
+      if (const auto block = block_of(peer, number)) send_part(*block);
     }
-    if (num_ranks_ > 1) world_->group_end();
+    if (num_ranks_ > 1) exchange_->group_end();
     return round;
   }
 
+  // That a rank writes in a round; none where it has fewer.
+  std::optional<FileBlock> block_of(int writer, uint64_t round) const {
+    const std::vector<uint64_t>& blocks = plan_.blocks_of(writer);
+    if (round >= blocks.size()) return std::nullopt;
+    return plan_.block(blocks[round]);
+  }
+
   void receive_parts(Round& round) {
-    const std::vector<uint64_t> bytes = bytes_by_rank(*round.block, num_ranks_);
+    const std::vector<uint64_t> bytes = bytes_given(*round.block, num_ranks_);
     for (int rank = 0; rank < num_ranks_; ++rank) {
       if (rank == rank_ || bytes[static_cast<size_t>(rank)] == 0) continue;
       const at::Tensor packed = buffer_of(bytes[static_cast<size_t>(rank)]);
-      round.parts.push_back({rank, packed, world_->recv(packed, rank)});
+      round.parts.push_back({rank, packed, exchange_->recv(packed, rank)});
     }
   }
 
-  void send_part(const FileBlock& block, int writer) {
-    const uint64_t bytes = bytes_of_rank(block, rank_);
-    if (bytes == 0) return;
-    const at::Tensor packed = buffer_of(bytes);
-    attempt([&] { pack_slices(block, rank_, bytes_of(packed)); });
-    sends_.push_back(world_->send(packed, writer));
+  void send_part(const FileBlock& block) {
+    const ByteRange given = plan_.given(block.index);
+    if (given.begin == given.end) return;
+    at::Tensor packed;
+    attempt([&] { packed = snapshot_.packed(plan_, block); });
+    // The writer waits for it, whatever has failed here.
+    if (!packed.defined()) packed = buffer_of(given.end - given.begin);
+    sends_.push_back(exchange_->send(packed, block.writer));
   }
 
   void wait_for_oldest_send() {
@@ -163,7 +175,7 @@ class BlockWriter {
       if (buffer_.size() < block.bytes()) buffer_.resize(block.bytes());
       const std::span<std::byte> bytes = std::span(buffer_).first(block.bytes());
       place_header(block, bytes);
-      place_slices(block, rank_, bytes);
+      snapshot_.place(plan_, block, bytes);
       for (const Part& part : round.parts) {
         place_packed(block, part.rank, bytes_of(part.packed), bytes);
       }
@@ -194,17 +206,18 @@ class BlockWriter {
   }
 
   void agree() {
-    on_all_ranks(world_, [&] {
+    on_all_ranks(exchange_, [&] {
       if (failure_) std::rethrow_exception(failure_);
       return 0;
     });
   }
 
   fs::path folder_;
-  BlockList blocks_;
-  Communicator* world_;
-  int rank_ = 0;
-  int num_ranks_ = 1;
+  const SavePlan& plan_;
+  const SaveSnapshot& snapshot_;
+  Communicator* exchange_;
+  int rank_;
+  int num_ranks_;
   std::deque<Work> sends_;  // under way, oldest first
   std::vector<std::byte> buffer_;
   const TensorFile* open_ = nullptr;
@@ -221,21 +234,23 @@ void create_tensor_files(const fs::path& folder, std::span<const TensorFile> fil
   }
 }
 
-std::vector<ManifestFile> write_tensor_files(const fs::path& folder,
-                                             std::span<const TensorFile> files,
-                                             Communicator* world) {
-  const std::string mine = BlockWriter(folder, files, world).write();
-  std::vector<std::string> hashes{mine};
-  if (world != nullptr && world->size() > 1) hashes = gather_texts(*world, mine);
-  if (world != nullptr && world->rank() != 0) return {};
+std::vector<ManifestFile> write_tensor_files(const fs::path& folder, const SavePlan& plan,
+                                             const SaveSnapshot& snapshot, Communicator* exchange) {
+  const std::string mine = BlockWriter(folder, plan, snapshot, exchange).write();
+  std::vector<std::string> hashes{mine};  // by writer, in the order of its blocks
+  if (plan.num_ranks() > 1) hashes = gather_texts(*exchange, mine);
+  if (plan.rank() != 0) return {};
   const size_t hash_size = hash_hex({}).size();
-  const BlockList blocks(files);
+  const std::vector<TensorFile>& files = plan.files();
   std::vector<ManifestFile> entries;
   for (const TensorFile& file : files) entries.push_back({file.name, file.layout.file_bytes, {}});
-  for (uint64_t i = 0; i < blocks.count(); ++i) {
-    const std::string& from = hashes[i % hashes.size()];
-    const auto place = static_cast<size_t>(blocks.block(i).file - files.data());
-    entries[place].blocks.push_back(from.substr(i / hashes.size() * hash_size, hash_size));
+  std::vector<size_t> taken(hashes.size());
+  for (uint64_t index = 0; index < plan.num_blocks(); ++index) {
+    const FileBlock block = plan.block(index);
+    const auto writer = static_cast<size_t>(block.writer);
+    entries[static_cast<size_t>(block.file - files.data())].blocks.push_back(
+        hashes[writer].substr(taken[writer], hash_size));
+    taken[writer] += hash_size;
   }
   return entries;
 }

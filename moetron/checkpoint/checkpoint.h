@@ -3,6 +3,9 @@
 // state/ (optimizer.safetensors, trainer.json) and manifest.json, which lists size and hashes of
 // every file. It appears whole or not at all: files are written and fsynced in a hidden temporary
 // folder, which is renamed last. Nothing in it depends on how the run was laid out over ranks.
+//
+// A save is plan_save() (save_plan.h: once a run), SaveSnapshot (save_snapshot.h) and
+// write_checkpoint() (write_checkpoint.h).
 #pragma once
 
 #include <cstdint>
@@ -22,8 +25,8 @@ class Communicator;
 // tensors that this rank holds: rows or columns where a tensor is divided, other experts' tensors
 // than its neighbours', a stretch of a tensor as a few boxes (part of a row, whole rows, part of a
 // row). Together the ranks hold every element of each tensor that any of them names, once; but a
-// box may be the same on several ranks (replicas), and is then written by the lowest. Padding is in
-// no box. All else is taken from rank 0.
+// box may be the same on several ranks (replicas), and is then taken from any. Padding is in no
+// box. All else is taken from rank 0.
 struct CheckpointContent {
   std::string config;                      // text of config.json
   std::string generation_config;           // text of generation_config.json; empty: no such file
@@ -33,23 +36,8 @@ struct CheckpointContent {
   std::string trainer;                     // text of state/trainer.json
 };
 
-struct SaveSettings {
-  uint64_t shard_bytes = 5'000'000'000;  // weights beyond this are split into several files
-};
-
 // SAVE/step_0000100.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& save, int64_t step);
-
-// Writes the checkpoint of `step` and returns its folder. One that is there already is replaced.
-// Collective over `world` (null: a single rank): all ranks write, each every n-th block of 16 MiB,
-// for which the others send it what they hold. The files do not depend on the layout: their bytes
-// are those that a single rank would write. When one rank fails, every rank throws its error: a
-// ConfigError where the place is full or cannot be written (`save` must be one folder for all
-// ranks), an InternalError where slices overlap or do not add up to whole tensors. What was there
-// before stays as it was, and nothing temporary is left.
-std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
-                                      const CheckpointContent& content, Communicator* world,
-                                      const SaveSettings& settings = {});
 
 struct FoundCheckpoint {
   std::filesystem::path folder;

@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include "moetron/base/error.h"
+#include "moetron/checkpoint/save_snapshot.h"
+#include "moetron/checkpoint/write_checkpoint.h"
 
 namespace moetron {
 namespace {
@@ -23,6 +25,15 @@ bool equal(const std::vector<NamedSlice>& a, const std::vector<NamedSlice>& b) {
 }
 
 }  // namespace
+
+std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
+                                      const CheckpointContent& content, Communicator* world,
+                                      const SaveSettings& settings) {
+  const SavePlan plan = plan_save(content, world, settings);
+  SaveSnapshot snapshot;
+  snapshot.borrow(plan, content);
+  return write_checkpoint(save, step, plan, snapshot, world);
+}
 
 TemporaryFolder::TemporaryFolder(const std::string& name)
     : path_(std::filesystem::temp_directory_path() / concat(name, ".", ::getpid())) {

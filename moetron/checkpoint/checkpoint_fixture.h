@@ -11,8 +11,14 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/save_plan.h"
 
 namespace moetron {
+
+// Plans, borrows and writes at once, as a training run without background saves does.
+std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
+                                      const CheckpointContent& content, Communicator* world,
+                                      const SaveSettings& settings = {});
 
 class TemporaryFolder {
  public:

@@ -24,6 +24,9 @@ struct BlockPart {
     const std::vector<int64_t> strides = dense_strides(box.sizes);
     return {tensor.name, {tensor.shape, box.begin, box.sizes, strides}};
   }
+  uint64_t bytes_in(const ByteRange& range) const {
+    return bytes_inside(dense_runs(), place(), range);
+  }
 };
 
 // Calls visit(part) for the boxes of all tensors that meet the block, in the order of the file.
@@ -40,10 +43,21 @@ void for_each_part(const FileBlock& block, const Visit& visit) {
   }
 }
 
+const Holder& giver_of(const FileBlock& block, const HeldBox& box) {
+  const std::vector<Holder>& holders = box.holders;
+  const auto writer =
+      std::lower_bound(holders.begin(), holders.end(), block.writer,
+                       [](const Holder& holder, int rank) { return holder.rank < rank; });
+  if (writer != holders.end() && writer->rank == block.writer) return *writer;
+  return holders[block.index % holders.size()];
+}
+
+// Calls visit(part, which of the rank's slices it is) for what the rank gives.
 template <class Visit>
 void for_each_part_of(const FileBlock& block, int rank, const Visit& visit) {
   for_each_part(block, [&](const BlockPart& part) {
-    if (part.box.rank == rank) visit(part);
+    const Holder& giver = giver_of(block, part.box);
+    if (giver.rank == rank) visit(part, static_cast<size_t>(giver.slice));
   });
 }
 
@@ -74,11 +88,12 @@ HostRows rows_on_host(const NamedSlice& slice, const TensorPlace& place, const B
 }
 
 // Calls visit(byte of the file, its source in host memory, number of bytes) for all stretches that
-// this rank holds of the block.
+// this rank gives to the block.
 template <class Visit>
-void for_each_own_stretch(const FileBlock& block, int rank, const Visit& visit) {
-  for_each_part_of(block, rank, [&](const BlockPart& part) {
-    const NamedSlice& slice = block.file->slices[static_cast<size_t>(part.box.slice)];
+void for_each_own_stretch(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
+                          const Visit& visit) {
+  for_each_part_of(block, rank, [&](const BlockPart& part, size_t place) {
+    const NamedSlice& slice = slices[place];
     const HostRows rows = rows_on_host(slice, part.place(), block.range);
     if (rows.view.numel() == 0) return;
     const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
@@ -101,35 +116,46 @@ BlockList::BlockList(std::span<const TensorFile> files) : files_(files) {
   }
 }
 
-FileBlock BlockList::block(uint64_t index) const {
+FileBlock BlockList::block(uint64_t index, int writer) const {
   const auto found = std::upper_bound(ends_.begin(), ends_.end(), index);
   MT_CHECK(found != ends_.end(), "block ", index, " of ", count());
   const auto place = static_cast<size_t>(found - ends_.begin());
   const uint64_t begin = (index - (place > 0 ? ends_[place - 1] : 0)) * kManifestBlockBytes;
   const TensorFile& file = files_[place];
-  return {&file, {begin, std::min(begin + kManifestBlockBytes, file.layout.file_bytes)}};
+  const uint64_t end = std::min(begin + kManifestBlockBytes, file.layout.file_bytes);
+  return {&file, {begin, end}, index, writer};
 }
 
-std::vector<uint64_t> bytes_by_rank(const FileBlock& block, int num_ranks) {
+std::vector<uint64_t> bytes_held(const FileBlock& block, int num_ranks) {
   std::vector<uint64_t> bytes(static_cast<size_t>(num_ranks));
   for_each_part(block, [&](const BlockPart& part) {
-    bytes[static_cast<size_t>(part.box.rank)] +=
-        bytes_inside(part.dense_runs(), part.place(), block.range);
+    const uint64_t inside = part.bytes_in(block.range);
+    for (const Holder& holder : part.box.holders) {
+      bytes[static_cast<size_t>(holder.rank)] += inside;
+    }
   });
   return bytes;
 }
 
-uint64_t bytes_of_rank(const FileBlock& block, int rank) {
+std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks) {
+  std::vector<uint64_t> bytes(static_cast<size_t>(num_ranks));
+  for_each_part(block, [&](const BlockPart& part) {
+    bytes[static_cast<size_t>(giver_of(block, part.box).rank)] += part.bytes_in(block.range);
+  });
+  return bytes;
+}
+
+uint64_t bytes_given_by(const FileBlock& block, int rank) {
   uint64_t bytes = 0;
-  for_each_part_of(block, rank, [&](const BlockPart& part) {
-    bytes += bytes_inside(part.dense_runs(), part.place(), block.range);
-  });
+  for_each_part_of(block, rank,
+                   [&](const BlockPart& part, size_t) { bytes += part.bytes_in(block.range); });
   return bytes;
 }
 
-void pack_slices(const FileBlock& block, int rank, std::span<std::byte> packed) {
+void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
+                 std::span<std::byte> packed) {
   uint64_t done = 0;
-  for_each_own_stretch(block, rank, [&](uint64_t, const std::byte* source, uint64_t count) {
+  for_each_own_stretch(block, rank, slices, [&](uint64_t, const std::byte* source, uint64_t count) {
     MT_CHECK(done + count <= packed.size(), "a part of a block outgrows its message");
     std::memcpy(packed.data() + done, source, count);
     done += count;
@@ -144,16 +170,18 @@ void place_header(const FileBlock& block, std::span<std::byte> bytes) {
   std::memcpy(bytes.data(), header.data() + block.range.begin, count);
 }
 
-void place_slices(const FileBlock& block, int rank, std::span<std::byte> bytes) {
-  for_each_own_stretch(block, rank, [&](uint64_t in_file, const std::byte* source, uint64_t count) {
-    std::memcpy(bytes.data() + (in_file - block.range.begin), source, count);
-  });
+void place_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
+                  std::span<std::byte> bytes) {
+  for_each_own_stretch(block, rank, slices,
+                       [&](uint64_t in_file, const std::byte* source, uint64_t count) {
+                         std::memcpy(bytes.data() + (in_file - block.range.begin), source, count);
+                       });
 }
 
 void place_packed(const FileBlock& block, int rank, std::span<const std::byte> packed,
                   std::span<std::byte> bytes) {
   uint64_t done = 0;
-  for_each_part_of(block, rank, [&](const BlockPart& part) {
+  for_each_part_of(block, rank, [&](const BlockPart& part, size_t) {
     for_each_stretch(part.dense_runs(), part.place(), block.range,
                      [&](uint64_t in_file, uint64_t, uint64_t count) {
                        std::memcpy(bytes.data() + (in_file - block.range.begin),

@@ -15,35 +15,45 @@ namespace moetron {
 struct FileBlock {
   const TensorFile* file = nullptr;
   ByteRange range;
+  uint64_t index = 0;  // among the blocks of all files
+  int writer = 0;      // the rank that gathers, hashes and writes it
 
   uint64_t bytes() const { return range.end - range.begin; }
 };
 
-// The blocks of all files, one after the other.
+// The blocks of all files, one after the other. `files` stay where they are.
 class BlockList {
  public:
   explicit BlockList(std::span<const TensorFile> files);
 
   uint64_t count() const { return ends_.empty() ? 0 : ends_.back(); }
-  FileBlock block(uint64_t index) const;
+  FileBlock block(uint64_t index, int writer) const;
 
  private:
   std::span<const TensorFile> files_;
   std::vector<uint64_t> ends_;  // of each file: the number of blocks up to its end
 };
 
-// How many bytes of the block each of `num_ranks` ranks holds. The file's header is nobody's.
-std::vector<uint64_t> bytes_by_rank(const FileBlock& block, int num_ranks);
-uint64_t bytes_of_rank(const FileBlock& block, int rank);
+// How many bytes of the block each of `num_ranks` ranks holds; of replicas, each of them. The
+// file's header is nobody's.
+std::vector<uint64_t> bytes_held(const FileBlock& block, int num_ranks);
 
-// Writes what this rank, `rank`, holds of the block to `packed`, which has bytes_of_rank() bytes.
-// Slices on a device are copied to the host, as far as the block needs them.
-void pack_slices(const FileBlock& block, int rank, std::span<std::byte> packed);
+// How many bytes each rank gives to the block. One rank gives a box: the writer, if it holds it,
+// else one of its holders, so that the replicas take turns from block to block.
+std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks);
+uint64_t bytes_given_by(const FileBlock& block, int rank);
 
-// Each fills its part of `bytes`, the whole block: the header, what this rank holds, what `rank`
-// sent packed.
+// Writes what this rank, `rank`, gives to the block to `packed`, which has bytes_given_by() bytes.
+// `slices`: this rank's, of the file's content. Those on a device are copied to the host, as far as
+// the block needs them.
+void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
+                 std::span<std::byte> packed);
+
+// Each fills its part of `bytes`, the whole block: the header, what this rank gives, what `rank`
+// gives and has packed.
 void place_header(const FileBlock& block, std::span<std::byte> bytes);
-void place_slices(const FileBlock& block, int rank, std::span<std::byte> bytes);
+void place_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
+                  std::span<std::byte> bytes);
 void place_packed(const FileBlock& block, int rank, std::span<const std::byte> packed,
                   std::span<std::byte> bytes);
 

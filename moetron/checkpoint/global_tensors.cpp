@@ -11,11 +11,8 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
-#include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_runs.h"
 #include "moetron/checkpoint/tensor_file.h"
-#include "moetron/comm/communicator.h"
-#include "moetron/comm/gather_texts.h"
 
 namespace moetron {
 namespace {
@@ -75,20 +72,6 @@ class Unpacker {
   std::string_view text_;
 };
 
-std::string describe(const std::vector<NamedSlice>& slices) {
-  Packer packer;
-  for (const NamedSlice& slice : slices) {
-    const SliceRuns checked(slice);  // that it lies inside its tensor
-    packer.add(slice.name);
-    packer.add(static_cast<int64_t>(stored_dtype(slice.view.scalar_type())));
-    packer.add(static_cast<int64_t>(slice.global_shape.size()));
-    packer.add(slice.global_shape);
-    packer.add(slice.begin);
-    packer.add(std::span<const int64_t>(slice.view.sizes().data(), slice.view.sizes().size()));
-  }
-  return packer.take();
-}
-
 Description next_description(Unpacker& unpacker) {
   Description slice;
   slice.tensor.name = unpacker.text();
@@ -113,17 +96,24 @@ bool overlap(const HeldBox& a, const HeldBox& b) {
   return true;
 }
 
-// Sorts the boxes and leaves one of those that several ranks hold, the lowest rank's.
-void remove_replicas(GlobalTensor& tensor) {
+// Sorts the boxes, and makes one of those that several ranks hold.
+void join_replicas(GlobalTensor& tensor) {
   std::vector<HeldBox>& boxes = tensor.boxes;
   std::stable_sort(boxes.begin(), boxes.end(), [](const HeldBox& a, const HeldBox& b) {
     return std::tie(a.begin, a.sizes) < std::tie(b.begin, b.sizes);
   });
-  for (size_t i = 1; i < boxes.size(); ++i) {
-    MT_CHECK(!is_same_box(boxes[i - 1], boxes[i]) || boxes[i - 1].rank != boxes[i].rank,
-             tensor.description.name, ": rank ", boxes[i].rank, " holds the same slice twice");
+  std::vector<HeldBox> joined;
+  for (HeldBox& box : boxes) {
+    if (joined.empty() || !is_same_box(joined.back(), box)) {
+      joined.push_back(std::move(box));
+      continue;
+    }
+    const Holder holder = box.holders.front();
+    MT_CHECK(joined.back().holders.back().rank != holder.rank, tensor.description.name, ": rank ",
+             holder.rank, " holds the same slice twice");
+    joined.back().holders.push_back(holder);
   }
-  boxes.erase(std::unique(boxes.begin(), boxes.end(), is_same_box), boxes.end());
+  boxes = std::move(joined);
 }
 
 // Boxes inside a tensor that are disjoint and have as many elements as it cover it exactly.
@@ -142,7 +132,8 @@ void check_cover(const GlobalTensor& tensor) {
       const HeldBox& other = tensor.boxes[j];
       if (other.begin[0] >= box.begin[0] + box.sizes[0]) break;
       MT_CHECK(!overlap(box, other), name, ": the slices of all ranks hold ", held, " of ", wanted,
-               " elements, but those of ranks ", box.rank, " and ", other.rank, " overlap");
+               " elements, but those of ranks ", box.holders.front().rank, " and ",
+               other.holders.front().rank, " overlap");
     }
   }
 }
@@ -162,30 +153,36 @@ void add_slice(int rank, int64_t place, Description slice, TensorsByName& tensor
                tensor.description.dtype == slice.tensor.dtype,
            slice.tensor.name, ": two slices disagree about shape or type");
   if (is_empty) return;
-  tensor.boxes.push_back({rank, place, std::move(slice.begin), std::move(slice.sizes)});
+  tensor.boxes.push_back({std::move(slice.begin), std::move(slice.sizes), {{rank, place}}});
 }
 
 }  // namespace
 
-std::vector<GlobalTensor> find_global_tensors(const std::vector<NamedSlice>& slices,
-                                              Communicator* world) {
-  std::string mine;
-  on_all_ranks(world, [&] {
-    mine = describe(slices);
-    return 0;
-  });
-  std::vector<std::string> all{mine};
-  if (world != nullptr && world->size() > 1) all = gather_texts(*world, mine);
+std::string describe_slices(const std::vector<NamedSlice>& slices) {
+  Packer packer;
+  for (const NamedSlice& slice : slices) {
+    const SliceRuns checked(slice);  // that it lies inside its tensor
+    packer.add(slice.name);
+    packer.add(static_cast<int64_t>(stored_dtype(slice.view.scalar_type())));
+    packer.add(static_cast<int64_t>(slice.global_shape.size()));
+    packer.add(slice.global_shape);
+    packer.add(slice.begin);
+    packer.add(std::span<const int64_t>(slice.view.sizes().data(), slice.view.sizes().size()));
+  }
+  return packer.take();
+}
+
+std::vector<GlobalTensor> find_global_tensors(const std::vector<std::string>& descriptions) {
   TensorsByName by_name;
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    Unpacker unpacker(all[rank]);
+  for (size_t rank = 0; rank < descriptions.size(); ++rank) {
+    Unpacker unpacker(descriptions[rank]);
     for (int64_t place = 0; !unpacker.at_end(); ++place) {
       add_slice(static_cast<int>(rank), place, next_description(unpacker), by_name);
     }
   }
   std::vector<GlobalTensor> tensors;
   for (auto& [name, tensor] : by_name) {
-    remove_replicas(tensor);
+    join_replicas(tensor);
     check_cover(tensor);
     tensors.push_back(std::move(tensor));
   }

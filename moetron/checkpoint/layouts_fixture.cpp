@@ -106,7 +106,9 @@ std::vector<NamedSlice> cut(const WholeTensors& tensors, Layout layout, int rank
   int kind = rank;
   for (const auto& [name, tensor] : tensors) {
     for (const Box& box : boxes_of(name, tensor, layout, rank, size)) {
-      const at::Tensor view = memory_for(box, tensor.scalar_type(), kind++);
+      const at::ScalarType type = tensor.scalar_type();
+      const at::Tensor view = values == Values::kNone ? at::zeros({}, type).expand(box.sizes)
+                                                      : memory_for(box, type, kind++);
       if (values == Values::kCopied) view.copy_(region(tensor, box));
       slices.push_back({name, tensor.sizes().vec(), box.begin, view});
     }

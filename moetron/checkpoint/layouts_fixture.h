@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/save_plan.h"
 
 namespace moetron {
 
@@ -24,9 +25,9 @@ enum class Layout {
 inline constexpr Layout kLayouts[] = {Layout::kReplicas, Layout::kRows,    Layout::kColumns,
                                       Layout::kGrid,     Layout::kExperts, Layout::kStretch};
 
-// What `rank` of `size` holds. Copies of its part of the values, in memory of various strides; or,
-// for `fill`, zeros.
-enum class Values { kCopied, kZero };
+// What `rank` of `size` holds. Copies of its part of the values, in memory of various strides; or
+// zeros, to be filled; or shapes alone, which take no memory.
+enum class Values { kCopied, kZero, kNone };
 std::vector<NamedSlice> cut(const WholeTensors& tensors, Layout layout, int rank, int size,
                             Values values = Values::kCopied);
 

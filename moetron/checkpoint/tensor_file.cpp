@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/formats/safetensors_index.h"
 
 namespace moetron {
@@ -19,41 +20,50 @@ SafetensorsDtype stored_dtype(at::ScalarType type) {
   throw InternalError(concat("checkpoints hold no tensors of type ", at::toString(type)));
 }
 
-TensorFile plan_file(const std::string& name, std::span<const GlobalTensor> tensors,
-                     std::span<const NamedSlice> slices) {
+namespace {
+
+TensorFile plan_file(const std::string& name, FileContent content,
+                     std::span<const GlobalTensor> tensors) {
   std::vector<SafetensorsTensor> described;
   std::map<std::string_view, const GlobalTensor*> by_name;
   for (const GlobalTensor& tensor : tensors) {
     described.push_back(tensor.description);
     by_name[tensor.description.name] = &tensor;
   }
-  TensorFile file{name, layout_safetensors(std::move(described)), {}, slices};
+  TensorFile file{name, content, layout_safetensors(std::move(described)), {}};
   for (const SafetensorsEntry& entry : file.layout.tensors) {
     file.boxes.push_back(by_name.at(entry.name)->boxes);
   }
   return file;
 }
 
-std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> tensors,
-                                         std::span<const NamedSlice> slices, uint64_t shard_bytes) {
+}  // namespace
+
+TensorFile plan_state_file(std::span<const GlobalTensor> states) {
+  return plan_file(kOptimizerFile, FileContent::kStates, states);
+}
+
+std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> weights,
+                                         uint64_t shard_bytes) {
   std::vector<std::span<const GlobalTensor>> shards;
   size_t first = 0;
   uint64_t filled = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto bytes = tensor_bytes(tensors[i].description.dtype, tensors[i].description.shape);
-    MT_CHECK(bytes, tensors[i].description.name, " has an impossible shape");
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const auto bytes = tensor_bytes(weights[i].description.dtype, weights[i].description.shape);
+    MT_CHECK(bytes, weights[i].description.name, " has an impossible shape");
     if (filled > 0 && filled + *bytes > shard_bytes) {
-      shards.push_back(tensors.subspan(first, i - first));
+      shards.push_back(weights.subspan(first, i - first));
       first = i;
       filled = 0;
     }
     filled += *bytes;
   }
-  shards.push_back(tensors.subspan(first));
+  shards.push_back(weights.subspan(first));
   std::vector<TensorFile> files;
   const int num_shards = static_cast<int>(shards.size());
   for (int shard = 0; shard < num_shards; ++shard) {
-    files.push_back(plan_file(shard_file_name(shard, num_shards), shards[shard], slices));
+    files.push_back(plan_file(shard_file_name(shard, num_shards), FileContent::kWeights,
+                              shards[static_cast<size_t>(shard)]));
   }
   return files;
 }

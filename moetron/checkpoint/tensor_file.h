@@ -9,7 +9,6 @@
 
 #include <c10/core/ScalarType.h>
 
-#include "moetron/autograd/parameter.h"
 #include "moetron/checkpoint/global_tensors.h"
 #include "moetron/formats/safetensors.h"
 
@@ -18,21 +17,23 @@ namespace moetron {
 // The format's type of a torch type; InternalError for those that checkpoints never hold.
 SafetensorsDtype stored_dtype(at::ScalarType type);
 
+// Which slices of a rank a file is made of.
+enum class FileContent { kWeights, kStates };
+
 // One file to be: its layout, and who holds what of it.
 struct TensorFile {
   std::string name;  // relative to the checkpoint, "model.safetensors"
+  FileContent content = FileContent::kWeights;
   SafetensorsLayout layout;
   std::vector<std::vector<HeldBox>> boxes;  // of layout.tensors[i]
-  std::span<const NamedSlice> slices;       // of this rank, as its boxes count them
 };
 
-// One file of all `tensors`. `slices`: this rank's, kept alive by the caller.
-TensorFile plan_file(const std::string& name, std::span<const GlobalTensor> tensors,
-                     std::span<const NamedSlice> slices);
+// state/optimizer.safetensors: all states.
+TensorFile plan_state_file(std::span<const GlobalTensor> states);
 
 // model.safetensors, or as many shards as it takes for none to hold more than `shard_bytes` of
 // tensors (a single tensor may), filled in the order of the tensors.
-std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> tensors,
-                                         std::span<const NamedSlice> slices, uint64_t shard_bytes);
+std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> weights,
+                                         uint64_t shard_bytes);
 
 }  // namespace moetron

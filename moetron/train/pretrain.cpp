@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,9 @@
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
+#include "moetron/checkpoint/save_plan.h"
+#include "moetron/checkpoint/save_snapshot.h"
+#include "moetron/checkpoint/write_checkpoint.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/config/option_value.h"
 #include "moetron/models/model.h"
@@ -204,7 +208,13 @@ class Pretraining {
                            {"options", options_to_json(options_)}}
                           .dump(2) +
                       "\n";
-    const auto folder = save_checkpoint(options_.checkpoint.save, step_, content, &world_);
+    if (!save_plan_ || !plan_fits(*save_plan_, content, &world_)) {
+      save_plan_.emplace(plan_save(content, &world_));
+    }
+    SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
+    snapshot.borrow(*save_plan_, std::move(content));
+    const auto folder =
+        write_checkpoint(options_.checkpoint.save, step_, *save_plan_, snapshot, &world_);
     log_->say(concat("saved ", folder.string()));
   }
 
@@ -284,6 +294,7 @@ class Pretraining {
   StepProfile profile_;
   StopRequest stop_;
   std::optional<RunLog> log_;
+  std::optional<SavePlan> save_plan_;  // made by the first save
   int64_t step_ = 0;
   int64_t consumed_samples_ = 0;
 };

@@ -1,3 +1,5 @@
+#include "moetron/checkpoint/write_checkpoint.h"
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -14,8 +16,6 @@
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
-#include "moetron/checkpoint/global_tensors.h"
-#include "moetron/checkpoint/tensor_file.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/formats/manifest.h"
 #include "moetron/formats/safetensors_index.h"
@@ -66,20 +66,11 @@ std::vector<SmallFile> list_small_files(const CheckpointContent& content) {
   return files;
 }
 
-std::vector<TensorFile> plan_tensor_files(const CheckpointContent& content, Communicator* world,
-                                          const SaveSettings& settings) {
-  const std::vector<GlobalTensor> weights = find_global_tensors(content.weights, world);
-  const std::vector<GlobalTensor> states = find_global_tensors(content.states, world);
-  std::vector<TensorFile> files = plan_model_files(weights, content.weights, settings.shard_bytes);
-  files.push_back(plan_file(kOptimizerFile, states, content.states));
-  return files;
-}
-
 // The index of shards; nothing where one file holds all weights.
 void write_index(const fs::path& folder, const std::vector<TensorFile>& files) {
   SafetensorsIndex index;
   for (const TensorFile& file : files) {
-    if (file.name == kOptimizerFile || file.name == shard_file_name(0, 1)) continue;
+    if (file.content != FileContent::kWeights || file.name == shard_file_name(0, 1)) continue;
     for (const SafetensorsEntry& tensor : file.layout.tensors) {
       index.weight_map[tensor.name] = file.name;
       index.total_size += tensor.bytes;
@@ -145,6 +136,14 @@ void move_into_place(const fs::path& temporary, const fs::path& folder) {
   rename_durable(temporary, folder);
 }
 
+void check_together(const SavePlan& plan, const SaveSnapshot& snapshot, Communicator* exchange) {
+  const int rank = exchange != nullptr ? exchange->rank() : 0;
+  const int num_ranks = exchange != nullptr ? exchange->size() : 1;
+  MT_CHECK(plan.rank() == rank && plan.num_ranks() == num_ranks, "a save planned for rank ",
+           plan.rank(), " of ", plan.num_ranks(), " is written by rank ", rank, " of ", num_ranks);
+  MT_CHECK(plan.layout() == snapshot.layout(), "the snapshot was taken by another plan");
+}
+
 // Rank 0's work on files, for all: what the system refuses is the user's to mend.
 template <class Work>
 void with_files_of(const fs::path& save, Communicator* world, const Work& work) {
@@ -160,25 +159,30 @@ void with_files_of(const fs::path& save, Communicator* world, const Work& work) 
 
 }  // namespace
 
-fs::path save_checkpoint(const fs::path& save, int64_t step, const CheckpointContent& content,
-                         Communicator* world, const SaveSettings& settings) {
-  const std::vector<TensorFile> files = plan_tensor_files(content, world, settings);
+fs::path write_checkpoint(const fs::path& save, int64_t step, const SavePlan& plan,
+                          const SaveSnapshot& snapshot, Communicator* exchange) {
+  const std::vector<TensorFile>& files = plan.files();
   const fs::path temporary = temporary_folder(save, step);
   const fs::path folder = checkpoint_folder(save, step);
   std::vector<SmallFile> small_files;
+  on_all_ranks(exchange, [&] {
+    check_together(plan, snapshot, exchange);
+    return 0;
+  });
   try {
-    with_files_of(save, world, [&] {
-      small_files = list_small_files(content);
+    with_files_of(save, exchange, [&] {
+      small_files = list_small_files(snapshot.content());
       prepare(save, temporary, files, small_files);
     });
-    const std::vector<ManifestFile> written = write_tensor_files(temporary, files, world);
-    with_files_of(save, world, [&] {
+    const std::vector<ManifestFile> written =
+        write_tensor_files(temporary, plan, snapshot, exchange);
+    with_files_of(save, exchange, [&] {
       write_the_rest(temporary, files, small_files, written, step);
       move_into_place(temporary, folder);
     });
   } catch (...) {
     std::error_code ignored;
-    if (world == nullptr || world->rank() == 0) fs::remove_all(temporary, ignored);
+    if (plan.rank() == 0) fs::remove_all(temporary, ignored);
     throw;
   }
   return folder;
