@@ -30,8 +30,4 @@ void log_info(const std::string& message) {
 void log_warning(const std::string& message) {
   logger().warn("warning: {}", message);
 }
-void log_error(const std::string& message) {
-  logger().error("{}", message);
-}
-
 }  // namespace moetron

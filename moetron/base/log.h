@@ -10,6 +10,5 @@ void init_log(int rank, int num_ranks);
 
 void log_info(const std::string& message);     // rank 0 only
 void log_warning(const std::string& message);  // every rank
-void log_error(const std::string& message);    // every rank
 
 }  // namespace moetron
