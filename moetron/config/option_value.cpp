@@ -295,24 +295,4 @@ Json options_to_json(const Options& options) {
   return json;
 }
 
-Options options_from_json(const Json& json) {
-  const Options defaults;
-  Options options;
-  MT_CHECK_CONFIG(json.is_object(), "the options are no JSON object");
-  for (const auto& [group, members] : json.items()) {
-    MT_CHECK_CONFIG(option_table().find_group(group) && members.is_object(), "\"", group,
-                    "\" is no group of options");
-    for (const auto& [key, value] : members.items()) {
-      const auto found = option_table().find(key);
-      MT_CHECK_CONFIG(found && found->implied.empty() && found->spec->group == group,
-                      "unknown option ", key, " under ", group, "; the nearest known is ",
-                      option_table().nearest_name(key));
-      // A required option that its command does not have stands at a default out of its range.
-      if (value != option_value(*found->spec, defaults))
-        apply_setting({found->spec, json_scalars(value, key), key}, options);
-    }
-  }
-  return options;
-}
-
 }  // namespace moetron

@@ -37,7 +37,5 @@ std::vector<Scalar> json_scalars(const Json& value, const std::string& shown);
 
 // {"optimizer": {"lr": 1e-4, ...}, ...}: every option that has a field, under its group.
 Json options_to_json(const Options& options);
-// The reverse. What is missing keeps its default; an unknown key is a ConfigError.
-Options options_from_json(const Json& json);
 
 }  // namespace moetron
