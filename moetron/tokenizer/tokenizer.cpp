@@ -69,10 +69,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::bytes() {
   for (int byte = 0; byte < kBytesEnd; ++byte) {
     const char text = static_cast<char>(byte);
     parts->bytes.set(byte, {&text, 1});
-    parts->ids.emplace(std::string(1, text), byte);
   }
   parts->bytes.set(kBytesEnd, kBytesEndName);
-  parts->ids.emplace(kBytesEndName, kBytesEnd);
   parts->special.resize(kBytesEnd + 1);
   parts->special[kBytesEnd] = true;
   parts->eos = kBytesEnd;
@@ -131,16 +129,6 @@ int64_t Tokenizer::base_vocab_size() const {
 
 std::optional<int32_t> Tokenizer::eos_id() const {
   return parts_->eos;
-}
-
-std::optional<int32_t> Tokenizer::bos_id() const {
-  return parts_->bos;
-}
-
-std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
-  const auto found = parts_->ids.find(token);
-  if (found == parts_->ids.end()) return std::nullopt;
-  return found->second;
 }
 
 }  // namespace moetron

@@ -45,10 +45,6 @@ class Tokenizer {
   // The token that ends a document: eos_token of tokenizer_config.json, else the special token
   // that the post-processor puts last, else the added token "<|endoftext|>".
   std::optional<int32_t> eos_id() const;
-  // bos_token of tokenizer_config.json, else the special token that the post-processor puts first.
-  std::optional<int32_t> bos_id() const;
-  // As written in tokenizer.json: a space is U+0120 in tokens of the model, itself in added ones.
-  std::optional<int32_t> token_to_id(std::string_view token) const;
 
  private:
   struct Parts;

@@ -48,7 +48,6 @@ class TokenizerFuzzTest : public ::testing::Test {
       const auto tokenizer = Tokenizer::load(path_);
       const auto ids = tokenizer->encode("<s> abc--12 e\xCC\x81 \xC3\xA9\xFFx!?x \n", true);
       tokenizer->decode(ids, true);
-      tokenizer->token_to_id("ab");
       return true;
     } catch (const InputError&) {
       return false;

@@ -69,16 +69,17 @@ struct AddedTokenGroup {
 };
 
 template <class Parts>
-void set_added_tokens(const TokenizerFile& file, const std::string& name, Parts& parts) {
+void set_added_tokens(const TokenizerFile& file, const std::string& name, TextToId& ids,
+                      Parts& parts) {
   AddedTokenGroup raw;
   AddedTokenGroup normalized;
   int64_t largest = -1;  // of the added tokens
   const auto num_model_tokens = static_cast<int64_t>(file.vocab.size());
   std::string storage;
   for (const AddedToken& token : file.added_tokens) {
-    check_added_token(token, std::max(largest + 1, num_model_tokens), parts.ids, parts.bytes, name);
+    check_added_token(token, std::max(largest + 1, num_model_tokens), ids, parts.bytes, name);
     largest = std::max<int64_t>(largest, token.id);
-    parts.ids.emplace(token.content, token.id);
+    ids.emplace(token.content, token.id);
     if (token.special) {
       parts.special.resize(std::max(parts.special.size(), static_cast<size_t>(token.id) + 1));
       parts.special[token.id] = true;
@@ -114,13 +115,12 @@ bool read_config_flag(const Json& config, const std::string& key, const std::str
 }
 
 template <class Parts>
-void read_config(const fs::path& path, Parts& parts) {
+void read_config(const fs::path& path, const TextToId& ids, Parts& parts) {
   const std::string name = path.string();
   const Json config = read_json(path);
   MT_CHECK_INPUT(config.is_object(), name, " is not an object");
-  const auto bos = read_config_token(config, "bos_token", parts.ids, name);
-  const auto eos = read_config_token(config, "eos_token", parts.ids, name);
-  if (bos) parts.bos = bos;
+  const auto bos = read_config_token(config, "bos_token", ids, name);
+  const auto eos = read_config_token(config, "eos_token", ids, name);
   if (eos) parts.eos = eos;
   // The Hugging Face classes add these themselves where the template does not.
   if (bos && read_config_flag(config, "add_bos_token", name) &&
@@ -141,30 +141,30 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
   const std::string name = file_path.string();
   TokenizerFile file = parse_tokenizer_file(MappedFile(file_path).text(), name);
   auto parts = std::make_unique<Parts>();
-  parts->ids.reserve(file.vocab.size() + file.added_tokens.size());
+  TextToId ids;  // as written in the file
+  ids.reserve(file.vocab.size() + file.added_tokens.size());
   for (const auto& [token, id] : file.vocab) {
-    parts->ids.emplace(token, id);
+    ids.emplace(token, id);
     parts->bytes.set(id, alphabet_to_bytes(token));
   }
   parts->base_vocab_size = parts->bytes.size();
-  parts->bpe = make_bpe(file, parts->ids, name);
-  set_added_tokens(file, name, *parts);
+  parts->bpe = make_bpe(file, ids, name);
+  set_added_tokens(file, name, ids, *parts);
   parts->normalizes_nfc = file.normalizes_nfc;
   parts->stages = std::move(file.stages);
-  for (const auto* ids : {&file.prefix, &file.suffix}) {
-    for (const int32_t id : *ids) {
+  for (const auto* around : {&file.prefix, &file.suffix}) {
+    for (const int32_t id : *around) {
       MT_CHECK_INPUT(parts->bytes.contains(id), name, ": post_processor adds the id ", id,
                      ", which no token has");
     }
   }
   parts->prefix = std::move(file.prefix);
   parts->suffix = std::move(file.suffix);
-  const auto usual_end = parts->ids.find(kUsualEnd);
-  if (usual_end != parts->ids.end()) parts->eos = usual_end->second;
+  const auto usual_end = ids.find(kUsualEnd);
+  if (usual_end != ids.end()) parts->eos = usual_end->second;
   if (!parts->suffix.empty()) parts->eos = parts->suffix.back();
-  if (!parts->prefix.empty()) parts->bos = parts->prefix.front();
   const fs::path config_path = file_path.parent_path() / "tokenizer_config.json";
-  if (fs::exists(config_path, error)) read_config(config_path, *parts);
+  if (fs::exists(config_path, error)) read_config(config_path, ids, *parts);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(parts)));
 }
 

@@ -57,8 +57,7 @@ class TokenBytes {
 };
 
 struct Tokenizer::Parts {
-  bool is_bytes = false;  // then only ids, bytes, special and eos are set
-  TextToId ids;           // as written in the file
+  bool is_bytes = false;  // then only bytes, special and eos are set
   TokenBytes bytes;
   int64_t base_vocab_size = 0;  // the largest id of the model's own tokens + 1
   std::vector<bool> special;    // by id, up to the largest special one
@@ -69,7 +68,6 @@ struct Tokenizer::Parts {
   Bpe bpe;
   std::vector<int32_t> prefix;  // around a text, with add_special_tokens
   std::vector<int32_t> suffix;
-  std::optional<int32_t> bos;
   std::optional<int32_t> eos;
   mutable ScratchPool scratches;
 
