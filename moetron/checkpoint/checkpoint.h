@@ -62,8 +62,4 @@ void check_checkpoint(const std::filesystem::path& folder);
 Json load_checkpoint(const std::filesystem::path& folder, const std::vector<NamedSlice>& weights,
                      const std::vector<NamedSlice>& states, Communicator* world = nullptr);
 
-// Deletes all but the newest `keep` checkpoints of `save`, damaged ones included. Call it on one
-// rank, after a save; `keep` is at least 1.
-void remove_old_checkpoints(const std::filesystem::path& save, int64_t keep);
-
 }  // namespace moetron

@@ -105,18 +105,4 @@ void check_checkpoint(const fs::path& folder) {
   }
 }
 
-void remove_old_checkpoints(const fs::path& save, int64_t keep) {
-  MT_CHECK(keep >= 1, "a run keeps at least one checkpoint, not ", keep);
-  const std::vector<int64_t> steps = list_steps(save);
-  for (size_t i = static_cast<size_t>(keep); i < steps.size(); ++i) {
-    // Out of sight first, so that no one finds it half deleted.
-    const fs::path trash = temporary_folder(save, steps[i]);
-    std::error_code error;
-    fs::remove_all(trash, error);
-    rename_durable(checkpoint_folder(save, steps[i]), trash);
-    fs::remove_all(trash, error);
-    if (error) log_warning(concat("cannot delete ", trash.string(), ": ", error.message()));
-  }
-}
-
 }  // namespace moetron

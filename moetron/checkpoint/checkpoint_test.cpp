@@ -175,16 +175,6 @@ TEST_F(Checkpoint, TheSameStepIsReplaced) {
   EXPECT_EQ(std::distance(fs::directory_iterator(save_), fs::directory_iterator()), 1);
 }
 
-TEST_F(Checkpoint, OldOnesAreRemoved) {
-  TinyModel model(1);
-  for (int step = 1; step <= 5; ++step) save_checkpoint(save_, step, model.content(), nullptr);
-  fs::create_directories(save_ / "logs");
-  remove_old_checkpoints(save_, 2);
-  EXPECT_THAT(list_steps(save_), testing::ElementsAre(5, 4));
-  remove_old_checkpoints(save_, 2);
-  EXPECT_EQ(std::distance(fs::directory_iterator(save_), fs::directory_iterator()), 3);
-}
-
 TEST_F(Checkpoint, TokenizerFilesComeAlong) {
   const fs::path tokenizer = folder_.path() / "tokenizer";
   fs::create_directories(tokenizer);

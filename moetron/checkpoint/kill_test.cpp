@@ -69,6 +69,14 @@ pid_t fork_child() {
   return child;
 }
 
+// As a user's script may: what is half deleted does not have a checkpoint's name.
+void hide_and_delete(const fs::path& save, int64_t step) {
+  const fs::path hidden = temporary_folder(save, step);
+  if (!fs::exists(checkpoint_folder(save, step))) return;
+  fs::rename(checkpoint_folder(save, step), hidden);
+  fs::remove_all(hidden);
+}
+
 // Saves in a child process from `first` on, keeping two, every step twice, until it is killed.
 pid_t start_saver(const fs::path& save, int64_t first) {
   const pid_t child = fork_child();
@@ -77,7 +85,7 @@ pid_t start_saver(const fs::path& save, int64_t first) {
     for (int64_t step = first;; ++step) {
       save_checkpoint(save, step, content_of(step), nullptr);
       save_checkpoint(save, step, content_of(step), nullptr);
-      remove_old_checkpoints(save, 2);
+      hide_and_delete(save, step - 2);
     }
   } catch (const std::exception& error) {
     ::_exit(1);
