@@ -11,6 +11,7 @@
 #include "moetron/base/error.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/formats/safetensors.h"
+#include "moetron/formats/safetensors_writer_test.h"
 #include "moetron/generate/generate.h"
 #include "moetron/models/model.h"
 #include "moetron/pipeline/block.h"

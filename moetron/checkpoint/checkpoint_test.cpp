@@ -15,6 +15,7 @@
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/formats/safetensors.h"
+#include "moetron/formats/safetensors_writer_test.h"
 
 namespace moetron {
 namespace {

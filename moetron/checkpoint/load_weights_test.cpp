@@ -11,6 +11,7 @@
 #include "moetron/checkpoint/checkpoint_fixture.h"
 #include "moetron/checkpoint/tensor_file.h"
 #include "moetron/formats/safetensors_index.h"
+#include "moetron/formats/safetensors_writer_test.h"
 
 namespace moetron {
 namespace {

@@ -16,6 +16,7 @@
 #include "moetron/data/numpy_random.h"
 #include "moetron/formats/npy.h"
 #include "moetron/formats/safetensors.h"
+#include "moetron/formats/safetensors_writer_test.h"
 
 namespace moetron {
 namespace {

@@ -42,7 +42,6 @@ class GptDataset : public TokenDataset {
   int64_t size() const override;
   int64_t sequence_length() const override { return settings_.sequence_length; }
   TokenSample get(int64_t index) const override;
-  const GptIndex& index() const { return index_; }
 
  private:
   // tokens [sequence + 1] and the starts of documents in them.

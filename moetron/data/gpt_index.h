@@ -45,9 +45,7 @@ class GptIndex {
            const std::filesystem::path& folder, bool build);
 
   int64_t num_samples() const { return num_samples_; }
-  int64_t num_epochs() const { return num_epochs_; }
   // The last epoch is shuffled on its own when fewer than 80 % of it are needed.
-  bool separate_final_epoch() const { return separate_final_epoch_; }
   int64_t num_documents() const;  // places in the document index, all epochs
 
   struct Position {

@@ -13,6 +13,7 @@
 #include "moetron/base/file.h"
 #include "moetron/formats/damage_test.h"
 #include "moetron/formats/indexed_dataset.h"
+#include "moetron/formats/read_sequence_test.h"
 #include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
@@ -52,7 +53,8 @@ class PreprocessTest : public ::testing::Test {
     for (int64_t d = 0; d < dataset.num_documents(); ++d) {
       std::string text;
       for (int64_t s = dataset.document_start(d); s < dataset.document_start(d + 1); ++s)
-        for (const int32_t token : dataset.get(s)) text += token == 256 ? '$' : char(token);
+        for (const int32_t token : read_sequence(dataset, s))
+          text += token == 256 ? '$' : char(token);
       texts.push_back(text);
     }
     return texts;
@@ -252,7 +254,8 @@ TEST_F(PreprocessTest, TakesATokenizer) {
   wanted.append_eod = true;
   const PreprocessReport report = preprocess(wanted, *Tokenizer::bytes());
   EXPECT_EQ(report.tokens, 6);
-  EXPECT_EQ(IndexedDataset(report.outputs[0]).get(0).back(), Tokenizer::bytes()->eos_id());
+  EXPECT_EQ(read_sequence(IndexedDataset(report.outputs[0]), 0).back(),
+            Tokenizer::bytes()->eos_id());
   EXPECT_THAT(documents(), ElementsAre("abc\xc3\xa9$"));
 }
 

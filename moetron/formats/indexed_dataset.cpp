@@ -131,8 +131,7 @@ int64_t IndexedDataset::document_start(int64_t document) const {
   return load<int64_t>(documents_, document);
 }
 
-template <class T>
-void IndexedDataset::copy_tokens(int64_t sequence, int64_t offset, std::span<T> out) const {
+void IndexedDataset::get(int64_t sequence, int64_t offset, std::span<int32_t> out) const {
   const int64_t length = sequence_length(sequence);
   const auto count = static_cast<int64_t>(out.size());
   MT_CHECK(offset >= 0 && offset <= length && count <= length - offset, "tokens [", offset, ", ",
@@ -143,10 +142,10 @@ void IndexedDataset::copy_tokens(int64_t sequence, int64_t offset, std::span<T> 
     using Stored = decltype(stored);
     for (int64_t i = 0; i < count; ++i) {
       const auto token = load<Stored>(from, i);
-      if constexpr (sizeof(Stored) > sizeof(T))
-        MT_CHECK_INPUT(token == static_cast<T>(token), tokens_.path().string(), ": token ", token,
-                       " of sequence ", sequence, " does not fit 32 bits");
-      out[static_cast<size_t>(i)] = static_cast<T>(token);
+      if constexpr (sizeof(Stored) > sizeof(int32_t))
+        MT_CHECK_INPUT(token == static_cast<int32_t>(token), tokens_.path().string(), ": token ",
+                       token, " of sequence ", sequence, " does not fit 32 bits");
+      out[static_cast<size_t>(i)] = static_cast<int32_t>(token);
     }
   };
   switch (type_) {
@@ -163,20 +162,6 @@ void IndexedDataset::copy_tokens(int64_t sequence, int64_t offset, std::span<T> 
     case TokenType::kUint16:
       return widen(uint16_t{});
   }
-}
-
-void IndexedDataset::get(int64_t sequence, int64_t offset, std::span<int32_t> out) const {
-  copy_tokens(sequence, offset, out);
-}
-
-void IndexedDataset::get(int64_t sequence, int64_t offset, std::span<int64_t> out) const {
-  copy_tokens(sequence, offset, out);
-}
-
-std::vector<int32_t> IndexedDataset::get(int64_t sequence) const {
-  std::vector<int32_t> tokens(static_cast<size_t>(sequence_length(sequence)));
-  copy_tokens(sequence, 0, std::span<int32_t>(tokens));
-  return tokens;
 }
 
 std::string IndexedDataset::fingerprint() const {

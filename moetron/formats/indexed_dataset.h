@@ -47,16 +47,12 @@ class IndexedDataset {
   // Copies tokens [offset, offset + out.size()) of a sequence. A token that does not fit the type
   // is an InputError; a range outside the sequence an InternalError.
   void get(int64_t sequence, int64_t offset, std::span<int32_t> out) const;
-  void get(int64_t sequence, int64_t offset, std::span<int64_t> out) const;
-  std::vector<int32_t> get(int64_t sequence) const;
 
   // XXH3-128 of the .idx file: changes whenever lengths or documents change.
   std::string fingerprint() const;
 
  private:
   void check_arrays();
-  template <class T>
-  void copy_tokens(int64_t sequence, int64_t offset, std::span<T> out) const;
   int64_t sequence_pointer(int64_t sequence) const;  // bytes into .bin
 
   std::string prefix_;

@@ -1,7 +1,6 @@
 #include "moetron/formats/manifest.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <nlohmann/json.hpp>
 
@@ -80,16 +79,6 @@ void check_file(const fs::path& folder, const ManifestFile& expected) {
                    " expected, ", found.blocks[i], " found");
 }
 
-// The number at the end of a folder's name, or nothing.
-std::optional<uint64_t> trailing_number(const std::string& name) {
-  const size_t begin = name.find_last_not_of("0123456789") + 1;  // npos + 1 is 0
-  uint64_t number = 0;
-  const char* end = name.data() + name.size();
-  const auto [stop, error] = std::from_chars(name.data() + begin, end, number);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return number;
-}
-
 }  // namespace
 
 ManifestFile hash_file(const fs::path& folder, const std::string& name) {
@@ -102,15 +91,6 @@ ManifestFile hash_file(const fs::path& folder, const std::string& name) {
     result.blocks.push_back(hash_hex(file.bytes().subspan(begin, bytes)));
   }
   return result;
-}
-
-void write_manifest(const fs::path& folder, const Json& extra) {
-  std::vector<ManifestFile> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    const std::string name = entry.path().lexically_relative(folder).generic_string();
-    if (entry.is_regular_file() && name != kManifestName) files.push_back(hash_file(folder, name));
-  }
-  write_manifest(folder, std::move(files), extra);
 }
 
 void write_manifest(const fs::path& folder, std::vector<ManifestFile> files, const Json& extra) {
@@ -136,40 +116,11 @@ std::vector<ManifestFile> read_manifest(const fs::path& folder) {
   return parse_files(read_document(folder), (folder / kManifestName).string());
 }
 
-Json read_manifest_extra(const fs::path& folder) {
-  return read_document(folder)["extra"];
-}
-
 Json verify_manifest(const fs::path& folder) {
   const Json document = read_document(folder);
   for (const ManifestFile& file : parse_files(document, (folder / kManifestName).string()))
     check_file(folder, file);
   return document["extra"];
-}
-
-bool manifest_sizes_match(const fs::path& folder) {
-  try {
-    for (const ManifestFile& file : read_manifest(folder)) {
-      std::error_code error;
-      if (fs::file_size(folder / file.name, error) != file.size || error) return false;
-    }
-    return true;
-  } catch (const InputError&) {
-    return false;
-  }
-}
-
-std::optional<fs::path> find_latest_valid(const fs::path& parent) {
-  std::vector<std::pair<uint64_t, fs::path>> folders;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(parent, error)) {
-    const auto number = trailing_number(entry.path().filename().string());
-    if (number && entry.is_directory()) folders.emplace_back(*number, entry.path());
-  }
-  std::sort(folders.rbegin(), folders.rend());
-  for (const auto& [number, folder] : folders)
-    if (manifest_sizes_match(folder)) return folder;
-  return std::nullopt;
 }
 
 }  // namespace moetron

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,23 +23,14 @@ struct ManifestFile {
 ManifestFile hash_file(const std::filesystem::path& folder, const std::string& name);
 
 // Writes folder/manifest.json last, after all files are complete. `extra` is the caller's own
-// object (step, layout, ...). The first form hashes every file below the folder.
-void write_manifest(const std::filesystem::path& folder, const Json& extra);
+// object (step, layout, ...).
 void write_manifest(const std::filesystem::path& folder, std::vector<ManifestFile> files,
                     const Json& extra);
 
 // The files that the manifest lists. Throws InputError for a missing or damaged manifest.json.
 std::vector<ManifestFile> read_manifest(const std::filesystem::path& folder);
-// The object that write_manifest() was given.
-Json read_manifest_extra(const std::filesystem::path& folder);
 
 // Full check: throws InputError naming file, block, expected and found hash; returns `extra`.
 Json verify_manifest(const std::filesystem::path& folder);
-// Cheap check: the manifest reads well and every file has its size.
-bool manifest_sizes_match(const std::filesystem::path& folder);
-
-// Of the folders in `parent`, the one with the greatest number at the end of its name
-// ("iter_0000200") that passes the cheap check.
-std::optional<std::filesystem::path> find_latest_valid(const std::filesystem::path& parent);
 
 }  // namespace moetron

@@ -70,34 +70,11 @@ struct SafetensorsLayout {
   std::string header;                     // the first bytes of the file, length field included
   std::vector<SafetensorsEntry> tensors;  // in file order
   uint64_t file_bytes = 0;
-
-  const SafetensorsEntry& at(std::string_view name) const;  // InternalError when absent
 };
 
 // Places the tensors in canonical order: widest type first, then by name.
 SafetensorsLayout layout_safetensors(std::vector<SafetensorsTensor> tensors,
                                      const SafetensorsMetadata& metadata = {{"format", "pt"}});
-
-// Writes a file front to back. It appears under its name at commit(), whole or not at all.
-class SafetensorsWriter {
- public:
-  SafetensorsWriter(const std::filesystem::path& path, std::vector<SafetensorsTensor> tensors,
-                    const SafetensorsMetadata& metadata = {{"format", "pt"}});
-
-  // The tensors in the order in which their bytes must arrive.
-  const std::vector<SafetensorsEntry>& tensors() const { return layout_.tensors; }
-  // The next bytes of tensor `name`, which may come in pieces; a wrong order is an InternalError.
-  void write(std::string_view name, std::span<const std::byte> bytes);
-  void commit();
-
- private:
-  void skip_empty_tensors();
-
-  SafetensorsLayout layout_;
-  FileWriter file_;
-  size_t next_ = 0;       // tensor being written
-  uint64_t written_ = 0;  // of its bytes
-};
 
 // A file mapped for reading. The constructor throws InputError, naming the file and what is wrong,
 // unless every rule of the format holds.

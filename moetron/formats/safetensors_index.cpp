@@ -132,10 +132,4 @@ const fs::path& ModelFiles::file_of(std::string_view name) const {
   return files_[place(name).file].path();
 }
 
-uint64_t ModelFiles::total_bytes() const {
-  uint64_t total = 0;
-  for (const auto& [name, found] : places_) total += found.tensor->bytes;
-  return total;
-}
-
 }  // namespace moetron

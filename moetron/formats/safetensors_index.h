@@ -41,7 +41,6 @@ class ModelFiles {
   const SafetensorsEntry& at(std::string_view name) const;  // InputError when absent
   std::span<const std::byte> bytes(std::string_view name) const;
   const std::filesystem::path& file_of(std::string_view name) const;
-  uint64_t total_bytes() const;  // of all tensors
 
  private:
   struct Place {

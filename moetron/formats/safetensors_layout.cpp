@@ -58,14 +58,6 @@ void check_names(const std::vector<SafetensorsTensor>& tensors) {
 
 }  // namespace
 
-const SafetensorsEntry& SafetensorsLayout::at(std::string_view name) const {
-  const auto found =
-      std::find_if(tensors.begin(), tensors.end(),
-                   [&](const SafetensorsEntry& entry) { return entry.name == name; });
-  MT_CHECK(found != tensors.end(), "no tensor ", name, " in this layout");
-  return *found;
-}
-
 SafetensorsLayout layout_safetensors(std::vector<SafetensorsTensor> tensors,
                                      const SafetensorsMetadata& metadata) {
   check_names(tensors);
@@ -87,40 +79,6 @@ SafetensorsLayout layout_safetensors(std::vector<SafetensorsTensor> tensors,
   for (SafetensorsEntry& tensor : layout.tensors) tensor.offset += layout.header.size();
   layout.file_bytes = layout.header.size() + data_bytes;
   return layout;
-}
-
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
-                                     std::vector<SafetensorsTensor> tensors,
-                                     const SafetensorsMetadata& metadata)
-    : layout_(layout_safetensors(std::move(tensors), metadata)), file_(path) {
-  file_.write(layout_.header);
-  skip_empty_tensors();
-}
-
-void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
-  if (bytes.empty()) return;
-  MT_CHECK(next_ < layout_.tensors.size(), "bytes of ", name, " after the last tensor");
-  const SafetensorsEntry& tensor = layout_.tensors[next_];
-  MT_CHECK(tensor.name == name, "bytes of ", name, " where ", tensor.name, " is due");
-  MT_CHECK(bytes.size() <= tensor.bytes - written_, name, " has ", tensor.bytes, " bytes, not ",
-           written_ + bytes.size());
-  file_.write(bytes);
-  written_ += bytes.size();
-  skip_empty_tensors();
-}
-
-// Moves past the finished tensor and any that have no bytes.
-void SafetensorsWriter::skip_empty_tensors() {
-  while (next_ < layout_.tensors.size() && written_ == layout_.tensors[next_].bytes) {
-    ++next_;
-    written_ = 0;
-  }
-}
-
-void SafetensorsWriter::commit() {
-  MT_CHECK(next_ == layout_.tensors.size(), "tensor ", layout_.tensors[next_].name,
-           " is incomplete: ", written_, " of ", layout_.tensors[next_].bytes, " bytes");
-  file_.commit();
 }
 
 }  // namespace moetron
