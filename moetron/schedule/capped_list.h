@@ -1,7 +1,7 @@
 // Lists of a V that hold no more than a cap, made by trying: from the first step on, each rank
 // takes what is ready, under rules that a policy sets, and weight gradients fill what would be
 // waits. No rank sends before the receiver has taken the last message of that kind, so that no list
-// needs buffers (see rendezvous.h).
+// needs buffers (see unbuffered_sends.h).
 #pragma once
 
 #include <array>

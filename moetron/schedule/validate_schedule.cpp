@@ -5,8 +5,8 @@
 
 #include "moetron/base/error.h"
 #include "moetron/schedule/message.h"
-#include "moetron/schedule/rendezvous.h"
 #include "moetron/schedule/simulate.h"
+#include "moetron/schedule/unbuffered_sends.h"
 
 namespace moetron {
 namespace {
@@ -158,7 +158,7 @@ void validate_schedule(const Schedule& schedule) {
     RankChecker(schedule, rank).check();
   }
   check_message_order(schedule);
-  check_rendezvous(schedule);
+  check_unbuffered_sends(schedule);
   const Simulation simulation = simulate(schedule, UnitCosts(schedule.placement, 0));
   for (size_t rank = 0; rank < schedule.declared_peak.size(); ++rank) {
     MT_CHECK(simulation.peak_activations[rank] == schedule.declared_peak[rank],

@@ -15,7 +15,7 @@ namespace moetron {
 //  - a chunk is not reduced once, with or right behind its last weight gradient;
 //  - two ranks do not send and receive outputs, or gradients, in the same order (with a channel for
 //    each of the two, messages need no tags);
-//  - the ranks wait for each other for good, sending without buffers (rendezvous.h);
+//  - the ranks wait for each other for good, sending without buffers (unbuffered_sends.h);
 //  - a rank holds other than its declared peak.
 // Of a forward schedule the same as far as it goes; it declares no peak.
 void validate_schedule(const Schedule& schedule);

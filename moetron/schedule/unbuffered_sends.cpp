@@ -1,4 +1,4 @@
-#include "moetron/schedule/rendezvous.h"
+#include "moetron/schedule/unbuffered_sends.h"
 
 #include <deque>
 
@@ -17,9 +17,9 @@ struct Channel {
   bool is_sending() const { return num_sent > num_taken + 1; }  // a receive is not yet posted
 };
 
-class Rendezvous {
+class UnbufferedRun {
  public:
-  explicit Rendezvous(const Schedule& schedule)
+  explicit UnbufferedRun(const Schedule& schedule)
       : schedule_(schedule),
         num_ranks_(schedule.steps.size()),
         channels_(2 * num_ranks_ * num_ranks_),
@@ -94,8 +94,8 @@ class Rendezvous {
 
 }  // namespace
 
-void check_rendezvous(const Schedule& schedule) {
-  Rendezvous(schedule).run();
+void check_unbuffered_sends(const Schedule& schedule) {
+  UnbufferedRun(schedule).run();
 }
 
 }  // namespace moetron

@@ -17,6 +17,6 @@ namespace moetron {
 // The messages of each channel are sent and received in the same order (validate_schedule() checks
 // that first). Throws InternalError naming a rank and its step if ranks wait for each other for
 // good.
-void check_rendezvous(const Schedule& schedule);
+void check_unbuffered_sends(const Schedule& schedule);
 
 }  // namespace moetron
