@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/moe/pending_tensor.h"
 #include "moetron/moe/permutation.h"
 
 namespace moetron {
@@ -26,23 +27,14 @@ int64_t total(const Counts& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
-// Rows under way: to the ranks of the experts, or back.
-struct Exchange {
-  at::Tensor output;
-  Work work;
-  at::Tensor finish() {
-    work.wait();
-    return output;
-  }
-};
-
-Exchange start_exchange(const at::Tensor& rows, const Counts& out, const Counts& in,
-                        Communicator& group) {
+// Sends rows to the ranks of the experts, or back.
+PendingTensor start_exchange(const at::Tensor& rows, const Counts& out, const Counts& in,
+                             Communicator& group) {
   std::vector<int64_t> sizes = rows.sizes().vec();
   sizes[0] = total(in);
-  Exchange exchange{at::empty(sizes, rows.options()), {}};
-  exchange.work = group.all_to_all_v(exchange.output, rows.contiguous(), in, out);
-  return exchange;
+  PendingTensor pending{at::empty(sizes, rows.options()), {}};
+  pending.work = group.all_to_all_v(pending.output, rows.contiguous(), in, out);
+  return pending;
 }
 
 const ExchangePlan& exchange_plan(const DispatchPlan& plan) {
@@ -68,9 +60,9 @@ class AllToAllDispatcher final : public Dispatcher {
     exchange_counts(*plan, hidden.device());
     Communicator& group = *layout_.group;
     group.group_begin();
-    Exchange rows = start_exchange(hidden.index_select(0, plan->token_of_copy), plan->sent,
-                                   plan->received, group);
-    Exchange choices =
+    PendingTensor rows = start_exchange(hidden.index_select(0, plan->token_of_copy), plan->sent,
+                                        plan->received, group);
+    PendingTensor choices =
         start_exchange(pack_choices(routing, *plan), plan->sent, plan->received, group);
     group.group_end();
     return Pending<Dispatched>([=, this]() mutable {
@@ -90,15 +82,16 @@ class AllToAllDispatcher final : public Dispatcher {
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
     const ExchangePlan& p = exchange_plan(*plan);
-    Exchange back = start_exchange(p.permutation.sum(rows), p.received, p.sent, *layout_.group);
+    PendingTensor back =
+        start_exchange(p.permutation.sum(rows), p.received, p.sent, *layout_.group);
     return Pending<at::Tensor>([=]() mutable { return sum_copies(back, exchange_plan(*plan)); });
   }
 
   Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
                                              std::shared_ptr<const DispatchPlan> plan) override {
     const ExchangePlan& p = exchange_plan(*plan);
-    Exchange copies = start_exchange(d_hidden.index_select(0, p.token_of_copy), p.sent, p.received,
-                                     *layout_.group);
+    PendingTensor copies = start_exchange(d_hidden.index_select(0, p.token_of_copy), p.sent,
+                                          p.received, *layout_.group);
     return Pending<at::Tensor>(
         [=]() mutable { return exchange_plan(*plan).permutation.gather(copies.finish()); });
   }
@@ -111,8 +104,8 @@ class AllToAllDispatcher final : public Dispatcher {
     const at::Tensor d_choices = p.permutation.scatter_choices(d_probabilities);  // [received, K']
     Communicator& group = *layout_.group;
     group.group_begin();
-    Exchange rows_back = start_exchange(d_copies, p.received, p.sent, group);
-    Exchange choices_back = start_exchange(d_choices, p.received, p.sent, group);
+    PendingTensor rows_back = start_exchange(d_copies, p.received, p.sent, group);
+    PendingTensor choices_back = start_exchange(d_choices, p.received, p.sent, group);
     group.group_end();
     return Pending<DispatchGrads>([=, this]() mutable {
       const ExchangePlan& finished = exchange_plan(*plan);
@@ -183,8 +176,8 @@ class AllToAllDispatcher final : public Dispatcher {
   }
 
   // [sent, hidden] on its way -> [tokens, hidden], added in fp32.
-  static at::Tensor sum_copies(Exchange& exchange, const ExchangePlan& plan) {
-    const at::Tensor copies = exchange.finish();
+  static at::Tensor sum_copies(PendingTensor& pending, const ExchangePlan& plan) {
+    const at::Tensor copies = pending.finish();
     return by_token(copies, plan).sum(1, /*keepdim=*/false, at::kFloat).to(copies.dtype());
   }
 

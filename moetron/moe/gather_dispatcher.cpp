@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/moe/pending_tensor.h"
 #include "moetron/moe/permutation.h"
 
 namespace moetron {
@@ -68,32 +69,22 @@ class LocalDispatcher final : public Dispatcher {
   int64_t rows_at_least_;
 };
 
-// A collective under way and the tensor that it fills.
-struct Exchange {
-  at::Tensor output;
-  Work work;
-  at::Tensor finish() {
-    work.wait();
-    return output;
-  }
-};
-
 // x [n, ...] of every rank -> [ranks * n, ...]
-Exchange start_gather(const at::Tensor& x, Communicator& group) {
+PendingTensor start_gather(const at::Tensor& x, Communicator& group) {
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes[0] *= group.size();
-  Exchange exchange{at::empty(sizes, x.options()), {}};
-  exchange.work = group.all_gather(exchange.output, x.contiguous());
-  return exchange;
+  PendingTensor pending{at::empty(sizes, x.options()), {}};
+  pending.work = group.all_gather(pending.output, x.contiguous());
+  return pending;
 }
 
 // x [ranks * n, ...], partial sums -> [n, ...]
-Exchange start_reduce(const at::Tensor& x, Communicator& group) {
+PendingTensor start_reduce(const at::Tensor& x, Communicator& group) {
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes[0] /= group.size();
-  Exchange exchange{at::empty(sizes, x.options()), {}};
-  exchange.work = group.reduce_scatter(exchange.output, x.contiguous());
-  return exchange;
+  PendingTensor pending{at::empty(sizes, x.options()), {}};
+  pending.work = group.reduce_scatter(pending.output, x.contiguous());
+  return pending;
 }
 
 // A token as bytes: hidden, experts (int32), probabilities (fp32), filled up to 16 bytes.
@@ -140,9 +131,9 @@ class GatherDispatcher final : public Dispatcher {
 
   Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
     if (fused_) return start_fused_dispatch(hidden, routing);
-    Exchange rows = start_gather(hidden, *layout_.group);
-    Exchange experts = start_gather(routing.experts, *layout_.group);
-    Exchange probabilities = start_gather(routing.probabilities, *layout_.group);
+    PendingTensor rows = start_gather(hidden, *layout_.group);
+    PendingTensor experts = start_gather(routing.experts, *layout_.group);
+    PendingTensor probabilities = start_gather(routing.probabilities, *layout_.group);
     return Pending<Dispatched>([=, this]() mutable {
       const at::Tensor all_rows = rows.finish();
       const at::Tensor all_experts = experts.finish();
@@ -152,13 +143,13 @@ class GatherDispatcher final : public Dispatcher {
 
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
-    Exchange sums = start_reduce(permutation_of(*plan).sum(rows), *layout_.group);
+    PendingTensor sums = start_reduce(permutation_of(*plan).sum(rows), *layout_.group);
     return Pending<at::Tensor>([=]() mutable { return sums.finish(); });
   }
 
   Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
                                              std::shared_ptr<const DispatchPlan> plan) override {
-    Exchange all = start_gather(d_hidden, *layout_.group);
+    PendingTensor all = start_gather(d_hidden, *layout_.group);
     return Pending<at::Tensor>(
         [=]() mutable { return permutation_of(*plan).gather(all.finish()); });
   }
@@ -172,7 +163,7 @@ class GatherDispatcher final : public Dispatcher {
     Communicator& group = *layout_.group;
     if (fused_ && d_hidden.scalar_type() == at::kFloat) {
       const int64_t hidden_size = d_hidden.size(1), top_k = d_choices.size(1);
-      Exchange both = start_reduce(at::cat({d_hidden, d_choices}, 1), group);
+      PendingTensor both = start_reduce(at::cat({d_hidden, d_choices}, 1), group);
       return Pending<DispatchGrads>([=]() mutable {
         const at::Tensor sums = both.finish();
         return DispatchGrads{sums.narrow(1, 0, hidden_size).contiguous(),
@@ -180,8 +171,8 @@ class GatherDispatcher final : public Dispatcher {
       });
     }
     if (fused_) group.group_begin();
-    Exchange hidden_sums = start_reduce(d_hidden, group);
-    Exchange choice_sums = start_reduce(d_choices, group);
+    PendingTensor hidden_sums = start_reduce(d_hidden, group);
+    PendingTensor choice_sums = start_reduce(d_choices, group);
     if (fused_) group.group_end();
     return Pending<DispatchGrads>([=]() mutable {
       const at::Tensor first = hidden_sums.finish();
@@ -193,7 +184,7 @@ class GatherDispatcher final : public Dispatcher {
   Pending<Dispatched> start_fused_dispatch(const at::Tensor& hidden, const Routing& routing) {
     const PackedRow packed(hidden, routing.experts.size(1));
     const auto dtype = hidden.scalar_type();
-    Exchange all = start_gather(pack(hidden, routing, packed), *layout_.group);
+    PendingTensor all = start_gather(pack(hidden, routing, packed), *layout_.group);
     return Pending<Dispatched>([=, this]() mutable {
       const at::Tensor bytes = all.finish();
       return permute(packed.hidden_of(bytes, dtype), packed.experts_of(bytes).to(at::kLong),
