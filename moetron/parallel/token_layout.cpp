@@ -25,10 +25,11 @@ at::Tensor padded(const at::Tensor& x, int64_t rows_wanted) {
 }
 
 // y = function(x) in the graph, with the opposite function as its backward.
-class Exchange final : public PureOperation {
+class LayoutChange final : public PureOperation {
  public:
   using Function = at::Tensor (*)(const at::Tensor&, const TokenLayout&);
-  Exchange(Function backward, const TokenLayout& layout) : backward_(backward), layout_(layout) {}
+  LayoutChange(Function backward, const TokenLayout& layout)
+      : backward_(backward), layout_(layout) {}
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
     return {backward_(d_y, layout_)};
   }
@@ -38,14 +39,14 @@ class Exchange final : public PureOperation {
   TokenLayout layout_;
 };
 
-at::Tensor exchanged(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run,
-                     Exchange::Function forward, Exchange::Function backward) {
+at::Tensor change_layout(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run,
+                         LayoutChange::Function forward, LayoutChange::Function backward) {
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
     y = forward(x.detach(), layout);
   }
-  run.attach(y, std::make_shared<Exchange>(backward, layout), {x});
+  run.attach(y, std::make_shared<LayoutChange>(backward, layout), {x});
   return y;
 }
 
@@ -113,17 +114,17 @@ at::Tensor slice_tokens(const at::Tensor& x, const TokenLayout& layout) {
 
 at::Tensor gather_tokens(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   if (layout.size() == 1) return x;
-  return exchanged(x, layout, run, gather_tokens, reduce_scatter_tokens);
+  return change_layout(x, layout, run, gather_tokens, reduce_scatter_tokens);
 }
 
 at::Tensor reduce_scatter_tokens(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   if (layout.size() == 1) return x;
-  return exchanged(x, layout, run, reduce_scatter_tokens, gather_tokens);
+  return change_layout(x, layout, run, reduce_scatter_tokens, gather_tokens);
 }
 
 at::Tensor gather_features(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   if (layout.size() == 1) return x;
-  return exchanged(x, layout, run, join_features, split_features);
+  return change_layout(x, layout, run, join_features, split_features);
 }
 
 }  // namespace moetron
