@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "moetron/arch/config_reader.h"
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/base/json.h"
+#include "moetron/measure/memory_meter.h"
 #include "moetron/models/model.h"
 #include "moetron/pipeline/block.h"
 

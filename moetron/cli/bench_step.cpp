@@ -5,12 +5,12 @@
 
 #include <ATen/ATen.h>
 
-#include "moetron/autograd/device_memory.h"
 #include "moetron/base/file.h"
 #include "moetron/cli/bench_slice.h"
 #include "moetron/cli/bench_timer.h"
 #include "moetron/cli/device.h"
 #include "moetron/cli/gpu_sensors.h"
+#include "moetron/measure/device_memory.h"
 #include "moetron/models/model.h"
 #include "moetron/nn/loss.h"
 #include "moetron/optim/adamw.h"

@@ -11,7 +11,7 @@
 
 #include <c10/core/Device.h>
 
-#include "moetron/autograd/kernel_profile.h"
+#include "moetron/measure/kernel_profile.h"
 
 namespace moetron {
 

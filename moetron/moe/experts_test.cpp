@@ -7,12 +7,12 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/autograd/segment.h"
 #include "moetron/base/error.h"
 #include "moetron/comm/fake_communicator.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/kernels/kernel_test_support.h"
+#include "moetron/measure/memory_meter.h"
 #include "moetron/moe/capacity.h"
 #include "moetron/moe/router.h"
 

@@ -4,8 +4,8 @@
 
 #include <ATen/ATen.h>
 
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/base/error.h"
+#include "moetron/measure/memory_meter.h"
 
 namespace moetron {
 

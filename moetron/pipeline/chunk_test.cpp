@@ -6,8 +6,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/base/error.h"
+#include "moetron/measure/memory_meter.h"
 #include "moetron/pipeline/block.h"
 
 namespace moetron {

@@ -5,8 +5,8 @@
 
 #include <ATen/ATen.h>
 
-#include "moetron/autograd/memory_meter.h"
 #include "moetron/base/error.h"
+#include "moetron/measure/memory_meter.h"
 #include "moetron/pipeline/block.h"
 #include "moetron/schedule/validate_schedule.h"
 

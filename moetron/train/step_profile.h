@@ -7,8 +7,8 @@
 
 #include <c10/core/Device.h>
 
-#include "moetron/autograd/kernel_profile.h"
 #include "moetron/config/options.h"
+#include "moetron/measure/kernel_profile.h"
 #include "moetron/pipeline/pipeline_trace.h"
 #include "moetron/schedule/schedule.h"
 

@@ -1,4 +1,4 @@
-#include "moetron/autograd/device_memory.h"
+#include "moetron/measure/device_memory.h"
 
 #include <sys/resource.h>
 

@@ -1,4 +1,4 @@
-#include "moetron/autograd/memory_meter.h"
+#include "moetron/measure/memory_meter.h"
 
 #include <algorithm>
 #include <unordered_map>

@@ -1,4 +1,4 @@
-#include "moetron/autograd/kernel_profile.h"
+#include "moetron/measure/kernel_profile.h"
 
 #include <set>
 
