@@ -1,87 +1,24 @@
 // moetron bench WHAT: measures on this machine.
 #include <iostream>
-#include <vector>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
-#include "moetron/cli/bench_ops.h"
-#include "moetron/cli/bench_overlap.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_step.h"
+#include "moetron/bench/benchmark.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/device.h"
 
 namespace moetron {
-namespace {
-
-// What a benchmark takes where the options say nothing: the sizes of torch_slice.py.
-Options with_defaults(Options options) {
-  if (!options.model.num_layers) options.model.num_layers = 4;
-  if (options.training.seq_length == 0) options.training.seq_length = 4096;
-  if (options.training.micro_batch_size == 0) options.training.micro_batch_size = 1;
-  return options;
-}
-
-ModelConfig slice_of(BenchSlice slice, const Options& options) {
-  return slice_config(slice, *options.model.num_layers, options.training.seq_length);
-}
-
-std::vector<BenchSlice> slices_of(const Options& options) {
-  if (options.bench.slice) return {*options.bench.slice};
-  return {BenchSlice::kQwen3235b, BenchSlice::kDeepseekV3};
-}
-
-// What steps alone are measured with.
-void check_plain(const Options& options, const char* benchmark) {
-  const MemoryOptions& memory = options.memory;
-  MT_CHECK_CONFIG(
-      !memory.recompute_granularity && !memory.moe_layer_recompute && !memory.mlp_recompute,
-      "bench ", benchmark, " recomputes nothing: leave out recompute-granularity, ",
-      "moe-layer-recompute and mlp-recompute, which bench step takes");
-  MT_CHECK_CONFIG(options.training.dtype != Dtype::kFp32, "bench ", benchmark,
-                  " measures bf16: leave out dtype (fp32), which bench step takes");
-}
-
-void bench_step(const Options& options, c10::Device device) {
-  const BenchOptions& bench = options.bench;
-  MT_CHECK_CONFIG(bench.slice, "bench step needs --slice");
-  const ModelConfig config = slice_of(*bench.slice, options);
-  const StepReport report = measure_step(config, options, device);
-  const std::string name = slice_name(*bench.slice);
-  std::cout << (options.report.json ? to_json_text(report, name, bench.profile_top)
-                                    : describe(report, name, bench.profile_top));
-}
-
-}  // namespace
 
 int run_bench(const ParsedCommandLine& parsed) {
   say_notices(parsed);
-  const Options options = with_defaults(parsed.options);
-  MT_CHECK_CONFIG(options.training.seq_length >= 2,
-                  "seq-length (1) must be at least 2: a token is labelled with the next one");
+  const Options& options = parsed.options;
   if (options.runtime.num_threads > 0)
     at::set_num_threads(static_cast<int>(options.runtime.num_threads));
   at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
                                                  /*warn_only=*/false);
-  const c10::Device device = choose_device(options.runtime.device, /*local_rank=*/0);
-  switch (options.bench.benchmark) {
-    case Benchmark::kStep:
-      bench_step(options, device);
-      break;
-    case Benchmark::kOps:
-      check_plain(options, "ops");
-      bench_ops(slices_of(options), options, device, std::cout);
-      break;
-    case Benchmark::kOverlap:
-      check_plain(options, "overlap");
-      for (const BenchSlice slice : slices_of(options)) {
-        std::cout << bench_overlap(slice_of(slice, options), slice_name(slice), options, device)
-                  << std::endl;
-      }
-      break;
-  }
+  run_benchmark(options, choose_device(options.runtime.device, /*local_rank=*/0), std::cout);
   return kExitDone;
 }
 

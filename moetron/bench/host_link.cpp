@@ -1,4 +1,4 @@
-#include "moetron/cli/host_link.h"
+#include "moetron/bench/host_link.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/StreamGuard.h>

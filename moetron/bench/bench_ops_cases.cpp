@@ -6,7 +6,7 @@
 #include "moetron/arch/rope.h"
 #include "moetron/autograd/segment.h"
 #include "moetron/base/error.h"
-#include "moetron/cli/bench_ops.h"
+#include "moetron/bench/bench_ops.h"
 #include "moetron/kernels/adamw.h"
 #include "moetron/kernels/cross_entropy.h"
 #include "moetron/kernels/grad_norm.h"

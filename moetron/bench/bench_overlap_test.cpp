@@ -1,5 +1,5 @@
 // What the benchmarks of kernels and of overlap compute, and the link that stands for a network.
-#include "moetron/cli/bench_overlap.h"
+#include "moetron/bench/bench_overlap.h"
 
 #include <gmock/gmock.h>
 
@@ -7,11 +7,12 @@
 #include <gtest/gtest.h>
 
 #include "moetron/base/error.h"
-#include "moetron/cli/bench_ops.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/commands.h"
-#include "moetron/cli/host_link.h"
-#include "moetron/cli/layer_parts.h"
+#include "moetron/bench/bench_ops.h"
+#include "moetron/bench/bench_slice.h"
+#include "moetron/bench/benchmark.h"
+#include "moetron/bench/host_link.h"
+#include "moetron/bench/layer_parts.h"
+#include "moetron/config/command_line.h"
 #include "moetron/models/model.h"
 #include "moetron/pipeline/block.h"
 
@@ -172,7 +173,8 @@ TEST(BenchCommand, KernelsAndOverlapNeedAGpu) {
   const auto error_of = [](std::vector<const char*> words) -> std::string {
     words.insert(words.begin(), {"moetron", "bench"});
     try {
-      run_bench(parse_command_line(static_cast<int>(words.size()), words.data()));
+      const auto parsed = parse_command_line(static_cast<int>(words.size()), words.data());
+      run_benchmark(parsed.options, c10::kCPU, std::cout);
       return "";
     } catch (const ConfigError& error) {
       return error.what();

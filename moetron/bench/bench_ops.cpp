@@ -1,4 +1,4 @@
-#include "moetron/cli/bench_ops.h"
+#include "moetron/bench/bench_ops.h"
 
 #include <algorithm>
 #include <chrono>
@@ -10,9 +10,9 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_timer.h"
-#include "moetron/cli/gpu_sensors.h"
+#include "moetron/bench/bench_slice.h"
+#include "moetron/bench/bench_timer.h"
+#include "moetron/bench/gpu_sensors.h"
 
 namespace moetron {
 namespace {

@@ -1,4 +1,4 @@
-#include "moetron/cli/layer_parts.h"
+#include "moetron/bench/layer_parts.h"
 
 #include <functional>
 #include <vector>
@@ -7,7 +7,7 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include "moetron/cli/bench_timer.h"
+#include "moetron/bench/bench_timer.h"
 
 namespace moetron {
 namespace {

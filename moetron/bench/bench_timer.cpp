@@ -1,4 +1,4 @@
-#include "moetron/cli/bench_timer.h"
+#include "moetron/bench/bench_timer.h"
 
 #include <algorithm>
 #include <chrono>

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <filesystem>
 #include <gmock/gmock.h>
+#include <iostream>
 #include <unistd.h>
 
 #include <ATen/Parallel.h>
@@ -10,10 +11,11 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_step.h"
-#include "moetron/cli/bench_timer.h"
-#include "moetron/cli/commands.h"
+#include "moetron/bench/bench_slice.h"
+#include "moetron/bench/bench_step.h"
+#include "moetron/bench/bench_timer.h"
+#include "moetron/bench/benchmark.h"
+#include "moetron/config/command_line.h"
 
 namespace moetron {
 namespace {
@@ -258,7 +260,7 @@ ParsedCommandLine parse(std::vector<const char*> words) {
 
 std::string error_of(const std::vector<const char*>& words) {
   try {
-    run_bench(parse(words));
+    run_benchmark(parse(words).options, c10::kCPU, std::cout);
     return "";
   } catch (const ConfigError& error) {
     return error.what();

@@ -1,4 +1,4 @@
-#include "moetron/cli/gpu_sensors.h"
+#include "moetron/bench/gpu_sensors.h"
 
 #include <dlfcn.h>
 

@@ -1,4 +1,4 @@
-#include "moetron/cli/kernel_times.h"
+#include "moetron/bench/kernel_times.h"
 
 #include <algorithm>
 #include <cctype>

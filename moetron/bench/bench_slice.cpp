@@ -1,4 +1,4 @@
-#include "moetron/cli/bench_slice.h"
+#include "moetron/bench/bench_slice.h"
 
 #include <ATen/ATen.h>
 

@@ -1,4 +1,4 @@
-#include "moetron/cli/bench_overlap.h"
+#include "moetron/bench/bench_overlap.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,10 +9,10 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_timer.h"
-#include "moetron/cli/host_link.h"
-#include "moetron/cli/layer_parts.h"
+#include "moetron/bench/bench_slice.h"
+#include "moetron/bench/bench_timer.h"
+#include "moetron/bench/host_link.h"
+#include "moetron/bench/layer_parts.h"
 #include "moetron/models/model.h"
 #include "moetron/pipeline/block.h"
 #include "moetron/plan/dispatch_time.h"

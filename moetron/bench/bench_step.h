@@ -9,7 +9,7 @@
 #include <c10/core/Device.h>
 
 #include "moetron/arch/model_config.h"
-#include "moetron/cli/kernel_times.h"
+#include "moetron/bench/kernel_times.h"
 #include "moetron/config/options.h"
 
 namespace moetron {

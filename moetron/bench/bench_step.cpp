@@ -1,4 +1,4 @@
-#include "moetron/cli/bench_step.h"
+#include "moetron/bench/bench_step.h"
 
 #include <chrono>
 #include <thread>
@@ -6,10 +6,10 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/file.h"
-#include "moetron/cli/bench_slice.h"
-#include "moetron/cli/bench_timer.h"
-#include "moetron/cli/device.h"
-#include "moetron/cli/gpu_sensors.h"
+#include "moetron/bench/bench_slice.h"
+#include "moetron/bench/bench_timer.h"
+#include "moetron/bench/gpu_sensors.h"
+#include "moetron/comm/thread_communicator.h"
 #include "moetron/measure/device_memory.h"
 #include "moetron/models/model.h"
 #include "moetron/nn/loss.h"
@@ -56,7 +56,7 @@ class StepBench {
   StepBench(const ModelConfig& config, const Options& options, c10::Device device)
       : options_(options),
         device_(device),
-        world_(connect_world(options_, RankEnvironment{}, device)),
+        world_(join_thread_world(make_thread_world(1, std::chrono::minutes(1)), 0)),
         mesh_(*world_, ParallelSizes{}),
         model_(config, with_joint_products(model_settings(
                            options_, pipeline_settings(options_.parallel, config.num_layers, 1),

@@ -5,7 +5,7 @@
 
 #include "moetron/base/formatted.h"
 #include "moetron/base/json.h"
-#include "moetron/cli/bench_step.h"
+#include "moetron/bench/bench_step.h"
 
 namespace moetron {
 namespace {
