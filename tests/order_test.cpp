@@ -196,8 +196,9 @@ TEST(DispatchVolume, IsThatOfEvenRouting) {
       for (int rank = 0; rank < ranks; ++rank) {
         const auto log = std::make_shared<CommLog>();
         const auto world = make_fake_world(rank, static_cast<int>(ranks), log);
-        const auto dispatcher =
-            make_dispatcher(kind, {.group = world.get(), .ep = ranks, .num_experts = num_experts});
+        const auto dispatcher = make_dispatcher(
+            {.kind = kind,
+             .layout = {.group = world.get(), .ep = ranks, .num_experts = num_experts}});
         const Dispatched d =
             dispatcher->start_dispatch(at::rand({tokens, hidden}), routing).finish();
         log->clear();

@@ -109,7 +109,8 @@ std::vector<Chunk> make_chunks(const Placement& placement, int rank, TokenDispat
     const int stage = placement.stage(rank, chunk);
     if (stage == 0) layers.push_back(std::make_unique<Source>());
     for (int i = 0; i < kLayersOfRank / placement.num_chunks(); ++i) {
-      layers.push_back(std::make_unique<TimedLayer>(make_dispatcher(kind, layout, 0)));
+      layers.push_back(
+          std::make_unique<TimedLayer>(make_dispatcher({.kind = kind, .layout = layout})));
     }
     if (stage + 1 == placement.num_stages()) layers.push_back(std::make_unique<Sink>());
   }

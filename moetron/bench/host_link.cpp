@@ -24,9 +24,6 @@ class LinkedDispatcher final : public Dispatcher {
  public:
   LinkedDispatcher(Dispatcher& local, HostLink& link) : local_(local), link_(link) {}
 
-  Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
-    return behind_transfer(local_.start_dispatch(hidden, routing));
-  }
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
     return behind_transfer(local_.start_combine(rows, std::move(plan)));
@@ -43,6 +40,10 @@ class LinkedDispatcher final : public Dispatcher {
   }
 
  private:
+  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+    return behind_transfer(local_.start_dispatch(hidden, routing));
+  }
+
   template <class Result>
   Pending<Result> behind_transfer(Pending<Result> local) {
     return Pending<Result>([wait = link_.start(), local = std::move(local)]() mutable {

@@ -40,15 +40,20 @@ bool has_row_map(const at::Tensor& experts) {
   return experts.is_cuda();
 }
 
-RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count) {
+RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count, int64_t alignment) {
   MT_CHECK(has_row_map(experts) && experts.dim() == 2 && count <= kMostLocalExperts &&
                experts.numel() <= std::numeric_limits<int>::max(),
            count, " local experts, choices of shape ", experts.sizes());
   const at::TensorOptions options = experts.options().dtype(at::kInt);
   const int64_t num_choices = experts.numel();
-  RowMap map{.ends = at::empty({count}, options),
-             .choice_of_row = at::empty({num_choices}, options),
-             .row_of_choice = at::empty(experts.sizes(), options)};
+  const int64_t bound = num_choices + count * (alignment - 1);
+  MT_CHECK(alignment >= 1 && bound <= std::numeric_limits<int>::max(), "rows aligned to ",
+           alignment);
+  // The kernel writes -1 behind the last row, but not between experts.
+  RowMap map{
+      .ends = at::empty({count}, options),
+      .choice_of_row = alignment > 1 ? at::full({bound}, -1, options) : at::empty({bound}, options),
+      .row_of_choice = at::empty(experts.sizes(), options)};
   if (num_choices == 0) {
     map.ends.zero_();
     return map;
@@ -59,6 +64,7 @@ RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count) {
                         .first = first,
                         .num_local = static_cast<int>(count),
                         .num_choices = static_cast<int>(num_choices),
+                        .alignment = static_cast<int>(alignment),
                         .counts = counts.mutable_data_ptr<int>(),
                         .ends = map.ends.mutable_data_ptr<int>(),
                         .choice_of_row = map.choice_of_row.mutable_data_ptr<int>(),
@@ -67,14 +73,16 @@ RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count) {
   return map;
 }
 
-at::Tensor gather_rows(const at::Tensor& hidden, const at::Tensor& row_of_choice, int64_t rows) {
+at::Tensor gather_rows(const at::Tensor& hidden, const at::Tensor& row_of_choice, int64_t rows,
+                       bool zeros) {
   check_values(hidden, row_of_choice);
   MT_CHECK(hidden.size(0) == row_of_choice.size(0), hidden.size(0), " copies, choices of ",
            row_of_choice.size(0));
   const at::Tensor in_a_row = hidden.contiguous();
   const auto element_bytes = static_cast<int>(hidden.element_size());
   MT_CHECK(element_bytes == 2 || element_bytes == 4, "rows of type ", hidden.scalar_type());
-  const at::Tensor gathered = at::empty({rows, hidden.size(1)}, hidden.options());
+  const at::Tensor gathered = zeros ? at::zeros({rows, hidden.size(1)}, hidden.options())
+                                    : at::empty({rows, hidden.size(1)}, hidden.options());
   if (gathered.numel() == 0 || hidden.numel() == 0) return gathered;
   launch_gather_rows({.hidden = in_a_row.const_data_ptr(),
                       .row_of_choice = row_of_choice.const_data_ptr<int>(),
@@ -126,11 +134,11 @@ bool has_row_map(const at::Tensor&) {
   return false;
 }
 
-RowMap build_row_map(const at::Tensor&, int64_t, int64_t) {
+RowMap build_row_map(const at::Tensor&, int64_t, int64_t, int64_t) {
   refuse();
 }
 
-at::Tensor gather_rows(const at::Tensor&, const at::Tensor&, int64_t) {
+at::Tensor gather_rows(const at::Tensor&, const at::Tensor&, int64_t, bool) {
   refuse();
 }
 

@@ -14,18 +14,22 @@ bool has_row_map(const at::Tensor& experts);
 
 struct RowMap {
   at::Tensor ends;           // [local experts] int32, where each expert's rows end
-  at::Tensor choice_of_row;  // [copies * K] int32, copy * K + slot; -1 behind the last row
+  at::Tensor choice_of_row;  // [bound] int32, copy * K + slot; -1 where a row is no choice
   at::Tensor row_of_choice;  // [copies, K] int32; -1 where the choice is no row here
 };
 
 // experts [copies, K] int64, global numbers or negative; the local ones are [first, first + count),
-// at most 1024. The order is a stable one: the same on every run.
-RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count);
+// at most 1024. The order is a stable one: the same on every run. Each expert's rows end, and the
+// next one's begin, at a multiple of `alignment`; `bound` rows are enough for any choices.
+RowMap build_row_map(const at::Tensor& experts, int64_t first, int64_t count,
+                     int64_t alignment = 1);
 
-// hidden [copies, hidden] -> [rows, hidden], for the map's first `rows` rows; what is behind its
-// last stays as it was allocated. Each copy is read once, for all its rows.
-at::Tensor gather_rows(const at::Tensor& hidden, const at::Tensor& row_of_choice, int64_t rows);
-// values [copies, K] fp32 -> [rows]
+// hidden [copies, hidden] -> [rows, hidden], for the map's first `rows` rows; rows that are no
+// choice are zero if `zeros`, else as they were allocated. Each copy is read once, for all its
+// rows.
+at::Tensor gather_rows(const at::Tensor& hidden, const at::Tensor& row_of_choice, int64_t rows,
+                       bool zeros = false);
+// values [copies, K] fp32 -> [rows], zero in rows that are no choice
 at::Tensor gather_choices(const at::Tensor& values, const at::Tensor& choice_of_row, int64_t rows);
 // rows [rows, hidden] -> [copies, hidden]: each copy's rows, added in fp32 in the order of slots.
 at::Tensor sum_rows(const at::Tensor& rows, const at::Tensor& row_of_choice);

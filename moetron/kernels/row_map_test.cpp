@@ -29,9 +29,10 @@ struct Reference {
   int64_t num_rows;
 };
 
-Reference build_reference(const at::Tensor& experts, const MapCase& c) {
+Reference build_reference(const at::Tensor& experts, const MapCase& c, int64_t alignment = 1) {
   const at::Tensor flat = experts.reshape(-1);
-  Reference r{at::empty({c.count}, at::kInt), at::full({flat.numel()}, -1, at::kInt),
+  const int64_t bound = flat.numel() + c.count * (alignment - 1);
+  Reference r{at::empty({c.count}, at::kInt), at::full({bound}, -1, at::kInt),
               at::full(experts.sizes(), -1, at::kInt), 0};
   std::vector<std::vector<int>> choices(c.count);
   const auto* const expert = flat.const_data_ptr<int64_t>();
@@ -47,6 +48,7 @@ Reference build_reference(const at::Tensor& experts, const MapCase& c) {
       choice_of_row[r.num_rows] = choice;
       row_of_choice[choice] = static_cast<int>(r.num_rows++);
     }
+    r.num_rows = (r.num_rows + alignment - 1) / alignment * alignment;
     ends[e] = static_cast<int>(r.num_rows);
   }
   return r;
@@ -58,14 +60,39 @@ TEST(RowMap, IsTheStableSortByExpert) {
   for (const MapCase& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.copies << " x " << c.top_k << ", " << c.count);
     const at::Tensor experts = random_experts(c), on_gpu = experts.cuda();
-    const Reference wanted = build_reference(experts, c);
-    poison_gpu_memory();
     ASSERT_TRUE(has_row_map(on_gpu));
-    const RowMap map = build_row_map(on_gpu, c.first, c.count);
-    EXPECT_TRUE(at::equal(map.ends.cpu(), wanted.ends));
-    EXPECT_TRUE(at::equal(map.choice_of_row.cpu(), wanted.choice_of_row));
-    EXPECT_TRUE(at::equal(map.row_of_choice.cpu(), wanted.row_of_choice));
+    for (const int64_t alignment : {1, 8, 128}) {
+      const Reference wanted = build_reference(experts, c, alignment);
+      poison_gpu_memory();
+      const RowMap map = build_row_map(on_gpu, c.first, c.count, alignment);
+      EXPECT_TRUE(at::equal(map.ends.cpu(), wanted.ends)) << alignment;
+      EXPECT_TRUE(at::equal(map.choice_of_row.cpu(), wanted.choice_of_row)) << alignment;
+      EXPECT_TRUE(at::equal(map.row_of_choice.cpu(), wanted.row_of_choice)) << alignment;
+    }
   }
+}
+
+// What fills up an expert's rows to the alignment is zero, and its choices' values are.
+TEST(RowMap, RowsBetweenExpertsAreZero) {
+  SKIP_WITHOUT_GPU();
+  at::manual_seed(12);
+  const MapCase& c = kCases[0];
+  const at::Tensor experts = random_experts(c).cuda();
+  const RowMap map = build_row_map(experts, c.first, c.count, /*alignment=*/128);
+  const int64_t rows = map.ends[-1].item<int>();
+  const at::Tensor hidden = random_bf16({c.copies, 64});
+  const at::Tensor values = at::rand({c.copies, c.top_k}, hidden.options().dtype(at::kFloat));
+  poison_gpu_memory();
+  const at::Tensor gathered = gather_rows(hidden, map.row_of_choice, rows, /*zeros=*/true);
+  const at::Tensor choice = map.choice_of_row.narrow(0, 0, rows).to(at::kLong);
+  const at::Tensor is_filled = choice.lt(0);
+  EXPECT_GT(is_filled.sum().item<int64_t>(), 0);
+  const at::Tensor wanted = hidden.index_select(0, choice.clamp_min(0).floor_divide(c.top_k))
+                                .masked_fill(is_filled.unsqueeze(1), 0);
+  EXPECT_TRUE(at::equal(gathered, wanted));
+  EXPECT_TRUE(
+      at::equal(gather_choices(values, map.choice_of_row, rows),
+                values.flatten().index_select(0, choice.clamp_min(0)).masked_fill(is_filled, 0)));
 }
 
 TEST(RowMap, OfNoCopiesHasNoRows) {

@@ -43,7 +43,7 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
                   {.options = settings.options,
                    .grouped_gemm = settings.grouped_gemm,
                    .recompute = settings.mlp_recompute}),
-      .dispatcher = make_dispatcher(settings.dispatcher, layout, rows_at_least(moe, settings)),
+      .dispatcher = *settings.rank_dispatcher,
       .shared_expert = std::nullopt});
   if (moe.shared_intermediate_size > 0) {
     parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
@@ -54,6 +54,16 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
 }
 
 }  // namespace
+
+std::unique_ptr<Dispatcher> make_rank_dispatcher(const ModelConfig& config,
+                                                 const ModelSettings& settings) {
+  if (!config.moe) return nullptr;
+  const int64_t tp = settings.mesh == nullptr ? 1 : settings.mesh->sizes().tp;
+  return make_dispatcher({.kind = settings.dispatcher,
+                          .layout = expert_layout(*config.moe, settings),
+                          .max_tokens = (settings.micro_batch_tokens + tp - 1) / tp,
+                          .rows_at_least = rows_at_least(*config.moe, settings)});
+}
 
 RouterSettings router_settings(const ModelConfig& config, double normalize_eps) {
   const MoeConfig& moe = *config.moe;

@@ -21,6 +21,10 @@ std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, in
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
                                              const ModelSettings& settings);
 
+// The one that all layers of the model share on this rank; null where it has no experts.
+std::unique_ptr<Dispatcher> make_rank_dispatcher(const ModelConfig& config,
+                                                 const ModelSettings& settings);
+
 // What the families share.
 AttentionSettings attention_settings(const ModelConfig& config, const ModelSettings& settings);
 // `normalize_eps` is added to the sum that the router's chosen weights are divided by.

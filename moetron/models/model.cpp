@@ -10,8 +10,11 @@
 
 namespace moetron {
 
-Model::Model(const ModelConfig& config, const ModelSettings& settings)
-    : config_(config), options_(settings.options), stages_(settings.stages) {
+Model::Model(const ModelConfig& config, const ModelSettings& given)
+    : config_(config), options_(given.options), stages_(given.stages) {
+  ModelSettings settings = given;
+  dispatcher_ = make_rank_dispatcher(config, settings);
+  settings.rank_dispatcher = dispatcher_.get();
   if (stages_.empty()) {
     stages_ = {{.count = config.num_layers, .has_embedding = true, .has_head = true}};
   }

@@ -1,6 +1,7 @@
 // A model, or a rank's part of it: embedding, decoder layers, head, in one chunk or several.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -74,6 +75,7 @@ class Model {
   ModelConfig config_;
   at::TensorOptions options_;
   std::vector<StageLayers> stages_;
+  std::unique_ptr<Dispatcher> dispatcher_;  // of all layers
   std::vector<Chunk> chunks_;
   std::vector<Parameter*> parameters_;
   std::vector<LayerRouter> routers_;

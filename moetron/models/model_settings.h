@@ -26,10 +26,12 @@ struct ModelSettings {
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
   TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
   bool pad_to_capacity = false;
-  int64_t micro_batch_tokens = 0;  // tokens of a micro-batch; read where pad_to_capacity
+  int64_t micro_batch_tokens = 0;  // the most of a micro-batch; 0: any (not where pad_to_capacity)
   bool mlp_recompute = false;
   RecomputeSettings recompute;
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
+
+  Dispatcher* rank_dispatcher = nullptr;  // of all layers; set by the model, which owns it
 
   // Null where one rank holds all of a dense layer.
   Communicator* tensor_group() const { return mesh != nullptr ? mesh->tensor_group() : nullptr; }

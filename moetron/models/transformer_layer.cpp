@@ -76,7 +76,7 @@ std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const N
 }
 
 Dispatcher* TransformerLayer::dispatcher() {
-  return parts_.moe ? parts_.moe->dispatcher.get() : nullptr;
+  return parts_.moe ? &parts_.moe->dispatcher : nullptr;
 }
 
 void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {

@@ -16,11 +16,12 @@
 
 namespace moetron {
 
-// The routed part of a layer, its dispatcher, and the shared expert where the family has one.
+// The routed part of a layer, the rank's dispatcher, and the shared expert where the family has
+// one.
 struct MixtureOfExperts {
   Router router;
   Experts experts;
-  std::unique_ptr<Dispatcher> dispatcher;
+  Dispatcher& dispatcher;
   std::optional<Mlp> shared_expert;
 };
 

@@ -52,38 +52,14 @@ at::Tensor by_token(const at::Tensor& copies, const ExchangePlan& plan) {
 
 class AllToAllDispatcher final : public Dispatcher {
  public:
-  AllToAllDispatcher(const ExpertLayout& layout, int64_t rows_at_least, bool deduplicates)
-      : layout_(layout), rows_at_least_(rows_at_least), deduplicates_(deduplicates) {}
-
-  Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
-    auto plan = make_plan(routing.experts);
-    exchange_counts(*plan, hidden.device());
-    Communicator& group = *layout_.group;
-    group.group_begin();
-    PendingTensor rows = start_exchange(hidden.index_select(0, plan->token_of_copy), plan->sent,
-                                        plan->received, group);
-    PendingTensor choices =
-        start_exchange(pack_choices(routing, *plan), plan->sent, plan->received, group);
-    group.group_end();
-    return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor copies = rows.finish();  // [received, hidden]
-      // Both [received, K'], K' = K or 1.
-      const auto parts = choices.finish().chunk(2, 1);
-      plan->permutation = Permutation(parts[0].to(at::kLong), layout_, rows_at_least_);
-      Dispatched out;
-      out.rows = plan->permutation.gather(copies);
-      out.probabilities = plan->permutation.gather_choices(parts[1].contiguous().view(at::kFloat));
-      out.rows_per_expert = plan->permutation.rows_per_expert();
-      out.plan = plan;
-      return out;
-    });
-  }
+  AllToAllDispatcher(const DispatcherSettings& settings, bool deduplicates)
+      : Dispatcher(settings.max_tokens), settings_(settings), deduplicates_(deduplicates) {}
 
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
     const ExchangePlan& p = exchange_plan(*plan);
     PendingTensor back =
-        start_exchange(p.permutation.sum(rows), p.received, p.sent, *layout_.group);
+        start_exchange(p.permutation.sum(rows), p.received, p.sent, *layout().group);
     return Pending<at::Tensor>([=]() mutable { return sum_copies(back, exchange_plan(*plan)); });
   }
 
@@ -91,7 +67,7 @@ class AllToAllDispatcher final : public Dispatcher {
                                              std::shared_ptr<const DispatchPlan> plan) override {
     const ExchangePlan& p = exchange_plan(*plan);
     PendingTensor copies = start_exchange(d_hidden.index_select(0, p.token_of_copy), p.sent,
-                                          p.received, *layout_.group);
+                                          p.received, *layout().group);
     return Pending<at::Tensor>(
         [=]() mutable { return exchange_plan(*plan).permutation.gather(copies.finish()); });
   }
@@ -102,7 +78,7 @@ class AllToAllDispatcher final : public Dispatcher {
     const ExchangePlan& p = exchange_plan(*plan);
     const at::Tensor d_copies = p.permutation.sum(d_rows);                        // [received, H]
     const at::Tensor d_choices = p.permutation.scatter_choices(d_probabilities);  // [received, K']
-    Communicator& group = *layout_.group;
+    Communicator& group = *layout().group;
     group.group_begin();
     PendingTensor rows_back = start_exchange(d_copies, p.received, p.sent, group);
     PendingTensor choices_back = start_exchange(d_choices, p.received, p.sent, group);
@@ -114,21 +90,45 @@ class AllToAllDispatcher final : public Dispatcher {
       // [tokens, copies of a token, K or 1]: a choice's shards of one expert are added.
       const at::Tensor d = by_token(choices_back.finish(), finished);
       grads.d_probabilities =
-          deduplicates_ ? d.sum(1) : d.view({d.size(0), finished.top_k, layout_.tpe}).sum(2);
+          deduplicates_ ? d.sum(1) : d.view({d.size(0), finished.top_k, layout().tpe}).sum(2);
       return grads;
     });
   }
 
  private:
+  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+    auto plan = make_plan(routing.experts);
+    exchange_counts(*plan, hidden.device());
+    Communicator& group = *layout().group;
+    group.group_begin();
+    PendingTensor rows = start_exchange(hidden.index_select(0, plan->token_of_copy), plan->sent,
+                                        plan->received, group);
+    PendingTensor choices =
+        start_exchange(pack_choices(routing, *plan), plan->sent, plan->received, group);
+    group.group_end();
+    return Pending<Dispatched>([=, this]() mutable {
+      const at::Tensor copies = rows.finish();  // [received, hidden]
+      // Both [received, K'], K' = K or 1.
+      const auto parts = choices.finish().chunk(2, 1);
+      plan->permutation = Permutation(parts[0].to(at::kLong), settings_);
+      Dispatched out;
+      out.rows = plan->permutation.gather(copies);
+      out.probabilities = plan->permutation.gather_choices(parts[1].contiguous().view(at::kFloat));
+      out.rows_per_expert = plan->permutation.rows_per_expert();
+      out.plan = plan;
+      return out;
+    });
+  }
+
   // experts [tokens, K]: which copies go where.
   std::shared_ptr<ExchangePlan> make_plan(const at::Tensor& experts) const {
-    const int64_t ranks = layout_.size(), tokens = experts.size(0), top_k = experts.size(1);
+    const int64_t ranks = layout().size(), tokens = experts.size(0), top_k = experts.size(1);
     auto plan = std::make_shared<ExchangePlan>();
     plan->top_k = top_k;
     // The rank's part of the experts, -1 for choices that go nowhere.
-    const at::Tensor part = experts.div(layout_.num_local(), "floor").clamp_min(-1);
+    const at::Tensor part = experts.div(layout().num_local(), "floor").clamp_min(-1);
     const at::Tensor part_of_rank =
-        at::arange(ranks, experts.options()).floor_divide(layout_.tpe).view({ranks, 1, 1});
+        at::arange(ranks, experts.options()).floor_divide(layout().tpe).view({ranks, 1, 1});
     at::Tensor goes = part.unsqueeze(0).eq(part_of_rank);  // [ranks, tokens, K]
     goes = deduplicates_ ? goes.any(2) : goes.flatten(1);  // [ranks, items], tokens or choices
     const at::Tensor copies = goes.nonzero();              // [sent, 2], by rank, then item
@@ -137,7 +137,7 @@ class AllToAllDispatcher final : public Dispatcher {
     plan->sent.assign(per_rank.const_data_ptr<int64_t>(),
                       per_rank.const_data_ptr<int64_t>() + ranks);
     // A token's copies stand in its row of the table: in rank order, or by slot and shard.
-    int64_t width = top_k * layout_.tpe;
+    int64_t width = top_k * layout().tpe;
     at::Tensor column;
     if (deduplicates_) {
       width = std::min(width, ranks);
@@ -146,7 +146,7 @@ class AllToAllDispatcher final : public Dispatcher {
     } else {
       plan->choice_of_copy = item;
       plan->token_of_copy = item.floor_divide(top_k);
-      column = item.remainder(top_k) * layout_.tpe + rank_of_copy.remainder(layout_.tpe);
+      column = item.remainder(top_k) * layout().tpe + rank_of_copy.remainder(layout().tpe);
     }
     const int64_t num_sent = copies.size(0);
     at::Tensor table = at::full({tokens * width}, num_sent, experts.options());
@@ -160,7 +160,7 @@ class AllToAllDispatcher final : public Dispatcher {
     const at::Tensor mine = at::tensor(plan.sent, at::kLong).to(device);
     const at::Tensor theirs = at::empty_like(mine);
     const Counts ones(plan.sent.size(), 1);
-    layout_.group->all_to_all_v(theirs, mine, ones, ones).wait();
+    layout().group->all_to_all_v(theirs, mine, ones, ones).wait();
     const at::Tensor host = theirs.cpu();
     plan.received.assign(host.const_data_ptr<int64_t>(),
                          host.const_data_ptr<int64_t>() + host.numel());
@@ -181,16 +181,17 @@ class AllToAllDispatcher final : public Dispatcher {
     return by_token(copies, plan).sum(1, /*keepdim=*/false, at::kFloat).to(copies.dtype());
   }
 
-  ExpertLayout layout_;
-  int64_t rows_at_least_;
+  const ExpertLayout& layout() const { return settings_.layout; }
+
+  DispatcherSettings settings_;
   bool deduplicates_;
 };
 
 }  // namespace
 
-std::unique_ptr<Dispatcher> make_all_to_all_dispatcher(const ExpertLayout& layout,
-                                                       int64_t rows_at_least, bool deduplicates) {
-  return std::make_unique<AllToAllDispatcher>(layout, rows_at_least, deduplicates);
+std::unique_ptr<Dispatcher> make_all_to_all_dispatcher(const DispatcherSettings& settings,
+                                                       bool deduplicates) {
+  return std::make_unique<AllToAllDispatcher>(settings, deduplicates);
 }
 
 }  // namespace moetron

@@ -3,14 +3,13 @@
 
 #include <memory>
 
-#include "moetron/moe/expert_layout.h"
-#include "moetron/pipeline/dispatch.h"
+#include "moetron/moe/dispatchers.h"
 
 namespace moetron {
 
 // A copy of a token for each choice, or (deduplicates) one for each rank that holds any of its
 // experts: then partial sums travel back, and the token's rank adds them in rank order.
-std::unique_ptr<Dispatcher> make_all_to_all_dispatcher(const ExpertLayout& layout,
-                                                       int64_t rows_at_least, bool deduplicates);
+std::unique_ptr<Dispatcher> make_all_to_all_dispatcher(const DispatcherSettings& settings,
+                                                       bool deduplicates);
 
 }  // namespace moetron

@@ -16,10 +16,15 @@ namespace moetron {
 // that holds a chosen expert, whose weighted partial sums travel back, as DeepEP moves them. The
 // overlap kinds are the same algorithms. Where one rank holds every expert each kind is the same
 // local permutation.
-//
-// Local experts with fewer than `rows_at_least` rows are filled up with rows of zeros, of
-// probability zero. All ranks of the group bring equally many tokens.
-std::unique_ptr<Dispatcher> make_dispatcher(TokenDispatcher kind, const ExpertLayout& layout,
-                                            int64_t rows_at_least = 0);
+struct DispatcherSettings {
+  TokenDispatcher kind = TokenDispatcher::kAllGatherFused;
+  ExpertLayout layout;
+  int64_t max_tokens = 0;     // that a rank brings for a micro-batch; 0: any number
+  int64_t rows_at_least = 0;  // of each local expert
+  int64_t alignment = 1;      // each expert's rows begin at a multiple of it
+};
+
+// For all layers of a rank. All ranks of the group bring equally many tokens.
+std::unique_ptr<Dispatcher> make_dispatcher(const DispatcherSettings& settings);
 
 }  // namespace moetron

@@ -101,6 +101,7 @@ struct ChainSettings {
   TokenDispatcher kind = TokenDispatcher::kAllGather;
   int64_t rows_at_least = 0;
   at::ScalarType dtype = at::kFloat;
+  int64_t alignment = 1;
 };
 
 std::unique_ptr<Experts> make_experts(const ExpertLayout& layout, at::ScalarType dtype) {
@@ -132,7 +133,10 @@ Outcome run_on_ranks(const Sizes& sizes, const ChainSettings& settings, const To
   std::mutex mutex;
   run_ranks(static_cast<int>(sizes.ranks()), [&](Communicator& world) {
     const ExpertLayout layout = layout_of(world, sizes);
-    const auto dispatcher = make_dispatcher(settings.kind, layout, settings.rows_at_least);
+    const auto dispatcher = make_dispatcher({.kind = settings.kind,
+                                             .layout = layout,
+                                             .rows_at_least = settings.rows_at_least,
+                                             .alignment = settings.alignment});
     const auto experts = make_experts(layout, settings.dtype);
     outcomes[world.rank()] =
         run_chain(*dispatcher, *experts, tokens.of_rank(world.rank(), world.size()));
@@ -318,13 +322,44 @@ TEST_F(DispatchersTest, FillingUpChangesTheRowCountsAlone) {
 }
 
 // Rows are sorted by expert, then by token: the experts' kernels and the bits rely on it.
+// Experts that begin at multiples of eight rows: the same numbers, and rows of zeros between.
+TEST_F(DispatchersTest, AlignmentChangesTheRowCountsAlone) {
+  at::Tensor experts = random_experts(8 * 3, 0, 7);  // expert 7 gets nothing
+  experts.masked_fill_(at::rand(experts.sizes()).lt(0.2), kNotRouted);
+  const Tokens tokens = with_experts(experts);
+  const Outcome expected = run_on_one_rank(tokens);
+  constexpr int64_t kAlignment = 8;
+  std::vector<int64_t> aligned = expected.rows_per_expert;
+  for (int64_t& rows : aligned) rows = (rows + kAlignment - 1) / kAlignment * kAlignment;
+  ASSERT_NE(aligned, expected.rows_per_expert);
+  ASSERT_EQ(aligned.back(), 0);
+  for (const Sizes& sizes : kSizes) {
+    for (const TokenDispatcher kind : kKinds) {
+      const Outcome actual = run_on_ranks(sizes, {.kind = kind, .alignment = kAlignment}, tokens);
+      EXPECT_EQ(actual.rows_per_expert, aligned) << label_of(sizes, kind);
+      expect_same(actual, expected, kSums, label_of(sizes, kind));
+    }
+  }
+}
+
+TEST_F(DispatchersTest, MoreTokensThanItIsMadeForAreRefused) {
+  const Tokens tokens = with_experts(random_experts(5));
+  for (const int64_t most : {0, 5, 6}) {
+    const auto dispatcher =
+        make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = most});
+    EXPECT_NO_THROW(dispatcher->start_dispatch(tokens.hidden, tokens.routing).finish());
+  }
+  const auto dispatcher = make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = 4});
+  EXPECT_THROW(dispatcher->start_dispatch(tokens.hidden, tokens.routing), InternalError);
+}
+
 TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
   const Tokens tokens = with_experts(random_experts(8 * 3));
   for (const TokenDispatcher kind : kKinds) {
     run_ranks(4, [&](Communicator& world) {
       const ExpertLayout layout = layout_of(world, {4, 1});
       const Dispatched d = [&] {
-        const auto dispatcher = make_dispatcher(kind, layout);
+        const auto dispatcher = make_dispatcher({.kind = kind, .layout = layout});
         const Tokens mine = tokens.of_rank(world.rank(), 4);
         return dispatcher->start_dispatch(mine.hidden, mine.routing).finish();
       }();
@@ -348,7 +383,7 @@ TEST_F(DispatchersTest, StartedOperationsFinishInAnyOrder) {
   for (const TokenDispatcher kind : kKinds) {
     run_ranks(4, [&](Communicator& world) {
       const ExpertLayout layout = layout_of(world, {2, 2});
-      const auto dispatcher = make_dispatcher(kind, layout);
+      const auto dispatcher = make_dispatcher({.kind = kind, .layout = layout});
       const auto experts = make_experts(layout, at::kFloat);
       const Tokens mine_a = a.of_rank(world.rank(), 4), mine_b = b.of_rank(world.rank(), 4);
       auto pending_a = dispatcher->start_dispatch(mine_a.hidden, mine_a.routing);
@@ -371,8 +406,10 @@ TEST_F(DispatchersTest, APlanOfAnotherDispatcherIsRefused) {
   const auto log = std::make_shared<CommLog>();
   const auto world = make_fake_world(0, 2, log);
   const Tokens tokens = with_experts(random_experts(4));
-  const auto gather = make_dispatcher(TokenDispatcher::kAllGather, layout_of(*world, {2, 1}));
-  const auto exchange = make_dispatcher(TokenDispatcher::kAllToAll, layout_of(*world, {2, 1}));
+  const auto gather =
+      make_dispatcher({.kind = TokenDispatcher::kAllGather, .layout = layout_of(*world, {2, 1})});
+  const auto exchange =
+      make_dispatcher({.kind = TokenDispatcher::kAllToAll, .layout = layout_of(*world, {2, 1})});
   const Dispatched a = gather->start_dispatch(tokens.hidden, tokens.routing).finish();
   const Dispatched b = exchange->start_dispatch(tokens.hidden, tokens.routing).finish();
   EXPECT_THROW(gather->start_combine(b.rows, b.plan), InternalError);
@@ -381,10 +418,12 @@ TEST_F(DispatchersTest, APlanOfAnotherDispatcherIsRefused) {
 
 TEST_F(DispatchersTest, AGroupOfAnotherSizeIsRefused) {
   const auto world = make_fake_world(0, 4, std::make_shared<CommLog>());
-  EXPECT_THROW(make_dispatcher(TokenDispatcher::kDeepep, layout_of(*world, {2, 1})), InternalError);
   EXPECT_THROW(
-      make_dispatcher(TokenDispatcher::kDeepep, {.group = world.get(), .ep = 4, .num_experts = 6}),
+      make_dispatcher({.kind = TokenDispatcher::kDeepep, .layout = layout_of(*world, {2, 1})}),
       InternalError);
+  EXPECT_THROW(make_dispatcher({.kind = TokenDispatcher::kDeepep,
+                                .layout = {.group = world.get(), .ep = 4, .num_experts = 6}}),
+               InternalError);
 }
 
 // What rank `rank` of a fake group issues in one layer, forward and backward.
@@ -392,7 +431,7 @@ CommLog log_of(const Sizes& sizes, int rank, const ChainSettings& settings, cons
   const auto log = std::make_shared<CommLog>();
   const auto world = make_fake_world(rank, static_cast<int>(sizes.ranks()), log);
   const ExpertLayout layout = layout_of(*world, sizes);
-  const auto dispatcher = make_dispatcher(settings.kind, layout);
+  const auto dispatcher = make_dispatcher({.kind = settings.kind, .layout = layout});
   run_chain(*dispatcher, *make_experts(layout, settings.dtype), tokens.to(settings.dtype));
   return *log;
 }

@@ -122,10 +122,9 @@ Experts::Experts(const std::string& prefix, const ExpertLayout& layout, int64_t 
 
 at::Tensor Experts::forward(const at::Tensor& rows, const at::Tensor& probabilities,
                             const ExpertRows& rows_per_expert, SegmentRun& run) {
-  const auto operation =
-      std::make_shared<ExpertMlp>(rows.detach(), probabilities.detach(),
-                                  RowGroups(rows_per_expert, settings_.grouped_gemm, rows.device()),
-                                  gate_up_, down_, settings_.recompute);
+  const auto operation = std::make_shared<ExpertMlp>(
+      rows.detach(), probabilities.detach(), RowGroups(rows_per_expert, settings_.grouped_gemm),
+      gate_up_, down_, settings_.recompute);
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;

@@ -3,6 +3,7 @@
 #include "moetron/moe/experts.h"
 
 #include <map>
+#include <numeric>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -21,6 +22,12 @@ namespace {
 
 // Rows of four experts, of which one has none.
 const std::vector<int64_t> kRowsPerExpert{5, 0, 1, 9};
+
+ExpertRows rows_per_expert() {
+  std::vector<int32_t> ends(kRowsPerExpert.size());
+  std::partial_sum(kRowsPerExpert.begin(), kRowsPerExpert.end(), ends.begin());
+  return {kRowsPerExpert, at::tensor(ends, at::kInt)};
+}
 constexpr int64_t kRows = 15;
 constexpr int64_t kExperts = 4;
 
@@ -57,7 +64,7 @@ ExpertOutcome run_experts(const ExpertCase& c, const ExpertInput& input) {
   for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
     SegmentRun run(true);
     const at::Tensor rows = run.input(input.rows), p = run.input(input.probabilities);
-    const at::Tensor y = run.output(experts.forward(rows, p, {.counts = kRowsPerExpert}, run));
+    const at::Tensor y = run.output(experts.forward(rows, p, rows_per_expert(), run));
     const auto grads = run.backward({input.d_y});
     run.weight_grads().run();
     outcome.tensors = {y, grads[0], grads[1]};
@@ -152,7 +159,7 @@ TEST_F(ExpertsTest, KeepWhatTheNextStepNeedsAlone) {
     MemoryMeter meter;
     SegmentRun run(true);
     at::Tensor y = run.output(experts.forward(run.input(input.rows), run.input(input.probabilities),
-                                              {.counts = kRowsPerExpert}, run));
+                                              rows_per_expert(), run));
     // Forward keeps the first product [rows, 2 * width].
     EXPECT_NEAR(static_cast<double>(meter.measure().kept_bytes()),
                 static_cast<double>(y_bytes + (recompute ? 0 : 2 * width_bytes)), kSlack);

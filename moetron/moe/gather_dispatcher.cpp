@@ -21,10 +21,10 @@ const Permutation& permutation_of(const DispatchPlan& plan) {
 
 // The local part of dispatch: copies and their choices to rows.
 Dispatched permute(const at::Tensor& hidden, const at::Tensor& experts,
-                   const at::Tensor& probabilities, const ExpertLayout& layout,
-                   int64_t rows_at_least, bool all_here = false) {
+                   const at::Tensor& probabilities, const DispatcherSettings& settings,
+                   bool all_here = false) {
   auto plan = std::make_shared<PermutedPlan>();
-  plan->permutation = Permutation(experts, layout, rows_at_least, all_here);
+  plan->permutation = Permutation(experts, settings, all_here);
   Dispatched out;
   out.rows = plan->permutation.gather(hidden);
   out.probabilities = plan->permutation.gather_choices(probabilities);
@@ -35,15 +35,8 @@ Dispatched permute(const at::Tensor& hidden, const at::Tensor& experts,
 
 class LocalDispatcher final : public Dispatcher {
  public:
-  LocalDispatcher(const ExpertLayout& layout, int64_t rows_at_least)
-      : layout_(layout), rows_at_least_(rows_at_least) {}
-
-  Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
-    return Pending<Dispatched>([=, this] {
-      return permute(hidden, routing.experts, routing.probabilities, layout_, rows_at_least_,
-                     routing.all_go);
-    });
-  }
+  explicit LocalDispatcher(const DispatcherSettings& settings)
+      : Dispatcher(settings.max_tokens), settings_(settings) {}
 
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
@@ -65,8 +58,13 @@ class LocalDispatcher final : public Dispatcher {
   }
 
  private:
-  ExpertLayout layout_;
-  int64_t rows_at_least_;
+  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+    return Pending<Dispatched>([=, this] {
+      return permute(hidden, routing.experts, routing.probabilities, settings_, routing.all_go);
+    });
+  }
+
+  DispatcherSettings settings_;
 };
 
 // x [n, ...] of every rank -> [ranks * n, ...]
@@ -126,30 +124,18 @@ at::Tensor pack(const at::Tensor& hidden, const Routing& routing, const PackedRo
 
 class GatherDispatcher final : public Dispatcher {
  public:
-  GatherDispatcher(const ExpertLayout& layout, int64_t rows_at_least, bool fused)
-      : layout_(layout), rows_at_least_(rows_at_least), fused_(fused) {}
-
-  Pending<Dispatched> start_dispatch(const at::Tensor& hidden, const Routing& routing) override {
-    if (fused_) return start_fused_dispatch(hidden, routing);
-    PendingTensor rows = start_gather(hidden, *layout_.group);
-    PendingTensor experts = start_gather(routing.experts, *layout_.group);
-    PendingTensor probabilities = start_gather(routing.probabilities, *layout_.group);
-    return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor all_rows = rows.finish();
-      const at::Tensor all_experts = experts.finish();
-      return permute(all_rows, all_experts, probabilities.finish(), layout_, rows_at_least_);
-    });
-  }
+  GatherDispatcher(const DispatcherSettings& settings, bool fused)
+      : Dispatcher(settings.max_tokens), settings_(settings), fused_(fused) {}
 
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
-    PendingTensor sums = start_reduce(permutation_of(*plan).sum(rows), *layout_.group);
+    PendingTensor sums = start_reduce(permutation_of(*plan).sum(rows), group());
     return Pending<at::Tensor>([=]() mutable { return sums.finish(); });
   }
 
   Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
                                              std::shared_ptr<const DispatchPlan> plan) override {
-    PendingTensor all = start_gather(d_hidden, *layout_.group);
+    PendingTensor all = start_gather(d_hidden, group());
     return Pending<at::Tensor>(
         [=]() mutable { return permutation_of(*plan).gather(all.finish()); });
   }
@@ -160,20 +146,19 @@ class GatherDispatcher final : public Dispatcher {
     const Permutation& permutation = permutation_of(*plan);
     const at::Tensor d_hidden = permutation.sum(d_rows);                        // [R * n, hidden]
     const at::Tensor d_choices = permutation.scatter_choices(d_probabilities);  // [R * n, K]
-    Communicator& group = *layout_.group;
     if (fused_ && d_hidden.scalar_type() == at::kFloat) {
       const int64_t hidden_size = d_hidden.size(1), top_k = d_choices.size(1);
-      PendingTensor both = start_reduce(at::cat({d_hidden, d_choices}, 1), group);
+      PendingTensor both = start_reduce(at::cat({d_hidden, d_choices}, 1), group());
       return Pending<DispatchGrads>([=]() mutable {
         const at::Tensor sums = both.finish();
         return DispatchGrads{sums.narrow(1, 0, hidden_size).contiguous(),
                              sums.narrow(1, hidden_size, top_k).contiguous()};
       });
     }
-    if (fused_) group.group_begin();
-    PendingTensor hidden_sums = start_reduce(d_hidden, group);
-    PendingTensor choice_sums = start_reduce(d_choices, group);
-    if (fused_) group.group_end();
+    if (fused_) group().group_begin();
+    PendingTensor hidden_sums = start_reduce(d_hidden, group());
+    PendingTensor choice_sums = start_reduce(d_choices, group());
+    if (fused_) group().group_end();
     return Pending<DispatchGrads>([=]() mutable {
       const at::Tensor first = hidden_sums.finish();
       return DispatchGrads{first, choice_sums.finish()};
@@ -181,32 +166,43 @@ class GatherDispatcher final : public Dispatcher {
   }
 
  private:
-  Pending<Dispatched> start_fused_dispatch(const at::Tensor& hidden, const Routing& routing) {
-    const PackedRow packed(hidden, routing.experts.size(1));
-    const auto dtype = hidden.scalar_type();
-    PendingTensor all = start_gather(pack(hidden, routing, packed), *layout_.group);
+  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+    if (fused_) return start_fused_dispatch(hidden, routing);
+    PendingTensor rows = start_gather(hidden, group());
+    PendingTensor experts = start_gather(routing.experts, group());
+    PendingTensor probabilities = start_gather(routing.probabilities, group());
     return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor bytes = all.finish();
-      return permute(packed.hidden_of(bytes, dtype), packed.experts_of(bytes).to(at::kLong),
-                     packed.probabilities_of(bytes), layout_, rows_at_least_);
+      const at::Tensor all_rows = rows.finish();
+      const at::Tensor all_experts = experts.finish();
+      return permute(all_rows, all_experts, probabilities.finish(), settings_);
     });
   }
 
-  ExpertLayout layout_;
-  int64_t rows_at_least_;
+  Pending<Dispatched> start_fused_dispatch(const at::Tensor& hidden, const Routing& routing) {
+    const PackedRow packed(hidden, routing.experts.size(1));
+    const auto dtype = hidden.scalar_type();
+    PendingTensor all = start_gather(pack(hidden, routing, packed), group());
+    return Pending<Dispatched>([=, this]() mutable {
+      const at::Tensor bytes = all.finish();
+      return permute(packed.hidden_of(bytes, dtype), packed.experts_of(bytes).to(at::kLong),
+                     packed.probabilities_of(bytes), settings_);
+    });
+  }
+
+  Communicator& group() const { return *settings_.layout.group; }
+
+  DispatcherSettings settings_;
   bool fused_;
 };
 
 }  // namespace
 
-std::unique_ptr<Dispatcher> make_local_dispatcher(const ExpertLayout& layout,
-                                                  int64_t rows_at_least) {
-  return std::make_unique<LocalDispatcher>(layout, rows_at_least);
+std::unique_ptr<Dispatcher> make_local_dispatcher(const DispatcherSettings& settings) {
+  return std::make_unique<LocalDispatcher>(settings);
 }
 
-std::unique_ptr<Dispatcher> make_gather_dispatcher(const ExpertLayout& layout,
-                                                   int64_t rows_at_least, bool fused) {
-  return std::make_unique<GatherDispatcher>(layout, rows_at_least, fused);
+std::unique_ptr<Dispatcher> make_gather_dispatcher(const DispatcherSettings& settings, bool fused) {
+  return std::make_unique<GatherDispatcher>(settings, fused);
 }
 
 }  // namespace moetron

@@ -3,18 +3,15 @@
 
 #include <memory>
 
-#include "moetron/moe/expert_layout.h"
-#include "moetron/pipeline/dispatch.h"
+#include "moetron/moe/dispatchers.h"
 
 namespace moetron {
 
 // Every expert is on this rank.
-std::unique_ptr<Dispatcher> make_local_dispatcher(const ExpertLayout& layout,
-                                                  int64_t rows_at_least);
+std::unique_ptr<Dispatcher> make_local_dispatcher(const DispatcherSettings& settings);
 
 // fused: hidden, experts and probabilities travel in one gather of packed rows, and the two
 // reductions of dispatch's backward in one batch.
-std::unique_ptr<Dispatcher> make_gather_dispatcher(const ExpertLayout& layout,
-                                                   int64_t rows_at_least, bool fused);
+std::unique_ptr<Dispatcher> make_gather_dispatcher(const DispatcherSettings& settings, bool fused);
 
 }  // namespace moetron

@@ -33,14 +33,6 @@ bool fits(const RowGroups& groups, const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-RowGroups::RowGroups(ExpertRows rows, bool in_one_product, c10::Device device)
-    : rows_(std::move(rows)), grouped_(in_one_product) {
-  if (!grouped_ || rows_.ends.defined()) return;
-  std::vector<int32_t> sums(rows_.counts.size());
-  std::partial_sum(rows_.counts.begin(), rows_.counts.end(), sums.begin());
-  rows_.ends = at::tensor(sums, at::kInt).to(device);
-}
-
 const std::vector<int64_t>& RowGroups::counts() const {
   if (rows_.counts.empty()) {
     const at::Tensor ends = rows_.ends.cpu();

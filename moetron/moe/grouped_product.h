@@ -15,10 +15,11 @@ namespace moetron {
 // How the rows are divided among the experts, and how their products are computed.
 class RowGroups {
  public:
-  RowGroups(ExpertRows rows, bool in_one_product, c10::Device device);
+  RowGroups(ExpertRows rows, bool in_one_product)
+      : rows_(std::move(rows)), grouped_(in_one_product) {}
 
   bool grouped() const { return grouped_; }
-  // [experts] int32 on the device, where each expert's rows end; undefined unless grouped.
+  // [experts] int32 on the device, where each expert's rows end.
   const at::Tensor& ends() const { return rows_.ends; }
   // Waits for the device where it alone knows.
   const std::vector<int64_t>& counts() const;

@@ -15,34 +15,41 @@ std::vector<int64_t> to_host(const at::Tensor& counts) {
 
 }  // namespace
 
-Permutation::Permutation(const at::Tensor& experts, const ExpertLayout& layout,
-                         int64_t rows_at_least, bool all_here)
+Permutation::Permutation(const at::Tensor& experts, const DispatcherSettings& settings,
+                         bool all_here)
     : num_copies_(experts.size(0)), top_k_(experts.size(1)) {
   const at::NoGradGuard no_grad;
-  if (rows_at_least > 0 || !has_row_map(experts)) {
-    sort_on_host(experts, layout, rows_at_least);
+  if (settings.rows_at_least > 0 || !has_row_map(experts)) {
+    sort_on_host(experts, settings);
     return;
   }
-  map_ = build_row_map(experts, layout.first_local(), layout.num_local());
+  const ExpertLayout& layout = settings.layout;
+  map_ = build_row_map(experts, layout.first_local(), layout.num_local(), settings.alignment);
   rows_per_expert_.ends = map_->ends;
-  num_rows_ = all_here ? num_copies_ * top_k_ : map_->ends[-1].item<int32_t>();
+  is_filled_ = settings.alignment > 1;
+  num_rows_ = all_here ? map_->choice_of_row.size(0) : map_->ends[-1].item<int32_t>();
 }
 
-// On CPUs, and wherever experts are filled up.
-void Permutation::sort_on_host(const at::Tensor& experts, const ExpertLayout& layout,
-                               int64_t rows_at_least) {
+// On CPUs, and wherever experts are filled up to a number of rows.
+void Permutation::sort_on_host(const at::Tensor& experts, const DispatcherSettings& settings) {
+  const ExpertLayout& layout = settings.layout;
   const int64_t num_local = layout.num_local();
   const at::Tensor local = experts.reshape(-1) - layout.first_local();  // [copies * K]
   const at::Tensor is_elsewhere = local.lt(0).logical_or_(local.ge(num_local));
   // Choices of other ranks come last in the order, and are cut off.
   const at::Tensor keys = local.masked_fill(is_elsewhere, num_local);
   const std::vector<int64_t> counts = to_host(at::bincount(keys, {}, num_local + 1));
+  std::vector<int32_t> ends;
   int64_t num_own = 0;
   for (int64_t e = 0; e < num_local; ++e) {
     num_own += counts[e];
-    rows_per_expert_.counts.push_back(std::max(counts[e], rows_at_least));
+    const int64_t wanted = std::max(counts[e], settings.rows_at_least);
+    const int64_t alignment = settings.alignment;
+    rows_per_expert_.counts.push_back((wanted + alignment - 1) / alignment * alignment);
     num_rows_ += rows_per_expert_.counts.back();
+    ends.push_back(static_cast<int32_t>(num_rows_));
   }
+  rows_per_expert_.ends = at::tensor(ends, at::kInt).to(experts.device());
   const at::Tensor order = std::get<1>(
       at::sort(keys, /*stable=*/std::optional<bool>(true), /*dim=*/0, /*descending=*/false));
   choice_of_row_ = order.narrow(0, 0, num_own);
@@ -71,7 +78,7 @@ at::Tensor Permutation::placed(const at::Tensor& own_rows) const {
 }
 
 at::Tensor Permutation::gather(const at::Tensor& hidden) const {
-  if (map_) return gather_rows(hidden, map_->row_of_choice, num_rows_);
+  if (map_) return gather_rows(hidden, map_->row_of_choice, num_rows_, /*zeros=*/is_filled_);
   return placed(hidden.index_select(0, choice_of_row_.floor_divide(top_k_)));
 }
 

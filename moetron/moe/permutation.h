@@ -8,7 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/kernels/row_map.h"
-#include "moetron/moe/expert_layout.h"
+#include "moetron/moe/dispatchers.h"
 #include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
@@ -17,15 +17,15 @@ class Permutation {
  public:
   Permutation() = default;
   // experts [copies, K] int64, global numbers or kNotRouted; those of other ranks do not count.
-  // Rows are sorted by local expert, then by copy and slot. An expert with fewer than
-  // `rows_at_least` rows is filled up with rows of zeros behind its own. With `all_here` every
-  // choice is one of a local expert: a GPU need not be waited for then.
-  Permutation(const at::Tensor& experts, const ExpertLayout& layout, int64_t rows_at_least,
-              bool all_here = false);
+  // Rows are sorted by local expert, then by copy and slot. An expert with fewer rows than the
+  // settings ask for is filled up with rows of zeros behind its own. With `all_here` every choice
+  // is one of a local expert: a GPU need not be waited for then.
+  Permutation(const at::Tensor& experts, const DispatcherSettings& settings, bool all_here = false);
 
   const ExpertRows& rows_per_expert() const { return rows_per_expert_; }
 
-  // hidden [copies, hidden] -> [rows, hidden], zero in filled-up rows.
+  // hidden [copies, hidden] -> [rows, hidden], zero in filled-up rows. `rows` is a bound: it may
+  // exceed the last expert's end under `all_here`.
   at::Tensor gather(const at::Tensor& hidden) const;
   // probabilities [copies, K] fp32 -> [rows], zero in filled-up rows.
   at::Tensor gather_choices(const at::Tensor& probabilities) const;
@@ -36,7 +36,7 @@ class Permutation {
   at::Tensor scatter_choices(const at::Tensor& d_probabilities) const;
 
  private:
-  void sort_on_host(const at::Tensor& experts, const ExpertLayout& layout, int64_t rows_at_least);
+  void sort_on_host(const at::Tensor& experts, const DispatcherSettings& settings);
   at::Tensor placed(const at::Tensor& own_rows) const;  // with the filled-up rows between
 
   int64_t num_copies_ = 0;

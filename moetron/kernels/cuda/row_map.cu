@@ -80,8 +80,9 @@ __global__ void __launch_bounds__(kThreads)
       count += here;
     }
   }
-  const RunningSum sum = sum_up_to_thread(count);
-  next[expert] = sum.own - count + before;
+  const int aligned = (count + args.alignment - 1) / args.alignment * args.alignment;
+  const RunningSum sum = sum_up_to_thread(aligned);
+  next[expert] = sum.own - aligned + before;
   if (blockIdx.x == 0 && expert < num_local) args.ends[expert] = sum.own;
 
   const int begin = blockIdx.x * chunk, end = min(begin + chunk, args.num_choices);

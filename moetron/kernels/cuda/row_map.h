@@ -13,9 +13,10 @@ struct RowMapArgs {
   int64_t first;           // the local experts are [first, first + num_local)
   int num_local;
   int num_choices;
+  int alignment;       // of each expert's first row
   int* counts;         // [row_map_chunks(num_choices), num_local], for the kernels' own use
   int* ends;           // [num_local]
-  int* choice_of_row;  // [num_choices]
+  int* choice_of_row;  // [bound], -1 between experts already where alignment is not 1
   int* row_of_choice;  // [num_choices]
 };
 int64_t row_map_chunks(int64_t num_choices);

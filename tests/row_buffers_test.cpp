@@ -1,0 +1,153 @@
+// Who owns dispatched rows, and until when: dispatchers whose rows lie in buffers of their own,
+// which they take back with the last reference, and spoil at once.
+#include <mutex>
+#include <set>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "layout_harness.h"
+#include "moetron/models/model.h"
+
+namespace moetron {
+namespace {
+
+// Buffers of a rank, and how many are lent at once. Buffers may outlive the pool.
+class BufferPool {
+ public:
+  // A copy of `rows` that lies in a buffer.
+  at::Tensor lend(const at::Tensor& rows) {
+    auto buffer = std::make_shared<at::Tensor>(rows.detach().clone());
+    books_->lent.insert(buffer.get());
+    books_->most = std::max(books_->most, books_->lent.size());
+    return at::from_blob(
+        buffer->data_ptr(), buffer->sizes(),
+        [books = books_, buffer](void*) {
+          buffer->fill_(NAN);  // who reads it now reads what belongs to others
+          books->lent.erase(buffer.get());
+        },
+        buffer->options());
+  }
+
+  size_t num_lent() const { return books_->lent.size(); }
+  size_t most_lent() const { return books_->most; }
+
+ private:
+  struct Books {
+    std::set<const at::Tensor*> lent;
+    size_t most = 0;
+  };
+  std::shared_ptr<Books> books_ = std::make_shared<Books>();
+};
+
+class LendingDispatcher final : public Dispatcher {
+ public:
+  LendingDispatcher(Dispatcher& inner, BufferPool& pool) : inner_(inner), pool_(pool) {}
+
+  Pending<at::Tensor> start_combine(const at::Tensor& rows,
+                                    std::shared_ptr<const DispatchPlan> plan) override {
+    return inner_.start_combine(rows, std::move(plan));
+  }
+  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
+                                             std::shared_ptr<const DispatchPlan> plan) override {
+    return inner_.start_combine_backward(d_hidden, std::move(plan));
+  }
+  Pending<DispatchGrads> start_dispatch_backward(
+      const at::Tensor& d_rows, const at::Tensor& d_probabilities,
+      std::shared_ptr<const DispatchPlan> plan) override {
+    return inner_.start_dispatch_backward(d_rows, d_probabilities, std::move(plan));
+  }
+
+ private:
+  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+    return Pending<Dispatched>([this, pending = inner_.start_dispatch(hidden, routing)]() mutable {
+      Dispatched dispatched = pending.finish();
+      dispatched.rows = pool_.lend(dispatched.rows);
+      return dispatched;
+    });
+  }
+
+  Dispatcher& inner_;
+  BufferPool& pool_;
+};
+
+class LendingLayer final : public Layer {
+ public:
+  LendingLayer(std::unique_ptr<Layer> layer, BufferPool& pool)
+      : layer_(std::move(layer)), dispatcher_(*layer_->dispatcher(), pool) {}
+
+  const LayerProgram& program() const override { return layer_->program(); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    return layer_->compute(node, std::move(inputs), call);
+  }
+  Dispatcher* dispatcher() override { return &dispatcher_; }
+  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
+
+ private:
+  std::unique_ptr<Layer> layer_;
+  LendingDispatcher dispatcher_;
+};
+
+constexpr int64_t kMoeLayers = 4;
+
+TrainedTask four_moe_layers() {
+  TrainedTask task{.config = tiny_deepseek(), .steps = 2, .seq_length = 8};
+  task.config.num_layers = 1 + kMoeLayers;
+  return task;
+}
+
+struct Lent {
+  size_t most = 0;  // of the rank that lent most
+  std::string difference;
+};
+
+// Trains with and without buffers.
+Lent train_with_buffers(const LayoutCase& layout) {
+  TrainedTask task = four_moe_layers();
+  const TrainedOutcome wanted = train_in_layout(task, layout);
+  std::vector<BufferPool> pools(static_cast<size_t>(layout.world));
+  task.change_model = [&](Model& model, Communicator& world) {
+    for (Chunk& chunk : model.chunks()) {
+      for (auto& layer : chunk.layers) {
+        if (!layer->program().has_experts()) continue;
+        layer = std::make_unique<LendingLayer>(std::move(layer),
+                                               pools[static_cast<size_t>(world.rank())]);
+      }
+    }
+  };
+  Lent lent;
+  lent.difference = first_difference(train_in_layout(task, layout), wanted);
+  for (const BufferPool& pool : pools) {
+    EXPECT_EQ(pool.num_lent(), 0u) << layout.name();
+    lent.most = std::max(lent.most, pool.most_lent());
+  }
+  return lent;
+}
+
+TEST(RowBuffers, AreGivenBackAndNotReadAgain) {
+  using Kind = RecomputeSettings::Kind;
+  for (const ScheduleKind kind :
+       {ScheduleKind::k1F1B, ScheduleKind::kZbV, ScheduleKind::kDualPipeV}) {
+    for (const RecomputeSettings& recompute :
+         {RecomputeSettings{}, RecomputeSettings{Kind::kMoeLayer},
+          RecomputeSettings{Kind::kFull}}) {
+      LayoutCase layout{.world = 4, .pp = 2, .ep = 2, .schedule = {.kind = kind}};
+      layout.model.recompute = recompute;
+      EXPECT_EQ(train_with_buffers(layout).difference, "") << layout.name();
+    }
+  }
+}
+
+// From dispatch to the weight gradient of its layer, each micro-batch that is held lends one buffer
+// a layer; recomputed experts lend none between their forward and their backward.
+TEST(RowBuffers, AreHeldNoLongerThanTheScheduleHoldsTheMicroBatch) {
+  const LayoutCase one{.world = 1};  // a micro-batch at a time
+  EXPECT_EQ(train_with_buffers(one).most, static_cast<size_t>(kMoeLayers));
+  LayoutCase recomputed = one;
+  recomputed.model.recompute.kind = RecomputeSettings::Kind::kMoeLayer;
+  EXPECT_EQ(train_with_buffers(recomputed).most, 1u);
+}
+
+}  // namespace
+}  // namespace moetron
