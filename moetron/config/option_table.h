@@ -9,6 +9,9 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeindex>
+#include <typeinfo>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -34,11 +37,24 @@ enum class ValueKind {
   kPairs
 };
 
-// An enum field, by the number of its enumerator; -1 stands for an empty std::optional.
+// An enumerator of any type, for a table of options with enums of many.
+struct Enumerator {
+  std::type_index type = typeid(void);  // void: none
+  int number = 0;
+
+  Enumerator() = default;
+  template <class T>
+  requires std::is_enum_v<T>
+  explicit Enumerator(T value) : type(typeid(T)), number(static_cast<int>(value)) {}
+  bool operator==(const Enumerator&) const = default;
+};
+
+// An enum field; no enumerator stands for an empty std::optional.
 struct EnumField {
   void* value;
-  int (*get)(const void* value);
-  void (*set)(void* value, int number);
+  std::type_index type;
+  Enumerator (*get)(const void* value);
+  void (*set)(void* value, const Enumerator& enumerator);
 };
 
 // Where an option's value lives. Options without a field hold std::monostate.
@@ -50,8 +66,10 @@ using OptionField =
 template <class T>
 OptionField field_of(T& field) {
   if constexpr (std::is_enum_v<T>) {
-    return EnumField{&field, [](const void* value) { return int(*static_cast<const T*>(value)); },
-                     [](void* value, int number) { *static_cast<T*>(value) = T(number); }};
+    return EnumField{
+        &field, typeid(T),
+        [](const void* value) { return Enumerator(*static_cast<const T*>(value)); },
+        [](void* value, const Enumerator& e) { *static_cast<T*>(value) = T(e.number); }};
   } else {
     return &field;
   }
@@ -59,23 +77,31 @@ OptionField field_of(T& field) {
 
 template <class T>
 requires std::is_enum_v<T> OptionField field_of(std::optional<T>& field) {
-  return EnumField{&field,
+  return EnumField{&field, typeid(T),
                    [](const void* value) {
                      const auto& held = *static_cast<const std::optional<T>*>(value);
-                     return held ? int(*held) : -1;
+                     return held ? Enumerator(*held) : Enumerator();
                    },
-                   [](void* value, int number) {
+                   [](void* value, const Enumerator& e) {
                      auto& held = *static_cast<std::optional<T>*>(value);
-                     held = number < 0 ? std::nullopt : std::optional<T>(T(number));
+                     held = e == Enumerator() ? std::nullopt : std::optional<T>(T(e.number));
                    }};
 }
 
-// One value of a choice. Enumerators stand in the order of their choices.
+// One value of a choice, with the enumerator that it means; a later choice of the same enumerator
+// is another name of the first. Without an enumerator: of an option without a field, or refused.
 struct Choice {
   std::string name;
+  Enumerator meaning = {};
   Standing standing = Standing::kWorks;
-  std::string why = {};      // the missing capability, or the reason of no effect
-  std::string same_as = {};  // not empty: another name of that choice; stands behind the others
+  std::string why = {};  // the missing capability, or the reason of no effect
+
+  explicit Choice(std::string text) : name(std::move(text)) {}
+  template <class T>
+  requires std::is_enum_v<T> Choice(std::string text, T enumerator)
+      : name(std::move(text)), meaning(enumerator) {}
+  Choice(std::string text, Standing how, std::string reason)
+      : name(std::move(text)), standing(how), why(std::move(reason)) {}
 };
 
 // A further name. With a value it stands for that value: --bf16 is --dtype bf16.

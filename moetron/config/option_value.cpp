@@ -17,7 +17,8 @@ struct Checked {
   bool flag = false;
   int64_t integer = 0;
   double number = 0;
-  int choice = -1;
+  int choice = -1;  // its place among the choices
+  Enumerator enumerator;
   std::vector<int64_t> integers;
   std::vector<double> numbers;
   std::vector<std::string> texts;
@@ -119,8 +120,7 @@ int parse_choice(const Setting& setting, const Scalar& value) {
   std::string names;
   for (size_t i = 0; i < choices.size(); ++i) {
     const bool is_it = choices[i].name == value.text && is_one_of(value.type, {ScalarType::kText});
-    if (is_it && choices[i].same_as.empty()) return int(i);
-    if (is_it) return parse_choice(setting, {ScalarType::kText, choices[i].same_as});
+    if (is_it) return int(i);
     names += (i == 0 ? "" : ", ") + choices[i].name;
   }
   wrong_type(setting, ("one of " + names).c_str(), value);
@@ -173,7 +173,10 @@ Checked check_values(const Setting& setting) {
   if (kind == ValueKind::kInteger) checked.integer = parse_integer(setting, value);
   if (kind == ValueKind::kNumber) checked.number = parse_number(setting, value);
   if (kind == ValueKind::kText) checked.texts = {parse_text(setting, value)};
-  if (kind == ValueKind::kChoice) checked.choice = parse_choice(setting, value);
+  if (kind == ValueKind::kChoice) {
+    checked.choice = parse_choice(setting, value);
+    checked.enumerator = setting.spec->choices[checked.choice].meaning;
+  }
   if (kind == ValueKind::kPairs) check_pairs(setting, value);
   return checked;
 }
@@ -218,15 +221,18 @@ struct Store {
   void operator()(std::vector<int64_t>* field) const { *field = value.integers; }
   void operator()(std::vector<double>* field) const { *field = value.numbers; }
   void operator()(std::vector<std::string>* field) const { *field = value.texts; }
-  void operator()(const EnumField& field) const { field.set(field.value, value.choice); }
+  void operator()(const EnumField& field) const { field.set(field.value, value.enumerator); }
 };
 
 struct Load {
   const OptionSpec& spec;
   Json operator()(std::monostate) const { return nullptr; }
   Json operator()(const EnumField& field) const {
-    const int number = field.get(field.value);
-    return number < 0 ? Json(nullptr) : Json(spec.choices.at(number).name);
+    const Enumerator held = field.get(field.value);
+    if (held == Enumerator()) return nullptr;
+    for (const Choice& choice : spec.choices)
+      if (choice.meaning == held) return choice.name;
+    throw InternalError(concat("option ", spec.name, " holds what none of its choices means"));
   }
   template <class T>
   Json operator()(std::optional<T>* field) const {

@@ -27,14 +27,15 @@ void declare_bench(OptionTable& table) {
            "kernel beside the bytes or FLOPs that it cannot do without; overlap: what the block of "
            "a forward and a backward hides of expert communication. The name --benchmark may be "
            "left out.")
-      .one_of({{"step"}, {"ops"}, {"overlap"}})
+      .one_of(
+          {{"step", Benchmark::kStep}, {"ops", Benchmark::kOps}, {"overlap", Benchmark::kOverlap}})
       .required()
       .positional();
   table
       .add(MT_FIELD(bench, slice),
            "The model whose layers are taken, with 16 experts, top-8 and a vocabulary of 32000; of "
            "ops and overlap, both without it.")
-      .one_of({{"qwen3-235b"}, {"deepseek-v3"}});
+      .one_of({{"qwen3-235b", BenchSlice::kQwen3235b}, {"deepseek-v3", BenchSlice::kDeepseekV3}});
   table.add(MT_FIELD(bench, warmup), "Iterations before the measured ones.")
       .unit("iterations")
       .count_or_zero();

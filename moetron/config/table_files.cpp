@@ -91,7 +91,7 @@ void declare_data(OptionTable& table) {
             "Directory for the indices of samples; without it, beside the data.");
   table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.");
   table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
-      .one_of({{"LLama-Pretrain-Idxmap"}});
+      .one_of({Choice("LLama-Pretrain-Idxmap")});
   table.add(MT_FIELD(data, reset_position_ids),
             "Positions start again with every document of a sequence.");
   table.add(MT_FIELD(data, reset_attention_mask),
@@ -117,14 +117,15 @@ void declare_files(OptionTable& table) {
   table
       .add(MT_FIELD(tokenizer, tokenizer),
            "hf: the tokenizer.json of tokenizer-model; bytes: one token per byte.")
-      .one_of({{"hf"}, {"bytes"}});
+      .one_of({{"hf", TokenizerKind::kHf}, {"bytes", TokenizerKind::kBytes}});
   table.add(MT_FIELD(tokenizer, tokenizer_model),
             "Directory with tokenizer.json; when generating, without it, the model's.");
   table
       .add(MT_FIELD(tokenizer, patch_tokenizer_type),
            "How the vocabulary is counted: DeepSeekTokenizer: the tokenizer's length plus "
            "extra-vocab-size less 2; Qwen3Tokenizer: its base vocabulary plus extra-vocab-size.")
-      .one_of({{"DeepSeekTokenizer"}, {"Qwen3Tokenizer"}});
+      .one_of({{"DeepSeekTokenizer", PatchTokenizer::kDeepseek},
+               {"Qwen3Tokenizer", PatchTokenizer::kQwen3}});
 }
 
 }  // namespace moetron

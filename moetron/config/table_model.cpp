@@ -34,7 +34,10 @@ std::string idle_for_single_kernels(const Options& options) {
 void declare_model(OptionTable& table) {
   table.begin_group("model", "Model", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(model, model_family), "The family whose layers and tensor names are built.")
-      .one_of({{"deepseek"}, {"qwen"}, {"llama"}, {"llava", Standing::kNotYet, "vision towers"}});
+      .one_of({{"deepseek", ModelFamily::kDeepseek},
+               {"qwen", ModelFamily::kQwen},
+               {"llama", ModelFamily::kLlama},
+               {"llava", Standing::kNotYet, "vision towers"}});
   table.add(MT_FIELD(model, num_layers), "Number of decoder layers; of a bench, 4 without it.")
       .also("layers")
       .count()
@@ -62,7 +65,8 @@ void declare_model(OptionTable& table) {
       .above(0)
       .below(1);
   table.add_fieldless("normalization", ValueKind::kChoice, "The kind of norm; always RMSNorm.")
-      .one_of({{"RMSNorm"}, {"LayerNorm", Standing::kNotYet, "layer norm with mean and bias"}});
+      .one_of(
+          {Choice("RMSNorm"), {"LayerNorm", Standing::kNotYet, "layer norm with mean and bias"}});
   table
       .add_fieldless("swiglu", ValueKind::kFlag,
                      "The MLPs are gated by SiLU; true of every family.")
@@ -103,7 +107,7 @@ void declare_rotary_and_mla(OptionTable& table) {
   table
       .add_fieldless("position-embedding-type", ValueKind::kChoice,
                      "How positions enter the model; always rotary embeddings.")
-      .one_of({{"rope"},
+      .one_of({Choice("rope"),
                {"learned_absolute", Standing::kNotYet, "learned positions"},
                {"none", Standing::kNotYet, "models without positions"}});
   table

@@ -26,7 +26,8 @@ void declare_router(OptionTable& table) {
   table.add(MT_FIELD(moe, moe_router_deepseekv3),
             "The router of DeepSeek-V3: its own score function, balanced by a bias.");
   table.add(MT_FIELD(moe, moe_router_score_function), "Turns router logits into scores.")
-      .one_of({{"softmax"}, {"sigmoid"}})
+      .one_of(
+          {{"softmax", RouterScoreFunction::kSoftmax}, {"sigmoid", RouterScoreFunction::kSigmoid}})
       .idle_when(idle_without_bias);
   table
       .add(MT_FIELD(moe, moe_router_enable_expert_bias),
@@ -53,16 +54,16 @@ void declare_router(OptionTable& table) {
   table.add(MT_FIELD(moe, moe_router_group_topk), "Number of groups a token may choose from.")
       .count();
   table.add(MT_FIELD(moe, moe_router_load_balancing_type), "The loss that balances the experts.")
-      .one_of({{"aux_loss"},
-               {"seq_aux_loss"},
-               {"none"},
+      .one_of({{"aux_loss", LoadBalancing::kAuxLoss},
+               {"seq_aux_loss", LoadBalancing::kSeqAuxLoss},
+               {"none", LoadBalancing::kNone},
                {"global_aux_loss", Standing::kNotYet, "balance over the global batch"},
                {"sinkhorn", Standing::kNotYet, "Sinkhorn routing"}});
   table.add(MT_FIELD(moe, moe_aux_loss_coeff), "Weight of the balance loss.").at_least(0);
   table
       .add_fieldless("moe-router-dtype", ValueKind::kChoice,
                      "Precision of logits and scores; always fp32.")
-      .one_of({{"fp32"}, {"fp64", Standing::kNotYet, "a router in fp64"}});
+      .one_of({Choice("fp32"), {"fp64", Standing::kNotYet, "a router in fp64"}});
   table.add_fieldless("moe-z-loss-coeff", ValueKind::kNumber, "Weight of the router's z-loss.")
       .only("0", "the router's z-loss");
   table
@@ -110,14 +111,14 @@ void declare_dispatch(OptionTable& table) {
            "expert (deepep, flex); the overlap kinds are the same under a schedule with blocks.")
       .also("moe-token-dispatcher-type-patch")
       .also("moe-enable-deepep", "deepep")
-      .one_of({{"allgather"},
-               {"allgather_fused"},
-               {"alltoall"},
-               {"deepep"},
-               {"overlap_allgather_fused"},
-               {"overlap_alltoall"},
-               {"overlap_deepep"},
-               {"flex", Standing::kWorks, "", "deepep"}})
+      .one_of({{"allgather", TokenDispatcher::kAllGather},
+               {"allgather_fused", TokenDispatcher::kAllGatherFused},
+               {"alltoall", TokenDispatcher::kAllToAll},
+               {"deepep", TokenDispatcher::kDeepep},
+               {"overlap_allgather_fused", TokenDispatcher::kOverlapAllGatherFused},
+               {"overlap_alltoall", TokenDispatcher::kOverlapAllToAll},
+               {"overlap_deepep", TokenDispatcher::kOverlapDeepep},
+               {"flex", TokenDispatcher::kDeepep}})
       .idle_when(idle_at_one_expert_rank)
       .remark_when(remark_on_overlap);
   table
@@ -144,7 +145,7 @@ void declare_capacity(OptionTable& table) {
       .add(MT_FIELD(moe, moe_token_drop_policy),
            "Which rows are dropped beyond the capacity: those of least probability (probs), or "
            "the last of the micro-batch (position).")
-      .one_of({{"probs"}, {"position"}})
+      .one_of({{"probs", TokenDropPolicy::kProbs}, {"position", TokenDropPolicy::kPosition}})
       .idle_when(idle_without_capacity);
 }
 

@@ -44,7 +44,12 @@ void declare_schedule(OptionTable& table) {
   table
       .add(MT_FIELD(parallel, scheduler),
            "The pipeline schedule; 1f1b with two virtual stages a rank is interleaved.")
-      .one_of({{"1f1b"}, {"interleaved"}, {"zb-h1"}, {"zb-v"}, {"dualpipev"}, {"dualpipev+"}})
+      .one_of({{"1f1b", PipelineScheduler::k1F1B},
+               {"interleaved", PipelineScheduler::kInterleaved},
+               {"zb-h1", PipelineScheduler::kZbH1},
+               {"zb-v", PipelineScheduler::kZbV},
+               {"dualpipev", PipelineScheduler::kDualPipeV},
+               {"dualpipev+", PipelineScheduler::kDualPipeVPlus}})
       .remark_when(remark_on_one_stage);
   table
       .add(MT_FIELD(parallel, num_layers_per_virtual_pipeline_stage),
@@ -133,11 +138,13 @@ void declare_memory(OptionTable& table) {
       .add(MT_FIELD(memory, recompute_granularity),
            "What the backward computes again instead of keeping: full: whole layers, of which "
            "the inputs are kept.")
-      .one_of({{"full"}, {"selective", Standing::kNotYet, "recompute of single modules"}});
+      .one_of({{"full", RecomputeGranularity::kFull},
+               {"selective", Standing::kNotYet, "recompute of single modules"}});
   table
       .add(MT_FIELD(memory, recompute_method),
            "Which layers are recomputed: uniform: all of them, recompute-num-layers at a time.")
-      .one_of({{"uniform"}, {"block", Standing::kNotYet, "recompute of the first layers only"}})
+      .one_of({{"uniform", RecomputeMethod::kUniform},
+               {"block", Standing::kNotYet, "recompute of the first layers only"}})
       .idle_when(idle_without_full);
   table
       .add(MT_FIELD(memory, recompute_num_layers),

@@ -32,15 +32,16 @@ void declare_runtime(OptionTable& table) {
   table
       .add(MT_FIELD(runtime, device),
            "Where the model is computed; auto: on a GPU where the build and the machine have one.")
-      .one_of({{"auto"}, {"cpu"}, {"cuda"}});
+      .one_of(
+          {{"auto", DeviceKind::kAuto}, {"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}});
   table
       .add(MT_FIELD(runtime, distributed_backend),
            "How ranks talk; auto: nccl on GPUs, gloo on CPUs.")
       .for_commands({Command::kPretrain})
       .also("comm-backend")
-      .one_of({{"auto"},
-               {"gloo"},
-               {"nccl"},
+      .one_of({{"auto", DistributedBackend::kAuto},
+               {"gloo", DistributedBackend::kGloo},
+               {"nccl", DistributedBackend::kNccl},
                {"thread", Standing::kNotYet, "ranks as threads of one process"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
       .for_commands({Command::kPretrain})
@@ -79,7 +80,7 @@ void declare_simulate(OptionTable& table) {
       .add(MT_FIELD(simulate, cost),
            "What a step costs; unit: forward, input and weight gradients of a chunk 1 each; model: "
            "the model's time on hardware.")
-      .one_of({{"unit"}, {"model"}});
+      .one_of({{"unit", SimulatedCosts::kUnit}, {"model", SimulatedCosts::kModel}});
   table
       .add(MT_FIELD(simulate, num_micro_batches),
            "Micro-batches of a step; without it, global-batch-size over micro-batch-size and the "
@@ -102,7 +103,10 @@ void declare_simulate(OptionTable& table) {
       .add(MT_FIELD(simulate, dispatch_scheme),
            "How often a token travels to its experts: once for each expert, rank or node, or to "
            "every rank (allgather); without it, as the dispatcher does.")
-      .one_of({{"expert"}, {"rank"}, {"node"}, {"allgather"}})
+      .one_of({{"expert", DispatchScheme::kPerExpert},
+               {"rank", DispatchScheme::kPerRank},
+               {"node", DispatchScheme::kPerNode},
+               {"allgather", DispatchScheme::kAllGather}})
       .idle_when(idle_beyond_model);
   table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
 }

@@ -46,9 +46,9 @@ void declare_training(OptionTable& table) {
   table
       .add(MT_FIELD(training, dtype),
            "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU.")
-      .one_of({{"auto"},
-               {"bf16"},
-               {"fp32"},
+      .one_of({{"auto", Dtype::kAuto},
+               {"bf16", Dtype::kBf16},
+               {"fp32", Dtype::kFp32},
                {"fp16", Standing::kNotYet, "fp16 with loss scaling"},
                {"fp8", Standing::kNotYet, "matrix products in fp8"}})
       .also("bf16", "bf16")
@@ -90,17 +90,17 @@ void declare_offload(OptionTable& table) {
       .add(MT_FIELD(optimizer, optimizer),
            "The update rule; adam decays weights apart from the gradient (AdamW); hybridadam: the "
            "same, with states in host memory, updated there.")
-      .one_of({{"adam"},
-               {"hybridadam"},
+      .one_of({{"adam", OptimizerKind::kAdam},
+               {"hybridadam", OptimizerKind::kHybridAdam},
                {"sgd", Standing::kNotYet, "plain gradient descent"},
                {"muon", Standing::kNotYet, "Muon"},
-               {.name = "adamw", .same_as = "adam"}})
+               {"adamw", OptimizerKind::kAdam}})
       .also("optimizer-cpu-offload", "hybridadam")
       .remark_when(remark_on_cpu);
   table
       .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
                      "Which states are in host memory: static: always the same ones.")
-      .one_of({{"static"}})
+      .one_of({Choice("static")})
       .idle_when(idle_without_hybrid);
   table
       .add(MT_FIELD(optimizer, optimizer_offload_fraction),
@@ -124,9 +124,9 @@ void declare_optimizer(OptionTable& table) {
   table.add(MT_FIELD(optimizer, lr), "Peak learning rate.").above(0).required();
   table.add(MT_FIELD(optimizer, min_lr), "Learning rate at the end of the decay.").at_least(0);
   table.add(MT_FIELD(optimizer, lr_decay_style), "Shape of the decay after the warm-up.")
-      .one_of({{"constant"},
-               {"linear"},
-               {"cosine"},
+      .one_of({{"constant", LrDecayStyle::kConstant},
+               {"linear", LrDecayStyle::kLinear},
+               {"cosine", LrDecayStyle::kCosine},
                {"inverse-square-root", Standing::kNotYet, "inverse square root decay"},
                {"WSD", Standing::kNotYet, "warm-up, stable, decay"}});
   table

@@ -14,10 +14,22 @@ constexpr const char* kVirtualHetero = "virtual-hetero-pipeline-stages";
 constexpr const char* kLayersPerStage = "num-layers-per-virtual-pipeline-stage";
 constexpr const char* kStagesPerRank = "num-virtual-stages-per-pipeline-rank";
 
-static_assert(static_cast<int>(PipelineScheduler::kDualPipeVPlus) ==
-              static_cast<int>(ScheduleKind::kDualPipeVPlus));
 ScheduleKind kind_of(PipelineScheduler scheduler) {
-  return static_cast<ScheduleKind>(scheduler);
+  switch (scheduler) {
+    case PipelineScheduler::k1F1B:
+      return ScheduleKind::k1F1B;
+    case PipelineScheduler::kInterleaved:
+      return ScheduleKind::kInterleaved;
+    case PipelineScheduler::kZbH1:
+      return ScheduleKind::kZbH1;
+    case PipelineScheduler::kZbV:
+      return ScheduleKind::kZbV;
+    case PipelineScheduler::kDualPipeV:
+      return ScheduleKind::kDualPipeV;
+    case PipelineScheduler::kDualPipeVPlus:
+      return ScheduleKind::kDualPipeVPlus;
+  }
+  throw InternalError("a scheduler without a schedule");
 }
 
 std::string joined(const std::vector<int64_t>& numbers) {
