@@ -9,6 +9,14 @@
 namespace moetron {
 namespace {
 
+// What an MTP layer has of its own: copies of the model's ends, and what joins them to the layer.
+constexpr TensorRule kMtpEmbedding{"embed_tokens.weight", {Division::kVocabulary}};
+constexpr TensorRule kMtpEmbeddingNorm{"enorm.weight"};
+constexpr TensorRule kMtpHiddenNorm{"hnorm.weight"};
+constexpr TensorRule kMtpJoin{"eh_proj.weight"};
+constexpr TensorRule kMtpHeadNorm{"shared_head.norm.weight"};
+constexpr TensorRule kMtpHead{"shared_head.head.weight", {Division::kVocabulary}};
+
 class InventoryBuilder {
  public:
   explicit InventoryBuilder(const ModelConfig& config) : config_(config) {}
@@ -17,14 +25,14 @@ class InventoryBuilder {
   std::vector<TensorInfo> build(MtpTensors mtp) {
     const int64_t vocab = config_.vocab_size;
     const int64_t hidden = config_.hidden_size;
-    add("model.embed_tokens.weight", {vocab, hidden});
+    add("", tensors::kEmbedding, {vocab, hidden});
     for (int64_t layer = 0; layer < config_.num_layers; ++layer)
       add_layer(layer, config_.is_moe_layer(layer));
     if (mtp == MtpTensors::kInclude)
       for (int64_t i = 0; i < config_.num_mtp_layers; ++i) add_mtp_layer(config_.num_layers + i);
     enter_layer(-1, false);
-    add("model.norm.weight", {hidden});
-    if (!config_.tie_word_embeddings) add("lm_head.weight", {vocab, hidden});
+    add("", tensors::kFinalNorm, {hidden});
+    if (!config_.tie_word_embeddings) add("", tensors::kHead, {vocab, hidden});
     return std::move(tensors_);
   }
 
@@ -33,82 +41,91 @@ class InventoryBuilder {
   void enter_layer(int64_t layer, bool is_mtp) {
     layer_ = layer;
     is_mtp_ = is_mtp;
-    prefix_ = layer < 0 ? "" : concat("model.layers.", layer, ".");
+    prefix_ = layer < 0 ? "" : layer_prefix(layer);
   }
 
-  TensorInfo& add(const std::string& name, std::vector<int64_t> shape) {
+  // `part`: the prefix within the layer.
+  TensorInfo& add(const std::string& part, const TensorRule& rule, std::vector<int64_t> shape) {
     TensorInfo info;
-    info.name = prefix_ + name;
+    info.name = prefix_ + part + rule.name;
     info.shape = std::move(shape);
+    info.shard = rule.shard;
     info.layer = layer_;
     info.is_mtp = is_mtp_;
     return tensors_.emplace_back(std::move(info));
+  }
+
+  void add_attention(const TensorRule& rule, std::vector<int64_t> shape) {
+    add(tensors::kAttention, rule, std::move(shape));
   }
 
   void add_grouped_query_attention() {
     const int64_t hidden = config_.hidden_size;
     const int64_t query = config_.num_attention_heads * config_.head_dim;
     const int64_t key = config_.num_key_value_heads * config_.head_dim;
-    for (const auto& [name, width] : {std::pair("q", query), {"k", key}, {"v", key}}) {
-      add(concat("self_attn.", name, "_proj.weight"), {width, hidden});
-      if (config_.attention_bias) add(concat("self_attn.", name, "_proj.bias"), {width});
-    }
-    add("self_attn.o_proj.weight", {hidden, query});
+    add_attention(tensors::kQuery, {query, hidden});
+    if (config_.attention_bias) add_attention(tensors::kQueryBias, {query});
+    add_attention(tensors::kKey, {key, hidden});
+    if (config_.attention_bias) add_attention(tensors::kKeyBias, {key});
+    add_attention(tensors::kValue, {key, hidden});
+    if (config_.attention_bias) add_attention(tensors::kValueBias, {key});
+    add_attention(tensors::kAttentionOut, {hidden, query});
     if (config_.qk_norm) {
-      add("self_attn.q_norm.weight", {config_.head_dim});
-      add("self_attn.k_norm.weight", {config_.head_dim});
+      add_attention(tensors::kQueryNorm, {config_.head_dim});
+      add_attention(tensors::kKeyNorm, {config_.head_dim});
     }
   }
 
   void add_latent_attention(const MlaConfig& mla) {
     const int64_t hidden = config_.hidden_size;
     const int64_t heads = config_.num_attention_heads;
+    const int64_t query = heads * mla.qk_head_dim();
     if (mla.q_lora_rank == 0) {
-      add("self_attn.q_proj.weight", {heads * mla.qk_head_dim(), hidden});
+      add_attention(tensors::kQuery, {query, hidden});
     } else {
-      add("self_attn.q_a_proj.weight", {mla.q_lora_rank, hidden});
-      add("self_attn.q_a_layernorm.weight", {mla.q_lora_rank});
-      add("self_attn.q_b_proj.weight", {heads * mla.qk_head_dim(), mla.q_lora_rank});
+      add_attention(tensors::kQueryDown, {mla.q_lora_rank, hidden});
+      add_attention(tensors::kQueryLatentNorm, {mla.q_lora_rank});
+      add_attention(tensors::kQueryUp, {query, mla.q_lora_rank});
     }
-    add("self_attn.kv_a_proj_with_mqa.weight", {mla.kv_lora_rank + mla.qk_rope_head_dim, hidden});
-    add("self_attn.kv_a_layernorm.weight", {mla.kv_lora_rank});
-    add("self_attn.kv_b_proj.weight",
-        {heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank});
-    add("self_attn.o_proj.weight", {hidden, heads * mla.v_head_dim});
+    add_attention(tensors::kKeyValueDown, {mla.kv_lora_rank + mla.qk_rope_head_dim, hidden});
+    add_attention(tensors::kKeyValueLatentNorm, {mla.kv_lora_rank});
+    add_attention(tensors::kKeyValueUp,
+                  {heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank});
+    add_attention(tensors::kAttentionOut, {hidden, heads * mla.v_head_dim});
   }
 
-  void add_mlp(const std::string& name, int64_t width, int64_t expert = -1) {
+  void add_mlp(const std::string& part, int64_t width, int64_t expert = -1) {
     const int64_t hidden = config_.hidden_size;
-    add(name + ".gate_proj.weight", {width, hidden}).expert = expert;
-    add(name + ".up_proj.weight", {width, hidden}).expert = expert;
-    add(name + ".down_proj.weight", {hidden, width}).expert = expert;
+    add(part, tensors::kGate, {width, hidden}).expert = expert;
+    add(part, tensors::kUp, {width, hidden}).expert = expert;
+    add(part, tensors::kDown, {hidden, width}).expert = expert;
   }
 
   void add_moe(const MoeConfig& moe) {
-    add("mlp.gate.weight", {moe.num_experts, config_.hidden_size});
+    add(tensors::kRouter, tensors::kRouterWeight, {moe.num_experts, config_.hidden_size});
     if (moe.expert_bias) {
-      TensorInfo& bias = add("mlp.gate.e_score_correction_bias", {moe.num_experts});
+      TensorInfo& bias = add(tensors::kRouter, tensors::kRouterBias, {moe.num_experts});
       bias.dtype = StoredDtype::kFloat32;
       bias.is_buffer = true;
     }
     for (int64_t expert = 0; expert < moe.num_experts; ++expert)
-      add_mlp(concat("mlp.experts.", expert), moe.expert_intermediate_size, expert);
+      add_mlp(concat(tensors::kExperts, expert, "."), moe.expert_intermediate_size, expert);
     if (moe.shared_intermediate_size > 0)
-      add_mlp("mlp.shared_experts", moe.shared_intermediate_size);
+      add_mlp(tensors::kSharedExpert, moe.shared_intermediate_size);
   }
 
   void add_layer_body(bool is_moe) {
-    add("input_layernorm.weight", {config_.hidden_size});
+    add("", tensors::kInputNorm, {config_.hidden_size});
     if (config_.mla) {
       add_latent_attention(*config_.mla);
     } else {
       add_grouped_query_attention();
     }
-    add("post_attention_layernorm.weight", {config_.hidden_size});
+    add("", tensors::kPostAttentionNorm, {config_.hidden_size});
     if (is_moe) {
       add_moe(*config_.moe);
     } else {
-      add_mlp("mlp", config_.intermediate_size);
+      add_mlp(tensors::kMlp, config_.intermediate_size);
     }
   }
 
@@ -120,13 +137,13 @@ class InventoryBuilder {
   void add_mtp_layer(int64_t layer) {
     const int64_t hidden = config_.hidden_size;
     enter_layer(layer, true);
-    add("embed_tokens.weight", {config_.vocab_size, hidden});
-    add("enorm.weight", {hidden});
-    add("hnorm.weight", {hidden});
-    add("eh_proj.weight", {hidden, 2 * hidden});
+    add("", kMtpEmbedding, {config_.vocab_size, hidden});
+    add("", kMtpEmbeddingNorm, {hidden});
+    add("", kMtpHiddenNorm, {hidden});
+    add("", kMtpJoin, {hidden, 2 * hidden});
     add_layer_body(config_.moe.has_value());
-    add("shared_head.norm.weight", {hidden});
-    add("shared_head.head.weight", {config_.vocab_size, hidden});
+    add("", kMtpHeadNorm, {hidden});
+    add("", kMtpHead, {config_.vocab_size, hidden});
   }
 
   const ModelConfig& config_;
@@ -144,6 +161,20 @@ int64_t TensorInfo::num_elements() const {
 
 std::vector<TensorInfo> tensor_inventory(const ModelConfig& config, MtpTensors mtp) {
   return InventoryBuilder(config).build(mtp);
+}
+
+DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate_l1) {
+  return {.num_key_value_heads = config.num_key_value_heads, .mla_replicate_l1 = mla_replicate_l1};
+}
+
+int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
+                         const DivisionSettings& settings) {
+  const int64_t ranks = tensor.is_expert() ? sizes.tpe : sizes.tp;
+  const TensorShard shard = tensor_shard(tensor.shard, /*rank=*/0, ranks, settings);
+  const int64_t size = tensor.shape[size_t(shard.dim)];
+  MT_CHECK(size % shard.count == 0 || tensor.shard.division == Division::kVocabulary, tensor.name,
+           ": ", size, " in ", shard.count, " parts");
+  return tensor.num_elements() / size * padded_part(size, shard.count);
 }
 
 int64_t count_parameters(const std::vector<TensorInfo>& inventory) {

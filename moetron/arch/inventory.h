@@ -1,11 +1,14 @@
-// Every tensor of a model by its Hugging Face name and global shape, as a checkpoint stores it.
+// Every tensor of a model by its Hugging Face name and global shape, as a checkpoint stores it,
+// with the rule by which ranks divide it (arch/tensors.h).
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
+#include "moetron/arch/tensors.h"
 
 namespace moetron {
 
@@ -17,6 +20,7 @@ enum class StoredDtype {
 struct TensorInfo {
   std::string name;
   std::vector<int64_t> shape;
+  ShardRule shard;  // of a routed expert among its TPE ranks, of anything else among the TP ranks
   StoredDtype dtype = StoredDtype::kModel;
   int64_t layer = -1;      // -1: embedding, final norm, head
   int64_t expert = -1;     // -1: no routed expert's
@@ -34,6 +38,13 @@ enum class MtpTensors { kLeaveOut, kInclude };
 // release does.
 std::vector<TensorInfo> tensor_inventory(const ModelConfig& config,
                                          MtpTensors mtp = MtpTensors::kLeaveOut);
+
+// What a division of this model's tensors depends on.
+DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate_l1);
+// Elements of a tensor that each rank of its stage holds (of an expert those that hold the expert),
+// with the padding of a vocabulary. The layout has passed check_layout().
+int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
+                         const DivisionSettings& settings);
 
 // Elements of all tensors, buffers included.
 int64_t count_parameters(const std::vector<TensorInfo>& inventory);

@@ -132,5 +132,31 @@ TEST(Inventory, NamesEqualPublishedIndexes) {
   EXPECT_EQ(ours, modules);
 }
 
+TEST(Inventory, RanksHoldWhatTheRulesSay) {
+  ModelConfig config = read_model_config(qwen3_moe_json(), "config.json");  // 2 key-value heads
+  config.vocab_size = 511;
+  std::map<std::string, TensorInfo> by_name;
+  for (const TensorInfo& tensor : tensor_inventory(config)) by_name[tensor.name] = tensor;
+  const ParallelSizes sizes = parallel_sizes(8, 4, 1, 4, 2);
+  const auto held = [&](const std::string& name) {
+    return elements_on_rank(by_name.at(name), sizes, division_settings(config, false));
+  };
+  EXPECT_EQ(held("model.embed_tokens.weight"), 128 * 64) << "padded";
+  EXPECT_EQ(held("model.norm.weight"), 64);
+  EXPECT_EQ(held("model.layers.0.self_attn.q_proj.weight"), 4 * 32 * 64 / 4);
+  EXPECT_EQ(held("model.layers.0.self_attn.k_proj.weight"), 32 * 64) << "one head, on two ranks";
+  EXPECT_EQ(held("model.layers.0.self_attn.o_proj.weight"), 64 * 4 * 32 / 4);
+  EXPECT_EQ(held("model.layers.0.mlp.gate.weight"), 8 * 64);
+  EXPECT_EQ(held("model.layers.0.mlp.experts.7.down_proj.weight"), 64 * 32 / 2);
+  const TensorShard key = tensor_shard(tensors::kKey.shard, 3, 4, {.num_key_value_heads = 2});
+  EXPECT_EQ(key.index, 1);
+  EXPECT_EQ(key.count, 2);
+  EXPECT_EQ(key.copies, 2);
+  EXPECT_EQ(tensor_shard(tensors::kKeyValueDown.shard, 3, 4).count, 4);
+  EXPECT_EQ(tensor_shard(tensors::kKeyValueDown.shard, 3, 4, {.mla_replicate_l1 = true}).count, 1);
+  EXPECT_EQ(tensor_shard(tensors::kDown.shard, 3, 4).dim, 1);
+  EXPECT_THROW(tensor_shard(tensors::kKey.shard, 0, 4, {.num_key_value_heads = 3}), InternalError);
+}
+
 }  // namespace
 }  // namespace moetron

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/loss.h"
@@ -21,7 +22,7 @@ TokenLabels labels_of(const MicroBatch& micro_batch) {
 EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size,
                                const ModelSettings& settings)
     : shard_{settings.tensor_group(), vocab_size},
-      table_(vocab_parameter("model.embed_tokens.weight", shard_, hidden_size, settings.options)) {}
+      table_(vocab_parameter(tensors::kEmbedding.name, shard_, hidden_size, settings.options)) {}
 
 std::vector<Value> EmbeddingLayer::compute(const Node&, std::vector<Value>, const NodeCall& call) {
   const MicroBatch& micro_batch = call.micro_batch;
@@ -34,9 +35,9 @@ HeadLayer::HeadLayer(int64_t vocab_size, int64_t hidden_size, double norm_eps,
                      const ModelSettings& settings)
     : shard_{settings.tensor_group(), vocab_size},
       norm_eps_(norm_eps),
-      norm_("model.norm.weight", {hidden_size}, settings.options,
+      norm_(tensors::kFinalNorm.name, {hidden_size}, settings.options,
             {.init = Init::kOnes, .weight_decay = false}),
-      weight_(vocab_parameter("lm_head.weight", shard_, hidden_size, settings.options)) {}
+      weight_(vocab_parameter(tensors::kHead.name, shard_, hidden_size, settings.options)) {}
 
 std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
                                       const NodeCall& call) {

@@ -1,6 +1,7 @@
 #include "moetron/models/family.h"
 
 #include "moetron/arch/rope.h"
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/moe/capacity.h"
 
@@ -31,22 +32,22 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
                                                double normalize_eps,
                                                const ModelSettings& settings) {
   const MoeConfig& moe = *config.moe;
-  const std::string prefix = layer_prefix(index) + "mlp.";
+  const std::string prefix = layer_prefix(index);
   const ExpertLayout layout = expert_layout(moe, settings);
   RouterSettings router = router_settings(config, normalize_eps);
   router.capacity_factor = settings.capacity_factor;
   router.drop_policy = settings.drop_policy;
   auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
-      .router = Router(prefix + "gate.", router, settings.options),
-      .experts =
-          Experts(prefix + "experts.", layout, config.hidden_size, moe.expert_intermediate_size,
-                  {.options = settings.options,
-                   .grouped_gemm = settings.grouped_gemm,
-                   .recompute = settings.mlp_recompute}),
+      .router = Router(prefix + tensors::kRouter, router, settings.options),
+      .experts = Experts(prefix + tensors::kExperts, layout, config.hidden_size,
+                         moe.expert_intermediate_size,
+                         {.options = settings.options,
+                          .grouped_gemm = settings.grouped_gemm,
+                          .recompute = settings.mlp_recompute}),
       .dispatcher = *settings.rank_dispatcher,
       .shared_expert = std::nullopt});
   if (moe.shared_intermediate_size > 0) {
-    parts->shared_expert.emplace(prefix + "shared_experts.", config.hidden_size,
+    parts->shared_expert.emplace(prefix + tensors::kSharedExpert, config.hidden_size,
                                  moe.shared_intermediate_size, settings.options,
                                  settings.tensor_group());
   }
@@ -140,7 +141,7 @@ std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int6
     parts.moe = make_experts(config, index, normalize_eps, settings);
   } else {
     parts.mlp =
-        std::make_unique<Mlp>(layer_prefix(index) + "mlp.", config.hidden_size,
+        std::make_unique<Mlp>(layer_prefix(index) + tensors::kMlp, config.hidden_size,
                               config.intermediate_size, settings.options, settings.tensor_group());
   }
   return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps,

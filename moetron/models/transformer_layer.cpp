@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/nn/norm.h"
 
@@ -12,17 +13,13 @@ constexpr ParameterSettings kNormSettings{.init = Init::kOnes, .weight_decay = f
 
 }  // namespace
 
-std::string layer_prefix(int64_t index) {
-  return "model.layers." + std::to_string(index) + ".";
-}
-
 TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps,
                                    const ModelSettings& settings, TransformerLayerParts parts)
     : index_(index),
       norm_eps_(norm_eps),
-      input_norm_(layer_prefix(index) + "input_layernorm.weight", {hidden_size}, settings.options,
+      input_norm_(layer_prefix(index) + tensors::kInputNorm.name, {hidden_size}, settings.options,
                   kNormSettings),
-      post_attention_norm_(layer_prefix(index) + "post_attention_layernorm.weight", {hidden_size},
+      post_attention_norm_(layer_prefix(index) + tensors::kPostAttentionNorm.name, {hidden_size},
                            settings.options, kNormSettings),
       parts_(std::move(parts)) {
   MT_CHECK((parts_.mlp == nullptr) != (parts_.moe == nullptr),

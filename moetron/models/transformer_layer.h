@@ -54,7 +54,4 @@ class TransformerLayer final : public Layer {
   TransformerLayerParts parts_;
 };
 
-// "model.layers.3."
-std::string layer_prefix(int64_t index);
-
 }  // namespace moetron

@@ -6,6 +6,7 @@
 #include "moetron/base/error.h"
 #include "moetron/kernels/swiglu.h"
 #include "moetron/moe/grouped_product.h"
+#include "moetron/parallel/rank_shard.h"
 
 namespace moetron {
 namespace {
@@ -83,12 +84,12 @@ struct ExpertPieces {
   int64_t stride;
   std::vector<ParameterPiece> pieces = {};
 
-  // "PREFIX3.NAME" [rows, columns], divided along `dim`, `offset` behind its expert's beginning.
-  void add(const std::string& name, std::vector<int64_t> shape, int64_t dim, int64_t offset) {
-    const ShardOf shard{.dim = dim, .index = layout.tpe_rank(), .count = layout.tpe};
+  // "PREFIX3.NAME" of whole shape [rows, columns], `offset` behind its expert's beginning.
+  void add(const TensorRule& tensor, std::vector<int64_t> shape, int64_t offset) {
+    const ShardOf shard = expert_shard(tensor.shard, layout.tpe_rank(), layout.tpe).shard;
     for (int64_t e = 0; e < layout.num_local(); ++e) {
-      pieces.push_back(piece_of_shard(concat(prefix, layout.first_local() + e, ".", name), shape,
-                                      shard, e * stride + offset));
+      pieces.push_back(piece_of_shard(concat(prefix, layout.first_local() + e, ".", tensor.name),
+                                      shape, shard, e * stride + offset));
     }
   }
 };
@@ -97,8 +98,8 @@ Parameter make_gate_up(const std::string& prefix, const ExpertLayout& layout, in
                        int64_t width, const at::TensorOptions& options) {
   const int64_t part = width / layout.tpe;
   ExpertPieces pieces{prefix, layout, 2 * part * hidden};
-  pieces.add("gate_proj.weight", {width, hidden}, 0, 0);
-  pieces.add("up_proj.weight", {width, hidden}, 0, part * hidden);
+  pieces.add(tensors::kGate, {width, hidden}, 0);
+  pieces.add(tensors::kUp, {width, hidden}, part * hidden);
   return Parameter(prefix + "gate_up", {layout.num_local(), 2 * part, hidden}, options,
                    std::move(pieces.pieces), {.replicas = kExpertDivided});
 }
@@ -107,7 +108,7 @@ Parameter make_down(const std::string& prefix, const ExpertLayout& layout, int64
                     int64_t width, const at::TensorOptions& options) {
   const int64_t part = width / layout.tpe;
   ExpertPieces pieces{prefix, layout, hidden * part};
-  pieces.add("down_proj.weight", {hidden, width}, 1, 0);
+  pieces.add(tensors::kDown, {hidden, width}, 0);
   return Parameter(prefix + "down", {layout.num_local(), hidden, part}, options,
                    std::move(pieces.pieces), {.replicas = kExpertDivided});
 }

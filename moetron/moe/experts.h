@@ -24,8 +24,8 @@ struct ExpertSettings {
 
 class Experts {
  public:
-  // Expert e's tensors are prefix + "e.gate_proj.weight" and so on; `prefix` ends in
-  // "mlp.experts.". The shards of an expert divide its width.
+  // `prefix`, which ends in tensors::kExperts, stands before an expert's number and the names of
+  // arch/tensors.h. The shards of an expert divide its width.
   Experts(const std::string& prefix, const ExpertLayout& layout, int64_t hidden_size, int64_t width,
           const ExpertSettings& settings);
 

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/autograd/segment.h"
 #include "moetron/kernels/router.h"
 #include "moetron/moe/capacity.h"
@@ -55,11 +56,12 @@ class RouterKernel final : public JointOperation {
 Router::Router(const std::string& prefix, const RouterSettings& settings,
                const at::TensorOptions& options)
     : settings_(settings),
-      weight_(prefix + "weight", {settings.num_experts, settings.hidden_size}, options, {}),
+      weight_(prefix + tensors::kRouterWeight.name, {settings.num_experts, settings.hidden_size},
+              options, {}),
       counts_(at::zeros({settings.num_experts}, options.dtype(at::kLong))) {
   if (settings.expert_bias) {
     bias_.emplace(
-        prefix + "e_score_correction_bias", std::vector<int64_t>{settings.num_experts},
+        prefix + tensors::kRouterBias.name, std::vector<int64_t>{settings.num_experts},
         options.dtype(at::kFloat),
         ParameterSettings{.init = Init::kZeros, .weight_decay = false, .role = Role::kBuffer});
   }

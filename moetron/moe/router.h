@@ -41,7 +41,7 @@ struct RouterOutput {
 
 class Router {
  public:
-  // `prefix` ends in "mlp.gate."; the bias is stored as prefix + "e_score_correction_bias".
+  // `prefix`, which ends in tensors::kRouter, stands before the names of arch/tensors.h.
   Router(const std::string& prefix, const RouterSettings& settings,
          const at::TensorOptions& options);
 

@@ -11,6 +11,7 @@
 #include "moetron/nn/head_operations.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/norm.h"
+#include "moetron/parallel/rank_shard.h"
 
 namespace moetron {
 namespace {
@@ -22,16 +23,14 @@ class GroupedQueryAttention final : public Attention {
         heads_(s.num_heads / num_ranks(s)),
         kv_heads_(std::max<int64_t>(1, s.num_key_value_heads / num_ranks(s))),
         shares_heads_(s.num_key_value_heads < num_ranks(s)),
-        output_(prefix + "o_proj.weight", {s.hidden_size, heads_ * s.head_dim}, s.options,
-                {piece_of_shard(prefix + "o_proj.weight", {s.hidden_size, s.num_heads * s.head_dim},
-                                {.dim = 1, .index = rank(s), .count = num_ranks(s)}, 0)},
-                {.replicas = kTensorDivided}),
+        output_(make_output(prefix, s)),
         frequencies_(s.frequencies()) {
     make_projections(prefix);
     if (s.qk_norm) {
       const ParameterSettings norm{.init = Init::kOnes, .weight_decay = false};
-      q_norm_.emplace(prefix + "q_norm.weight", std::vector<int64_t>{s.head_dim}, s.options, norm);
-      k_norm_.emplace(prefix + "k_norm.weight", std::vector<int64_t>{s.head_dim}, s.options, norm);
+      const std::vector<int64_t> shape = {s.head_dim};
+      q_norm_.emplace(prefix + tensors::kQueryNorm.name, shape, s.options, norm);
+      k_norm_.emplace(prefix + tensors::kKeyNorm.name, shape, s.options, norm);
     }
   }
 
@@ -93,52 +92,59 @@ class GroupedQueryAttention final : public Attention {
     std::optional<Parameter> bias;
   };
 
-  // One of q_proj, k_proj, v_proj: heads over all ranks, and the part of them that is here.
+  // Queries, keys or values: weight and bias, and the heads over all ranks.
   struct HeadRows {
-    const char* name;
+    TensorRule weight, bias;
     int64_t num_heads;
-    ShardOf shard;
   };
 
   static int64_t num_ranks(const AttentionSettings& s) {
     return s.tensor_group == nullptr ? 1 : s.tensor_group->size();
   }
-  static int64_t rank(const AttentionSettings& s) {
-    return s.tensor_group == nullptr ? 0 : s.tensor_group->rank();
+  static Parameter make_output(const std::string& prefix, const AttentionSettings& s) {
+    const std::string name = prefix + tensors::kAttentionOut.name;
+    const auto [shard, replicas] = rank_shard(tensors::kAttentionOut.shard, s.tensor_group);
+    const int64_t columns = s.num_heads * s.head_dim;
+    return Parameter(name, {s.hidden_size, columns / shard.count}, s.options,
+                     {piece_of_shard(name, {s.hidden_size, columns}, shard, 0)},
+                     {.replicas = replicas});
   }
 
   // Queries, keys and values in one product; but in two where ranks share key-value heads, since
   // the gradients of those are summed over other ranks.
   void make_projections(const std::string& prefix) {
     const AttentionSettings& s = settings_;
-    const int64_t sharers = shares_heads_ ? num_ranks(s) / s.num_key_value_heads : 1;
-    const ShardOf q_shard{.index = rank(s), .count = num_ranks(s)};
-    const ShardOf kv_shard{.index = rank(s) / sharers, .count = num_ranks(s) / sharers};
-    const HeadRows q{"q_proj", s.num_heads, q_shard};
-    const HeadRows k{"k_proj", s.num_key_value_heads, kv_shard};
-    const HeadRows v{"v_proj", s.num_key_value_heads, kv_shard};
+    const HeadRows q{tensors::kQuery, tensors::kQueryBias, s.num_heads};
+    const HeadRows k{tensors::kKey, tensors::kKeyBias, s.num_key_value_heads};
+    const HeadRows v{tensors::kValue, tensors::kValueBias, s.num_key_value_heads};
     if (shares_heads_) {
-      projections_.push_back(make_projection(prefix + "q", {q}, kTensorDivided));
-      projections_.push_back(make_projection(prefix + "kv", {k, v}, {.tensor_copies = sharers}));
+      projections_.push_back(make_projection(prefix + "q", {q}));
+      projections_.push_back(make_projection(prefix + "kv", {k, v}));
     } else {
-      projections_.push_back(make_projection(prefix + "qkv", {q, k, v}, kTensorDivided));
+      projections_.push_back(make_projection(prefix + "qkv", {q, k, v}));
     }
+  }
+
+  RankShard shard_of(const TensorRule& tensor) const {
+    return rank_shard(tensor.shard, settings_.tensor_group,
+                      {.num_key_value_heads = settings_.num_key_value_heads});
   }
 
   // The parts one below the other. `label` begins with the prefix of the names.
   std::unique_ptr<Projection> make_projection(const std::string& label,
-                                              const std::vector<HeadRows>& parts,
-                                              const ReplicaRule& replicas) const {
+                                              const std::vector<HeadRows>& parts) const {
     const AttentionSettings& s = settings_;
     const std::string prefix = label.substr(0, label.rfind('.') + 1);
+    const ReplicaRule replicas = shard_of(parts.front().weight).replicas;
     std::vector<ParameterPiece> weights, biases;
     int64_t rows = 0;
-    for (const HeadRows& part : parts) {
-      const int64_t all_rows = part.num_heads * s.head_dim;
-      weights.push_back(piece_of_shard(prefix + part.name + ".weight", {all_rows, s.hidden_size},
-                                       part.shard, rows * s.hidden_size));
-      biases.push_back(piece_of_shard(prefix + part.name + ".bias", {all_rows}, part.shard, rows));
-      rows += all_rows / part.shard.count;
+    for (const auto& [weight, bias, num_heads] : parts) {
+      const int64_t all_rows = num_heads * s.head_dim;
+      const ShardOf shard = shard_of(weight).shard;
+      weights.push_back(piece_of_shard(prefix + weight.name, {all_rows, s.hidden_size}, shard,
+                                       rows * s.hidden_size));
+      biases.push_back(piece_of_shard(prefix + bias.name, {all_rows}, shard_of(bias).shard, rows));
+      rows += all_rows / shard.count;
     }
     auto projection = std::unique_ptr<Projection>(
         new Projection{.weight = Parameter(label + ".weight", {rows, s.hidden_size}, s.options,

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/parallel/rank_shard.h"
 
 namespace moetron {
 namespace {
@@ -38,11 +39,10 @@ int64_t VocabShard::num_padding() const {
 
 Parameter vocab_parameter(const std::string& name, const VocabShard& shard, int64_t hidden_size,
                           const at::TensorOptions& options) {
-  const int64_t index = shard.group == nullptr ? 0 : shard.group->rank();
+  const auto [part, replicas] = rank_shard({Division::kVocabulary}, shard.group);
   return Parameter(name, {shard.rows(), hidden_size}, options,
-                   {piece_of_shard(name, {shard.vocab_size, hidden_size},
-                                   {.index = index, .count = shard.size()}, 0)},
-                   {.replicas = kTensorDivided});
+                   {piece_of_shard(name, {shard.vocab_size, hidden_size}, part, 0)},
+                   {.replicas = replicas});
 }
 
 at::Tensor embedding(const at::Tensor& tokens, Parameter& table, const VocabShard& shard,

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/comm/communicator.h"
 
@@ -19,7 +20,7 @@ struct VocabShard {
   int64_t vocab_size = 0;
 
   int64_t size() const { return group == nullptr ? 1 : group->size(); }
-  int64_t rows() const { return (vocab_size + size() - 1) / size(); }
+  int64_t rows() const { return padded_part(vocab_size, size()); }
   int64_t first() const { return group == nullptr ? 0 : group->rank() * rows(); }
   int64_t num_padding() const;  // rows of this rank that are no token's
 };

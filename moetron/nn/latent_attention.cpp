@@ -8,6 +8,7 @@
 #include "moetron/nn/head_operations.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/norm.h"
+#include "moetron/parallel/rank_shard.h"
 
 namespace moetron {
 namespace {
@@ -23,31 +24,30 @@ class LatentAttention final : public Attention {
         dims_(dims),
         num_ranks_(s.tensor_group == nullptr ? 1 : s.tensor_group->size()),
         heads_(s.num_heads / num_ranks_),
-        divides_down_(num_ranks_ > 1 && !dims.replicate_down),
+        divides_down_(shard_of(tensors::kKeyValueDown).shard.count > 1),
         frequencies_(s.frequencies()),
-        kv_norm_(prefix + "kv_a_layernorm.weight", {dims.kv_lora_rank}, s.options, kNormSettings),
-        kv_up_(sharded(prefix + "kv_b_proj.weight",
-                       s.num_heads * (dims.qk_nope_head_dim + dims.v_head_dim), dims.kv_lora_rank,
-                       0)),
+        kv_norm_(prefix + tensors::kKeyValueLatentNorm.name, {dims.kv_lora_rank}, s.options,
+                 kNormSettings),
+        kv_up_(sharded(prefix, tensors::kKeyValueUp,
+                       s.num_heads * (dims.qk_nope_head_dim + dims.v_head_dim), dims.kv_lora_rank)),
         output_(
-            sharded(prefix + "o_proj.weight", s.hidden_size, s.num_heads * dims.v_head_dim, 1)) {
+            sharded(prefix, tensors::kAttentionOut, s.hidden_size, s.num_heads * dims.v_head_dim)) {
     const int64_t q_rows = s.num_heads * (dims.qk_nope_head_dim + dims.qk_rope_head_dim);
-    const DownPart kv{prefix + "kv_a_proj_with_mqa.weight",
-                      dims.kv_lora_rank + dims.qk_rope_head_dim};
+    const DownPart kv{tensors::kKeyValueDown, dims.kv_lora_rank + dims.qk_rope_head_dim};
     if (dims.q_lora_rank == 0) {
-      q_ = sharded(prefix + "q_proj.weight", q_rows, s.hidden_size, 0);
-      kv_down_ = make_down(prefix + "kv_a", {kv});
+      q_ = sharded(prefix, tensors::kQuery, q_rows, s.hidden_size);
+      kv_down_ = make_down(prefix, "kv_a", {kv});
       return;
     }
-    const DownPart q{prefix + "q_a_proj.weight", dims.q_lora_rank};
-    q_norm_.emplace(prefix + "q_a_layernorm.weight", std::vector<int64_t>{dims.q_lora_rank},
+    const DownPart q{tensors::kQueryDown, dims.q_lora_rank};
+    q_norm_.emplace(prefix + tensors::kQueryLatentNorm.name, std::vector<int64_t>{dims.q_lora_rank},
                     s.options, kNormSettings);
-    q_ = sharded(prefix + "q_b_proj.weight", q_rows, dims.q_lora_rank, 0);
+    q_ = sharded(prefix, tensors::kQueryUp, q_rows, dims.q_lora_rank);
     if (dims.fuse_down) {
-      q_down_ = make_down(prefix + "qkv_a", {q, kv});
+      q_down_ = make_down(prefix, "qkv_a", {q, kv});
     } else {
-      q_down_ = make_down(prefix + "q_a", {q});
-      kv_down_ = make_down(prefix + "kv_a", {kv});
+      q_down_ = make_down(prefix, "q_a", {q});
+      kv_down_ = make_down(prefix, "kv_a", {kv});
     }
   }
 
@@ -122,7 +122,7 @@ class LatentAttention final : public Attention {
     Remake remake_queries, remake_keys_values;
   };
   struct DownPart {
-    std::string name;
+    TensorRule tensor;
     int64_t rows;
   };
   struct DownOutput {
@@ -130,36 +130,38 @@ class LatentAttention final : public Attention {
     at::Tensor kv;  // latent and k_rope
   };
 
-  ShardOf shard_of(int64_t dim) const {
-    const int64_t rank = num_ranks_ == 1 ? 0 : settings_.tensor_group->rank();
-    return {.dim = dim, .index = rank, .count = num_ranks_};
+  RankShard shard_of(const TensorRule& tensor) const {
+    return rank_shard(tensor.shard, settings_.tensor_group,
+                      {.mla_replicate_l1 = dims_.replicate_down});
   }
 
-  // A weight [rows, columns] divided along `dim`.
-  std::unique_ptr<Parameter> sharded(const std::string& name, int64_t rows, int64_t columns,
-                                     int64_t dim) const {
+  // A weight [rows, columns], of which this rank holds its part.
+  std::unique_ptr<Parameter> sharded(const std::string& prefix, const TensorRule& tensor,
+                                     int64_t rows, int64_t columns) const {
+    const auto [shard, replicas] = shard_of(tensor);
+    const std::string name = prefix + tensor.name;
     std::vector<int64_t> shape = {rows, columns};
-    shape[static_cast<size_t>(dim)] /= num_ranks_;
-    return std::make_unique<Parameter>(
-        name, shape, settings_.options,
-        std::vector{piece_of_shard(name, {rows, columns}, shard_of(dim), 0)},
-        ParameterSettings{.replicas = kTensorDivided});
+    shape[static_cast<size_t>(shard.dim)] /= shard.count;
+    return std::make_unique<Parameter>(name, shape, settings_.options,
+                                       std::vector{piece_of_shard(name, {rows, columns}, shard, 0)},
+                                       ParameterSettings{.replicas = replicas});
   }
 
   // Down projections one below the other, each whole or divided by rows.
-  std::unique_ptr<Parameter> make_down(const std::string& label,
+  std::unique_ptr<Parameter> make_down(const std::string& prefix, const char* label,
                                        const std::vector<DownPart>& parts) const {
     const int64_t hidden = settings_.hidden_size;
-    const ShardOf shard = divides_down_ ? shard_of(0) : ShardOf{};
     std::vector<ParameterPiece> pieces;
     int64_t rows = 0;
-    for (const auto& [name, all_rows] : parts) {
-      pieces.push_back(piece_of_shard(name, {all_rows, hidden}, shard, rows * hidden));
+    for (const auto& [tensor, all_rows] : parts) {
+      const ShardOf shard = shard_of(tensor).shard;
+      pieces.push_back(
+          piece_of_shard(prefix + tensor.name, {all_rows, hidden}, shard, rows * hidden));
       rows += all_rows / shard.count;
     }
     return std::make_unique<Parameter>(
-        label, std::vector<int64_t>{rows, hidden}, settings_.options, std::move(pieces),
-        ParameterSettings{.replicas = divides_down_ ? kTensorDivided : kWholeOnEveryRank});
+        prefix + label, std::vector<int64_t>{rows, hidden}, settings_.options, std::move(pieces),
+        ParameterSettings{.replicas = shard_of(parts.front().tensor).replicas});
   }
 
   at::Tensor project(const at::Tensor& x, Parameter& weight, const Remake& remake_x,

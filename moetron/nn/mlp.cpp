@@ -5,6 +5,7 @@
 #include "moetron/autograd/segment.h"
 #include "moetron/kernels/swiglu.h"
 #include "moetron/nn/linear.h"
+#include "moetron/parallel/rank_shard.h"
 
 namespace moetron {
 namespace {
@@ -34,31 +35,33 @@ at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run) {
 
 namespace {
 
-ShardOf shard_of(int64_t dim, const Communicator* group) {
-  if (group == nullptr) return {.dim = dim};
-  return {.dim = dim, .index = group->rank(), .count = group->size()};
+// gate_proj above up_proj, each divided by rows.
+Parameter make_gate_up(const std::string& prefix, int64_t hidden_size, int64_t width,
+                       const at::TensorOptions& options, const Communicator* tensor_group) {
+  const auto [gate, replicas] = rank_shard(tensors::kGate.shard, tensor_group);
+  const ShardOf up = rank_shard(tensors::kUp.shard, tensor_group).shard;
+  const int64_t part = width / gate.count;
+  return Parameter(
+      prefix + "gate_up", {2 * part, hidden_size}, options,
+      {piece_of_shard(prefix + tensors::kGate.name, {width, hidden_size}, gate, 0),
+       piece_of_shard(prefix + tensors::kUp.name, {width, hidden_size}, up, part * hidden_size)},
+      {.replicas = replicas});
 }
 
-// gate_proj above up_proj, each divided by rows.
-std::vector<ParameterPiece> gate_up_pieces(const std::string& prefix, int64_t hidden_size,
-                                           int64_t width, const ShardOf& shard) {
-  return {piece_of_shard(prefix + "gate_proj.weight", {width, hidden_size}, shard, 0),
-          piece_of_shard(prefix + "up_proj.weight", {width, hidden_size}, shard,
-                         width / shard.count * hidden_size)};
+Parameter make_down(const std::string& prefix, int64_t hidden_size, int64_t width,
+                    const at::TensorOptions& options, const Communicator* tensor_group) {
+  const std::string name = prefix + tensors::kDown.name;
+  const auto [shard, replicas] = rank_shard(tensors::kDown.shard, tensor_group);
+  return Parameter(name, {hidden_size, width / shard.count}, options,
+                   {piece_of_shard(name, {hidden_size, width}, shard, 0)}, {.replicas = replicas});
 }
 
 }  // namespace
 
 Mlp::Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
          const at::TensorOptions& options, Communicator* tensor_group)
-    : gate_up_(prefix + "gate_up", {2 * width / shard_of(0, tensor_group).count, hidden_size},
-               options, gate_up_pieces(prefix, hidden_size, width, shard_of(0, tensor_group)),
-               {.replicas = kTensorDivided}),
-      down_(prefix + "down_proj.weight", {hidden_size, width / shard_of(1, tensor_group).count},
-            options,
-            {piece_of_shard(prefix + "down_proj.weight", {hidden_size, width},
-                            shard_of(1, tensor_group), 0)},
-            {.replicas = kTensorDivided}) {}
+    : gate_up_(make_gate_up(prefix, hidden_size, width, options, tensor_group)),
+      down_(make_down(prefix, hidden_size, width, options, tensor_group)) {}
 
 at::Tensor Mlp::forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   const at::Tensor all = gather_tokens(x, layout, run);  // [tokens, hidden]

@@ -21,7 +21,7 @@ at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run);
 
 class Mlp {
  public:
-  // Names are prefix + "gate_proj.weight" and so on; the prefix ends in a dot. The ranks of
+  // `prefix`, which ends in a dot, stands before the names of arch/tensors.h. The ranks of
   // `tensor_group` (null: one rank) divide the width.
   Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
       const at::TensorOptions& options, Communicator* tensor_group);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 
 namespace moetron {
@@ -56,7 +57,8 @@ Communicator& Mesh::replicas(const ReplicaRule& rule) {
 
 int64_t head_copies(const ParallelSizes& sizes, const ModelConfig& config) {
   if (config.mla) return 1;
-  return std::max<int64_t>(1, sizes.tp / config.num_key_value_heads);
+  const DivisionSettings heads{.num_key_value_heads = config.num_key_value_heads};
+  return tensor_shard(tensors::kKey.shard, /*rank=*/0, sizes.tp, heads).copies;
 }
 
 }  // namespace moetron

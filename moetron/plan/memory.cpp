@@ -1,7 +1,6 @@
 #include "moetron/plan/memory.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "moetron/arch/inventory.h"
 #include "moetron/schedule/simulate.h"
@@ -18,17 +17,7 @@ double as_double(int64_t value) {
 bool is_on(const StageLayers& stage, const TensorInfo& tensor) {
   if (tensor.layer >= 0)
     return tensor.layer >= stage.first && tensor.layer < stage.first + stage.count;
-  const bool is_embedding = tensor.name.find("embed_tokens") != std::string::npos;
-  return is_embedding ? stage.has_embedding : stage.has_head;
-}
-
-// What every tensor-parallel rank holds whole.
-bool is_replicated(const TensorInfo& tensor, bool mla_replicate_l1) {
-  const std::string_view name = tensor.name;
-  const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
-  return tensor.shape.size() < 2 || ends_with("mlp.gate.weight") ||
-         (mla_replicate_l1 &&
-          (ends_with("q_a_proj.weight") || ends_with("kv_a_proj_with_mqa.weight")));
+  return tensor.name == tensors::kEmbedding.name ? stage.has_embedding : stage.has_head;
 }
 
 // Values per token that attention keeps: its input and the normed one, the projections, the output,
@@ -80,15 +69,17 @@ double layer_bytes(const RunShape& shape, int64_t layer) {
 std::vector<StageParameters> stage_parameters(const RunShape& shape,
                                               const std::vector<StageLayers>& stages) {
   std::vector<StageParameters> all(stages.size());
+  const DivisionSettings settings = division_settings(shape.model, shape.mla_replicate_l1);
   for (const TensorInfo& tensor : tensor_inventory(shape.model)) {
-    const double elements = as_double(tensor.num_elements());
-    const bool whole = is_replicated(tensor, shape.mla_replicate_l1);
+    const double elements = as_double(elements_on_rank(tensor, shape.sizes, settings));
+    const bool is_tied = shape.model.tie_word_embeddings && tensor.name == tensors::kEmbedding.name;
     for (size_t i = 0; i < stages.size(); ++i) {
+      if (is_tied && stages[i].has_head) all[i].tied += elements;
       if (!is_on(stages[i], tensor)) continue;
       if (tensor.is_expert()) {
-        all[i].experts += elements / as_double(shape.sizes.ep * shape.sizes.tpe);
+        all[i].experts += elements / as_double(shape.sizes.ep);
       } else {
-        all[i].dense += whole ? elements : elements / as_double(shape.sizes.tp);
+        (tensor.is_buffer ? all[i].buffers : all[i].dense) += elements;
       }
     }
   }
@@ -121,11 +112,13 @@ std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedul
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     RankMemory& memory = ranks[size_t(rank)];
     std::vector<double> chunk_bytes;
+    const bool copies_table = placement.rank(0) != rank;  // the embedding is on the first stage
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
       const auto stage = size_t(placement.stage(rank, chunk));
       const StageParameters& held = parameters[stage];
-      memory.weights += 2 * (held.dense + held.experts);
-      memory.gradients += 4 * (held.dense + held.experts);
+      memory.weights +=
+          2 * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
+      memory.gradients += 4 * (held.dense + held.experts + held.tied);
       memory.optimizer += 12 * updated_parameters(shape, held);
       chunk_bytes.push_back(activation_bytes(shape, stages[stage]));
     }

@@ -9,10 +9,15 @@
 
 namespace moetron {
 
-// Parameters of a stage on one rank, those of routed experts apart: their replicas are other ranks.
+// Elements of a stage's parameters that one rank holds, by the rules of arch/tensors.h; those of
+// routed experts apart, for their replicas are other ranks.
 struct StageParameters {
-  double dense = 0;
+  double dense = 0;  // with the padding of the vocabulary
   double experts = 0;
+  double buffers = 0;  // the routers' biases, which have no gradient
+  // Of the head that reads the embedding's table: a copy where the embedding is on another rank.
+  // It has a gradient of its own, and no optimizer states.
+  double tied = 0;
 };
 // By stage, as `stages` is.
 std::vector<StageParameters> stage_parameters(const RunShape& shape,
@@ -21,8 +26,8 @@ std::vector<StageParameters> stage_parameters(const RunShape& shape,
 // Parameters whose optimizer states a rank holds, of those of a stage.
 double updated_parameters(const RunShape& shape, const StageParameters& parameters);
 
-// Bytes of one rank. Weights are bf16, gradients fp32, the optimizer's states three fp32 numbers a
-// parameter, divided among the replicas with a distributed optimizer.
+// Bytes of one rank. Weights are bf16 (the routers' biases fp32), gradients fp32, the optimizer's
+// states three fp32 numbers a parameter, divided among the replicas with a distributed optimizer.
 struct RankMemory {
   double weights = 0;
   double gradients = 0;

@@ -17,8 +17,8 @@ TEST(Memory, EveryParameterIsOnSomeStage) {
     double held = 0;
     double tensor_parallel = 0;
     for (const StageParameters& stage : stage_parameters(shape, pipeline.stages)) {
-      held += stage.dense + stage.experts * static_cast<double>(shape.sizes.ep);
-      tensor_parallel += stage.dense * static_cast<double>(shape.sizes.tp) +
+      held += stage.dense + stage.buffers + stage.experts * static_cast<double>(shape.sizes.ep);
+      tensor_parallel += stage.dense * static_cast<double>(shape.sizes.tp) + stage.buffers +
                          stage.experts * static_cast<double>(shape.sizes.ep);
     }
     const auto all = static_cast<double>(count_parameters(tensor_inventory(shape.model)));
@@ -29,6 +29,26 @@ TEST(Memory, EveryParameterIsOnSomeStage) {
     EXPECT_GE(tensor_parallel, all);
     EXPECT_LE(tensor_parallel, 1.001 * all);
   }
+}
+
+TEST(Memory, ATiedTableIsCopiedWhereTheHeadIsOnAnotherRank) {
+  RunShape shape = run_shape(qwen_options("--num-layers 8"));
+  shape.model.tie_word_embeddings = true;
+  const double table = static_cast<double>(shape.model.vocab_size * shape.model.hidden_size);
+  const auto bytes_of_tie = [&](const std::string& scheduler, size_t rank) {
+    const Options options = qwen_options("--num-layers 8 " + scheduler);
+    const PipelineSettings pipeline = pipeline_settings(options.parallel, 8, 16);
+    auto parameters = stage_parameters(shape, pipeline.stages);
+    const Schedule schedule = make_schedule(pipeline.request);
+    const RankMemory with = memory_of(shape, schedule, pipeline.stages, parameters)[rank];
+    for (StageParameters& stage : parameters) stage.tied = 0;
+    const RankMemory without = memory_of(shape, schedule, pipeline.stages, parameters)[rank];
+    EXPECT_EQ(with.optimizer, without.optimizer);
+    return std::pair(with.weights - without.weights, with.gradients - without.gradients);
+  };
+  EXPECT_EQ(bytes_of_tie("", 3), std::pair(2 * table, 4 * table));
+  EXPECT_EQ(bytes_of_tie("", 0), std::pair(0.0, 0.0));
+  EXPECT_EQ(bytes_of_tie("--scheduler dualpipev", 0), std::pair(0.0, 4 * table));
 }
 
 // Bytes of a layer and micro-batch of 4096 tokens that were counted by hand with the expert

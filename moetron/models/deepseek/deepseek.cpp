@@ -1,5 +1,6 @@
 // DeepSeek-V2, V2-Lite and V3: latent attention; the first layers dense, the others with routed and
 // shared experts.
+#include "moetron/arch/tensors.h"
 #include "moetron/models/family.h"
 
 namespace moetron {
@@ -20,7 +21,7 @@ std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config,
                      .fuse_down = settings.mla_fuse_qkv,
                      .recompute_norms = settings.mla_recompute_norms};
   return assemble_layer(config, index,
-                        make_latent_attention(layer_prefix(index) + "self_attn.",
+                        make_latent_attention(layer_prefix(index) + tensors::kAttention,
                                               attention_settings(config, settings), dims),
                         kNormalizeEps, settings);
 }

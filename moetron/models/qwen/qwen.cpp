@@ -1,5 +1,6 @@
 // Qwen3-MoE, and the dense Qwen3 and Qwen2: grouped-query attention with per-head norms (Qwen3) or
 // biases (Qwen2); experts where the sparse step says so.
+#include "moetron/arch/tensors.h"
 #include "moetron/models/family.h"
 
 namespace moetron {
@@ -12,7 +13,7 @@ constexpr double kNormalizeEps = 0;  // Qwen divides the chosen weights by their
 std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int64_t index,
                                                   const ModelSettings& settings) {
   return assemble_layer(config, index,
-                        make_grouped_query_attention(layer_prefix(index) + "self_attn.",
+                        make_grouped_query_attention(layer_prefix(index) + tensors::kAttention,
                                                      attention_settings(config, settings)),
                         kNormalizeEps, settings);
 }

@@ -1,0 +1,135 @@
+// What the planner says that a rank holds, against the parameters of the models that ranks build:
+// one set of rules (arch/tensors.h) makes both, and must give the same count to the element.
+#include <gtest/gtest.h>
+
+#include "layout_harness.h"
+#include "moetron/base/error.h"
+#include "moetron/comm/fake_communicator.h"
+#include "moetron/models/model.h"
+#include "moetron/plan/memory.h"
+#include "moetron/schedule/stage_layout.h"
+
+namespace moetron {
+namespace {
+
+struct Layout {
+  int64_t tp = 1, pp = 1, ep = 1, tpe = 1;
+  int64_t world = 8;
+  ScheduleKind kind = ScheduleKind::k1F1B;
+  bool mla_replicate_l1 = false;
+  bool mla_fuse_qkv = false;
+};
+
+std::string describe(const ModelConfig& config, const Layout& l) {
+  return concat(family_name(config.family), " tp ", l.tp, " pp ", l.pp, " ", name_of(l.kind),
+                " ep ", l.ep, " tpe ", l.tpe, l.mla_replicate_l1 ? " replicated" : "",
+                l.mla_fuse_qkv ? " fused" : "");
+}
+
+// Of what `rank` builds of a stage. A tied use on the owner's rank shares the value, and counts.
+StageParameters built(const ModelConfig& config, const ModelSettings& settings) {
+  StageParameters sum;
+  Model model(config, settings);
+  for (const Parameter* parameter : model.parameters()) {
+    const auto elements = static_cast<double>(parameter->value().numel());
+    if (parameter->is_tied() || parameter->role() == Role::kCopy) {
+      sum.tied += elements;
+    } else if (parameter->role() == Role::kBuffer) {
+      sum.buffers += elements;
+    } else if (parameter->settings().replicas.data == ReplicaRule::Data::kEdp) {
+      sum.experts += elements;
+    } else {
+      sum.dense += elements;
+    }
+  }
+  return sum;
+}
+
+void expect_same(const ModelConfig& config, const Layout& layout) {
+  const std::string label = describe(config, layout);
+  const ParallelSizes sizes =
+      parallel_sizes(layout.world, layout.tp, layout.pp, layout.ep, layout.tpe);
+  check_layout(sizes, config, layout.mla_replicate_l1);
+  const Placement placement = placement_of(layout.kind, static_cast<int>(layout.pp));
+  const auto stages = stage_layout(placement, config.num_layers, {}, "hetero-pipeline-stages");
+  const auto planned = stage_parameters(
+      {.model = config, .sizes = sizes, .mla_replicate_l1 = layout.mla_replicate_l1}, stages);
+  for (int rank = 0; rank < static_cast<int>(layout.world); ++rank) {
+    const auto log = std::make_shared<CommLog>();
+    const auto world = make_fake_world(rank, static_cast<int>(layout.world), log);
+    Mesh mesh(*world, sizes, head_copies(sizes, config));
+    const int place = mesh.pipeline().rank();
+    ModelSettings settings;
+    settings.mesh = &mesh;
+    settings.mla_replicate_l1 = layout.mla_replicate_l1;
+    settings.mla_fuse_qkv = layout.mla_fuse_qkv;
+    settings.stages = stages_of_rank(stages, placement, place);
+    const StageParameters found = built(config, settings);
+    StageParameters wanted;
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+      const StageParameters& part = planned[size_t(placement.stage(place, chunk))];
+      wanted.dense += part.dense;
+      wanted.experts += part.experts;
+      wanted.buffers += part.buffers;
+      wanted.tied += part.tied;
+    }
+    EXPECT_EQ(found.dense, wanted.dense) << label << ", rank " << rank;
+    EXPECT_EQ(found.experts, wanted.experts) << label << ", rank " << rank;
+    EXPECT_EQ(found.buffers, wanted.buffers) << label << ", rank " << rank;
+    EXPECT_EQ(found.tied, wanted.tied) << label << ", rank " << rank;
+  }
+}
+
+// Two key-value heads: at TP 4 and 8 each is held by several ranks. The vocabulary of 61 is padded.
+TEST(Parameters, SharedHeadsAndPaddingAreCountedAsTheyAreHeld) {
+  const ModelConfig tied = tiny_qwen_moe();
+  ASSERT_TRUE(tied.tie_word_embeddings && tied.num_key_value_heads == 2 &&
+              tied.vocab_size % 2 == 1);
+  ModelConfig untied = tied;
+  untied.tie_word_embeddings = false;
+  ModelConfig biased = tied;  // dense layers, with a bias on queries, keys and values
+  biased.family = ModelConfig::Family::kQwen2;
+  biased.qk_norm = false;
+  biased.attention_bias = true;
+  biased.moe.reset();
+  for (const ModelConfig& config : {tied, untied, biased}) {
+    for (const int64_t tp : {1, 2, 4, 8}) expect_same(config, {.tp = tp});
+  }
+}
+
+TEST(Parameters, ExpertsAreDividedAmongTheirOwnRanks) {
+  for (const ModelConfig& config : {tiny_deepseek(), tiny_qwen_moe()}) {
+    for (const int64_t ep : {1, 2, 4}) {
+      for (const int64_t tpe : {1, 2}) expect_same(config, {.tp = 2, .ep = ep, .tpe = tpe});
+    }
+  }
+}
+
+TEST(Parameters, LatentProjectionsAreDividedUnlessReplicated) {
+  ModelConfig plain = tiny_deepseek();
+  plain.mla->q_lora_rank = 0;
+  for (const int64_t tp : {1, 2, 4}) {
+    for (const bool replicates : {false, true}) {
+      expect_same(tiny_deepseek(), {.tp = tp, .mla_replicate_l1 = replicates});
+      expect_same(tiny_deepseek(),
+                  {.tp = tp, .mla_replicate_l1 = replicates, .mla_fuse_qkv = true});
+      expect_same(plain, {.tp = tp, .mla_replicate_l1 = replicates});
+    }
+  }
+}
+
+// The copy of a tied table is where the head is: on another rank, or in a V on the same one.
+TEST(Parameters, EveryStageHoldsItsPart) {
+  for (const ScheduleKind kind :
+       {ScheduleKind::k1F1B, ScheduleKind::kInterleaved, ScheduleKind::kDualPipeV}) {
+    ModelConfig config = tiny_qwen_moe();
+    config.num_layers = 6;
+    expect_same(config, {.tp = 2, .pp = 2, .ep = 2, .kind = kind});
+    ModelConfig deepseek = tiny_deepseek();
+    deepseek.num_layers = 5;
+    expect_same(deepseek, {.tp = 2, .pp = 2, .ep = 2, .kind = kind, .mla_replicate_l1 = true});
+  }
+}
+
+}  // namespace
+}  // namespace moetron
