@@ -52,8 +52,9 @@ Family choose_family(const Options& options) {
   switch (model.model_family.value_or(guess)) {
     case ModelFamily::kDeepseek:
       MT_CHECK_CONFIG(latent, "kv-lora-rank is missing: model-family (deepseek) needs it");
-      MT_CHECK_CONFIG(!model.qk_layernorm.value_or(false) && !model.add_qkv_bias.value_or(false),
-                      "qk-layernorm and add-qkv-bias do not go with model-family (deepseek)");
+      // Megatron's qk-layernorm is here that of the latents, which are always normed.
+      MT_CHECK_CONFIG(!model.add_qkv_bias.value_or(false),
+                      "add-qkv-bias does not go with model-family (deepseek)");
       return options.moe.moe_router_deepseekv3.value_or(false) ? Family::kDeepseekV3
                                                                : Family::kDeepseekV2;
     case ModelFamily::kQwen:

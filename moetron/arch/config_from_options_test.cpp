@@ -103,6 +103,8 @@ TEST(ConfigFromOptions, ChoosesTheFamily) {
             "a dense Qwen model has either qk-layernorm (Qwen3) or add-qkv-bias (Qwen2), not "
             "qk-layernorm (1) and add-qkv-bias (1)");
   options = deepseek_options();
+  options.model.qk_layernorm = true;  // as published scripts have it: the latents' norms
+  EXPECT_EQ(model_config_from_options(options).family, Family::kDeepseekV3);
   options.moe.moe_router_deepseekv3 = false;
   EXPECT_EQ(model_config_from_options(options).family, Family::kDeepseekV2);
 }
@@ -257,7 +259,11 @@ TEST(ConfigFromOptions, OptionsMustAgreeWithTheLoadedModel) {
   EXPECT_NE(
       config_error([&] { check_options_match(deepseek, options, "models/start/config.json"); }),
       "");
-  // Published scripts give it to DeepSeek-V3, whose scores are a sigmoid's.
+  // Published scripts give these to DeepSeek-V3, whose latents are normed, and whose scores are a
+  // sigmoid's.
+  options = Options();
+  options.model.qk_layernorm = true;
+  check_options_match(deepseek, options, "models/start/config.json");
   options = Options();
   options.moe.moe_router_pre_softmax = true;
   check_options_match(deepseek, options, "models/start/config.json");

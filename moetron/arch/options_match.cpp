@@ -69,7 +69,8 @@ void match_shape(const ModelConfig& config, const ModelOptions& given, const Mat
               config.max_position_embeddings);
   match.equal("norm-epsilon", given.norm_epsilon, config.rms_norm_eps);
   match.equal("add-qkv-bias", given.add_qkv_bias, config.attention_bias);
-  match.equal("qk-layernorm", given.qk_layernorm, config.qk_norm);
+  // Of latent attention it means the latents' norms, which are always there.
+  if (!config.mla) match.equal("qk-layernorm", given.qk_layernorm, config.qk_norm);
   match.equal("untie-embeddings-and-output-weights", given.untie_embeddings_and_output_weights,
               !config.tie_word_embeddings);
   match.equal("vocab-size", given.vocab_size, config.vocab_size);
