@@ -6,7 +6,8 @@
 
 Rules: a folder of moetron/ includes only its own headers and those of the folders that its line of
 layers.txt names; the table itself has no cycle, and no core folder uses a torch folder; torch headers appear
-in torch folders only, never in .cu files, and torch/torch.h nowhere; a file has at most 400 lines (tests
+in torch folders only, never in .cu files, and torch/torch.h nowhere; options are read by config/, run/ and the
+commands alone, and of config/ the others know choices.h; a file has at most 400 lines (tests
 800); comments are ASCII.
 """
 import pathlib
@@ -17,6 +18,7 @@ import tempfile
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 TORCH = re.compile(r"^(ATen|c10|torch|caffe2)/")
 MOST_LINES, MOST_TEST_LINES = 400, 800
+OPTION_READERS = {"config", "run", "bench", "cli"}
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 
 
@@ -51,8 +53,11 @@ def comments_of(text):
             yield text.count("\n", 0, match.start()) + 1, match[0]
 
 
-def check_include(layers, folder, path, header):
+def check_include(layers, folder, path, header, is_test):
     """What is wrong with one include line of a file, or None."""
+    reads_options = header.startswith("moetron/config/") and header != "moetron/config/choices.h"
+    if reads_options and folder and folder not in OPTION_READERS and not is_test:
+        return f"includes {header}: below the commands run/ alone reads options, the others its RunSpec"
     if header == "torch/torch.h":
         return "includes torch/torch.h, which costs 17 s a unit: include what it needs of ATen or torch/csrc"
     if TORCH.match(header):
@@ -81,7 +86,7 @@ def check_file(root, path, layers):
         yield f"{relative}: has {len(lines)} lines, at most {limit}"
     for number, line in enumerate(lines, 1):
         match = INCLUDE.match(line)
-        fault = match and check_include(layers, folder, path, match[1])
+        fault = match and check_include(layers, folder, path, match[1], is_test)
         if fault:
             yield f"{relative}:{number}: {fault}"
     for number, comment in comments_of(text):
@@ -102,15 +107,18 @@ def check(root):
 
 def self_test():
     """Breaks one rule at a time in a small tree, and expects exactly one fault, with the given words."""
-    table = "base core:\ndata core: base\nnn torch: base\nmoe torch: base nn\n"
+    table = "base core:\nconfig core: base\ndata core: base\nnn torch: base\nmoe torch: base config nn\n"
     good = {"moetron/data/a.h": '#include "moetron/base/b.h"\n// A comment.\nconst char* s = "\u4e2d // \u6587";\n',
-            "moetron/moe/c.cpp": "#include <ATen/core/Tensor.h>\n#include \"moetron/nn/n.h\"\n"}
+            "moetron/moe/c.cpp": "#include <ATen/core/Tensor.h>\n#include \"moetron/nn/n.h\"\n",
+            "moetron/moe/o.h": '#include "moetron/config/choices.h"\n',
+            "moetron/moe/o_test.cpp": '#include "moetron/config/options.h"\n'}
     breaches = [
         ("cmake/layers.txt", table + "up core: base top\ntop core: base\n", "comes later"),
         ("cmake/layers.txt", table + "top core: nowhere\n", "is not in the table"),
         ("cmake/layers.txt", table + "top core: nn\n", "which needs torch"),
         ("moetron/nn/n.cpp", '#include "moetron/moe/m.h"\n', "does not let nn use moe"),
         ("moetron/data/a.cpp", "#include <ATen/ATen.h>\n", "builds without torch"),
+        ("moetron/moe/o.h", '#include "moetron/config/options.h"\n', "run/ alone reads options"),
         ("moetron/nn/k.cu", "#include <c10/util/Half.h>\n", "without torch"),
         ("moetron/nn/n.h", "#include <torch/torch.h>\n", "torch/torch.h"),
         ("moetron/new/n.h", "\n", "no line for new"),

@@ -186,6 +186,10 @@ def test_mistakes():
         done = run(arguments, code=code)
         missing = [name for name in names if name not in done.stderr]
         check(not missing, f"    says: {done.stderr.strip()[-160:]}" + (f" (without {missing})" if missing else ""))
+    done = run(pretrain("--tensor-model-parallel-size", "2", "--min-lr", "1", "--split", "0,1,0"), code=2)
+    last = done.stderr.rstrip().splitlines()[-3:]
+    check(all(name in line for name, line in zip(("tensor-model-parallel-size (2)", "min-lr (1)", "split (0"), last)),
+          f"three mistakes are the last three lines: {last}")
     check(listing() == before, "nothing was written half")
     done = run(["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "skipped",
                 "--skip-bad-lines"])

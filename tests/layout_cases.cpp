@@ -78,14 +78,13 @@ SettingValues chosen_for(const SettingValues& row, PairSet& missing) {
 
 void set_drop(Drop drop, ModelSettings& model) {
   if (drop == Drop::kNone) return;
-  model.capacity_factor = drop == Drop::kProbsPadded ? 1.0 : 1.25;
-  model.pad_to_capacity = drop == Drop::kProbsPadded;
-  model.drop_policy =
+  model.experts.capacity_factor = drop == Drop::kProbsPadded ? 1.0 : 1.25;
+  model.experts.pad_to_capacity = drop == Drop::kProbsPadded;
+  model.experts.drop_policy =
       drop == Drop::kProbsPadded ? TokenDropPolicy::kProbs : TokenDropPolicy::kPosition;
 }
 
 MatrixCase to_case(const SettingValues& v) {
-  using Kind = RecomputeSettings::Kind;
   MatrixCase made;
   made.is_deepseek = v[kModel] == 0;
   made.drop = static_cast<Drop>(v[kDrop]);
@@ -95,13 +94,12 @@ MatrixCase to_case(const SettingValues& v) {
   layout.tp = v[kTp];
   layout.ep = v[kEp];
   layout.tpe = v[kTpe];
-  layout.model.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
-  layout.model.mlp_recompute = v[kRecompute] == 1;
-  if (v[kRecompute] == 2) layout.model.recompute = {Kind::kMoeLayer};
-  if (v[kRecompute] >= 3) layout.model.recompute = {Kind::kFull, v[kRecompute] - 2};
-  layout.model.grouped_gemm = v[kProduct] == 0;
-  layout.model.mla_replicate_l1 = v[kMla] % 2 == 1;
-  layout.model.mla_fuse_qkv = layout.model.mla_recompute_norms = v[kMla] >= 2;
+  layout.model.experts.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
+  layout.model.recompute = recompute_of(v[kRecompute]);
+  layout.model.experts.grouped_gemm = v[kProduct] == 0;
+  layout.model.latent_attention.replicate_down = v[kMla] % 2 == 1;
+  layout.model.latent_attention.fuse_down = layout.model.latent_attention.recompute_norms =
+      v[kMla] >= 2;
   layout.buckets.overlap_reduce = v[kOptimizer] % 2 == 1;
   layout.buckets.distributed = v[kOptimizer] >= 2;
   layout.buckets.overlap_gather = v[kOptimizer] == 3;
@@ -111,21 +109,20 @@ MatrixCase to_case(const SettingValues& v) {
 }
 
 SettingValues to_values(const MatrixCase& c) {
-  using Kind = RecomputeSettings::Kind;
   const ModelSettings& m = c.layout.model;
   const BucketSettings& b = c.layout.buckets;
-  int64_t recompute = m.mlp_recompute ? 1 : 0;
-  if (m.recompute.kind == Kind::kMoeLayer) recompute = 2;
-  if (m.recompute.kind == Kind::kFull) recompute = 2 + m.recompute.num_layers;
+  int64_t recompute = m.recompute.kind == Recompute::kExpertProduct ? 1 : 0;
+  if (m.recompute.kind == Recompute::kMoeLayer) recompute = 2;
+  if (m.recompute.kind == Recompute::kLayer) recompute = 2 + m.recompute.layers_per_input;
   return {c.is_deepseek ? 0 : 1,
           c.layout.world,
           c.layout.tp,
           c.layout.ep,
           c.layout.tpe,
-          static_cast<int64_t>(m.dispatcher),
+          static_cast<int64_t>(m.experts.dispatcher),
           recompute,
-          m.grouped_gemm ? 0 : 1,
-          (m.mla_replicate_l1 ? 1 : 0) + (m.mla_fuse_qkv ? 2 : 0),
+          m.experts.grouped_gemm ? 0 : 1,
+          (m.latent_attention.replicate_down ? 1 : 0) + (m.latent_attention.fuse_down ? 2 : 0),
           (b.overlap_reduce ? 1 : 0) + (b.distributed ? 2 : 0),
           static_cast<int64_t>(c.drop),
           static_cast<int64_t>(c.filling)};

@@ -18,6 +18,7 @@
 #include "moetron/kernels/kernel_test_support.h"
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
+#include "moetron/run/division.h"
 #include "moetron/schedule/stage_layout.h"
 
 namespace moetron {
@@ -134,26 +135,33 @@ void expect_close(const std::map<std::string, at::Tensor>& found,
 
 }  // namespace
 
+RecomputeSpec recompute_of(int64_t number) {
+  if (number >= 3) return {Recompute::kLayer, number - 2};
+  if (number == 2) return {Recompute::kMoeLayer};
+  return {number == 1 ? Recompute::kExpertProduct : Recompute::kNothing};
+}
+
 std::string LayoutCase::name() const {
   static constexpr const char* kDispatchers[] = {"allgather", "allgather_fused", "alltoall",
                                                  "deepep"};
   static constexpr const char* kRecompute[] = {"none", "moe-layer", "full"};
-  std::string text =
-      concat("world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep,
-             " tpe ", tpe, ", ", kDispatchers[static_cast<int>(model.dispatcher)], ", recompute ",
-             kRecompute[static_cast<int>(model.recompute.kind)], " x", model.recompute.num_layers);
+  const RecomputeSettings recompute = model.recompute.of_chunks();
+  std::string text = concat(
+      "world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep, " tpe ",
+      tpe, ", ", kDispatchers[static_cast<int>(model.experts.dispatcher)], ", recompute ",
+      kRecompute[static_cast<int>(recompute.kind)], " x", recompute.num_layers);
   if (schedule.kind == ScheduleKind::kDualPipeVPlus) {
     text += concat(", communication ", schedule.communication, ", cap ", schedule.activation_cap);
   }
   if (!stage_layers.empty()) text += ", layers";
   for (const int64_t count : stage_layers) text += concat(" ", count);
-  if (model.mlp_recompute) text += ", mlp-recompute";
-  text += model.grouped_gemm ? ", grouped" : ", loop";
-  if (model.mla_replicate_l1) text += ", replicate-l1";
-  if (model.mla_fuse_qkv) text += ", fuse-qkv";
-  if (model.mla_recompute_norms) text += ", norms recomputed";
-  if (model.capacity_factor) text += concat(", capacity ", *model.capacity_factor);
-  if (model.pad_to_capacity) text += ", padded";
+  if (model.recompute.kind == Recompute::kExpertProduct) text += ", mlp-recompute";
+  text += model.experts.grouped_gemm ? ", grouped" : ", loop";
+  if (model.latent_attention.replicate_down) text += ", replicate-l1";
+  if (model.latent_attention.fuse_down) text += ", fuse-qkv";
+  if (model.latent_attention.recompute_norms) text += ", norms recomputed";
+  if (model.experts.capacity_factor) text += concat(", capacity ", *model.experts.capacity_factor);
+  if (model.experts.pad_to_capacity) text += ", padded";
   if (buckets.distributed) text += ", zero-1";
   if (buckets.overlap_reduce) text += ", overlap-reduce";
   if (buckets.overlap_gather) text += ", overlap-gather";
@@ -163,7 +171,7 @@ std::string LayoutCase::name() const {
 RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Communicator& world) {
   const ParallelSizes sizes =
       parallel_sizes(layout.world, layout.tp, layout.pp, layout.ep, layout.tpe);
-  check_layout(sizes, task.config, layout.model.mla_replicate_l1);
+  check_division(task.config, sizes, layout.model.latent_attention.replicate_down);
   Mesh mesh(world, sizes, head_copies(sizes, task.config));
   ModelSettings settings = layout.model;
   settings.mesh = &mesh;

@@ -34,6 +34,10 @@ struct LayoutCase {
   std::string name() const;
 };
 
+// Of a matrix's numbers: 0 nothing, 1 the experts' product, 2 the expert part, 3 and more: layers,
+// so many less 2 to an input.
+RecomputeSpec recompute_of(int64_t number);
+
 struct TrainedTask {
   ModelConfig config;
   int64_t steps = 5;

@@ -72,7 +72,7 @@ TEST(UnevenRouting, ExpertsAndRanksWithoutATokenTrainAsOneRank) {
     for (const auto& [tp, ep, tpe] :
          {std::array{1, 8, 1}, std::array{2, 4, 2}, std::array{4, 2, 1}}) {
       LayoutCase layout{.world = 8, .tp = tp, .ep = ep, .tpe = tpe};
-      layout.model.dispatcher = dispatcher;
+      layout.model.experts.dispatcher = dispatcher;
       expect_equal_training(train_in_layout(task, layout), one, "skewed, " + layout.name());
     }
   }
@@ -86,11 +86,11 @@ TEST(OneToken, IsPaddedToTheTensorParallelRanks) {
     const TrainedOutcome one = train_in_layout(task, {});
     for (const TokenDispatcher dispatcher : kDispatchers) {
       LayoutCase layout{.world = 4, .tp = 4, .ep = 2, .tpe = 2};
-      layout.model.dispatcher = dispatcher;
+      layout.model.experts.dispatcher = dispatcher;
       expect_equal_training(train_in_layout(task, layout), one, "one token, " + layout.name());
     }
     LayoutCase layout{.world = 8, .tp = 2, .ep = 8};
-    layout.model.capacity_factor = 8;  // nothing exceeds it
+    layout.model.experts.capacity_factor = 8;  // nothing exceeds it
     expect_equal_training(train_in_layout(task, layout), one, "one token, " + layout.name());
   }
 }
@@ -109,12 +109,8 @@ TEST(Recomputation, GivesTheSameBits) {
   for (const bool is_deepseek : {true, false}) {
     LayoutCase layout{.world = 4, .tp = 2, .ep = 2, .tpe = 2};
     const TrainedOutcome plain = train_in_layout(task_of(is_deepseek), layout);
-    using Kind = RecomputeSettings::Kind;
-    for (const RecomputeSettings& recompute :
-         {RecomputeSettings{}, RecomputeSettings{Kind::kMoeLayer}, RecomputeSettings{Kind::kFull},
-          RecomputeSettings{Kind::kFull, 2}}) {
-      layout.model.recompute = recompute;
-      layout.model.mlp_recompute = recompute.kind == Kind::kNone;
+    for (const int64_t recompute : {1, 2, 3, 4}) {
+      layout.model.recompute = recompute_of(recompute);
       const TrainedOutcome again = train_in_layout(task_of(is_deepseek), layout);
       for (size_t i = 0; i < plain.steps.size(); ++i) {
         EXPECT_EQ(again.steps[i].loss, plain.steps[i].loss) << layout.name();
@@ -138,10 +134,10 @@ TEST(Recomputation, OfNormsGivesTheSameBitsAndKeepsLess) {
     for (const bool replicates : {false, true}) {
       for (const bool fuses : {false, true}) {
         LayoutCase layout{.world = tp, .tp = tp};
-        layout.model.mla_replicate_l1 = replicates;
-        layout.model.mla_fuse_qkv = fuses;
+        layout.model.latent_attention.replicate_down = replicates;
+        layout.model.latent_attention.fuse_down = fuses;
         const TrainedOutcome kept = train_in_layout(task, layout);
-        layout.model.mla_recompute_norms = true;
+        layout.model.latent_attention.recompute_norms = true;
         const TrainedOutcome fewer = train_in_layout(task, layout);
         EXPECT_EQ(first_difference(fewer, kept), "") << layout.name();
         EXPECT_LT(fewer.steps[0].activation_memory.kept_bytes(),
@@ -157,7 +153,6 @@ TEST(Recomputation, KeepsLess) {
   for (const bool is_deepseek : {true, false}) {
     TrainedTask task = task_of(is_deepseek);
     task.steps = 1;
-    using Kind = RecomputeSettings::Kind;
     LayoutCase layout;
     std::vector<int64_t> kept;
     const auto measure = [&] {
@@ -167,14 +162,14 @@ TEST(Recomputation, KeepsLess) {
     };
     measure();
     if (is_deepseek) {
-      layout.model.mla_recompute_norms = true;
+      layout.model.latent_attention.recompute_norms = true;
       measure();
     }
-    layout.model.mlp_recompute = true;
+    layout.model.recompute = {Recompute::kExpertProduct};
     measure();
-    layout.model.recompute = {Kind::kMoeLayer};
+    layout.model.recompute = {Recompute::kMoeLayer};
     measure();
-    layout.model.recompute = {Kind::kFull};
+    layout.model.recompute = {Recompute::kLayer};
     measure();
     for (size_t i = 1; i < kept.size(); ++i) EXPECT_LT(kept[i], kept[i - 1]) << i;
   }

@@ -36,7 +36,8 @@ double kept_gigabytes(const char* config_text, bool recomputes_norms = false) {
   constexpr int64_t kTokens = 64;
   ModelSettings settings;
   settings.options = at::kBFloat16;
-  settings.mla_fuse_qkv = settings.mla_recompute_norms = recomputes_norms;
+  settings.latent_attention.fuse_down = settings.latent_attention.recompute_norms =
+      recomputes_norms;
   settings.stages = {{.first = 0, .count = 1}};
   Model model(config, settings);
   const MicroBatch micro_batch = make_micro_batch(at::zeros({1, kTokens}, at::kLong));

@@ -89,15 +89,15 @@ int64_t aligned(int64_t elements) {
 
 Elements count_elements(const ModelConfig& config, const ParallelSizes& sizes) {
   Elements counts;
+  const DivisionSettings settings = division_settings(config, /*mla_replicate_l1=*/false);
   for (const TensorInfo& tensor : tensor_inventory(config)) {
+    const int64_t elements = elements_on_rank(tensor, sizes, settings);
     if (tensor.is_expert()) {
-      counts.expert += tensor.num_elements() / (sizes.ep * sizes.tpe);
-    } else if (tensor.shape.size() == 1 || tensor.name.ends_with("mlp.gate.weight")) {
-      counts.whole += aligned(tensor.num_elements());
-    } else if (tensor.shape[0] == config.vocab_size) {
-      counts.divided += aligned((config.vocab_size + sizes.tp - 1) / sizes.tp * tensor.shape[1]);
+      counts.expert += elements / sizes.ep;
+    } else if (tensor.shard.division == Division::kWhole) {
+      counts.whole += aligned(elements);
     } else {
-      counts.divided += aligned(tensor.num_elements() / sizes.tp);
+      counts.divided += aligned(elements);
     }
   }
   return counts;
@@ -115,7 +115,7 @@ class VolumeTest : public ::testing::TestWithParam<bool> {};
 TEST_P(VolumeTest, IsThatOfTheFormulas) {
   LayoutCase layout{.world = 8, .tp = 2, .ep = 4};
   layout.buckets.distributed = GetParam();
-  layout.model.dispatcher = TokenDispatcher::kAllGather;
+  layout.model.experts.dispatcher = TokenDispatcher::kAllGather;
   const TrainedTask task = one_step(false, layout);
   const ModelConfig& config = task.config;
   const ParallelSizes sizes = parallel_sizes(8, 2, 1, 4, 1);

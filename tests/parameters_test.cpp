@@ -7,6 +7,7 @@
 #include "moetron/comm/fake_communicator.h"
 #include "moetron/models/model.h"
 #include "moetron/plan/memory.h"
+#include "moetron/run/division.h"
 #include "moetron/schedule/stage_layout.h"
 
 namespace moetron {
@@ -49,11 +50,14 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
   const std::string label = describe(config, layout);
   const ParallelSizes sizes =
       parallel_sizes(layout.world, layout.tp, layout.pp, layout.ep, layout.tpe);
-  check_layout(sizes, config, layout.mla_replicate_l1);
+  check_division(config, sizes, layout.mla_replicate_l1);
   const Placement placement = placement_of(layout.kind, static_cast<int>(layout.pp));
   const auto stages = stage_layout(placement, config.num_layers, {}, "hetero-pipeline-stages");
-  const auto planned = stage_parameters(
-      {.model = config, .sizes = sizes, .mla_replicate_l1 = layout.mla_replicate_l1}, stages);
+  const auto planned =
+      stage_parameters({.model = config,
+                        .sizes = sizes,
+                        .latent_attention = {.replicate_down = layout.mla_replicate_l1}},
+                       stages);
   for (int rank = 0; rank < static_cast<int>(layout.world); ++rank) {
     const auto log = std::make_shared<CommLog>();
     const auto world = make_fake_world(rank, static_cast<int>(layout.world), log);
@@ -61,8 +65,8 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
     const int place = mesh.pipeline().rank();
     ModelSettings settings;
     settings.mesh = &mesh;
-    settings.mla_replicate_l1 = layout.mla_replicate_l1;
-    settings.mla_fuse_qkv = layout.mla_fuse_qkv;
+    settings.latent_attention.replicate_down = layout.mla_replicate_l1;
+    settings.latent_attention.fuse_down = layout.mla_fuse_qkv;
     settings.stages = stages_of_rank(stages, placement, place);
     const StageParameters found = built(config, settings);
     StageParameters wanted;

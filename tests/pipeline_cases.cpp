@@ -178,7 +178,6 @@ PairSet possible_pairs(const std::vector<SettingValues>& rows) {
 }
 
 PipelineCase to_case(const SettingValues& v) {
-  using Kind = RecomputeSettings::Kind;
   PipelineCase made;
   made.values = v;
   made.model = concat(v[kModel] == 0 ? "deepseek" : "qwen", v[kTied] == 1 ? ", tied" : ", untied");
@@ -196,12 +195,10 @@ PipelineCase to_case(const SettingValues& v) {
   layout.tpe = int64_t{1} << v[kTpe];
   layout.schedule = request_of(v);
   layout.stage_layers = stage_layers(v);
-  layout.model.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
-  layout.model.mlp_recompute = v[kRecompute] == 1;
-  if (v[kRecompute] == 2) layout.model.recompute = {Kind::kMoeLayer};
-  if (v[kRecompute] >= 3) layout.model.recompute = {Kind::kFull, v[kRecompute] - 2};
-  layout.model.mla_recompute_norms = v[kRecompute] % 2 == 1;
-  layout.model.grouped_gemm = v[kProduct] == 0;
+  layout.model.experts.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
+  layout.model.recompute = recompute_of(v[kRecompute]);
+  layout.model.latent_attention.recompute_norms = v[kRecompute] % 2 == 1;
+  layout.model.experts.grouped_gemm = v[kProduct] == 0;
   layout.buckets.overlap_reduce = v[kOptimizer] % 2 == 1;
   layout.buckets.distributed = v[kOptimizer] >= 2;
   layout.buckets.overlap_gather = v[kOptimizer] == 3;
@@ -225,8 +222,8 @@ LayoutCase PipelineCase::reference() const {
   one.tp = layout.tp;
   one.ep = layout.ep;
   one.tpe = layout.tpe;
-  one.model.dispatcher = layout.model.dispatcher;
-  one.model.grouped_gemm = layout.model.grouped_gemm;
+  one.model.experts.dispatcher = layout.model.experts.dispatcher;
+  one.model.experts.grouped_gemm = layout.model.experts.grouped_gemm;
   return one;
 }
 

@@ -17,9 +17,9 @@
 #include "moetron/base/json.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/config/command_line.h"
-#include "moetron/config/validate.h"
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/metrics/metrics_file.h"
+#include "moetron/run/resolve.h"
 #include "moetron/train/pretrain.h"
 
 namespace moetron {

@@ -21,6 +21,7 @@
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/models/model.h"
+#include "moetron/run/resolve.h"
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/pretrain.h"
 #include "moetron/train/same_options.h"
@@ -193,15 +194,12 @@ TEST(TrainStep, HybridAdamOnAGpuTrainsAsAdamDoes) {
 TEST(TrainStep, RecomputationOnAGpuGivesTheSameBits) {
   if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-  using Kind = RecomputeSettings::Kind;
   TrainedTask task{.config = tiny_model(), .steps = 3, .micro_batch_size = 2};
   LayoutCase layout;
   layout.model.options = at::TensorOptions(at::kCUDA).dtype(at::kBFloat16);
   const TrainedOutcome plain = train_in_layout(task, layout);
-  for (const RecomputeSettings& recompute :
-       {RecomputeSettings{Kind::kMoeLayer}, RecomputeSettings{Kind::kFull},
-        RecomputeSettings{Kind::kFull, 2}}) {
-    layout.model.recompute = recompute;
+  for (const int64_t recompute : {2, 3, 4}) {
+    layout.model.recompute = recompute_of(recompute);
     EXPECT_EQ(first_difference(train_in_layout(task, layout), plain), "") << layout.name();
   }
   at::globalContext().setDeterministicAlgorithms(false, false);
@@ -297,7 +295,7 @@ TEST(SameOptions, OfAllRanksOrNoneTrains) {
       run_ranks(3, [&](Communicator& world) {
         Options options;
         change(options, world.rank());
-        check_same_options(options, world);
+        check_same_options(options_record(options), world);
       });
     } catch (const ConfigError& error) {
       said = error.what();

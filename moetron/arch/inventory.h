@@ -42,7 +42,7 @@ std::vector<TensorInfo> tensor_inventory(const ModelConfig& config,
 // What a division of this model's tensors depends on.
 DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate_l1);
 // Elements of a tensor that each rank of its stage holds (of an expert those that hold the expert),
-// with the padding of a vocabulary. The layout has passed check_layout().
+// with the padding of a vocabulary. The layout has passed check_division().
 int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
                          const DivisionSettings& settings);
 

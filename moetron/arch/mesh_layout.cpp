@@ -1,6 +1,6 @@
 #include "moetron/arch/mesh_layout.h"
 
-#include "moetron/base/error.h"
+#include "moetron/base/mistakes.h"
 
 namespace moetron {
 namespace {
@@ -27,44 +27,13 @@ void check_positive(int64_t value, const char* name) {
   MT_CHECK_CONFIG(value >= 1, name, " (", value, ") must be at least 1");
 }
 
-void check_divides(const char* divisor_name, int64_t divisor, const char* name, int64_t value) {
-  MT_CHECK_CONFIG(value % divisor == 0, divisor_name, " (", divisor, ") must divide ", name, " (",
-                  value, ")");
-}
-
-// The product, or ConfigError if it exceeds what a mesh can hold.
-int64_t checked_product(int64_t left, int64_t right, int64_t world) {
-  MT_CHECK_CONFIG(left <= world && right <= world / left, "the parallel sizes ", left, " and ",
-                  right, " multiply to more than the number of ranks (", world, ")");
-  return left * right;
-}
-
-void check_attention(const ParallelSizes& sizes, const ModelConfig& config, bool replicates_down) {
-  check_divides("tensor-model-parallel-size", sizes.tp, "num-attention-heads",
-                config.num_attention_heads);
-  if (!config.mla) {
-    const int64_t groups = config.num_key_value_heads;
-    MT_CHECK_CONFIG(groups % sizes.tp == 0 || sizes.tp % groups == 0,
-                    "tensor-model-parallel-size (", sizes.tp, ") must divide num-query-groups (",
-                    groups, ") or be a multiple of it");
-    return;
+// Whether the factors multiply to a divisor of `world`.
+bool fits(int64_t world, std::initializer_list<int64_t> factors) {
+  for (const int64_t factor : factors) {
+    if (world % factor != 0) return false;
+    world /= factor;
   }
-  if (replicates_down) return;
-  const MlaConfig& mla = *config.mla;
-  check_divides("tensor-model-parallel-size", sizes.tp, "q-lora-rank", mla.q_lora_rank);
-  MT_CHECK_CONFIG((mla.kv_lora_rank + mla.qk_rope_head_dim) % sizes.tp == 0,
-                  "tensor-model-parallel-size (", sizes.tp, ") must divide kv-lora-rank (",
-                  mla.kv_lora_rank, ") plus qk-rope-head-dim (", mla.qk_rope_head_dim,
-                  ") without mla-replicate-l1");
-}
-
-void check_experts(const ParallelSizes& sizes, const MoeConfig& moe) {
-  check_divides("expert-model-parallel-size", sizes.ep, "num-experts", moe.num_experts);
-  check_divides("tensor-model-parallel-for-expert", sizes.tpe, "moe-ffn-hidden-size",
-                moe.expert_intermediate_size);
-  MT_CHECK_CONFIG(moe.shared_intermediate_size % sizes.tp == 0, "tensor-model-parallel-size (",
-                  sizes.tp, ") must divide num-shared-experts (", moe.num_shared_experts,
-                  ") times moe-ffn-hidden-size (", moe.expert_intermediate_size, ")");
+  return true;
 }
 
 // Every group of the mesh is an arithmetic progression: "3", "0-3", "0,2", "0,8..56".
@@ -106,30 +75,17 @@ ParallelSizes parallel_sizes(int64_t world, int64_t tp, int64_t pp, int64_t ep, 
   check_positive(pp, "pipeline-model-parallel-size");
   check_positive(ep, "expert-model-parallel-size");
   check_positive(tpe, "tensor-model-parallel-for-expert");
-  const int64_t dense = checked_product(tp, pp, world);
-  const int64_t expert = checked_product(checked_product(ep, tpe, world), pp, world);
-  MT_CHECK_CONFIG(world % dense == 0, "tensor-model-parallel-size (", tp,
-                  ") times pipeline-model-parallel-size (", pp,
-                  ") must divide the number of ranks (", world, ")");
-  MT_CHECK_CONFIG(world % expert == 0, "expert-model-parallel-size (", ep,
-                  ") times tensor-model-parallel-for-expert (", tpe,
-                  ") times pipeline-model-parallel-size (", pp,
-                  ") must divide the number of ranks (", world, ")");
-  return {world, tp, world / dense, pp, tpe, ep, world / expert};
-}
-
-void check_layout(const ParallelSizes& sizes, const ModelConfig& config, bool mla_replicate_l1) {
-  check_attention(sizes, config, mla_replicate_l1);
-  if (config.num_moe_layers() < config.num_layers)
-    check_divides("tensor-model-parallel-size", sizes.tp, "ffn-hidden-size",
-                  config.intermediate_size);
-  if (config.num_moe_layers() > 0) {
-    check_experts(sizes, *config.moe);
-  } else {
-    MT_CHECK_CONFIG(sizes.ep == 1 && sizes.tpe == 1, "expert-model-parallel-size (", sizes.ep,
-                    ") and tensor-model-parallel-for-expert (", sizes.tpe,
-                    ") must be 1 for a model without experts");
-  }
+  Mistakes mistakes;
+  mistakes.check(fits(world, {tp, pp}), "the number of ranks (", world,
+                 ") must be a multiple of tensor-model-parallel-size (", tp,
+                 ") times pipeline-model-parallel-size (", pp, ")");
+  // Where the pipeline alone does not fit, that is said once.
+  mistakes.check(fits(world, {ep, tpe, pp}) || !fits(world, {pp}), "the number of ranks (", world,
+                 ") must be a multiple of expert-model-parallel-size (", ep,
+                 ") times tensor-model-parallel-for-expert (", tpe,
+                 ") times pipeline-model-parallel-size (", pp, ")");
+  mistakes.throw_if_any();
+  return {world, tp, world / tp / pp, pp, tpe, ep, world / ep / tpe / pp};
 }
 
 int64_t num_micro_batches(const ParallelSizes& sizes, int64_t micro_batch_size,
@@ -138,8 +94,9 @@ int64_t num_micro_batches(const ParallelSizes& sizes, int64_t micro_batch_size,
   check_positive(global_batch_size, "global-batch-size");
   MT_CHECK_CONFIG(global_batch_size % micro_batch_size == 0 &&
                       global_batch_size / micro_batch_size % sizes.dp == 0,
-                  "micro-batch-size (", micro_batch_size, ") times data-parallel size (", sizes.dp,
-                  ") must divide global-batch-size (", global_batch_size, ")");
+                  "global-batch-size (", global_batch_size,
+                  ") must be a multiple of micro-batch-size (", micro_batch_size,
+                  ") times the data-parallel ranks (", sizes.dp, ")");
   return global_batch_size / micro_batch_size / sizes.dp;
 }
 

@@ -7,8 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "moetron/arch/model_config.h"
-
 namespace moetron {
 
 enum class MeshAxis { kTp, kDp, kPp, kTpe, kEp, kEdp };
@@ -26,15 +24,9 @@ struct ParallelSizes {
   int64_t along(MeshAxis axis) const;
 };
 
-// Derives dp and edp. Throws ConfigError if the sizes do not fit the number of ranks.
+// Derives dp and edp. Throws ConfigError if the sizes do not fit the number of ranks: a line each
+// for those of the dense parameters and of the experts.
 ParallelSizes parallel_sizes(int64_t world, int64_t tp, int64_t pp, int64_t ep, int64_t tpe);
-
-// Throws ConfigError if the model cannot be divided so. Possible beside plain division: fewer key
-// and value heads than tensor-parallel ranks, if they divide them (each head is then held by
-// several ranks), and any vocabulary (it is padded). mla_replicate_l1: latent attention keeps its
-// down projections whole, so that their widths need not divide.
-void check_layout(const ParallelSizes& sizes, const ModelConfig& config,
-                  bool mla_replicate_l1 = false);
 
 // Throws ConfigError unless global_batch_size is a multiple of micro_batch_size * dp; returns the
 // micro-batches of a step on each rank.

@@ -1,5 +1,5 @@
 // The shape of a model, as every other folder sees it: read from a Hugging Face config.json
-// (arch/config_reader.h) or from options (arch/config_from_options.h), written back by
+// (arch/config_reader.h) or from options (run/config_from_options.h), written back by
 // arch/config_writer.h. Plain data: whoever reads it in has checked it.
 #pragma once
 

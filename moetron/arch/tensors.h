@@ -44,7 +44,7 @@ struct TensorShard {
 };
 
 // What `rank` of `ranks` holds. That the tensor can be divided so has been checked before
-// (check_division() of arch/mesh_layout.h).
+// (check_division() of run/division.h).
 TensorShard tensor_shard(const ShardRule& rule, int64_t rank, int64_t ranks,
                          const DivisionSettings& settings = {});
 

@@ -153,15 +153,15 @@ std::string describe(const OverlapTimes& measured, const OverlapTimes& planned, 
 
 int64_t exchange_bytes(const ModelConfig& slice, int64_t tokens, int64_t ep,
                        DispatchScheme scheme) {
-  RunShape shape;
-  shape.model = slice;
-  shape.model.moe->num_experts *= ep;
-  shape.sizes.world = shape.sizes.dp = shape.sizes.ep = ep;
-  shape.seq_length = tokens;
-  shape.micro_batch_size = 1;
-  shape.scheme = scheme;
+  RunSpec spec;
+  spec.model = slice;
+  spec.model.moe->num_experts *= ep;
+  spec.sizes.world = spec.sizes.dp = spec.sizes.ep = ep;
+  spec.batch.seq_length = tokens;
+  spec.batch.micro_batch_size = 1;
+  spec.experts.scheme = scheme;
   const int64_t gpus_per_node = scheme == DispatchScheme::kPerNode ? kGpusPerNode : 1;
-  return std::llround(dispatch_volume(shape, gpus_per_node).network);
+  return std::llround(dispatch_volume(spec, gpus_per_node).network);
 }
 
 double OverlapTimes::most_hidden() const {

@@ -18,6 +18,7 @@
 #include "moetron/parallel/gradient_buckets.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/pipeline/block.h"
+#include "moetron/run/resolve.h"
 #include "moetron/train/batches.h"
 #include "moetron/train/run_settings.h"
 
@@ -29,8 +30,8 @@ constexpr double kLearningRate = 1e-5;
 // As the runs that are measured have it: all experts in one product, and both of latent attention's
 // down projections. The norms around these are recomputed where mla-fuse-qkv says so.
 ModelSettings with_joint_products(ModelSettings settings) {
-  settings.grouped_gemm = true;
-  settings.mla_fuse_qkv = true;
+  settings.experts.grouped_gemm = true;
+  settings.latent_attention.fuse_down = true;
   return settings;
 }
 
@@ -58,9 +59,8 @@ class StepBench {
         device_(device),
         world_(join_thread_world(make_thread_world(1, std::chrono::minutes(1)), 0)),
         mesh_(*world_, ParallelSizes{}),
-        model_(config, with_joint_products(model_settings(
-                           options_, pipeline_settings(options_.parallel, config.num_layers, 1),
-                           mesh_, device))),
+        model_(config,
+               with_joint_products(model_settings(resolve_slice(options_, config), mesh_, device))),
         buckets_(model_.parameters(), mesh_, {}) {
     at::manual_seed(static_cast<uint64_t>(options_.runtime.seed));
     fill_at_random(model_, config.initializer_range);

@@ -5,8 +5,8 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
-#include "moetron/config/validate.h"
 #include "moetron/metrics/plot.h"
+#include "moetron/run/resolve.h"
 
 namespace moetron {
 namespace {

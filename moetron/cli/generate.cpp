@@ -14,8 +14,8 @@
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/cli/commands.h"
-#include "moetron/config/validate.h"
 #include "moetron/models/model.h"
+#include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/start.h"
 
@@ -34,7 +34,7 @@ fs::path model_folder(const fs::path& load) {
 }
 
 std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {
-  if (auto tokenizer = open_tokenizer(options.tokenizer)) return tokenizer;
+  if (auto tokenizer = open_tokenizer(resolve_start(options).tokenizer)) return tokenizer;
   if (fs::exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
   throw ConfigError(concat("tokenizer-model: ", folder.string(),
                            " holds no tokenizer.json; name a folder, or --tokenizer bytes"));

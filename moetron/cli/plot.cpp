@@ -5,7 +5,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
-#include "moetron/config/validate.h"
+#include "moetron/run/resolve.h"
 
 namespace moetron {
 

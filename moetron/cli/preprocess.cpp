@@ -6,7 +6,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
-#include "moetron/config/validate.h"
+#include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/start.h"
 
@@ -28,7 +28,7 @@ int run_preprocess(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   say_notices(parsed);
   validate(options, Command::kPreprocess, /*world_size=*/1);
-  const auto tokenizer = open_tokenizer(options.tokenizer);
+  const auto tokenizer = open_tokenizer(resolve_start(options).tokenizer);
   PreprocessSettings settings;
   settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
   settings.output_prefix = options.preprocess.output_prefix;

@@ -16,7 +16,7 @@
 #include "moetron/cli/launcher_report.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/rendezvous.h"
-#include "moetron/config/validate.h"
+#include "moetron/run/resolve.h"
 
 namespace moetron {
 namespace {
@@ -43,13 +43,20 @@ std::string advice(const Options& options, int exit_code) {
                       : "mend the cause, then run again; there is no --save to continue from";
 }
 
+// Lines behind the first stand below it.
+std::string indented(const std::string& cause) {
+  std::string text;
+  for (const char c : cause) text += c == '\n' ? std::string("\n          ") : std::string(1, c);
+  return text;
+}
+
 void report_failure(Communicator& world, const Options& options, const std::string& cause,
                     int exit_code) {
   const std::string phase = world.phase().empty() ? "start" : world.phase();
   std::fprintf(
       stderr,
       "\nmoetron: the run failed\n  rank    %d of %d\n  phase   %s\n  cause   %s\n  next    %s\n",
-      world.world_rank(), world.size(), phase.c_str(), cause.c_str(),
+      world.world_rank(), world.size(), phase.c_str(), indented(cause).c_str(),
       advice(options, exit_code).c_str());
   tell_launcher(phase == "start" ? cause : concat(phase, ": ", cause));
 }

@@ -3,15 +3,14 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
-#include "moetron/config/validate.h"
 #include "moetron/plan/run_simulation.h"
+#include "moetron/run/resolve.h"
 
 namespace moetron {
 
 int run_simulate(const ParsedCommandLine& parsed) {
   say_notices(parsed);
-  validate(parsed.options, Command::kSimulate, /*world_size=*/1);
-  run_simulation(parsed.options, std::cout);
+  run_simulation(resolve_simulation(parsed.options), std::cout);
   return kExitDone;
 }
 

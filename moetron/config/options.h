@@ -11,36 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "moetron/config/choices.h"
+
 namespace moetron {
 
 enum class Command { kPretrain, kPreprocess, kGenerate, kSimulate, kCompareLoss, kPlot, kBench };
-
-enum class ModelFamily { kDeepseek, kQwen, kLlama };
-enum class RouterScoreFunction { kSoftmax, kSigmoid };
-enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
-// How tokens reach their experts. kDeepep is the deduplicating all-to-all. The overlap kinds are
-// the same algorithms in the form that a schedule with blocks can run beside compute.
-enum class TokenDispatcher {
-  kAllGather,
-  kAllGatherFused,
-  kAllToAll,
-  kDeepep,
-  kOverlapAllGatherFused,
-  kOverlapAllToAll,
-  kOverlapDeepep
-};
-enum class TokenDropPolicy { kProbs, kPosition };
-// The order of a pipeline's work (schedule/schedule.h).
-enum class PipelineScheduler { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
-enum class RecomputeGranularity { kFull };
-enum class RecomputeMethod { kUniform };
-enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
-enum class OptimizerKind { kAdam, kHybridAdam };
-enum class LrDecayStyle { kConstant, kLinear, kCosine };
-enum class TokenizerKind { kHf, kBytes };
-enum class PatchTokenizer { kDeepseek, kQwen3 };
-enum class DistributedBackend { kAuto, kGloo, kNccl };  // kAuto: NCCL on GPUs, Gloo on CPUs
-enum class DeviceKind { kAuto, kCpu, kCuda };  // kAuto: a GPU where the build and machine have one
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.
 struct ModelOptions {
@@ -100,8 +75,8 @@ struct MoeOptions {
   TokenDispatcher moe_token_dispatcher_type = TokenDispatcher::kAllGatherFused;
   bool moe_grouped_gemm = false;  // or --moe-grouped-gemm-te; false: one expert after the other
   bool force_drop_and_padding = false;
-  std::optional<double> moe_expert_capacity_factor;  // see capacity_factor() of validate.h
-  bool moe_pad_expert_input_to_capacity = false;     // see pads_to_capacity() of validate.h
+  std::optional<double> moe_expert_capacity_factor;  // see ExpertsSpec of run/run_spec.h
+  bool moe_pad_expert_input_to_capacity = false;     // likewise
   TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
 };
 
@@ -175,7 +150,7 @@ struct ParallelOptions {
   int64_t pipeline_model_parallel_size = 1;
   PipelineScheduler scheduler = PipelineScheduler::k1F1B;
   // How the layers are divided among the stages; see pipeline_settings() of
-  // schedule/from_options.h. At most a few are given, and they must agree.
+  // run/pipeline_from_options.h. At most a few are given, and they must agree.
   std::vector<int64_t> hetero_pipeline_stages;
   std::vector<int64_t> virtual_hetero_pipeline_stages;
   std::optional<int64_t> num_layers_per_virtual_pipeline_stage;
@@ -224,12 +199,6 @@ struct GenerateOptions {
   double top_p = 1.0;
   bool greedy = false;
 };
-
-// What a simulated step costs: units of schedule/costs.h, or seconds of a model on hardware.
-enum class SimulatedCosts { kUnit, kModel };
-// How often a token travels to its experts: once for each, for each rank or node that holds some of
-// them, or to every rank.
-enum class DispatchScheme { kPerExpert, kPerRank, kPerNode, kAllGather };
 
 struct SimulateOptions {
   SimulatedCosts cost = SimulatedCosts::kUnit;

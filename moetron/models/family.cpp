@@ -20,9 +20,10 @@ ExpertLayout expert_layout(const MoeConfig& moe, const ModelSettings& settings) 
 // The rows that every expert of this rank is filled up to: its capacity for each micro-batch whose
 // tokens come here, of one of which a tensor-parallel rank brings its slice.
 int64_t rows_at_least(const MoeConfig& moe, const ModelSettings& settings) {
-  if (!settings.pad_to_capacity || !settings.capacity_factor) return 0;
+  const ExpertsSpec& experts = settings.experts;
+  if (!experts.pad_to_capacity || !experts.capacity_factor) return 0;
   const int64_t capacity = expert_capacity(settings.micro_batch_tokens, moe.top_k, moe.num_experts,
-                                           *settings.capacity_factor);
+                                           *experts.capacity_factor);
   if (settings.mesh == nullptr) return capacity;
   const ParallelSizes& sizes = settings.mesh->sizes();
   return (capacity * sizes.ep * sizes.tpe + sizes.tp - 1) / sizes.tp;
@@ -35,15 +36,15 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
   const std::string prefix = layer_prefix(index);
   const ExpertLayout layout = expert_layout(moe, settings);
   RouterSettings router = router_settings(config, normalize_eps);
-  router.capacity_factor = settings.capacity_factor;
-  router.drop_policy = settings.drop_policy;
+  router.capacity_factor = settings.experts.capacity_factor;
+  router.drop_policy = settings.experts.drop_policy;
   auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
       .router = Router(prefix + tensors::kRouter, router, settings.options),
       .experts = Experts(prefix + tensors::kExperts, layout, config.hidden_size,
                          moe.expert_intermediate_size,
                          {.options = settings.options,
-                          .grouped_gemm = settings.grouped_gemm,
-                          .recompute = settings.mlp_recompute}),
+                          .grouped_gemm = settings.experts.grouped_gemm,
+                          .recompute = settings.recompute.kind == Recompute::kExpertProduct}),
       .dispatcher = *settings.rank_dispatcher,
       .shared_expert = std::nullopt});
   if (moe.shared_intermediate_size > 0) {

@@ -38,7 +38,7 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
       head = made.get();
       layers.push_back(std::move(made));
     }
-    chunks_.push_back({std::move(layers), settings.recompute});
+    chunks_.push_back({std::move(layers), settings.recompute.of_chunks()});
   }
   if (config.tie_word_embeddings) tie(embedding, head);
   for (const Chunk& chunk : chunks_) {

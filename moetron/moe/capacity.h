@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "moetron/config/options.h"
+#include "moetron/config/choices.h"
 #include "moetron/parallel/token_layout.h"
 #include "moetron/pipeline/dispatch.h"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "moetron/config/options.h"
+#include "moetron/config/choices.h"
 #include "moetron/moe/expert_layout.h"
 #include "moetron/pipeline/dispatch.h"
 

@@ -11,7 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
-#include "moetron/config/options.h"
+#include "moetron/config/choices.h"
 #include "moetron/kernels/router_rule.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/parallel/micro_batch.h"

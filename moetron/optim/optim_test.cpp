@@ -12,7 +12,6 @@
 #include "moetron/kernels/kernel_test_support.h"
 #include "moetron/optim/adamw.h"
 #include "moetron/optim/grad_norm.h"
-#include "moetron/optim/lr_schedule.h"
 #include "moetron/optim/optim_test_data.h"
 
 namespace moetron {
@@ -248,45 +247,6 @@ TEST(GradNorm, ClipsAsMegatronDoes) {
   EXPECT_EQ(clip_coefficient(0.5, 1.0), 1.0);
   EXPECT_EQ(clip_coefficient(4.0, 1.0), 1.0 / (4.0 + 1e-6));
   EXPECT_EQ(clip_coefficient(4.0, 0.0), 1.0);
-}
-
-TEST(LrSchedule, WarmsUpAndDecays) {
-  LrSchedule s{1e-3, 1e-4, 1e-5, 10, 110, LrDecayStyle::kCosine};
-  check_lr_schedule(s);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 0), 1e-5);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 5), 1e-5 + 0.5 * (1e-3 - 1e-5));
-  EXPECT_DOUBLE_EQ(learning_rate(s, 10), 1e-3);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 60), (1e-3 + 1e-4) / 2);  // half of the cosine
-  EXPECT_NEAR(learning_rate(s, 35), 1e-4 + 9e-4 * (0.5 + std::numbers::sqrt2 / 4), 1e-18);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 110), 1e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 111), 1e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 100000), 1e-4);
-  s.style = LrDecayStyle::kLinear;
-  EXPECT_DOUBLE_EQ(learning_rate(s, 35), 1e-4 + 0.75 * 9e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 110), 1e-4);
-  s.style = LrDecayStyle::kConstant;
-  EXPECT_DOUBLE_EQ(learning_rate(s, 5), 1e-5 + 0.5 * (1e-3 - 1e-5));
-  EXPECT_DOUBLE_EQ(learning_rate(s, 100000), 1e-3);
-}
-
-TEST(LrSchedule, WithoutWarmupStartsAtTheHighest) {
-  const LrSchedule s{2e-3, 0, 0, 0, 4, LrDecayStyle::kLinear};
-  check_lr_schedule(s);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 0), 2e-3);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 1), 1.5e-3);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 4), 0);
-}
-
-TEST(LrSchedule, RefusesAWarmupAsLongAsTheDecay) {
-  const LrSchedule s{1e-3, 0, 0, 10, 10, LrDecayStyle::kCosine};
-  try {
-    check_lr_schedule(s);
-    FAIL() << "accepted";
-  } catch (const ConfigError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("lr-warmup-iters (10)"));
-    EXPECT_THAT(error.what(), HasSubstr("lr-decay-iters (10)"));
-  }
-  EXPECT_THROW(check_lr_schedule({1e-3, 1e-2, 0, 0, 10, LrDecayStyle::kLinear}), ConfigError);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "moetron/arch/mesh_layout.h"
+#include "moetron/arch/model_config.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/comm/communicator.h"
 

@@ -20,14 +20,14 @@ double missed(const MoeConfig& moe, double parts) {
 
 }  // namespace
 
-DispatchVolume dispatch_volume(const RunShape& shape, int64_t gpus_per_node) {
-  const MoeConfig& moe = *shape.model.moe;
-  const auto tensor = static_cast<double>(shape.sizes.tpe);
-  const auto ranks = static_cast<double>(shape.sizes.ep);
+DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node) {
+  const MoeConfig& moe = *spec.model.moe;
+  const auto tensor = static_cast<double>(spec.sizes.tpe);
+  const auto ranks = static_cast<double>(spec.sizes.ep);
   // The ranks of an expert-parallel group lie `tensor` apart.
   const double near = std::clamp(static_cast<double>(gpus_per_node) / tensor, 1.0, ranks);
   const double nodes = ranks / near;
-  const double tokens = 2 * shape.tokens_per_rank() * static_cast<double>(shape.model.hidden_size);
+  const double tokens = 2 * spec.tokens_per_rank() * static_cast<double>(spec.model.hidden_size);
   const double rank_copies = ranks * (1 - missed(moe, ranks));
   // Ranks that share experts exchange what each of them got.
   const double shared = tokens * (tensor - 1);
@@ -35,7 +35,7 @@ DispatchVolume dispatch_volume(const RunShape& shape, int64_t gpus_per_node) {
     return DispatchVolume{tokens * copies * (near - 1) / ranks + shared,
                           tokens * copies * (ranks - near) / ranks};
   };
-  switch (shape.scheme) {
+  switch (spec.experts.scheme) {
     case DispatchScheme::kPerExpert:
       return split(static_cast<double>(moe.top_k));
     case DispatchScheme::kPerRank:
@@ -49,9 +49,9 @@ DispatchVolume dispatch_volume(const RunShape& shape, int64_t gpus_per_node) {
   throw InternalError("unknown dispatch scheme");
 }
 
-double dispatch_time(const RunShape& shape, const Hardware& hardware) {
-  if (shape.sizes.ep * shape.sizes.tpe == 1) return 0;
-  const DispatchVolume volume = dispatch_volume(shape, hardware.gpus_per_node);
+double dispatch_time(const RunSpec& spec, const Hardware& hardware) {
+  if (spec.sizes.ep * spec.sizes.tpe == 1) return 0;
+  const DispatchVolume volume = dispatch_volume(spec, hardware.gpus_per_node);
   return std::max(volume.node / hardware.node_rate, volume.network / hardware.network_rate) +
          hardware.dispatch_overhead;
 }

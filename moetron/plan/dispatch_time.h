@@ -2,7 +2,7 @@
 #pragma once
 
 #include "moetron/plan/hardware.h"
-#include "moetron/plan/run_shape.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
@@ -12,9 +12,9 @@ struct DispatchVolume {
   double node = 0;     // to ranks of its node
   double network = 0;  // to other nodes
 };
-DispatchVolume dispatch_volume(const RunShape& shape, int64_t gpus_per_node);
+DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node);
 
 // Seconds of one dispatch or combine: the slower of both links, and the overhead. 0 with one rank.
-double dispatch_time(const RunShape& shape, const Hardware& hardware);
+double dispatch_time(const RunSpec& spec, const Hardware& hardware);
 
 }  // namespace moetron

@@ -11,7 +11,7 @@ constexpr double kMega = 1e6;
 constexpr int64_t kGpusPerNode = 8;
 
 DispatchVolume qwen(const std::string& more) {
-  return dispatch_volume(run_shape(qwen_options("--num-layers 8 " + more)), kGpusPerNode);
+  return dispatch_volume(run_spec(qwen_options("--num-layers 8 " + more)), kGpusPerNode);
 }
 
 // Rows of 4096 x 2 bytes, 4096 of them, 8 experts each: 268 MB if every expert gets one.
@@ -30,8 +30,7 @@ TEST(DispatchVolume, OneNodeHasNoNetwork) {
 // The volumes of schedules that were counted by hand for two nodes.
 TEST(DispatchVolume, TwoNodesOfDeepseek) {
   const auto deepseek = [](const std::string& scheme) {
-    return dispatch_volume(run_shape(deepseek_options("--dispatch-scheme " + scheme)),
-                           kGpusPerNode);
+    return dispatch_volume(run_spec(deepseek_options("--dispatch-scheme " + scheme)), kGpusPerNode);
   };
   EXPECT_NEAR(deepseek("expert").network / kMega, 235, 1);
   EXPECT_NEAR(deepseek("rank").network / kMega, 190, 5);
@@ -42,10 +41,10 @@ TEST(DispatchVolume, TwoNodesOfDeepseek) {
 
 TEST(DispatchVolume, EveryOptionOfTheDispatcherHasItsScheme) {
   const auto scheme = [](const char* dispatcher) {
-    return run_shape(qwen_options(std::string("--num-layers 8 --expert-model-parallel-size 8 "
-                                              "--moe-token-dispatcher-type ") +
-                                  dispatcher))
-        .scheme;
+    return run_spec(qwen_options(std::string("--num-layers 8 --expert-model-parallel-size 8 "
+                                             "--moe-token-dispatcher-type ") +
+                                 dispatcher))
+        .experts.scheme;
   };
   EXPECT_EQ(scheme("allgather_fused"), DispatchScheme::kAllGather);
   EXPECT_EQ(scheme("overlap_alltoall"), DispatchScheme::kPerExpert);
@@ -59,7 +58,7 @@ TEST(DispatchTime, TheSlowerLinkAndTheOverheadCount) {
   hardware.network_rate = 0.5e9;
   hardware.dispatch_overhead = 0.25;
   const auto seconds = [&](const std::string& more) {
-    return dispatch_time(run_shape(qwen_options("--num-layers 8 " + more)), hardware);
+    return dispatch_time(run_spec(qwen_options("--num-layers 8 " + more)), hardware);
   };
   EXPECT_EQ(seconds("--expert-model-parallel-size 1"), 0);
   const DispatchVolume volume = qwen("--expert-model-parallel-size 16 --dispatch-scheme expert");

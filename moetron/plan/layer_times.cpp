@@ -18,7 +18,7 @@ double as_double(int64_t value) {
 
 class Clock {
  public:
-  Clock(const RunShape& shape, const Hardware& hardware) : shape_(shape), hardware_(hardware) {}
+  Clock(const RunSpec& spec, const Hardware& hardware) : spec_(spec), hardware_(hardware) {}
 
   // rows x inner times `groups` matrices of inner x outer (each for its share of the rows).
   PartTimes product(double rows, double inner, double outer, double groups = 1) const {
@@ -41,16 +41,17 @@ class Clock {
   // Causal attention over whole sequences on the local heads.
   PartTimes attention_core(double width_per_position, int64_t head_dim) const {
     const AttentionRate& rate = attention_rate(hardware_, head_dim);
-    const double flops = 2 * width_per_position * shape_.tokens() * as_double(shape_.seq_length);
+    const double flops =
+        2 * width_per_position * spec_.tokens() * as_double(spec_.batch.seq_length);
     return slowed({flops / rate.forward, 2.5 * flops / rate.backward, 0});
   }
 
   // Tensor-parallel ranks gather a layer's input and scatter its output, and gather the input again
   // for the weights' gradient.
   PartTimes tensor_parallel() const {
-    const double ranks = as_double(shape_.sizes.tp);
+    const double ranks = as_double(spec_.sizes.tp);
     const double bytes =
-        kValueBytes * shape_.tokens() * as_double(shape_.model.hidden_size) * (ranks - 1) / ranks;
+        kValueBytes * spec_.tokens() * as_double(spec_.model.hidden_size) * (ranks - 1) / ranks;
     const double once = bytes / hardware_.node_rate;
     return {2 * once, 2 * once, once};
   }
@@ -61,7 +62,7 @@ class Clock {
     return {by * times.forward, by * times.backward_input, by * times.backward_weight};
   }
 
-  const RunShape& shape_;
+  const RunSpec& spec_;
   const Hardware& hardware_;
 };
 
@@ -75,20 +76,20 @@ PartTimes sum(std::initializer_list<PartTimes> parts) {
   return total;
 }
 
-PartTimes attention_of(const RunShape& shape, const Clock& clock) {
-  const ModelConfig& model = shape.model;
+PartTimes attention_of(const RunSpec& spec, const Clock& clock) {
+  const ModelConfig& model = spec.model;
   const double hidden = as_double(model.hidden_size);
-  const double heads = as_double(model.num_attention_heads) / as_double(shape.sizes.tp);
-  const double tokens = shape.tokens();
+  const double heads = as_double(model.num_attention_heads) / as_double(spec.sizes.tp);
+  const double tokens = spec.tokens();
   const double query = heads * as_double(model.head_dim);
   const double value = heads * as_double(model.value_head_dim());
   // Two norms and two additions to the residual.
-  const PartTimes residual = clock.passes(shape.tokens_per_rank() * 10 * hidden);
+  const PartTimes residual = clock.passes(spec.tokens_per_rank() * 10 * hidden);
   const PartTimes core = clock.attention_core((query + value) / 2, model.head_dim);
   const PartTimes out = clock.product(tokens, value, hidden);
   if (!model.mla) {
     const double keys =
-        std::max(1.0, as_double(model.num_key_value_heads) / as_double(shape.sizes.tp)) *
+        std::max(1.0, as_double(model.num_key_value_heads) / as_double(spec.sizes.tp)) *
         as_double(model.head_dim);
     const double turned = (query + keys) * (model.qk_norm ? 4 : 2);  // rotation, norm
     return sum({residual, core, out, clock.product(tokens, hidden, query + 2 * keys),
@@ -110,20 +111,20 @@ PartTimes attention_of(const RunShape& shape, const Clock& clock) {
 }
 
 // A gated MLP: two products into `width`, one out of it.
-PartTimes mlp_of(const RunShape& shape, const Clock& clock, int64_t width) {
-  const double hidden = as_double(shape.model.hidden_size);
-  const double local = as_double(width) / as_double(shape.sizes.tp);
-  return sum({clock.product(shape.tokens(), hidden, 2 * local),
-              clock.product(shape.tokens(), local, hidden),
-              clock.passes(3 * shape.tokens() * local), clock.tensor_parallel()});
+PartTimes mlp_of(const RunSpec& spec, const Clock& clock, int64_t width) {
+  const double hidden = as_double(spec.model.hidden_size);
+  const double local = as_double(width) / as_double(spec.sizes.tp);
+  return sum({clock.product(spec.tokens(), hidden, 2 * local),
+              clock.product(spec.tokens(), local, hidden), clock.passes(3 * spec.tokens() * local),
+              clock.tensor_parallel()});
 }
 
-PartTimes experts_of(const RunShape& shape, const Clock& clock) {
-  const MoeConfig& moe = *shape.model.moe;
-  const double hidden = as_double(shape.model.hidden_size);
-  const double local = as_double(moe.num_experts) / as_double(shape.sizes.ep);
-  const double width = as_double(moe.expert_intermediate_size) / as_double(shape.sizes.tpe);
-  const double rows = shape.tokens_per_rank() * as_double(moe.top_k) * as_double(shape.sizes.tpe);
+PartTimes experts_of(const RunSpec& spec, const Clock& clock) {
+  const MoeConfig& moe = *spec.model.moe;
+  const double hidden = as_double(spec.model.hidden_size);
+  const double local = as_double(moe.num_experts) / as_double(spec.sizes.ep);
+  const double width = as_double(moe.expert_intermediate_size) / as_double(spec.sizes.tpe);
+  const double rows = spec.tokens_per_rank() * as_double(moe.top_k) * as_double(spec.sizes.tpe);
   // Sorted by expert, and back: each row is read and written twice.
   return sum({clock.product(rows, hidden, 2 * width, local),
               clock.product(rows, width, hidden, local),
@@ -132,40 +133,40 @@ PartTimes experts_of(const RunShape& shape, const Clock& clock) {
 
 }  // namespace
 
-LayerTimes layer_times(const RunShape& shape, const Hardware& hardware, bool has_experts) {
-  const Clock clock(shape, hardware);
+LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
+  const Clock clock(spec, hardware);
   LayerTimes times;
-  times.attention = attention_of(shape, clock);
+  times.attention = attention_of(spec, clock);
   if (!has_experts) {
-    times.experts = mlp_of(shape, clock, shape.model.intermediate_size);
+    times.experts = mlp_of(spec, clock, spec.model.intermediate_size);
     return times;
   }
-  const MoeConfig& moe = *shape.model.moe;
-  times.attention = sum(
-      {times.attention, clock.product(shape.tokens_per_rank(), as_double(shape.model.hidden_size),
-                                      as_double(moe.num_experts))});
-  times.experts = experts_of(shape, clock);
+  const MoeConfig& moe = *spec.model.moe;
+  times.attention =
+      sum({times.attention, clock.product(spec.tokens_per_rank(), as_double(spec.model.hidden_size),
+                                          as_double(moe.num_experts))});
+  times.experts = experts_of(spec, clock);
   if (moe.shared_intermediate_size > 0)
-    times.shared = mlp_of(shape, clock, moe.shared_intermediate_size);
-  times.dispatch = dispatch_time(shape, hardware);
+    times.shared = mlp_of(spec, clock, moe.shared_intermediate_size);
+  times.dispatch = dispatch_time(spec, hardware);
   return times;
 }
 
-PartTimes embedding_times(const RunShape& shape, const Hardware& hardware) {
-  const Clock clock(shape, hardware);
-  const double values = shape.tokens() * as_double(shape.model.hidden_size);
+PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware) {
+  const Clock clock(spec, hardware);
+  const double values = spec.tokens() * as_double(spec.model.hidden_size);
   const PartTimes passes = clock.passes(2 * values);
   return {passes.forward, 0, 4 * passes.forward};  // into fp32 accumulators
 }
 
-PartTimes head_times(const RunShape& shape, const Hardware& hardware) {
-  const Clock clock(shape, hardware);
-  const double hidden = as_double(shape.model.hidden_size);
-  const double vocabulary = as_double(shape.model.vocab_size) / as_double(shape.sizes.tp);
+PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
+  const Clock clock(spec, hardware);
+  const double hidden = as_double(spec.model.hidden_size);
+  const double vocabulary = as_double(spec.model.vocab_size) / as_double(spec.sizes.tp);
   // The norm; the loss reads the logits for their maximum and their sum.
-  return sum({clock.product(shape.tokens(), hidden, vocabulary),
-              clock.passes(shape.tokens() * 2 * vocabulary),
-              clock.passes(2 * shape.tokens_per_rank() * hidden)});
+  return sum({clock.product(spec.tokens(), hidden, vocabulary),
+              clock.passes(spec.tokens() * 2 * vocabulary),
+              clock.passes(2 * spec.tokens_per_rank() * hidden)});
 }
 
 }  // namespace moetron

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "moetron/plan/hardware.h"
-#include "moetron/plan/run_shape.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
@@ -25,9 +25,9 @@ struct LayerTimes {
 // Products take their FLOPs at the rate that kernels of their kind reach, or their bytes at that of
 // the memory if that is longer; norms, rotations, activations and permutations the bytes they read
 // and write. Weight gradients are added to fp32 accumulators.
-LayerTimes layer_times(const RunShape& shape, const Hardware& hardware, bool has_experts);
+LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_experts);
 
-PartTimes embedding_times(const RunShape& shape, const Hardware& hardware);
-PartTimes head_times(const RunShape& shape, const Hardware& hardware);  // with norm and loss
+PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware);
+PartTimes head_times(const RunSpec& spec, const Hardware& hardware);  // with norm and loss
 
 }  // namespace moetron

@@ -22,8 +22,8 @@ bool is_on(const StageLayers& stage, const TensorInfo& tensor) {
 
 // Values per token that attention keeps: its input and the normed one, the projections, the output,
 // the residual behind it and the normed one.
-double attention_values(const RunShape& shape, double tensor) {
-  const ModelConfig& model = shape.model;
+double attention_values(const RunSpec& spec, double tensor) {
+  const ModelConfig& model = spec.model;
   const double hidden = as_double(model.hidden_size);
   const double heads = as_double(model.num_attention_heads) / tensor;
   const double query = heads * as_double(model.head_dim);
@@ -36,48 +36,49 @@ double attention_values(const RunShape& shape, double tensor) {
   const MlaConfig& mla = *model.mla;
   const double latents = as_double(mla.q_lora_rank + mla.kv_lora_rank);
   values += query + value + 2 * (latents + as_double(mla.qk_rope_head_dim));
-  return shape.mla_recomputes_norms ? values - hidden / tensor - latents : values;
+  return spec.latent_attention.recompute_norms ? values - hidden / tensor - latents : values;
 }
 
-double expert_values(const RunShape& shape) {
-  const MoeConfig& moe = *shape.model.moe;
-  const double hidden = as_double(shape.model.hidden_size);
-  const double width = as_double(moe.expert_intermediate_size) / as_double(shape.sizes.tpe);
-  const double rows = as_double(moe.top_k * shape.sizes.tpe) / as_double(shape.sizes.tp);
-  const double product = shape.recompute == Recompute::kExpertProduct ? 0 : 2 * width;
+double expert_values(const RunSpec& spec) {
+  const MoeConfig& moe = *spec.model.moe;
+  const double hidden = as_double(spec.model.hidden_size);
+  const double width = as_double(moe.expert_intermediate_size) / as_double(spec.sizes.tpe);
+  const double rows = as_double(moe.top_k * spec.sizes.tpe) / as_double(spec.sizes.tp);
+  const double product = spec.recompute.kind == Recompute::kExpertProduct ? 0 : 2 * width;
   return rows * (hidden + product) +
-         2 * as_double(moe.shared_intermediate_size) / as_double(shape.sizes.tp);
+         2 * as_double(moe.shared_intermediate_size) / as_double(spec.sizes.tp);
 }
 
-double layer_bytes(const RunShape& shape, int64_t layer) {
-  const ModelConfig& model = shape.model;
-  const double tensor = as_double(shape.sizes.tp);
+double layer_bytes(const RunSpec& spec, int64_t layer) {
+  const ModelConfig& model = spec.model;
+  const double tensor = as_double(spec.sizes.tp);
   const double input = as_double(model.hidden_size) / tensor;
-  if (shape.recompute == Recompute::kLayer)
-    return kValueBytes * shape.tokens() * input / as_double(shape.layers_per_input);
-  double values = attention_values(shape, tensor);
+  if (spec.recompute.kind == Recompute::kLayer)
+    return kValueBytes * spec.tokens() * input / as_double(spec.recompute.layers_per_input);
+  double values = attention_values(spec, tensor);
   if (!model.is_moe_layer(layer)) {
     values += 2 * as_double(model.intermediate_size) / tensor;
-  } else if (shape.recompute != Recompute::kMoeLayer) {
-    values += expert_values(shape);
+  } else if (spec.recompute.kind != Recompute::kMoeLayer) {
+    values += expert_values(spec);
   }
-  return kValueBytes * shape.tokens() * values;
+  return kValueBytes * spec.tokens() * values;
 }
 
 }  // namespace
 
-std::vector<StageParameters> stage_parameters(const RunShape& shape,
+std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages) {
   std::vector<StageParameters> all(stages.size());
-  const DivisionSettings settings = division_settings(shape.model, shape.mla_replicate_l1);
-  for (const TensorInfo& tensor : tensor_inventory(shape.model)) {
-    const double elements = as_double(elements_on_rank(tensor, shape.sizes, settings));
-    const bool is_tied = shape.model.tie_word_embeddings && tensor.name == tensors::kEmbedding.name;
+  const DivisionSettings settings =
+      division_settings(spec.model, spec.latent_attention.replicate_down);
+  for (const TensorInfo& tensor : tensor_inventory(spec.model)) {
+    const double elements = as_double(elements_on_rank(tensor, spec.sizes, settings));
+    const bool is_tied = spec.model.tie_word_embeddings && tensor.name == tensors::kEmbedding.name;
     for (size_t i = 0; i < stages.size(); ++i) {
       if (is_tied && stages[i].has_head) all[i].tied += elements;
       if (!is_on(stages[i], tensor)) continue;
       if (tensor.is_expert()) {
-        all[i].experts += elements / as_double(shape.sizes.ep);
+        all[i].experts += elements / as_double(spec.sizes.ep);
       } else {
         (tensor.is_buffer ? all[i].buffers : all[i].dense) += elements;
       }
@@ -86,25 +87,24 @@ std::vector<StageParameters> stage_parameters(const RunShape& shape,
   return all;
 }
 
-double updated_parameters(const RunShape& shape, const StageParameters& parameters) {
-  if (!shape.distributed_optimizer) return parameters.dense + parameters.experts;
-  return parameters.dense / as_double(shape.sizes.dp) +
-         parameters.experts / as_double(shape.sizes.edp);
+double updated_parameters(const RunSpec& spec, const StageParameters& parameters) {
+  if (!spec.optimizer.distributed) return parameters.dense + parameters.experts;
+  return parameters.dense / as_double(spec.sizes.dp) +
+         parameters.experts / as_double(spec.sizes.edp);
 }
 
-double activation_bytes(const RunShape& shape, const StageLayers& stage) {
+double activation_bytes(const RunSpec& spec, const StageLayers& stage) {
   double bytes = 0;
   for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
-    bytes += layer_bytes(shape, layer);
+    bytes += layer_bytes(spec, layer);
   // The normed hidden states and the logits' gradient, which is made in the forward.
   if (stage.has_head)
-    bytes += kValueBytes * shape.tokens() *
-             as_double(shape.model.hidden_size + shape.model.vocab_size) /
-             as_double(shape.sizes.tp);
+    bytes += kValueBytes * spec.tokens() *
+             as_double(spec.model.hidden_size + spec.model.vocab_size) / as_double(spec.sizes.tp);
   return bytes;
 }
 
-std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedule,
+std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
                                   const std::vector<StageLayers>& stages,
                                   const std::vector<StageParameters>& parameters) {
   const Placement& placement = schedule.placement;
@@ -119,8 +119,8 @@ std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedul
       memory.weights +=
           2 * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
       memory.gradients += 4 * (held.dense + held.experts + held.tied);
-      memory.optimizer += 12 * updated_parameters(shape, held);
-      chunk_bytes.push_back(activation_bytes(shape, stages[stage]));
+      memory.optimizer += 12 * updated_parameters(spec, held);
+      chunk_bytes.push_back(activation_bytes(spec, stages[stage]));
     }
     memory.activations = peak_held(schedule.steps[size_t(rank)], chunk_bytes);
   }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "moetron/arch/stage_layers.h"
-#include "moetron/plan/run_shape.h"
+#include "moetron/run/run_spec.h"
 #include "moetron/schedule/schedule.h"
 
 namespace moetron {
@@ -20,11 +20,11 @@ struct StageParameters {
   double tied = 0;
 };
 // By stage, as `stages` is.
-std::vector<StageParameters> stage_parameters(const RunShape& shape,
+std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages);
 
 // Parameters whose optimizer states a rank holds, of those of a stage.
-double updated_parameters(const RunShape& shape, const StageParameters& parameters);
+double updated_parameters(const RunSpec& spec, const StageParameters& parameters);
 
 // Bytes of one rank. Weights are bf16 (the routers' biases fp32), gradients fp32, the optimizer's
 // states three fp32 numbers a parameter, divided among the replicas with a distributed optimizer.
@@ -39,10 +39,10 @@ struct RankMemory {
 
 // What the backward of one micro-batch keeps of a stage, in bytes. Of an expert the first product's
 // output is kept and the activation computed again, and the second's output is not needed.
-double activation_bytes(const RunShape& shape, const StageLayers& stage);
+double activation_bytes(const RunSpec& spec, const StageLayers& stage);
 
 // By rank of the pipeline; `parameters` and `stages` are by stage.
-std::vector<RankMemory> memory_of(const RunShape& shape, const Schedule& schedule,
+std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
                                   const std::vector<StageLayers>& stages,
                                   const std::vector<StageParameters>& parameters);
 

@@ -12,17 +12,17 @@ TEST(Memory, EveryParameterIsOnSomeStage) {
   for (const std::string layout :
        {"--expert-model-parallel-size 1", "--tensor-model-parallel-size 2"}) {
     const Options options = deepseek_options(layout + " --first-k-dense-replace 1");
-    const RunShape shape = run_shape(options);
-    const PipelineSettings pipeline = pipeline_settings(options.parallel, 7, 64);
+    const RunSpec spec = run_spec(options);
+    const PipelineSettings& pipeline = spec.pipeline;
     double held = 0;
     double tensor_parallel = 0;
-    for (const StageParameters& stage : stage_parameters(shape, pipeline.stages)) {
-      held += stage.dense + stage.buffers + stage.experts * static_cast<double>(shape.sizes.ep);
-      tensor_parallel += stage.dense * static_cast<double>(shape.sizes.tp) + stage.buffers +
-                         stage.experts * static_cast<double>(shape.sizes.ep);
+    for (const StageParameters& stage : stage_parameters(spec, pipeline.stages)) {
+      held += stage.dense + stage.buffers + stage.experts * static_cast<double>(spec.sizes.ep);
+      tensor_parallel += stage.dense * static_cast<double>(spec.sizes.tp) + stage.buffers +
+                         stage.experts * static_cast<double>(spec.sizes.ep);
     }
-    const auto all = static_cast<double>(count_parameters(tensor_inventory(shape.model)));
-    if (shape.sizes.tp == 1) {
+    const auto all = static_cast<double>(count_parameters(tensor_inventory(spec.model)));
+    if (spec.sizes.tp == 1) {
       EXPECT_DOUBLE_EQ(held, all);
     }
     // Norms and routers are whole on both ranks.
@@ -32,17 +32,17 @@ TEST(Memory, EveryParameterIsOnSomeStage) {
 }
 
 TEST(Memory, ATiedTableIsCopiedWhereTheHeadIsOnAnotherRank) {
-  RunShape shape = run_shape(qwen_options("--num-layers 8"));
-  shape.model.tie_word_embeddings = true;
-  const double table = static_cast<double>(shape.model.vocab_size * shape.model.hidden_size);
+  RunSpec spec = run_spec(qwen_options("--num-layers 8"));
+  spec.model.tie_word_embeddings = true;
+  const double table = static_cast<double>(spec.model.vocab_size * spec.model.hidden_size);
   const auto bytes_of_tie = [&](const std::string& scheduler, size_t rank) {
-    const Options options = qwen_options("--num-layers 8 " + scheduler);
-    const PipelineSettings pipeline = pipeline_settings(options.parallel, 8, 16);
-    auto parameters = stage_parameters(shape, pipeline.stages);
+    const PipelineSettings pipeline =
+        run_spec(qwen_options("--num-layers 8 " + scheduler)).pipeline;
+    auto parameters = stage_parameters(spec, pipeline.stages);
     const Schedule schedule = make_schedule(pipeline.request);
-    const RankMemory with = memory_of(shape, schedule, pipeline.stages, parameters)[rank];
+    const RankMemory with = memory_of(spec, schedule, pipeline.stages, parameters)[rank];
     for (StageParameters& stage : parameters) stage.tied = 0;
-    const RankMemory without = memory_of(shape, schedule, pipeline.stages, parameters)[rank];
+    const RankMemory without = memory_of(spec, schedule, pipeline.stages, parameters)[rank];
     EXPECT_EQ(with.optimizer, without.optimizer);
     return std::pair(with.weights - without.weights, with.gradients - without.gradients);
   };
@@ -55,24 +55,24 @@ TEST(Memory, ATiedTableIsCopiedWhereTheHeadIsOnAnotherRank) {
 // activation recomputed: 0.75 GB at heads of 128, and 1.7 GB.
 TEST(Memory, ActivationsOfALayerAsCountedByHand) {
   const StageLayers one_layer{2, 1, false, false};
-  const RunShape qwen = run_shape(qwen_options("--num-layers 4 --kv-channels 128"));
+  const RunSpec qwen = run_spec(qwen_options("--num-layers 4 --kv-channels 128"));
   EXPECT_NEAR(activation_bytes(qwen, one_layer) / 1e9, 0.75, 0.02);
-  const RunShape deepseek = run_shape(deepseek_options(""));
+  const RunSpec deepseek = run_spec(deepseek_options(""));
   EXPECT_NEAR(activation_bytes(deepseek, one_layer) / 1e9, 1.7, 0.05);
 }
 
 TEST(Memory, RecomputeKeepsLess) {
   const StageLayers one_layer{2, 1, false, false};
   const auto bytes = [&](const std::string& more) {
-    return activation_bytes(run_shape(qwen_options("--num-layers 4 " + more)), one_layer);
+    return activation_bytes(run_spec(qwen_options("--num-layers 4 " + more)), one_layer);
   };
   EXPECT_EQ(bytes("--recompute-granularity full"), 2.0 * 4096 * 4096);
   EXPECT_EQ(bytes("--recompute-granularity full --recompute-num-layers 2"), 4096.0 * 4096);
   EXPECT_LT(bytes("--moe-layer-recompute"), bytes("--mlp-recompute"));
   EXPECT_DOUBLE_EQ(bytes("") - bytes("--mlp-recompute"), 2.0 * 4096 * 8 * 2 * 1536);
   // What tests/lean_test.cpp finds that norms leave out.
-  const double kept = activation_bytes(run_shape(deepseek_options("")), one_layer);
-  const double fewer = activation_bytes(run_shape(deepseek_options("--mla-fuse-qkv")), one_layer);
+  const double kept = activation_bytes(run_spec(deepseek_options("")), one_layer);
+  const double fewer = activation_bytes(run_spec(deepseek_options("--mla-fuse-qkv")), one_layer);
   EXPECT_DOUBLE_EQ(kept - fewer, 2.0 * 4096 * (7168 + 1536 + 512));
 }
 
@@ -80,12 +80,12 @@ TEST(Memory, AChunkCountsFromItsForwardThroughItsWeightGradients) {
   const Options options = qwen_options(
       "--num-layers 8 --scheduler dualpipev --virtual-hetero-pipeline-stages 2 1 1 1 0 1 1 1 "
       "--num-micro-batches 16");
-  const RunShape shape = run_shape(options);
-  const PipelineSettings pipeline = pipeline_settings(options.parallel, 8, 16);
+  const RunSpec spec = run_spec(options);
+  const PipelineSettings& pipeline = spec.pipeline;
   const Schedule schedule = make_schedule(pipeline.request);
   const std::vector<RankMemory> memory =
-      memory_of(shape, schedule, pipeline.stages, stage_parameters(shape, pipeline.stages));
-  const double layer = activation_bytes(shape, {1, 1, false, false});
+      memory_of(spec, schedule, pipeline.stages, stage_parameters(spec, pipeline.stages));
+  const double layer = activation_bytes(spec, {1, 1, false, false});
   // Rank 2: 9 chunk-micro-batches of one layer each.
   EXPECT_DOUBLE_EQ(memory[2].activations, 9 * layer);
   // Rank 0: at most 8 of chunk 0, of two layers each, and what the head keeps of chunk 1.
@@ -94,11 +94,11 @@ TEST(Memory, AChunkCountsFromItsForwardThroughItsWeightGradients) {
 
 TEST(Memory, ADistributedOptimizerDividesItsStates) {
   Options options = qwen_options("--num-layers 8 --expert-model-parallel-size 8");
-  RunShape shape = run_shape(options);
+  RunSpec spec = run_spec(options);
   const StageParameters parameters{160, 20};
-  EXPECT_DOUBLE_EQ(updated_parameters(shape, parameters), 160 / 16.0 + 20 / 2.0);
-  shape.distributed_optimizer = false;
-  EXPECT_EQ(updated_parameters(shape, parameters), 180);
+  EXPECT_DOUBLE_EQ(updated_parameters(spec, parameters), 160 / 16.0 + 20 / 2.0);
+  spec.optimizer.distributed = false;
+  EXPECT_EQ(updated_parameters(spec, parameters), 180);
 }
 
 }  // namespace

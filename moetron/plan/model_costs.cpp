@@ -30,58 +30,55 @@ double ring_bytes(double bytes, int64_t ranks) {
 }
 
 // Scatters (or gathers) so many bytes a parameter among the parameters' replicas.
-double replica_time(const RunShape& shape, const Hardware& hardware,
+double replica_time(const RunSpec& spec, const Hardware& hardware,
                     const StageParameters& parameters, double bytes) {
-  const ParallelSizes& sizes = shape.sizes;
+  const ParallelSizes& sizes = spec.sizes;
   return ring_bytes(bytes * parameters.dense, sizes.dp) / ring_rate(hardware, sizes.dp, sizes.tp) +
          ring_bytes(bytes * parameters.experts, sizes.edp) /
              ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
 }
 
-RecomputeSettings recompute_settings(const RunShape& shape) {
-  using Kind = RecomputeSettings::Kind;
-  if (shape.recompute == Recompute::kLayer) return {Kind::kFull, shape.layers_per_input};
-  return {shape.recompute == Recompute::kMoeLayer ? Kind::kMoeLayer : Kind::kNone};
-}
-
-ChunkTimes chunk_times(const RunShape& shape, const Hardware& hardware, const StageLayers& stage,
+ChunkTimes chunk_times(const RunSpec& spec, const Hardware& hardware, const StageLayers& stage,
                        const StageParameters& parameters) {
   ChunkTimes chunk;
   for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
-    const bool has_experts = shape.model.is_moe_layer(layer);
-    LayerTimes& times = chunk.layers.emplace_back(layer_times(shape, hardware, has_experts));
+    const bool has_experts = spec.model.is_moe_layer(layer);
+    LayerTimes& times = chunk.layers.emplace_back(layer_times(spec, hardware, has_experts));
     // The first of two products, twice as wide as the second.
-    if (has_experts && shape.recompute == Recompute::kExpertProduct)
+    if (has_experts && spec.recompute.kind == Recompute::kExpertProduct)
       times.experts.backward_input += 2.0 / 3 * times.experts.forward;
   }
-  if (stage.has_embedding) chunk.embedding = embedding_times(shape, hardware);
-  if (stage.has_head) chunk.head = head_times(shape, hardware);
-  chunk.reduce = reduce_time(shape, hardware, parameters);
+  if (stage.has_embedding) chunk.embedding = embedding_times(spec, hardware);
+  if (stage.has_head) chunk.head = head_times(spec, hardware);
+  chunk.reduce = reduce_time(spec, hardware, parameters);
   return chunk;
 }
 
 // A message between the same places of two stages.
-double message_time(const RunShape& shape, const Hardware& hardware, int from, int to) {
-  const int64_t stride = shape.sizes.world / shape.sizes.pp;
+double message_time(const RunSpec& spec, const Hardware& hardware, int from, int to) {
+  const int64_t stride = spec.sizes.world / spec.sizes.pp;
   const bool same_node =
       from * stride / hardware.gpus_per_node == to * stride / hardware.gpus_per_node;
-  const double bytes = 2 * shape.tokens_per_rank() * static_cast<double>(shape.model.hidden_size);
+  const double bytes = 2 * spec.tokens_per_rank() * static_cast<double>(spec.model.hidden_size);
   return hardware.message_latency +
          bytes / (same_node ? hardware.node_rate : hardware.network_rate);
 }
 
 }  // namespace
 
-ModelCosts::ModelCosts(const RunShape& shape, const Hardware& hardware, const Schedule& schedule,
+ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule,
                        const std::vector<StageLayers>& stages,
                        const std::vector<StageParameters>& parameters)
     : costs_(schedule.steps.size()) {
   const Placement& placement = schedule.placement;
   const double compute_rate = 1 - hardware.dispatch_multiprocessors / hardware.multiprocessors;
-  const ProgramSettings settings{shape.overlaps, compute_rate, recompute_settings(shape)};
+  // True of every dispatcher (ExpertsSpec).
+  const ProgramSettings settings{.overlaps = true,
+                                 .compute_rate = compute_rate,
+                                 .recompute = spec.recompute.of_chunks()};
   std::vector<ChunkTimes> chunks;  // by stage
   for (size_t i = 0; i < stages.size(); ++i)
-    chunks.push_back(chunk_times(shape, hardware, stages[i], parameters[i]));
+    chunks.push_back(chunk_times(spec, hardware, stages[i], parameters[i]));
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     const auto chunk_of = [&](const Action& action) -> const ChunkTimes& {
       return chunks[size_t(placement.stage(rank, action.chunk))];
@@ -100,7 +97,7 @@ ModelCosts::ModelCosts(const RunShape& shape, const Hardware& hardware, const Sc
   for (int stage = 0; stage < placement.num_stages(); ++stage) {
     const auto time_to = [&](int other) {
       const int to = std::clamp(other, 0, placement.num_stages() - 1);
-      return message_time(shape, hardware, placement.rank(stage), placement.rank(to));
+      return message_time(spec, hardware, placement.rank(stage), placement.rank(to));
     };
     transfers_.push_back({time_to(stage + 1), time_to(stage - 1)});
   }
@@ -114,19 +111,19 @@ double ModelCosts::transfer(const Message& message) const {
   return transfers_[size_t(message.from_stage)][message.is_forward ? 0 : 1];
 }
 
-double reduce_time(const RunShape& shape, const Hardware& hardware,
+double reduce_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters) {
   // Without a distributed optimizer the sums are gathered again.
-  const double bytes = shape.distributed_optimizer ? 4 : 8;
-  return replica_time(shape, hardware, parameters, bytes);
+  const double bytes = spec.optimizer.distributed ? 4 : 8;
+  return replica_time(spec, hardware, parameters, bytes);
 }
 
-double update_time(const RunShape& shape, const Hardware& hardware,
+double update_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters) {
   constexpr double kAdamBytes = 30;  // three fp32 states read and written, gradient, bf16 copy
-  const double update = kAdamBytes * updated_parameters(shape, parameters) / hardware.memory_rate;
-  if (!shape.distributed_optimizer) return update;
-  return update + replica_time(shape, hardware, parameters, 2);
+  const double update = kAdamBytes * updated_parameters(spec, parameters) / hardware.memory_rate;
+  if (!spec.optimizer.distributed) return update;
+  return update + replica_time(spec, hardware, parameters, 2);
 }
 
 }  // namespace moetron

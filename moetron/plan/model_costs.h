@@ -11,7 +11,7 @@ namespace moetron {
 class ModelCosts final : public CostModel {
  public:
   // Of the steps that the schedule takes. `stages` and `parameters` are by stage.
-  ModelCosts(const RunShape& shape, const Hardware& hardware, const Schedule& schedule,
+  ModelCosts(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule,
              const std::vector<StageLayers>& stages,
              const std::vector<StageParameters>& parameters);
 
@@ -24,11 +24,11 @@ class ModelCosts final : public CostModel {
 };
 
 // Seconds that the gradients of a stage take to be summed over their replicas.
-double reduce_time(const RunShape& shape, const Hardware& hardware,
+double reduce_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters);
 // And what follows once a step: the optimizer and, where its states are divided, the gathering of
 // the new parameters.
-double update_time(const RunShape& shape, const Hardware& hardware,
+double update_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters);
 
 }  // namespace moetron

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "moetron/config/test_args.h"
 #include "moetron/plan/predict.h"
+#include "moetron/run/run_test_data.h"
 
 namespace moetron {
 
@@ -20,12 +20,14 @@ inline Options deepseek_options(const std::string& more) {
   return parse("simulate --config configs/published/deepseek_v3.toml " + more).options;
 }
 
+inline RunSpec run_spec(const Options& options) {
+  return *resolve_simulation(options).run;
+}
+
 inline Prediction predict(const Options& options) {
-  const RunShape shape = run_shape(options);
-  const PipelineSettings pipeline =
-      pipeline_settings(options.parallel, shape.model.num_layers, shape.num_micro_batches);
-  return predict(shape, read_hardware(options.simulate.hardware), pipeline,
-                 make_schedule(pipeline.request));
+  const RunSpec spec = run_spec(options);
+  return predict(spec, read_hardware(options.simulate.hardware),
+                 make_schedule(spec.pipeline.request));
 }
 
 }  // namespace moetron

@@ -7,29 +7,28 @@
 
 namespace moetron {
 
-Prediction predict(const RunShape& shape, const Hardware& hardware,
-                   const PipelineSettings& pipeline, const Schedule& schedule) {
-  const std::vector<StageLayers>& stages = pipeline.stages;
-  const std::vector<StageParameters> parameters = stage_parameters(shape, stages);
+Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule) {
+  const std::vector<StageLayers>& stages = spec.pipeline.stages;
+  const std::vector<StageParameters> parameters = stage_parameters(spec, stages);
   Prediction prediction;
   prediction.simulation =
-      simulate(schedule, ModelCosts(shape, hardware, schedule, stages, parameters));
+      simulate(schedule, ModelCosts(spec, hardware, schedule, stages, parameters));
   double update = 0;
   const Placement& placement = schedule.placement;
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     double of_rank = 0;
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
-      of_rank += update_time(shape, hardware, parameters[size_t(placement.stage(rank, chunk))]);
+      of_rank += update_time(spec, hardware, parameters[size_t(placement.stage(rank, chunk))]);
     update = std::max(update, of_rank);
   }
   prediction.step_time = prediction.simulation.makespan + update;
   const double tokens =
-      shape.tokens() * static_cast<double>(shape.num_micro_batches * shape.sizes.dp);
+      spec.tokens() * static_cast<double>(spec.batch.num_micro_batches * spec.sizes.dp);
   prediction.tokens_per_second =
-      tokens / prediction.step_time / static_cast<double>(shape.sizes.world);
+      tokens / prediction.step_time / static_cast<double>(spec.sizes.world);
   prediction.flops_per_second =
-      prediction.tokens_per_second * flops_per_token(shape.model, shape.seq_length);
-  prediction.memory = memory_of(shape, schedule, stages, parameters);
+      prediction.tokens_per_second * flops_per_token(spec.model, spec.batch.seq_length);
+  prediction.memory = memory_of(spec, schedule, stages, parameters);
   return prediction;
 }
 

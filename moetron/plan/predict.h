@@ -3,8 +3,7 @@
 
 #include "moetron/plan/hardware.h"
 #include "moetron/plan/memory.h"
-#include "moetron/plan/run_shape.h"
-#include "moetron/schedule/from_options.h"
+#include "moetron/run/run_spec.h"
 #include "moetron/schedule/simulate.h"
 
 namespace moetron {
@@ -17,8 +16,7 @@ struct Prediction {
   std::vector<RankMemory> memory;  // by rank of the pipeline
 };
 
-// `schedule` is that of `pipeline`.
-Prediction predict(const RunShape& shape, const Hardware& hardware,
-                   const PipelineSettings& pipeline, const Schedule& schedule);
+// `schedule` is that of the run's pipeline.
+Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule);
 
 }  // namespace moetron

@@ -1,7 +1,6 @@
 #include "moetron/plan/run_simulation.h"
 
 #include <algorithm>
-#include <numeric>
 #include <ostream>
 
 #include <nlohmann/json.hpp>
@@ -25,37 +24,18 @@ struct Outcome {
   double gpu_memory = 0;  // bytes
 };
 
-// Unit costs know no model: the numbers of layers decide only how many chunks a rank has.
-int64_t num_layers_of(const Options& options) {
-  if (options.model.num_layers) return *options.model.num_layers;
-  const ParallelOptions& parallel = options.parallel;
-  const auto& given = parallel.virtual_hetero_pipeline_stages.empty()
-                          ? parallel.hetero_pipeline_stages
-                          : parallel.virtual_hetero_pipeline_stages;
-  if (!given.empty()) return std::accumulate(given.begin(), given.end(), int64_t{0});
-  MT_CHECK_CONFIG(!parallel.num_layers_per_virtual_pipeline_stage,
-                  "num-layers-per-virtual-pipeline-stage needs num-layers");
-  return 2 * parallel.pipeline_model_parallel_size;
-}
-
-Outcome simulate_units(const Options& options) {
-  PipelineSettings pipeline = pipeline_settings(options.parallel, num_layers_of(options),
-                                                *options.simulate.num_micro_batches);
-  Schedule schedule = make_schedule(pipeline.request);
+Outcome simulate_units(const SimulationSpec& spec) {
+  Schedule schedule = make_schedule(spec.pipeline.request);
   Prediction prediction;
-  prediction.simulation =
-      simulate(schedule, UnitCosts(schedule.placement, options.simulate.communication));
-  return {std::move(pipeline), std::move(schedule), std::move(prediction)};
+  prediction.simulation = simulate(schedule, UnitCosts(schedule.placement, spec.communication));
+  return {spec.pipeline, std::move(schedule), std::move(prediction)};
 }
 
-Outcome simulate_model(const Options& options) {
-  const RunShape shape = run_shape(options);
-  const Hardware hardware = read_hardware(options.simulate.hardware);
-  PipelineSettings pipeline =
-      pipeline_settings(options.parallel, shape.model.num_layers, shape.num_micro_batches);
-  Schedule schedule = make_schedule(pipeline.request);
-  Prediction prediction = predict(shape, hardware, pipeline, schedule);
-  return {std::move(pipeline), std::move(schedule), std::move(prediction), true, hardware.memory};
+Outcome simulate_model(const SimulationSpec& spec) {
+  const Hardware hardware = read_hardware(spec.hardware);
+  Schedule schedule = make_schedule(spec.pipeline.request);
+  Prediction prediction = predict(*spec.run, hardware, schedule);
+  return {spec.pipeline, std::move(schedule), std::move(prediction), true, hardware.memory};
 }
 
 Json memory_json(const std::vector<RankMemory>& memory) {
@@ -152,17 +132,13 @@ void write_summary(const Outcome& outcome, std::ostream& out) {
 
 }  // namespace
 
-void run_simulation(const Options& options, std::ostream& out) {
-  const SimulateOptions& asked = options.simulate;
-  const Outcome outcome =
-      asked.cost == SimulatedCosts::kUnit ? simulate_units(options) : simulate_model(options);
+void run_simulation(const SimulationSpec& spec, std::ostream& out) {
+  const Outcome outcome = spec.run ? simulate_model(spec) : simulate_units(spec);
   const Simulation& simulation = outcome.prediction.simulation;
   const std::string unit = outcome.has_model ? "s" : "F";
-  if (!asked.draw.empty()) draw_simulation(asked.draw, outcome.schedule, simulation, unit);
-  const ReportOptions& report = options.report;
-  if (!report.trace.empty())
-    write_simulation_trace(report.trace, outcome.schedule, simulation, unit);
-  if (report.json) {
+  if (!spec.draw.empty()) draw_simulation(spec.draw, outcome.schedule, simulation, unit);
+  if (!spec.trace.empty()) write_simulation_trace(spec.trace, outcome.schedule, simulation, unit);
+  if (spec.json) {
     out << to_json(outcome).dump(2) << "\n";
   } else {
     write_summary(outcome, out);

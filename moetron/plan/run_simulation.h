@@ -3,13 +3,13 @@
 
 #include <iosfwd>
 
-#include "moetron/config/options.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
-// Makes the schedule that the options describe, times it, and writes what comes out: a summary to
-// read, or under json one JSON object. Draws it and writes its trace where the options ask. The
-// options have passed validate(). Throws ConfigError, or InputError for the files it reads.
-void run_simulation(const Options& options, std::ostream& out);
+// Makes the schedule that is asked for, times it, and writes what comes out: a summary to read, or
+// one JSON object. Draws it and writes its trace where that is asked for. Throws ConfigError, or
+// InputError for the files it reads.
+void run_simulation(const SimulationSpec& spec, std::ostream& out);
 
 }  // namespace moetron

@@ -4,9 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "moetron/arch/model_config.h"
-#include "moetron/config/options.h"
 #include "moetron/data/token_dataset.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
@@ -22,7 +21,6 @@ struct TrainingData {
 // Opens --data-path with Megatron's split and sample order. Rank 0 writes the index cache, the
 // others wait for it. Collective over `world`. `tokenizer` may be null unless --eod-mask-loss needs
 // it.
-TrainingData open_datasets(const Options& options, const ModelConfig& model,
-                           const Tokenizer* tokenizer, Communicator& world);
+TrainingData open_datasets(const RunSpec& spec, const Tokenizer* tokenizer, Communicator& world);
 
 }  // namespace moetron

@@ -21,11 +21,10 @@
 #include "moetron/checkpoint/save_snapshot.h"
 #include "moetron/checkpoint/write_checkpoint.h"
 #include "moetron/comm/communicator.h"
-#include "moetron/config/option_value.h"
 #include "moetron/measure/device_memory.h"
 #include "moetron/models/model.h"
-#include "moetron/optim/lr_schedule.h"
 #include "moetron/parallel/mesh.h"
+#include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/out_of_memory.h"
@@ -50,42 +49,39 @@ bool is_multiple(int64_t step, int64_t interval) {
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  Pretraining(const Options& options, const LrSchedule& schedule, RunStart start,
-              const PipelineSettings& pipeline, Mesh& mesh, c10::Device device)
-      : options_(options),
+  Pretraining(const RunSpec& spec, RunStart start, Mesh& mesh, c10::Device device)
+      : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
-        schedule_(schedule),
         start_(std::move(start)),
-        datasets_(open_datasets(options, start_.model, start_.tokenizer.get(), world_)),
-        pipeline_(pipeline),
-        model_(start_.model, model_settings(options, pipeline, mesh_, device)),
-        train_step_(model_, mesh_, train_settings(options.optimizer, pipeline)),
-        batches_{options.training.micro_batch_size, options.training.global_batch_size, device},
-        profile_(options, mesh, device),
-        stop_(options.checkpoint.save) {
-    const auto count = static_cast<size_t>(pipeline.request.num_micro_batches);
+        datasets_(open_datasets(spec, start_.tokenizer.get(), world_)),
+        model_(spec.model, model_settings(spec, mesh_, device)),
+        train_step_(model_, mesh_, train_settings(spec)),
+        batches_{spec.batch.micro_batch_size, spec.batch.global_batch_size, device},
+        profile_(spec.log, mesh, device),
+        stop_(spec.start.save) {
+    const auto count = static_cast<size_t>(spec.batch.num_micro_batches);
     train_step_.plan(count);  // every list that the run will use is proved here
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
     load();
-    log_.emplace(options_, world_.rank() == 0, step_);
+    log_.emplace(spec.log, spec.steps.train, world_.rank() == 0, step_);
     log_->say(summary());
   }
 
   int run() {
-    if (step_ >= options_.training.train_iters) {
-      log_->say(concat("nothing is left to do: step ", step_, " of ", options_.training.train_iters,
-                       " is done"));
+    if (step_ >= spec_.steps.train) {
+      log_->say(
+          concat("nothing is left to do: step ", step_, " of ", spec_.steps.train, " is done"));
     }
     const int64_t first_step = step_ + 1;
-    while (step_ < options_.training.train_iters) {
+    while (step_ < spec_.steps.train) {
       const StepRecord record = one_step();
       log_->step(record);
       if (step_ == first_step) log_->say(describe(*record.activation_memory));
       const bool stops = asked_to_stop();
-      const bool exits = is_multiple(step_, options_.training.exit_interval);
-      const bool last = step_ == options_.training.train_iters;
-      if (last || stops || exits || is_multiple(step_, options_.checkpoint.save_interval)) save();
+      const bool exits = is_multiple(step_, spec_.steps.exit_interval);
+      const bool last = step_ == spec_.steps.train;
+      if (last || stops || exits || is_multiple(step_, spec_.steps.save_interval)) save();
       if (stops && world_.rank() == 0) stop_.clear_file();
       if (last) break;
       if (stops) return stopped();
@@ -105,7 +101,7 @@ class Pretraining {
       return;
     }
     if (start_.weights.empty()) {
-      model_.initialize(static_cast<uint64_t>(options_.runtime.seed));
+      model_.initialize(static_cast<uint64_t>(spec_.seed));
     } else {
       load_weights(start_.weights, model_.weights(), &world_);
     }
@@ -118,7 +114,7 @@ class Pretraining {
     consumed_samples_ = trainer.at("consumed_samples").get<int64_t>();
     const int64_t optimizer_steps = trainer.at("optimizer_steps").get<int64_t>();
     const bool has_states = trainer.at("has_optimizer").get<bool>();
-    if (has_states && !options_.checkpoint.no_load_optim) {
+    if (has_states && spec_.start.load_optimizer) {
       load_checkpoint(folder, model_.weights(), train_step_.optimizer().states(), &world_);
       train_step_.set_optimizer_steps(optimizer_steps);
       return;
@@ -133,7 +129,7 @@ class Pretraining {
     const auto begin = Clock::now();
     const PhaseScope phase(world_, concat("step ", step_ + 1));
     const StepBatch batch = next_batch();
-    const double lr = learning_rate(schedule_, step_);
+    const double lr = learning_rate(spec_.lr, step_);
     PipelineTrace* trace = profile_.begin(step_ + 1);
     train_step_.set_trace(trace, /*measures_memory=*/!profile_.records_gpu());
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
@@ -153,8 +149,8 @@ class Pretraining {
     record.activation_memory = result.activation_memory;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
-    record.tflops_per_second = record.tokens_per_second *
-                               flops_per_token(start_.model, options_.training.seq_length) / 1e12;
+    record.tflops_per_second =
+        record.tokens_per_second * flops_per_token(spec_.model, spec_.batch.seq_length) / 1e12;
     record.memory_bytes = peak_memory_bytes(model_.options().device());
     record.consumed_samples = consumed_samples_;
     record.validation_loss = maybe_evaluate();
@@ -168,16 +164,16 @@ class Pretraining {
     };
     if (!next_) begin(consumed_samples_);
     PendingStepBatch mine = *std::exchange(next_, std::nullopt);
-    const bool is_last = step_ + 1 == options_.training.train_iters;
+    const bool is_last = step_ + 1 == spec_.steps.train;
     if (!is_last) begin(consumed_samples_ + batches_.global_batch_size);
     return mine.finish();
   }
 
   std::optional<double> maybe_evaluate() {
-    if (datasets_.validation == nullptr || options_.training.eval_iters <= 0) return std::nullopt;
-    const bool last = step_ == options_.training.train_iters;
-    if (!last && step_ % options_.training.eval_interval != 0) return std::nullopt;
-    return train_step_.evaluate(*datasets_.validation, options_.training.eval_iters, batches_);
+    if (datasets_.validation == nullptr || spec_.steps.eval == 0) return std::nullopt;
+    const bool last = step_ == spec_.steps.train;
+    if (!last && step_ % spec_.steps.eval_interval != 0) return std::nullopt;
+    return train_step_.evaluate(*datasets_.validation, spec_.steps.eval, batches_);
   }
 
   bool asked_to_stop() {
@@ -186,11 +182,11 @@ class Pretraining {
   }
 
   void save() {
-    if (options_.checkpoint.save.empty()) return;
+    if (spec_.start.save.empty()) return;
     const PhaseScope phase(world_, concat("saving step ", step_));
     train_step_.wait_values();
     CheckpointContent content;
-    ModelConfig config = start_.model;
+    ModelConfig config = spec_.model;
     config.dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
     content.config = write_model_config(config).dump(2) + "\n";
     if (start_.tokenizer != nullptr && start_.tokenizer->eos_id()) {
@@ -199,13 +195,13 @@ class Pretraining {
     }
     content.tokenizer_folder = start_.tokenizer_folder;
     content.weights = model_.weights();
-    if (!options_.checkpoint.no_save_optim) content.states = train_step_.optimizer().states();
+    if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
     content.trainer = Json{{"step", step_},
                            {"consumed_samples", consumed_samples_},
                            {"optimizer_steps", train_step_.optimizer_steps()},
-                           {"has_optimizer", !options_.checkpoint.no_save_optim},
+                           {"has_optimizer", spec_.start.save_optimizer},
                            {"ranks", world_.size()},
-                           {"options", options_to_json(options_)}}
+                           {"options", spec_.options}}
                           .dump(2) +
                       "\n";
     if (!save_plan_ || !plan_fits(*save_plan_, content, &world_)) {
@@ -214,22 +210,22 @@ class Pretraining {
     SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
     snapshot.borrow(*save_plan_, std::move(content));
     const auto folder =
-        write_checkpoint(options_.checkpoint.save, step_, *save_plan_, snapshot, &world_);
+        write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
     log_->say(concat("saved ", folder.string()));
   }
 
   int stopped() {
     log_->say(concat("stopped on request after step ", step_,
-                     options_.checkpoint.save.empty() ? "" : "; the same command continues"));
+                     spec_.start.save.empty() ? "" : "; the same command continues"));
     log_->finish();
     // torchrun takes any other code for a fault and would end or restart the group.
     return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? kExitDone : kExitStopped;
   }
 
   std::string summary() {
-    const int64_t total = count_parameters(tensor_inventory(start_.model));
-    const double flops = flops_per_token(start_.model, options_.training.seq_length);
-    const ModelConfig& m = start_.model;
+    const int64_t total = count_parameters(tensor_inventory(spec_.model));
+    const double flops = flops_per_token(spec_.model, spec_.batch.seq_length);
+    const ModelConfig& m = spec_.model;
     std::string text =
         concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
                " M parameters, ", m.num_layers, " layers");
@@ -243,10 +239,10 @@ class Pretraining {
     if (mesh_.sizes().pp > 1) text += concat("\npipeline  ", describe_pipeline());
     if (const auto places = describe_states()) text += concat("\nadam      ", *places);
     text += concat("\nbatch     ", batches_.global_batch_size, " sequences of ",
-                   options_.training.seq_length, " tokens, ", batches_.micro_batch_size,
+                   spec_.batch.seq_length, " tokens, ", batches_.micro_batch_size,
                    " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
     text += concat("\ndata      ", datasets_.description);
-    text += concat("\nsteps     ", step_, " to ", options_.training.train_iters);
+    text += concat("\nsteps     ", step_, " to ", spec_.steps.train);
     return text;
   }
 
@@ -257,7 +253,7 @@ class Pretraining {
       return readable_number(bytes / (int64_t{1} << 30));
     };
     const c10::DeviceType device = model_.options().device().type();
-    const bool is_divided = options_.optimizer.optimizer == OptimizerKind::kHybridAdam;
+    const bool is_divided = spec_.optimizer.is_hybrid;
     if (device == c10::kCPU || !is_divided) return std::nullopt;
     return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
                   gibibytes(device), " GiB on the GPU");
@@ -265,7 +261,7 @@ class Pretraining {
 
   // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
   std::string describe_pipeline() const {
-    const ScheduleRequest& request = pipeline_.request;
+    const ScheduleRequest& request = spec_.pipeline.request;
     const Placement placement = placement_of(request.kind, request.num_ranks);
     std::string text =
         concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
@@ -274,19 +270,17 @@ class Pretraining {
       text += " layers";
       for (int rank = 0; rank < request.num_ranks; ++rank) {
         const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
-        text += concat(" ", pipeline_.stages[stage].count);
+        text += concat(" ", spec_.pipeline.stages[stage].count);
       }
     }
     return text;
   }
 
-  const Options& options_;
+  const RunSpec& spec_;
   Mesh& mesh_;
   Communicator& world_;
-  LrSchedule schedule_;
   RunStart start_;
   TrainingData datasets_;
-  PipelineSettings pipeline_;
   Model model_;
   TrainStep train_step_;
   BatchSettings batches_;
@@ -302,18 +296,19 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world, c10::Device device) {
-  check_same_options(options, world);
-  MT_CHECK_CONFIG(!options.data.reset_attention_mask || device.is_cpu(),
-                  "reset-attention-mask: attention within documents is not there yet on GPUs: "
-                  "device (",
-                  device.type(), ") must be cpu");
-  const LrSchedule schedule = lr_schedule(options);  // a mistake in it should not wait for data
-  RunStart start = find_start(options, world);
-  const ParallelSizes sizes = mesh_sizes(options, start.model, world.size());
-  const PipelineSettings pipeline = pipeline_settings(options, start.model, sizes);
-  Mesh mesh(world, sizes, head_copies(sizes, start.model));
+  check_same_options(options_record(options), world);
+  RunStart start = find_start(resolve_start(options), world);
+  RunFacts facts{.world_size = world.size(),
+                 .is_on_gpu = !device.is_cpu(),
+                 .model_folder = start.model_folder()};
+  if (start.tokenizer != nullptr) {
+    facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
+  }
+  const RunSpec spec = resolve_run(options, facts);
+  for (const std::string& remark : spec.remarks) log_info(remark);
+  Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model));
   try {
-    return Pretraining(options, schedule, std::move(start), pipeline, mesh, device).run();
+    return Pretraining(spec, std::move(start), mesh, device).run();
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

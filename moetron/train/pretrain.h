@@ -3,11 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "moetron/config/options.h"
-
 namespace moetron {
 
 class Communicator;
+struct Options;
 
 // Trains until --train-iters, an --exit-interval or a request to stop, on every rank of `world`,
 // the model on `device`. Returns the exit code: 0 when done, 75 when stopped on request (0 under

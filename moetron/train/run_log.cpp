@@ -9,20 +9,16 @@
 
 namespace moetron {
 
-RunLog::RunLog(const Options& options, bool is_first_rank, int64_t first_step)
-    : log_interval_(options.logging.log_interval), first_step_(first_step) {
+RunLog::RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64_t first_step)
+    : log_interval_(spec.interval), first_step_(first_step) {
   if (!is_first_rank) return;
-  const std::filesystem::path save = options.checkpoint.save;
-  metrics_path_ = options.logging.metrics;
-  if (metrics_path_.empty() && !save.empty()) metrics_path_ = save / "metrics.jsonl";
-  if (!save.empty()) picture_path_ = save / "loss.png";
-  bar_ = std::make_unique<ProgressBar>(std::cerr, terminal_width(STDERR_FILENO),
-                                       options.training.train_iters);
+  metrics_path_ = spec.metrics;
+  picture_path_ = spec.picture;
+  bar_ = std::make_unique<ProgressBar>(std::cerr, terminal_width(STDERR_FILENO), num_steps);
   printer_ = std::make_unique<StepPrinter>(std::cout, bar_.get());
   if (!metrics_path_.empty()) metrics_ = std::make_unique<MetricsWriter>(metrics_path_, first_step);
-  if (!options.logging.tensorboard_dir.empty()) {
-    tensorboard_ = std::make_unique<TensorBoardWriter>(options.logging.tensorboard_dir);
-  }
+  if (!spec.tensorboard.empty())
+    tensorboard_ = std::make_unique<TensorBoardWriter>(spec.tensorboard);
 }
 
 void RunLog::step(const StepRecord& record) {

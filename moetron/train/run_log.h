@@ -6,18 +6,19 @@
 #include <memory>
 #include <string>
 
-#include "moetron/config/options.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/metrics/progress_bar.h"
 #include "moetron/metrics/step_printer.h"
 #include "moetron/metrics/tensorboard.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
 class RunLog {
  public:
-  // `first_step` is the last step already done: later lines of an older try are dropped.
-  RunLog(const Options& options, bool is_first_rank, int64_t first_step);
+  // `num_steps` in all, of which `first_step` is the last already done: later lines of an older try
+  // are dropped.
+  RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64_t first_step);
 
   // Every step goes to the files; every log_interval-th, the first, and those with a validation
   // loss are printed.

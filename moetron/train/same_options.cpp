@@ -12,13 +12,11 @@
 #include "moetron/base/json.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/gather_texts.h"
-#include "moetron/config/option_value.h"
 
 namespace moetron {
 namespace {
 
-std::string common_options(const Options& options) {
-  Json json = options_to_json(options);
+std::string common_options(Json json) {
   json.erase("logging");
   for (auto& [group, members] : json.items()) {
     for (const char* own : {"data-path", "data-cache-path", "tokenizer-model", "num-threads"}) {
@@ -42,7 +40,7 @@ std::string common_options(const Options& options) {
 
 }  // namespace
 
-void check_same_options(const Options& options, Communicator& world) {
+void check_same_options(const Json& options, Communicator& world) {
   if (world.size() == 1) return;
   const std::string text = common_options(options);
   const std::vector<std::string> hashes =

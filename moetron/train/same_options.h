@@ -2,15 +2,15 @@
 // else.
 #pragma once
 
-#include "moetron/config/options.h"
+#include "moetron/base/json.h"
 
 namespace moetron {
 
 class Communicator;
 
-// Throws ConfigError, on every rank, where an option differs between ranks: with its name, two of
-// the ranks and their values. Only where a host keeps data, tokenizer and logs, and how many
-// threads a rank has, is its own business. Collective.
-void check_same_options(const Options& options, Communicator& world);
+// `options`: options_record() of this rank. Throws ConfigError, on every rank, where an option
+// differs between ranks: with its name, two of the ranks and their values. Only where a host keeps
+// data, tokenizer and logs, and how many threads a rank has, is its own business. Collective.
+void check_same_options(const Json& options, Communicator& world);
 
 }  // namespace moetron

@@ -1,7 +1,5 @@
 #include "moetron/train/start.h"
 
-#include "moetron/arch/config_from_options.h"
-#include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/comm/communicator.h"
@@ -12,63 +10,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What --patch-tokenizer-type means for the vocabulary (the Megatron scripts' arithmetic).
-int64_t vocabulary_from_tokenizer(const Options& options, const Tokenizer& tokenizer) {
-  const int64_t extra = options.model.extra_vocab_size;
-  if (!options.tokenizer.patch_tokenizer_type) return tokenizer.vocab_size() + extra;
-  switch (*options.tokenizer.patch_tokenizer_type) {
-    case PatchTokenizer::kDeepseek:
-      return tokenizer.vocab_size() + extra - 2;
-    case PatchTokenizer::kQwen3:
-      return tokenizer.base_vocab_size() + extra;
-  }
-  throw InternalError("unknown tokenizer patch");
-}
-
-ModelConfig model_of_folder(const fs::path& folder, const Options& options) {
-  ModelConfig config = read_model_config(folder);
-  check_options_match(config, options, (folder / "config.json").string());
-  apply_training_options(options, config);
-  if (config.num_mtp_layers > 0) {
-    log_info(concat("the ", config.num_mtp_layers, " multi-token-prediction layers of ",
-                    folder.string(), " are left out: they are not trained yet"));
-    config.num_mtp_layers = 0;
-  }
-  return config;
-}
-
-ModelConfig fresh_model(const Options& options, const Tokenizer* tokenizer) {
-  Options filled = options;
-  if (!filled.model.vocab_size) {
-    MT_CHECK_CONFIG(tokenizer != nullptr,
-                    "vocab-size: give it, or --tokenizer-model, or --load, for a fresh model");
-    filled.model.vocab_size = vocabulary_from_tokenizer(options, *tokenizer);
-  }
-  return model_config_from_options(filled);
-}
-
 bool is_model_folder(const fs::path& folder) {
   return fs::exists(folder / "config.json");
 }
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerOptions& options) {
-  if (options.tokenizer == TokenizerKind::kBytes) {
-    MT_CHECK_CONFIG(options.tokenizer_model.empty(), "tokenizer (bytes) and tokenizer-model (",
-                    options.tokenizer_model, ") contradict each other");
-    return Tokenizer::bytes();
-  }
-  if (options.tokenizer_model.empty()) return nullptr;
-  return Tokenizer::load(options.tokenizer_model);
+std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
+  if (spec.kind == TokenizerKind::kBytes) return Tokenizer::bytes();
+  return spec.folder.empty() ? nullptr : Tokenizer::load(spec.folder);
 }
 
-RunStart find_start(const Options& options, Communicator& world) {
+RunStart find_start(const StartSpec& spec, Communicator& world) {
   RunStart start;
-  start.tokenizer = open_tokenizer(options.tokenizer);
-  start.tokenizer_folder = options.tokenizer.tokenizer_model;
-  const fs::path save = options.checkpoint.save;
-  const fs::path load = options.checkpoint.load;
+  start.tokenizer = open_tokenizer(spec.tokenizer);
+  start.tokenizer_folder = spec.tokenizer.folder;
+  const fs::path save = spec.save;
+  const fs::path load = spec.load;
 
   if (!save.empty()) start.resume = find_latest(save, &world);
   if (start.resume) {
@@ -93,17 +51,10 @@ RunStart find_start(const Options& options, Communicator& world) {
     }
   }
 
-  const fs::path folder = start.resume ? start.resume->folder : start.weights;
-  start.model = folder.empty() ? fresh_model(options, start.tokenizer.get())
-                               : model_of_folder(folder, options);
+  const fs::path folder = start.model_folder();
   if (start.tokenizer == nullptr && !folder.empty() && fs::exists(folder / "tokenizer.json")) {
     start.tokenizer_folder = folder;
     start.tokenizer = Tokenizer::load(folder);
-  }
-  if (start.tokenizer != nullptr) {
-    MT_CHECK_CONFIG(start.tokenizer->vocab_size() <= start.model.vocab_size,
-                    "tokenizer-model: ", start.tokenizer->vocab_size(),
-                    " tokens do not fit the model's vocabulary of ", start.model.vocab_size);
   }
   return start;
 }

@@ -6,9 +6,8 @@
 #include <memory>
 #include <optional>
 
-#include "moetron/arch/model_config.h"
 #include "moetron/checkpoint/checkpoint.h"
-#include "moetron/config/options.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
 
@@ -16,20 +15,20 @@ class Communicator;
 class Tokenizer;
 
 struct RunStart {
-  ModelConfig model;
   std::optional<FoundCheckpoint> resume;       // continue it: weights, optimizer, step
   std::filesystem::path weights;               // else begin with these weights; empty: fresh ones
   std::filesystem::path tokenizer_folder;      // copied into checkpoints; empty: none
   std::shared_ptr<const Tokenizer> tokenizer;  // null where the run names none
+
+  // Whose config.json is the model; empty: the options describe it.
+  std::filesystem::path model_folder() const { return resume ? resume->folder : weights; }
 };
 
 // A valid checkpoint in --save wins over --load, said in one line. --load may be a Hugging Face
-// directory (weights) or the --save folder of another run (all of it). Checks that the options
-// agree with the shape that was found, and that the tokenizer fits the vocabulary. Collective over
-// `world`.
-RunStart find_start(const Options& options, Communicator& world);
+// directory (weights) or the --save folder of another run (all of it). Collective over `world`.
+RunStart find_start(const StartSpec& spec, Communicator& world);
 
 // The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.
-std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerOptions& options);
+std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec);
 
 }  // namespace moetron

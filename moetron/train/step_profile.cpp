@@ -76,13 +76,13 @@ Simulation measured(std::vector<std::vector<SimulatedStep>> steps) {
 
 }  // namespace
 
-StepProfile::StepProfile(const Options& options, Mesh& mesh, c10::Device device)
+StepProfile::StepProfile(const LogSpec& spec, Mesh& mesh, c10::Device device)
     : mesh_(mesh), device_(device) {
   const bool is_first = mesh.stage().rank() == 0;
-  if (!options.logging.profile || options.checkpoint.save.empty() || !is_first) return;
-  folder_ = std::filesystem::path(options.checkpoint.save) / "profile";
-  first_ = options.logging.profile_step_start;
-  last_ = options.logging.profile_step_end;
+  if (spec.profile_folder.empty() || !is_first) return;
+  folder_ = spec.profile_folder;
+  first_ = spec.profile_begin;
+  last_ = spec.profile_end;
 }
 
 bool StepProfile::records(int64_t step) const {

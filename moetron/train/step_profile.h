@@ -7,9 +7,9 @@
 
 #include <c10/core/Device.h>
 
-#include "moetron/config/options.h"
 #include "moetron/measure/kernel_profile.h"
 #include "moetron/pipeline/pipeline_trace.h"
+#include "moetron/run/run_spec.h"
 #include "moetron/schedule/schedule.h"
 
 namespace moetron {
@@ -20,7 +20,7 @@ class StepProfile {
  public:
   // Records on the ranks of rank 0's pipeline, and nothing without a folder to save to. The mesh
   // outlives the object.
-  StepProfile(const Options& options, Mesh& mesh, c10::Device device);
+  StepProfile(const LogSpec& spec, Mesh& mesh, c10::Device device);
 
   // Where the step's record goes; null where it is not recorded. Collective over the pipeline.
   PipelineTrace* begin(int64_t step);

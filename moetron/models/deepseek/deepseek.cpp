@@ -17,9 +17,9 @@ std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config,
                      .qk_nope_head_dim = config.mla->qk_nope_head_dim,
                      .qk_rope_head_dim = config.mla->qk_rope_head_dim,
                      .v_head_dim = config.mla->v_head_dim,
-                     .replicate_down = settings.mla_replicate_l1,
-                     .fuse_down = settings.mla_fuse_qkv,
-                     .recompute_norms = settings.mla_recompute_norms};
+                     .replicate_down = settings.latent_attention.replicate_down,
+                     .fuse_down = settings.latent_attention.fuse_down,
+                     .recompute_norms = settings.latent_attention.recompute_norms};
   return assemble_layer(config, index,
                         make_latent_attention(layer_prefix(index) + tensors::kAttention,
                                               attention_settings(config, settings), dims),

@@ -1,4 +1,4 @@
-#include "moetron/schedule/from_options.h"
+#include "moetron/run/pipeline_from_options.h"
 
 #include <optional>
 #include <string>

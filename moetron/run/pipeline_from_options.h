@@ -2,18 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "moetron/arch/stage_layers.h"
 #include "moetron/config/options.h"
-#include "moetron/schedule/schedule.h"
+#include "moetron/run/run_spec.h"
 
 namespace moetron {
-
-struct PipelineSettings {
-  ScheduleRequest request;
-  std::vector<StageLayers> stages;  // by stage
-};
 
 // Under 1f1b a rank has one stage, or two (then the kind is interleaved) if any of these says so:
 // twice as many numbers in hetero-pipeline-stages as there are ranks,

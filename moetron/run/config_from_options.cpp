@@ -1,9 +1,9 @@
-#include "moetron/arch/config_from_options.h"
+#include "moetron/run/config_from_options.h"
 
 #include <string>
 
 #include "moetron/arch/config_check.h"
-#include "moetron/base/error.h"
+#include "moetron/base/mistakes.h"
 
 namespace moetron {
 namespace {
@@ -70,7 +70,7 @@ Family choose_family(const Options& options) {
 }
 
 // Beyond these a config.json would not be read back, and so the run never resumed.
-void check_whole_numbers(const ModelOptions& model, const MoeOptions& moe) {
+void check_whole_numbers(const ModelOptions& model, const MoeOptions& moe, Mistakes& mistakes) {
   struct Range {
     const char* name;
     std::optional<int64_t> value;
@@ -93,12 +93,12 @@ void check_whole_numbers(const ModelOptions& model, const MoeOptions& moe) {
         Range{"moe-router-topk", moe.moe_router_topk, kMaxExperts},
         Range{"num-shared-experts", moe.num_shared_experts, kMaxSharedExperts},
         Range{"first-k-dense-replace", moe.first_k_dense_replace, kMaxLayers, 0}})
-    MT_CHECK_CONFIG(!range.value || (*range.value >= range.low && *range.value <= range.high),
-                    range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
-                    range.high);
+    mistakes.check(!range.value || (*range.value >= range.low && *range.value <= range.high),
+                   range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
+                   range.high);
 }
 
-void check_real_numbers(const ModelOptions& model, const MoeOptions& moe) {
+void check_real_numbers(const ModelOptions& model, const MoeOptions& moe, Mistakes& mistakes) {
   struct Range {
     const char* name;
     std::optional<double> value;
@@ -115,9 +115,9 @@ void check_real_numbers(const ModelOptions& model, const MoeOptions& moe) {
         Range{"rotary-beta-slow", model.rotary_beta_slow, 0, kMaxRopeFactor},
         Range{"moe-router-topk-scaling-factor", moe.moe_router_topk_scaling_factor,
               kMinRoutedScaling, kMaxRoutedScaling}})
-    MT_CHECK_CONFIG(!range.value || (*range.value >= range.low && *range.value <= range.high),
-                    range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
-                    range.high);
+    mistakes.check(!range.value || (*range.value >= range.low && *range.value <= range.high),
+                   range.name, " (", range.value.value_or(0), ") must be from ", range.low, " to ",
+                   range.high);
 }
 
 void fill_mla(const ModelOptions& model, ModelConfig& config) {
@@ -231,7 +231,7 @@ void fill_moe(const Options& options, ModelConfig& config) {
 }
 
 // A dense model would leave these out, and contradict them when the run is resumed.
-void check_without_experts(const MoeOptions& given) {
+void check_without_experts(const MoeOptions& given, Mistakes& mistakes) {
   for (const auto& [name, is_given] :
        {std::pair("moe-router-topk", given.moe_router_topk.has_value()),
         {"moe-ffn-hidden-size", given.moe_ffn_hidden_size.has_value()},
@@ -240,22 +240,27 @@ void check_without_experts(const MoeOptions& given) {
         {"moe-router-group-topk", given.moe_router_group_topk.has_value()},
         {"enable-shared-expert (true)", given.enable_shared_expert.value_or(false)},
         {"moe-router-deepseekv3 (true)", given.moe_router_deepseekv3.value_or(false)}})
-    MT_CHECK_CONFIG(!is_given, name, " needs num-experts, which is not given");
+    mistakes.check(!is_given, name, " needs num-experts, which is not given");
 }
 
 }  // namespace
 
 ModelConfig model_config_from_options(const Options& options) {
   const ModelOptions& model = options.model;
-  check_whole_numbers(model, options.moe);
-  check_real_numbers(model, options.moe);
+  Mistakes mistakes;
+  check_whole_numbers(model, options.moe, mistakes);
+  check_real_numbers(model, options.moe, mistakes);
   ModelConfig config;
-  config.family = choose_family(options);
-  config.num_layers = required(model.num_layers, "num-layers");
-  config.hidden_size = required(model.hidden_size, "hidden-size");
-  config.intermediate_size = required(model.ffn_hidden_size, "ffn-hidden-size");
-  config.num_attention_heads = required(model.num_attention_heads, "num-attention-heads");
-  config.vocab_size = required(model.vocab_size, "vocab-size");
+  mistakes.collect([&] { config.family = choose_family(options); });
+  const auto take = [&](const std::optional<int64_t>& value, const char* name, int64_t& field) {
+    mistakes.collect([&] { field = required(value, name); });
+  };
+  take(model.num_layers, "num-layers", config.num_layers);
+  take(model.hidden_size, "hidden-size", config.hidden_size);
+  take(model.ffn_hidden_size, "ffn-hidden-size", config.intermediate_size);
+  take(model.num_attention_heads, "num-attention-heads", config.num_attention_heads);
+  take(model.vocab_size, "vocab-size", config.vocab_size);
+  mistakes.throw_if_any();  // the rest needs these
   config.num_key_value_heads = model.num_query_groups.value_or(config.num_attention_heads);
   MT_CHECK_CONFIG(model.group_query_attention.value_or(true) ||
                       config.num_key_value_heads == config.num_attention_heads,
@@ -269,17 +274,16 @@ ModelConfig model_config_from_options(const Options& options) {
   config.attention_bias = config.family == Family::kQwen2;
   config.qk_norm = config.family == Family::kQwen3 || config.family == Family::kQwen3Moe;
   config.dtype = options.training.dtype == Dtype::kFp32 ? "float32" : "bfloat16";
-  if (wants_latent_attention(options)) {
-    fill_mla(model, config);
+  const bool is_latent = wants_latent_attention(options);
+  mistakes.collect([&] { is_latent ? fill_mla(model, config) : fill_head_dim(model, config); });
+  mistakes.throw_if_any();
+  mistakes.collect([&] { fill_rope(model, config); });
+  if (is_latent || config.family == Family::kQwen3Moe) {
+    mistakes.collect([&] { fill_moe(options, config); });
   } else {
-    fill_head_dim(model, config);
+    check_without_experts(options.moe, mistakes);
   }
-  fill_rope(model, config);
-  if (config.mla || config.family == Family::kQwen3Moe) {
-    fill_moe(options, config);
-  } else {
-    check_without_experts(options.moe);
-  }
+  mistakes.throw_if_any();
   const auto problem = find_contradiction(config, option_names());
   MT_CHECK_CONFIG(!problem, problem.value_or(""));
   apply_training_options(options, config);

@@ -1,4 +1,4 @@
-#include "moetron/arch/config_from_options.h"
+#include "moetron/run/config_from_options.h"
 
 #include "moetron/arch/arch_test_data.h"
 #include "moetron/arch/config_writer.h"

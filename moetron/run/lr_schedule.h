@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "moetron/config/options.h"
+#include "moetron/config/choices.h"
 
 namespace moetron {
 
@@ -15,10 +15,6 @@ struct LrSchedule {
   int64_t decay_iters = 0;  // counted from the start of training, warm-up included
   LrDecayStyle style = LrDecayStyle::kLinear;
 };
-
-// Throws ConfigError naming options and values where the schedule makes no sense: negative or
-// reversed rates, a warm-up that is not shorter than the decay.
-void check_lr_schedule(const LrSchedule& schedule);
 
 // The rate to use after `finished_iterations` steps: the first step uses 0, hence warmup_init_lr
 // where there is a warm-up.

@@ -1,7 +1,7 @@
 #include <string>
 
-#include "moetron/arch/config_from_options.h"
-#include "moetron/base/error.h"
+#include "moetron/base/mistakes.h"
+#include "moetron/run/config_from_options.h"
 
 namespace moetron {
 namespace {
@@ -26,18 +26,21 @@ class Matcher {
   explicit Matcher(std::string file) : file_(std::move(file)) {}
 
   template <class T>
-  void equal(const char* option, const std::optional<T>& given, T actual) const {
-    MT_CHECK_CONFIG(!given || *given == actual, option, " (", spelled(given.value_or(T())),
+  void equal(const char* option, const std::optional<T>& given, T actual) {
+    mistakes_.check(!given || *given == actual, option, " (", spelled(given.value_or(T())),
                     ") contradicts the model that is loaded: ", file_, " says ", spelled(actual));
   }
 
-  void needs(const char* option, bool given, const char* other, bool is_there) const {
-    MT_CHECK_CONFIG(!given || is_there, option, " (true) needs ", other, ", which ", file_,
+  void needs(const char* option, bool given, const char* other, bool is_there) {
+    mistakes_.check(!given || is_there, option, " (true) needs ", other, ", which ", file_,
                     " does not give");
   }
 
+  const Mistakes& mistakes() const { return mistakes_; }
+
  private:
   std::string file_;
+  Mistakes mistakes_;
 };
 
 const char* option_family(Family family) {
@@ -50,7 +53,7 @@ const char* option_family(ModelFamily family) {
   return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
 }
 
-void match_shape(const ModelConfig& config, const ModelOptions& given, const Matcher& match) {
+void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
   if (given.model_family)
     match.equal<std::string>("model-family", std::string(option_family(*given.model_family)),
                              option_family(config.family));
@@ -76,7 +79,7 @@ void match_shape(const ModelConfig& config, const ModelOptions& given, const Mat
   match.equal("vocab-size", given.vocab_size, config.vocab_size);
 }
 
-void match_rope(const RopeConfig& rope, const ModelOptions& given, const Matcher& match) {
+void match_rope(const RopeConfig& rope, const ModelOptions& given, Matcher& match) {
   match.equal("rotary-base", given.rotary_base, rope.theta);
   // Without YaRN the factor is 1 and the other numbers are those that change nothing.
   const bool yarn = rope.type == RopeType::kYarn;
@@ -91,7 +94,7 @@ void match_rope(const RopeConfig& rope, const ModelOptions& given, const Matcher
   match.equal("rotary-beta-slow", given.rotary_beta_slow, rope.beta_slow);
 }
 
-void match_mla(const ModelConfig& config, const ModelOptions& given, const Matcher& match) {
+void match_mla(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
   const MlaConfig mla = config.mla.value_or(MlaConfig());
   match.equal("multi-latent-attention", given.multi_latent_attention, config.mla.has_value());
   match.equal("q-lora-rank", given.q_lora_rank, mla.q_lora_rank);
@@ -102,7 +105,7 @@ void match_mla(const ModelConfig& config, const ModelOptions& given, const Match
   match.needs("mla-fuse-qkv", given.mla_fuse_qkv, "q-lora-rank", mla.q_lora_rank > 0);
 }
 
-void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher& match) {
+void match_moe(const ModelConfig& config, const MoeOptions& given, Matcher& match) {
   const MoeConfig moe = config.moe.value_or(MoeConfig());
   const bool v3 = config.family == Family::kDeepseekV3;
   match.equal("num-experts", given.num_experts, moe.num_experts);
@@ -133,11 +136,12 @@ void match_moe(const ModelConfig& config, const MoeOptions& given, const Matcher
 
 void check_options_match(const ModelConfig& config, const Options& options,
                          const std::string& config_file) {
-  const Matcher match(config_file);
+  Matcher match(config_file);
   match_shape(config, options.model, match);
   match_rope(config.rope, options.model, match);
   match_mla(config, options.model, match);
   match_moe(config, options.moe, match);
+  match.mistakes().throw_if_any();
 }
 
 }  // namespace moetron

@@ -1,0 +1,40 @@
+// What options may choose between. Whoever runs a choice may know these; the options themselves are
+// resolved once, by run/, and below it nothing reads them (scripts/check_layers.py).
+#pragma once
+
+namespace moetron {
+
+enum class ModelFamily { kDeepseek, kQwen, kLlama };
+enum class RouterScoreFunction { kSoftmax, kSigmoid };
+enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
+// How tokens reach their experts. kDeepep is the deduplicating all-to-all. The overlap kinds are
+// the same algorithms: ExpertsSpec of run/run_spec.h says what is true of each.
+enum class TokenDispatcher {
+  kAllGather,
+  kAllGatherFused,
+  kAllToAll,
+  kDeepep,
+  kOverlapAllGatherFused,
+  kOverlapAllToAll,
+  kOverlapDeepep
+};
+enum class TokenDropPolicy { kProbs, kPosition };
+// The order of a pipeline's work (schedule/schedule.h).
+enum class PipelineScheduler { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
+enum class RecomputeGranularity { kFull };
+enum class RecomputeMethod { kUniform };
+enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
+enum class OptimizerKind { kAdam, kHybridAdam };
+enum class LrDecayStyle { kConstant, kLinear, kCosine };
+enum class TokenizerKind { kHf, kBytes };
+enum class PatchTokenizer { kDeepseek, kQwen3 };
+enum class DistributedBackend { kAuto, kGloo, kNccl };  // kAuto: NCCL on GPUs, Gloo on CPUs
+enum class DeviceKind { kAuto, kCpu, kCuda };  // kAuto: a GPU where the build and machine have one
+
+// What a simulated step costs: units of schedule/costs.h, or seconds of a model on hardware.
+enum class SimulatedCosts { kUnit, kModel };
+// How often a token travels to its experts: once for each, for each rank or node that holds some of
+// them, or to every rank.
+enum class DispatchScheme { kPerExpert, kPerRank, kPerNode, kAllGather };
+
+}  // namespace moetron

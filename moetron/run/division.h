@@ -1,0 +1,41 @@
+// What must divide what, for a model to be laid out over ranks: the one place of these rules.
+// arch/tensors.h says how the tensors are divided then.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "moetron/arch/mesh_layout.h"
+#include "moetron/arch/model_config.h"
+#include "moetron/base/mistakes.h"
+
+namespace moetron {
+
+struct Options;
+
+// The numbers of a model that ranks divide, as far as they are known.
+struct DividedWidths {
+  std::optional<int64_t> attention_heads;
+  std::optional<int64_t> query_groups;  // of grouped-query attention
+  // Of latent attention whose down projections are divided.
+  std::optional<int64_t> q_lora_rank, kv_lora_rank, qk_rope_head_dim;
+  std::optional<int64_t> dense_width;  // ffn-hidden-size, if a layer has it
+  std::optional<int64_t> num_experts, expert_width;
+  std::optional<int64_t> num_shared_experts;
+  bool has_experts = true;  // some layer has, or nobody knows yet
+};
+DividedWidths divided_widths(const Options& options);  // what was given
+DividedWidths divided_widths(const ModelConfig& config, bool mla_replicate_l1);
+
+// Possible beside plain division: fewer key and value heads than tensor-parallel ranks, if they
+// divide them (each head is then held by several ranks), and any vocabulary (it is padded).
+void check_division(const DividedWidths& widths, const ParallelSizes& sizes, Mistakes& mistakes);
+// The same of a whole model. Throws ConfigError with a line for each mistake.
+void check_division(const ModelConfig& config, const ParallelSizes& sizes,
+                    bool mla_replicate_l1 = false);
+
+// "name (a) must be a multiple of other (b)", where both are known.
+void check_multiple(const char* name, std::optional<int64_t> value, const char* other,
+                    std::optional<int64_t> divisor, Mistakes& mistakes);
+
+}  // namespace moetron

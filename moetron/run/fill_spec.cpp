@@ -1,0 +1,108 @@
+#include "moetron/run/fill_spec.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "moetron/config/option_value.h"
+#include "moetron/run/resolve.h"
+
+namespace moetron {
+namespace {
+
+RecomputeSpec recompute_spec(const MemoryOptions& memory) {
+  if (memory.recompute_granularity) return {Recompute::kLayer, memory.recompute_num_layers};
+  if (memory.moe_layer_recompute) return {Recompute::kMoeLayer};
+  return {memory.mlp_recompute ? Recompute::kExpertProduct : Recompute::kNothing};
+}
+
+ExpertsSpec experts_spec(const MoeOptions& moe) {
+  ExpertsSpec experts;
+  experts.dispatcher = moe.moe_token_dispatcher_type;
+  experts.scheme = scheme_of(experts.dispatcher);
+  experts.grouped_gemm = moe.moe_grouped_gemm;
+  experts.capacity_factor = moe.moe_expert_capacity_factor;
+  if (moe.force_drop_and_padding && !experts.capacity_factor) experts.capacity_factor = 1;
+  experts.drop_policy = moe.moe_token_drop_policy;
+  experts.pad_to_capacity = moe.force_drop_and_padding || moe.moe_pad_expert_input_to_capacity;
+  return experts;
+}
+
+OptimizerSpec optimizer_spec(const OptimizerOptions& options) {
+  return {.beta1 = options.adam_beta1,
+          .beta2 = options.adam_beta2,
+          .eps = options.adam_eps,
+          .weight_decay = options.weight_decay,
+          .clip_grad = options.clip_grad,
+          .is_hybrid = options.optimizer == OptimizerKind::kHybridAdam,
+          .host_fraction = options.optimizer_offload_fraction,
+          .pin_host_memory = options.optimizer_enable_pin,
+          .distributed = options.use_distributed_optimizer,
+          .overlap_reduce = options.overlap_grad_reduce,
+          .overlap_gather = options.overlap_param_gather};
+}
+
+LogSpec log_spec(const Options& options) {
+  const LoggingOptions& logging = options.logging;
+  const std::filesystem::path save = options.checkpoint.save;
+  LogSpec log;
+  log.interval = logging.log_interval;
+  log.tensorboard = logging.tensorboard_dir;
+  log.metrics = logging.metrics;
+  if (save.empty()) return log;
+  if (log.metrics.empty()) log.metrics = (save / "metrics.jsonl").string();
+  log.picture = (save / "loss.png").string();
+  if (!logging.profile) return log;
+  log.profile_folder = (save / "profile").string();
+  log.profile_begin = logging.profile_step_start;
+  log.profile_end = logging.profile_step_end;
+  return log;
+}
+
+}  // namespace
+
+void fill_spec(const Options& options, RunSpec& spec) {
+  const bool fuses = options.model.mla_fuse_qkv;
+  spec.latent_attention = {.replicate_down = options.model.mla_replicate_l1,
+                           .fuse_down = fuses,
+                           .recompute_norms = fuses};
+  spec.experts = experts_spec(options.moe);
+  spec.recompute = recompute_spec(options.memory);
+  spec.dtype = options.training.dtype;
+  spec.optimizer = optimizer_spec(options.optimizer);
+}
+
+void fill_training(const Options& options, RunSpec& spec) {
+  const TrainingOptions& training = options.training;
+  const OptimizerOptions& optimizer = options.optimizer;
+  spec.lr = {.lr = optimizer.lr,
+             .min_lr = optimizer.min_lr,
+             .warmup_iters = optimizer.lr_warmup_iters,
+             .decay_iters = optimizer.lr_decay_iters.value_or(training.train_iters),
+             .style = optimizer.lr_decay_style};
+  spec.steps = {.train = training.train_iters,
+                .eval_interval = training.eval_interval,
+                .eval = std::max<int64_t>(training.eval_iters, 0),
+                .exit_interval = training.exit_interval,
+                .save_interval = options.checkpoint.save_interval};
+  spec.data = {.path = options.data.data_path,
+               .split = options.data.split,
+               .cache_path = options.data.data_cache_path,
+               .eod_mask_loss = options.data.eod_mask_loss,
+               .reset_position_ids = options.data.reset_position_ids,
+               .reset_attention_mask = options.data.reset_attention_mask};
+  spec.start = resolve_start(options);
+  spec.log = log_spec(options);
+  spec.seed = options.runtime.seed;
+  spec.options = options_to_json(options);
+}
+
+StartSpec resolve_start(const Options& options) {
+  const CheckpointOptions& checkpoint = options.checkpoint;
+  return {.save = checkpoint.save,
+          .load = checkpoint.load,
+          .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
+          .load_optimizer = !checkpoint.no_load_optim,
+          .save_optimizer = !checkpoint.no_save_optim};
+}
+
+}  // namespace moetron

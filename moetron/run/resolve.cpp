@@ -1,0 +1,262 @@
+#include "moetron/run/resolve.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/base/mistakes.h"
+#include "moetron/config/option_value.h"
+#include "moetron/run/config_from_options.h"
+#include "moetron/run/division.h"
+#include "moetron/run/fill_spec.h"
+#include "moetron/run/option_checks.h"
+#include "moetron/run/pipeline_from_options.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+using MakeModel = std::function<ModelConfig()>;
+
+// A resolution under way, topic by topic. What needs a topic that has mistakes is left out.
+class Resolution {
+ public:
+  Resolution(const Options& options, int64_t world_size)
+      : options_(options), world_size_(world_size) {}
+
+  Mistakes& mistakes() { return mistakes_; }
+  bool knows_model() const { return knows_model_; }
+
+  // `make_model` throws ConfigError; null: the model is not known yet. `num_micro_batches`: of a
+  // step; empty: the batch sizes say.
+  void resolve(const MakeModel& make_model, std::optional<int64_t> num_micro_batches = {}) {
+    resolve_model(make_model);
+    resolve_mesh();
+    resolve_batch(num_micro_batches);
+    resolve_pipeline();
+    check_combinations(options_, mistakes_);
+    fill_spec(options_, spec_);
+  }
+
+  // What was resolved, if there is nothing to refuse.
+  RunSpec take() {
+    mistakes_.throw_if_any();
+    return std::move(spec_);
+  }
+  const RunSpec& spec() const { return spec_; }
+
+ private:
+  void resolve_model(const MakeModel& make_model) {
+    const size_t before = mistakes_.count();
+    check_model_options(options_, mistakes_);
+    if (!make_model || mistakes_.count() > before) return;
+    knows_model_ = mistakes_.collect([&] { spec_.model = make_model(); });
+  }
+
+  void resolve_mesh() {
+    const ParallelOptions& p = options_.parallel;
+    knows_sizes_ = mistakes_.collect([&] {
+      spec_.sizes =
+          parallel_sizes(world_size_, p.tensor_model_parallel_size, p.pipeline_model_parallel_size,
+                         p.expert_model_parallel_size, p.tensor_model_parallel_for_expert);
+    });
+    const ParallelSizes asked{.tp = p.tensor_model_parallel_size,
+                              .pp = p.pipeline_model_parallel_size,
+                              .tpe = p.tensor_model_parallel_for_expert,
+                              .ep = p.expert_model_parallel_size};
+    check_division(knows_model_ ? divided_widths(spec_.model, options_.model.mla_replicate_l1)
+                                : divided_widths(options_),
+                   asked, mistakes_);
+  }
+
+  void resolve_batch(std::optional<int64_t> num_micro_batches) {
+    const TrainingOptions& training = options_.training;
+    BatchSpec& batch = spec_.batch;
+    batch = {training.seq_length, training.micro_batch_size, training.global_batch_size};
+    const auto positions = knows_model_ ? std::optional(spec_.model.max_position_embeddings)
+                                        : options_.model.max_position_embeddings;
+    mistakes_.check(!positions || batch.seq_length <= *positions, "seq-length (", batch.seq_length,
+                    ") must be at most max-position-embeddings (", positions.value_or(0), ")");
+    if (!knows_sizes_) return;
+    knows_batch_ = mistakes_.collect([&] {
+      batch.num_micro_batches =
+          num_micro_batches ? *num_micro_batches
+                            : moetron::num_micro_batches(spec_.sizes, batch.micro_batch_size,
+                                                         batch.global_batch_size);
+    });
+  }
+
+  void resolve_pipeline() {
+    if (!knows_model_ || !knows_batch_) return;
+    mistakes_.collect([&] {
+      spec_.pipeline = pipeline_settings(options_.parallel, spec_.model.num_layers,
+                                         spec_.batch.num_micro_batches);
+      make_schedule(spec_.pipeline.request);  // refuses what cannot run
+    });
+  }
+
+  const Options& options_;
+  int64_t world_size_;
+  Mistakes mistakes_;
+  RunSpec spec_;
+  bool knows_model_ = false;
+  bool knows_sizes_ = false;
+  bool knows_batch_ = false;
+};
+
+// What --patch-tokenizer-type means for the vocabulary (the Megatron scripts' arithmetic).
+int64_t vocabulary_from_tokenizer(const Options& options, const RunFacts::Vocabulary& tokenizer) {
+  const int64_t extra = options.model.extra_vocab_size;
+  if (!options.tokenizer.patch_tokenizer_type) return tokenizer.size + extra;
+  switch (*options.tokenizer.patch_tokenizer_type) {
+    case PatchTokenizer::kDeepseek:
+      return tokenizer.size + extra - 2;
+    case PatchTokenizer::kQwen3:
+      return tokenizer.base_size + extra;
+  }
+  throw InternalError("unknown tokenizer patch");
+}
+
+ModelConfig model_of_folder(const fs::path& folder, const Options& options) {
+  ModelConfig config = read_model_config(folder);
+  check_options_match(config, options, (folder / "config.json").string());
+  apply_training_options(options, config);
+  return config;
+}
+
+ModelConfig fresh_model(const Options& options, const std::optional<RunFacts::Vocabulary>& known) {
+  Options filled = options;
+  if (!filled.model.vocab_size) {
+    MT_CHECK_CONFIG(known,
+                    "vocab-size: give it, or --tokenizer-model, or --load, for a fresh model");
+    filled.model.vocab_size = vocabulary_from_tokenizer(options, *known);
+  }
+  return model_config_from_options(filled);
+}
+
+// Whether the options are all that there is to know of the model, but for a tokenizer's vocabulary:
+// what --load or an earlier run in --save holds may say more.
+bool describe_the_model(const Options& options) {
+  const ModelOptions& m = options.model;
+  const CheckpointOptions& c = options.checkpoint;
+  std::error_code ignored;
+  return c.load.empty() && (c.save.empty() || !fs::exists(c.save, ignored)) && m.num_layers &&
+         m.hidden_size && m.ffn_hidden_size && m.num_attention_heads;
+}
+
+void validate_pretrain(const Options& options, int64_t world_size) {
+  Resolution resolution(options, world_size);
+  check_training_needs(options, resolution.mistakes());
+  MakeModel make_model;
+  if (describe_the_model(options)) {
+    // Any vocabulary will do: nothing needs to divide it.
+    make_model = [&] { return fresh_model(options, RunFacts::Vocabulary{3, 3}); };
+  }
+  resolution.resolve(make_model);
+  check_learning_rate(options, resolution.mistakes());
+  check_split(options.data.split, resolution.mistakes());
+  resolution.take();
+}
+
+// Of a simulated model, all that a run of it would be refused for.
+Resolution resolution_of_simulated(const Options& options) {
+  Resolution resolution(options, *options.simulate.world_size);
+  resolution.resolve(
+      [&] {
+        const fs::path load = options.checkpoint.load;
+        return load.empty() ? fresh_model(options, {}) : model_of_folder(load, options);
+      },
+      options.simulate.num_micro_batches);
+  return resolution;
+}
+
+// Unit costs know no model: the numbers of layers decide only how many chunks a rank has.
+int64_t num_layers_of(const Options& options) {
+  if (options.model.num_layers) return *options.model.num_layers;
+  const ParallelOptions& parallel = options.parallel;
+  const auto& given = parallel.virtual_hetero_pipeline_stages.empty()
+                          ? parallel.hetero_pipeline_stages
+                          : parallel.virtual_hetero_pipeline_stages;
+  if (!given.empty()) return std::accumulate(given.begin(), given.end(), int64_t{0});
+  MT_CHECK_CONFIG(!parallel.num_layers_per_virtual_pipeline_stage,
+                  "num-layers-per-virtual-pipeline-stage needs num-layers");
+  return 2 * parallel.pipeline_model_parallel_size;
+}
+
+}  // namespace
+
+void validate(const Options& options, Command command, int64_t world_size) {
+  Mistakes mistakes;
+  if (command == Command::kPretrain) validate_pretrain(options, world_size);
+  if (command == Command::kPreprocess) check_preprocess(options, mistakes);
+  if (command == Command::kGenerate) check_generate(options, mistakes);
+  if (command == Command::kCompareLoss) check_compare_loss(options, mistakes);
+  mistakes.throw_if_any();
+}
+
+RunSpec resolve_run(const Options& options, const RunFacts& facts) {
+  Resolution resolution(options, facts.world_size);
+  resolution.resolve([&] {
+    return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer)
+                                      : model_of_folder(facts.model_folder, options);
+  });
+  Mistakes& mistakes = resolution.mistakes();
+  check_learning_rate(options, mistakes);
+  check_split(options.data.split, mistakes);
+  mistakes.check(!options.data.reset_attention_mask || !facts.is_on_gpu,
+                 "reset-attention-mask: attention within documents is not there yet on GPUs: "
+                 "device (cuda) must be cpu");
+  const int64_t vocabulary = resolution.spec().model.vocab_size;
+  if (facts.tokenizer && resolution.knows_model())
+    mistakes.check(facts.tokenizer->size <= vocabulary, "tokenizer-model: ", facts.tokenizer->size,
+                   " tokens do not fit the model's vocabulary of ", vocabulary);
+  RunSpec spec = resolution.take();
+  fill_training(options, spec);
+  if (spec.model.num_mtp_layers > 0) {
+    spec.remarks.push_back(concat("the ", spec.model.num_mtp_layers,
+                                  " multi-token-prediction layers of ", facts.model_folder.string(),
+                                  " are left out: they are not trained yet"));
+    spec.model.num_mtp_layers = 0;
+  }
+  return spec;
+}
+
+SimulationSpec resolve_simulation(const Options& options) {
+  Mistakes needs;
+  check_simulate(options, needs);
+  needs.throw_if_any();
+  const SimulateOptions& asked = options.simulate;
+  SimulationSpec simulation;
+  simulation.communication = asked.communication;
+  simulation.hardware = asked.hardware;
+  simulation.draw = asked.draw;
+  simulation.trace = options.report.trace;
+  simulation.json = options.report.json;
+  if (asked.cost == SimulatedCosts::kUnit) {
+    simulation.pipeline =
+        pipeline_settings(options.parallel, num_layers_of(options), *asked.num_micro_batches);
+    return simulation;
+  }
+  simulation.run = resolution_of_simulated(options).take();
+  simulation.pipeline = simulation.run->pipeline;
+  if (asked.dispatch_scheme) simulation.run->experts.scheme = *asked.dispatch_scheme;
+  return simulation;
+}
+
+RunSpec resolve_slice(const Options& options, const ModelConfig& model) {
+  RunSpec spec;
+  spec.model = model;
+  const TrainingOptions& training = options.training;
+  spec.batch = {training.seq_length, training.micro_batch_size, training.micro_batch_size, 1};
+  spec.pipeline = pipeline_settings(options.parallel, model.num_layers, 1);
+  fill_spec(options, spec);
+  return spec;
+}
+
+Json options_record(const Options& options) {
+  return options_to_json(options);
+}
+
+}  // namespace moetron

@@ -1,0 +1,46 @@
+// From options to what they mean. Mistakes are told together, in one ConfigError with a line for
+// each, which names the options and their values. Only this folder, config/ and the commands know
+// what is in Options; whoever else passes them on cannot look inside.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "moetron/run/run_spec.h"
+
+namespace moetron {
+
+struct Options;
+enum class Command;
+
+// Refuses what needs no model file, no data and no other rank to be known for wrong; of pretrain
+// the whole run as far as the options tell it. Of a run that begins anew that is all of it, but for
+// the vocabulary of a tokenizer. world_size: ranks of the run. Throws ConfigError.
+void validate(const Options& options, Command command, int64_t world_size);
+
+StartSpec resolve_start(const Options& options);
+// {"optimizer": {"lr": 1e-4, ...}, ...}: what a checkpoint notes, and what ranks must agree on.
+Json options_record(const Options& options);
+
+// What a run finds where it begins.
+struct RunFacts {
+  int64_t world_size = 1;
+  bool is_on_gpu = false;
+  std::filesystem::path model_folder;  // whose config.json is the model; empty: a fresh model
+  struct Vocabulary {
+    int64_t size = 0;
+    int64_t base_size = 0;  // without added tokens
+  };
+  std::optional<Vocabulary> tokenizer;  // empty: the run has none
+};
+// Throws ConfigError, or InputError for a config.json that cannot be read.
+RunSpec resolve_run(const Options& options, const RunFacts& facts);
+
+// Of `moetron simulate`, with the resolution of a run. Throws as resolve_run().
+SimulationSpec resolve_simulation(const Options& options);
+
+// A model that is given, on one rank, with one micro-batch: for benchmarks.
+RunSpec resolve_slice(const Options& options, const ModelConfig& model);
+
+}  // namespace moetron
