@@ -61,7 +61,7 @@ std::unique_ptr<Dispatcher> make_rank_dispatcher(const ModelConfig& config,
                                                  const ModelSettings& settings) {
   if (!config.moe) return nullptr;
   const int64_t tp = settings.mesh == nullptr ? 1 : settings.mesh->sizes().tp;
-  return make_dispatcher({.kind = settings.dispatcher,
+  return make_dispatcher({.kind = settings.experts.dispatcher,
                           .layout = expert_layout(*config.moe, settings),
                           .max_tokens = (settings.micro_batch_tokens + tp - 1) / tp,
                           .rows_at_least = rows_at_least(*config.moe, settings)});
