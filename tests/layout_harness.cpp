@@ -133,6 +133,13 @@ void expect_close(const std::map<std::string, at::Tensor>& found,
   }
 }
 
+const char* name_of(TokenDispatcher kind) {
+  for (const NamedDispatcher& known : kDispatchers) {
+    if (known.kind == kind) return known.name;
+  }
+  throw InternalError("a dispatcher without a name");
+}
+
 }  // namespace
 
 RecomputeSpec recompute_of(int64_t number) {
@@ -142,14 +149,12 @@ RecomputeSpec recompute_of(int64_t number) {
 }
 
 std::string LayoutCase::name() const {
-  static constexpr const char* kDispatchers[] = {"allgather", "allgather_fused", "alltoall",
-                                                 "deepep"};
   static constexpr const char* kRecompute[] = {"none", "moe-layer", "full"};
   const RecomputeSettings recompute = model.recompute.of_chunks();
-  std::string text = concat(
-      "world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep, " tpe ",
-      tpe, ", ", kDispatchers[static_cast<int>(model.experts.dispatcher)], ", recompute ",
-      kRecompute[static_cast<int>(recompute.kind)], " x", recompute.num_layers);
+  std::string text =
+      concat("world ", world, " pp ", pp, " ", name_of(schedule.kind), " tp ", tp, " ep ", ep,
+             " tpe ", tpe, ", ", name_of(model.experts.dispatcher), ", recompute ",
+             kRecompute[static_cast<int>(recompute.kind)], " x", recompute.num_layers);
   if (schedule.kind == ScheduleKind::kDualPipeVPlus) {
     text += concat(", communication ", schedule.communication, ", cap ", schedule.activation_cap);
   }

@@ -179,7 +179,7 @@ class TimedCosts final : public CostModel {
     chunk_.layers.assign(static_cast<size_t>(kLayersOfRank / placement.num_chunks()), layer);
   }
   StepCost step(int, const Step& step) const override {
-    return step_cost(step, chunk_, chunk_, {.overlaps = true});
+    return step_cost(step, chunk_, chunk_, {});
   }
   double transfer(const Message&) const override { return 0; }
 

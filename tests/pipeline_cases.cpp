@@ -229,12 +229,10 @@ LayoutCase PipelineCase::reference() const {
 
 std::vector<ScheduleRequest> schedule_requests(int num_ranks) {
   std::vector<ScheduleRequest> requests;
-  for (const ScheduleKind kind :
-       {ScheduleKind::k1F1B, ScheduleKind::kInterleaved, ScheduleKind::kZbH1, ScheduleKind::kZbV,
-        ScheduleKind::kDualPipeV, ScheduleKind::kDualPipeVPlus}) {
-    requests.push_back({.kind = kind, .num_ranks = num_ranks});
+  for (const NamedSchedule& schedule : kSchedules) {
+    requests.push_back({.kind = schedule.kind, .num_ranks = num_ranks});
   }
-  const ScheduleRequest plus = requests.back();
+  const ScheduleRequest plus{.kind = ScheduleKind::kDualPipeVPlus, .num_ranks = num_ranks};
   requests.push_back(plus);
   requests.back().communication = 1;
   requests.push_back(plus);

@@ -126,14 +126,12 @@ Lent train_with_buffers(const LayoutCase& layout) {
 }
 
 TEST(RowBuffers, AreGivenBackAndNotReadAgain) {
-  using Kind = RecomputeSettings::Kind;
   for (const ScheduleKind kind :
        {ScheduleKind::k1F1B, ScheduleKind::kZbV, ScheduleKind::kDualPipeV}) {
-    for (const RecomputeSettings& recompute :
-         {RecomputeSettings{}, RecomputeSettings{Kind::kMoeLayer},
-          RecomputeSettings{Kind::kFull}}) {
+    for (const Recompute recompute :
+         {Recompute::kNothing, Recompute::kMoeLayer, Recompute::kLayer}) {
       LayoutCase layout{.world = 4, .pp = 2, .ep = 2, .schedule = {.kind = kind}};
-      layout.model.recompute = recompute;
+      layout.model.recompute.kind = recompute;
       EXPECT_EQ(train_with_buffers(layout).difference, "") << layout.name();
     }
   }
@@ -145,7 +143,7 @@ TEST(RowBuffers, AreHeldNoLongerThanTheScheduleHoldsTheMicroBatch) {
   const LayoutCase one{.world = 1};  // a micro-batch at a time
   EXPECT_EQ(train_with_buffers(one).most, static_cast<size_t>(kMoeLayers));
   LayoutCase recomputed = one;
-  recomputed.model.recompute.kind = RecomputeSettings::Kind::kMoeLayer;
+  recomputed.model.recompute.kind = Recompute::kMoeLayer;
   EXPECT_EQ(train_with_buffers(recomputed).most, 1u);
 }
 

@@ -171,8 +171,7 @@ double OverlapTimes::most_hidden() const {
 OverlapTimes planned_times(const LayerTimes& layer, int64_t num_layers) {
   ChunkTimes chunk;
   chunk.layers.assign(static_cast<size_t>(num_layers), layer);
-  ProgramSettings settings;
-  settings.overlaps = true;  // and copy engines leave compute its whole rate
+  const ProgramSettings settings;  // copy engines leave compute its whole rate
   const Action forward{.kind = ActionKind::kForward}, backward{.kind = ActionKind::kBackward};
   const auto seconds = [&](const Step& step) {
     return step_cost(step, chunk, chunk, settings).duration;

@@ -7,8 +7,12 @@ namespace moetron {
 enum class ModelFamily { kDeepseek, kQwen, kLlama };
 enum class RouterScoreFunction { kSoftmax, kSigmoid };
 enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };
-// How tokens reach their experts. kDeepep is the deduplicating all-to-all. The overlap kinds are
-// the same algorithms: ExpertsSpec of run/run_spec.h says what is true of each.
+// How often a token travels to its experts: once for each, for each rank or node that holds some of
+// them, or to every rank.
+enum class DispatchScheme { kPerExpert, kPerRank, kPerNode, kAllGather };
+// How tokens reach their experts, what --moe-token-dispatcher-type calls it, and how often they
+// travel. kDeepep is the deduplicating all-to-all. The overlap kinds are the same algorithms:
+// ExpertsSpec of run/run_spec.h says what is true of each.
 enum class TokenDispatcher {
   kAllGather,
   kAllGatherFused,
@@ -18,9 +22,31 @@ enum class TokenDispatcher {
   kOverlapAllToAll,
   kOverlapDeepep
 };
+struct NamedDispatcher {
+  const char* name;
+  TokenDispatcher kind;
+  DispatchScheme scheme;
+};
+inline constexpr NamedDispatcher kDispatchers[] = {
+    {"allgather", TokenDispatcher::kAllGather, DispatchScheme::kAllGather},
+    {"allgather_fused", TokenDispatcher::kAllGatherFused, DispatchScheme::kAllGather},
+    {"alltoall", TokenDispatcher::kAllToAll, DispatchScheme::kPerExpert},
+    {"deepep", TokenDispatcher::kDeepep, DispatchScheme::kPerRank},
+    {"overlap_allgather_fused", TokenDispatcher::kOverlapAllGatherFused,
+     DispatchScheme::kAllGather},
+    {"overlap_alltoall", TokenDispatcher::kOverlapAllToAll, DispatchScheme::kPerExpert},
+    {"overlap_deepep", TokenDispatcher::kOverlapDeepep, DispatchScheme::kPerRank}};
 enum class TokenDropPolicy { kProbs, kPosition };
-// The order of a pipeline's work (schedule/schedule.h).
-enum class PipelineScheduler { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
+// The order of a pipeline's work (schedule/schedule.h), and what --scheduler calls it.
+enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
+struct NamedSchedule {
+  const char* name;
+  ScheduleKind kind;
+};
+inline constexpr NamedSchedule kSchedules[] = {
+    {"1f1b", ScheduleKind::k1F1B},           {"interleaved", ScheduleKind::kInterleaved},
+    {"zb-h1", ScheduleKind::kZbH1},          {"zb-v", ScheduleKind::kZbV},
+    {"dualpipev", ScheduleKind::kDualPipeV}, {"dualpipev+", ScheduleKind::kDualPipeVPlus}};
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
@@ -33,8 +59,5 @@ enum class DeviceKind { kAuto, kCpu, kCuda };  // kAuto: a GPU where the build a
 
 // What a simulated step costs: units of schedule/costs.h, or seconds of a model on hardware.
 enum class SimulatedCosts { kUnit, kModel };
-// How often a token travels to its experts: once for each, for each rank or node that holds some of
-// them, or to every rank.
-enum class DispatchScheme { kPerExpert, kPerRank, kPerNode, kAllGather };
 
 }  // namespace moetron

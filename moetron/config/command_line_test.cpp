@@ -218,7 +218,7 @@ TEST(CommandLine, ReadsThePipeline) {
                      "--moe-token-dispatcher-type overlap_deepep"));
   EXPECT_THAT(parsed.notices, ElementsAre());
   const ParallelOptions& parallel = parsed.options.parallel;
-  EXPECT_EQ(parallel.scheduler, PipelineScheduler::kDualPipeVPlus);
+  EXPECT_EQ(parallel.scheduler, ScheduleKind::kDualPipeVPlus);
   EXPECT_THAT(parallel.virtual_hetero_pipeline_stages, ElementsAre(2, 2, 1, 0));
   EXPECT_EQ(parallel.pipeline_activation_cap, 4);
   EXPECT_EQ(parallel.pipeline_communication, 0.75);

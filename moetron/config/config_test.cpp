@@ -68,7 +68,7 @@ TEST(OptionTable, ChoicesInAnyOrderMeanTheSame) {
   Options options;
   EXPECT_EQ(option_value(reversed, options), "1f1b");
   apply_setting({&reversed, {{ScalarType::kText, "zb-h1"}}, "scheduler"}, options);
-  EXPECT_EQ(options.parallel.scheduler, PipelineScheduler::kZbH1);
+  EXPECT_EQ(options.parallel.scheduler, ScheduleKind::kZbH1);
   EXPECT_EQ(option_value(reversed, options), "zb-h1");
 }
 
@@ -126,7 +126,7 @@ TEST(OptionTable, ChoicesOfTheAxesMeanTheirEnumerators) {
 }
 
 TEST(OptionTable, ChoicesOfTheSchedulerMeanTheirEnumerators) {
-  using Kind = PipelineScheduler;
+  using Kind = ScheduleKind;
   const std::pair<const char*, Kind> kinds[] = {
       {"1f1b", Kind::k1F1B},           {"interleaved", Kind::kInterleaved},
       {"zb-h1", Kind::kZbH1},          {"zb-v", Kind::kZbV},

@@ -148,7 +148,7 @@ struct ParallelOptions {
   int64_t tensor_model_parallel_for_expert = 1;
   int64_t expert_model_parallel_size = 1;
   int64_t pipeline_model_parallel_size = 1;
-  PipelineScheduler scheduler = PipelineScheduler::k1F1B;
+  ScheduleKind scheduler = ScheduleKind::k1F1B;
   // How the layers are divided among the stages; see pipeline_settings() of
   // run/pipeline_from_options.h. At most a few are given, and they must agree.
   std::vector<int64_t> hetero_pipeline_stages;

@@ -83,17 +83,15 @@ std::string idle_at_one_expert_rank(const Options& options) {
   return is_one ? "with one expert rank every kind is the same local permutation" : "";
 }
 
+// Of the kinds that promise an overlap: what runs beside what travels is the schedule's matter.
 std::string remark_on_overlap(const Options& options) {
   const TokenDispatcher kind = options.moe.moe_token_dispatcher_type;
-  const PipelineScheduler scheduler = options.parallel.scheduler;
   const bool overlaps = kind == TokenDispatcher::kOverlapAllGatherFused ||
                         kind == TokenDispatcher::kOverlapAllToAll ||
                         kind == TokenDispatcher::kOverlapDeepep;
-  const bool has_blocks =
-      scheduler == PipelineScheduler::kDualPipeV || scheduler == PipelineScheduler::kDualPipeVPlus;
-  return overlaps && !has_blocks
-             ? "only dualpipev and dualpipev+ have blocks; under another schedule the shared "
-               "expert alone runs beside the communication"
+  return overlaps
+             ? "every dispatcher overlaps: under dualpipev with another micro-batch, under any "
+               "schedule with the shared expert"
              : "";
 }
 
@@ -101,6 +99,13 @@ std::string idle_without_capacity(const Options& options) {
   const bool drops =
       options.moe.force_drop_and_padding || options.moe.moe_expert_capacity_factor.has_value();
   return drops ? "" : "without a capacity no token is dropped";
+}
+
+std::vector<Choice> dispatcher_choices() {
+  std::vector<Choice> choices;
+  for (const auto& [name, kind, scheme] : kDispatchers) choices.emplace_back(name, kind);
+  choices.emplace_back("flex", TokenDispatcher::kDeepep);
+  return choices;
 }
 
 void declare_dispatch(OptionTable& table) {
@@ -111,14 +116,7 @@ void declare_dispatch(OptionTable& table) {
            "expert (deepep, flex); the overlap kinds are the same under a schedule with blocks.")
       .also("moe-token-dispatcher-type-patch")
       .also("moe-enable-deepep", "deepep")
-      .one_of({{"allgather", TokenDispatcher::kAllGather},
-               {"allgather_fused", TokenDispatcher::kAllGatherFused},
-               {"alltoall", TokenDispatcher::kAllToAll},
-               {"deepep", TokenDispatcher::kDeepep},
-               {"overlap_allgather_fused", TokenDispatcher::kOverlapAllGatherFused},
-               {"overlap_alltoall", TokenDispatcher::kOverlapAllToAll},
-               {"overlap_deepep", TokenDispatcher::kOverlapDeepep},
-               {"flex", TokenDispatcher::kDeepep}})
+      .one_of(dispatcher_choices())
       .idle_when(idle_at_one_expert_rank)
       .remark_when(remark_on_overlap);
   table

@@ -35,21 +35,22 @@ std::string remark_on_one_stage(const Options& options) {
 }
 
 std::string idle_beyond_plus(const Options& options) {
-  return options.parallel.scheduler == PipelineScheduler::kDualPipeVPlus
+  return options.parallel.scheduler == ScheduleKind::kDualPipeVPlus
              ? ""
              : "it acts with scheduler dualpipev+ only";
+}
+
+std::vector<Choice> schedule_choices() {
+  std::vector<Choice> choices;
+  for (const auto& [name, kind] : kSchedules) choices.emplace_back(name, kind);
+  return choices;
 }
 
 void declare_schedule(OptionTable& table) {
   table
       .add(MT_FIELD(parallel, scheduler),
            "The pipeline schedule; 1f1b with two virtual stages a rank is interleaved.")
-      .one_of({{"1f1b", PipelineScheduler::k1F1B},
-               {"interleaved", PipelineScheduler::kInterleaved},
-               {"zb-h1", PipelineScheduler::kZbH1},
-               {"zb-v", PipelineScheduler::kZbV},
-               {"dualpipev", PipelineScheduler::kDualPipeV},
-               {"dualpipev+", PipelineScheduler::kDualPipeVPlus}})
+      .one_of(schedule_choices())
       .remark_when(remark_on_one_stage);
   table
       .add(MT_FIELD(parallel, num_layers_per_virtual_pipeline_stage),

@@ -12,6 +12,7 @@
 #include <c10/cuda/CUDAGuard.h>
 
 #include "moetron/kernels/cuda/attention_graph.h"
+#include "moetron/kernels/kernel_caches.h"
 #include "moetron/kernels/timed_choices.h"
 #endif
 
@@ -34,10 +35,9 @@ constexpr int kTriedPlans = 8;
 constexpr int64_t kMostPairBytes = int64_t{4} << 30;
 
 void run(const AttentionShape& shape, const AttentionMemory& memory, const at::Tensor& q) {
-  // Never destroyed: at exit cuDNN may be gone before it.
-  static auto* choices = new TimedChoices<AttentionShape, AttentionGraph>;
+  auto& choices = KernelCaches::of_process().of<TimedChoices<AttentionShape, AttentionGraph>>();
   const cudnnHandle_t handle = at::native::getCudnnHandle();  // this thread's, on torch's stream
-  choices->run(
+  choices.run(
       shape, q, /*may_try=*/true,
       [&] {
         return std::make_shared<const AttentionGraph>(handle, shape,

@@ -8,6 +8,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/kernels/cuda/blas_product.h"
+#include "moetron/kernels/kernel_caches.h"
 #include "moetron/kernels/timed_choices.h"
 
 namespace moetron {
@@ -61,10 +62,9 @@ void blas_product(const at::Tensor& d, BlasFactor a, BlasFactor b, bool adds) {
            "factors [", first.sizes(), "], [", second.sizes(), "] and result [", d.sizes(),
            "] do not fit");
   MT_CHECK(d.stride(1) == 1 || shape.n == 1, "the result's rows must be contiguous");
-  // Never destroyed: at exit the driver may be gone before it.
-  static auto* choices = new TimedChoices<BlasShape, BlasProduct>;
+  auto& choices = KernelCaches::of_process().of<TimedChoices<BlasShape, BlasProduct>>();
   const cudaStream_t stream = current_stream(d);
-  choices->run(
+  choices.run(
       shape, d, /*may_try=*/!adds, [&] { return make_product(shape); },
       [&](const BlasProduct& product, int algorithm, void* workspace) {
         product.run(algorithm, first.const_data_ptr(), second.const_data_ptr(), d.data_ptr(), adds,

@@ -12,6 +12,7 @@
 #include "moetron/kernels/blas.h"
 #include "moetron/kernels/cuda/grouped_product.h"
 #include "moetron/kernels/cuda/grouped_weight_grad.h"
+#include "moetron/kernels/kernel_caches.h"
 #include "moetron/kernels/timed_choices.h"
 #endif
 
@@ -58,7 +59,7 @@ class GroupedWays {
 
 at::Tensor fastest_grouped_product(const at::Tensor& x, const at::Tensor& weight,
                                    const at::Tensor& ends, bool transposed) {
-  static auto* choices = new TimedChoices<GroupedShape, GroupedWays>;
+  auto& choices = KernelCaches::of_process().of<TimedChoices<GroupedShape, GroupedWays>>();
   at::Tensor y;
   GroupedProduct product{.x = x.const_data_ptr(),
                          .weight = weight.const_data_ptr(),
@@ -74,7 +75,7 @@ at::Tensor fastest_grouped_product(const at::Tensor& x, const at::Tensor& weight
       .in = product.in,
       .transposed = transposed,
       .rows_log2 = static_cast<int>(std::bit_width(static_cast<uint64_t>(x.size(0))))};
-  choices->run(
+  choices.run(
       shape, x, /*may_try=*/true,
       [&] { return std::make_shared<const GroupedWays>(grouped_product_workspace_bytes(product)); },
       [&](const GroupedWays&, int way, void* workspace) {

@@ -21,7 +21,7 @@ struct ModelSettings {
   LatentAttentionSpec latent_attention;
   ExpertsSpec experts;
   RecomputeSpec recompute;
-  int64_t micro_batch_tokens = 0;  // the most of a micro-batch; 0: any (not where padded)
+  int64_t micro_batch_tokens = 0;   // the most of a micro-batch; 0: any (not where padded)
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 
   Dispatcher* rank_dispatcher = nullptr;  // of all layers; set by the model, which owns it

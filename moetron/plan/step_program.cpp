@@ -138,9 +138,6 @@ class Program {
     StreamOperation operation{communicates, seconds, {}};
     if (!communicates) operation.after = std::exchange(awaited_, {});
     if (communicates && last_compute_) operation.after.push_back(*last_compute_);
-    if (!settings_.overlaps && !operations_.empty()) {
-      operation.after.push_back(operations_.size() - 1);
-    }
     operations_.push_back(std::move(operation));
     return operations_.size() - 1;
   }

@@ -17,8 +17,6 @@ struct ChunkTimes {
 };
 
 struct ProgramSettings {
-  // Whether what travels runs beside what is computed meanwhile; else they follow each other.
-  bool overlaps = false;
   double compute_rate = 1;  // beside communication
   RecomputeSettings recompute;
 };

@@ -177,7 +177,7 @@ TEST(GuideScripts, EveryPipelineIsAccepted) {
                        .paths = "--num-layers 7 "};
   const Options options = parse(deepseek_script(dualpipe)).options;
   EXPECT_NO_THROW(validate(options, Command::kPretrain, 64));
-  EXPECT_EQ(options.parallel.scheduler, PipelineScheduler::kDualPipeV);
+  EXPECT_EQ(options.parallel.scheduler, ScheduleKind::kDualPipeV);
   EXPECT_THAT(options.parallel.virtual_hetero_pipeline_stages, ElementsAre(2, 2, 1, 2));
   const Shell baseline{.ep = 8,
                        .pp = 4,

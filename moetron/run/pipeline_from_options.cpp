@@ -14,24 +14,6 @@ constexpr const char* kVirtualHetero = "virtual-hetero-pipeline-stages";
 constexpr const char* kLayersPerStage = "num-layers-per-virtual-pipeline-stage";
 constexpr const char* kStagesPerRank = "num-virtual-stages-per-pipeline-rank";
 
-ScheduleKind kind_of(PipelineScheduler scheduler) {
-  switch (scheduler) {
-    case PipelineScheduler::k1F1B:
-      return ScheduleKind::k1F1B;
-    case PipelineScheduler::kInterleaved:
-      return ScheduleKind::kInterleaved;
-    case PipelineScheduler::kZbH1:
-      return ScheduleKind::kZbH1;
-    case PipelineScheduler::kZbV:
-      return ScheduleKind::kZbV;
-    case PipelineScheduler::kDualPipeV:
-      return ScheduleKind::kDualPipeV;
-    case PipelineScheduler::kDualPipeVPlus:
-      return ScheduleKind::kDualPipeVPlus;
-  }
-  throw InternalError("a scheduler without a schedule");
-}
-
 std::string joined(const std::vector<int64_t>& numbers) {
   std::string text;
   for (const int64_t number : numbers) text += concat(text.empty() ? "" : " ", number);
@@ -70,7 +52,7 @@ std::vector<Claim> claims_of(const ParallelOptions& options, int64_t num_layers)
 }
 
 ScheduleKind checked_kind(const ParallelOptions& options, const std::vector<Claim>& claims) {
-  ScheduleKind kind = kind_of(options.scheduler);
+  ScheduleKind kind = options.scheduler;
   // 1f1b alone has both forms.
   if (kind == ScheduleKind::k1F1B && !claims.empty() && claims[0].stages_per_rank == 2)
     kind = ScheduleKind::kInterleaved;

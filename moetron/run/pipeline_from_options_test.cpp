@@ -13,7 +13,7 @@ using ::testing::ElementsAre;
 
 constexpr int64_t kLayers = 24;
 
-ParallelOptions options_of(PipelineScheduler scheduler, int64_t num_ranks) {
+ParallelOptions options_of(ScheduleKind scheduler, int64_t num_ranks) {
   ParallelOptions options;
   options.scheduler = scheduler;
   options.pipeline_model_parallel_size = num_ranks;
@@ -36,7 +36,7 @@ std::string refusal(const ParallelOptions& options, int64_t num_layers = kLayers
 }
 
 TEST(PipelineSettings, TwoVirtualStagesMeanInterleaved) {
-  const ParallelOptions plain = options_of(PipelineScheduler::k1F1B, 2);
+  const ParallelOptions plain = options_of(ScheduleKind::k1F1B, 2);
   EXPECT_EQ(pipeline_settings(plain, kLayers, 16).request.kind, ScheduleKind::k1F1B);
   ParallelOptions by_rank = plain;
   by_rank.hetero_pipeline_stages = {13, 11};
@@ -66,7 +66,7 @@ TEST(PipelineSettings, TwoVirtualStagesMeanInterleaved) {
 }
 
 TEST(PipelineSettings, AVTakesAChunkOfEachRankThenTheOther) {
-  ParallelOptions options = options_of(PipelineScheduler::kDualPipeV, 2);
+  ParallelOptions options = options_of(ScheduleKind::kDualPipeV, 2);
   options.virtual_hetero_pipeline_stages = {2, 2, 1, 2};
   const PipelineSettings settings = pipeline_settings(options, 7, 16);
   EXPECT_EQ(settings.request.kind, ScheduleKind::kDualPipeV);
@@ -77,7 +77,7 @@ TEST(PipelineSettings, AVTakesAChunkOfEachRankThenTheOther) {
 }
 
 TEST(PipelineSettings, PassesOnWhatActsOnTheGenerator) {
-  ParallelOptions options = options_of(PipelineScheduler::kDualPipeVPlus, 4);
+  ParallelOptions options = options_of(ScheduleKind::kDualPipeVPlus, 4);
   options.pipeline_activation_cap = 7;
   options.pipeline_communication = 0.25;
   const ScheduleRequest request = pipeline_settings(options, kLayers, 64).request;
@@ -88,18 +88,18 @@ TEST(PipelineSettings, PassesOnWhatActsOnTheGenerator) {
 }
 
 TEST(PipelineSettings, RefusesWhatDoesNotFit) {
-  ParallelOptions v = options_of(PipelineScheduler::kZbV, 2);
+  ParallelOptions v = options_of(ScheduleKind::kZbV, 2);
   v.hetero_pipeline_stages = {13, 11};
   EXPECT_EQ(refusal(v),
             "hetero-pipeline-stages (13 11) does not go with scheduler zb-v, where a rank has two "
             "chunks: give virtual-hetero-pipeline-stages 4 numbers, first chunk 0 of every rank, "
             "then chunk 1");
-  ParallelOptions straight = options_of(PipelineScheduler::kZbH1, 2);
+  ParallelOptions straight = options_of(ScheduleKind::kZbH1, 2);
   straight.virtual_hetero_pipeline_stages = {6, 6, 6, 6};
   EXPECT_EQ(refusal(straight),
             "virtual-hetero-pipeline-stages (6 6 6 6) means 2 stages a rank, but scheduler zb-h1 "
             "has 1");
-  ParallelOptions plain = options_of(PipelineScheduler::k1F1B, 2);
+  ParallelOptions plain = options_of(ScheduleKind::k1F1B, 2);
   plain.hetero_pipeline_stages = {8, 8, 8};
   EXPECT_EQ(refusal(plain),
             "hetero-pipeline-stages (8 8 8) has 3 numbers, neither 2 "
@@ -126,7 +126,7 @@ TEST(PipelineSettings, RefusesWhatDoesNotFit) {
 }
 
 TEST(PipelineSettings, OnlyAnExplicitStageIsEmpty) {
-  ParallelOptions options = options_of(PipelineScheduler::kDualPipeV, 2);
+  ParallelOptions options = options_of(ScheduleKind::kDualPipeV, 2);
   EXPECT_EQ(refusal(options, 3),
             "pipeline-model-parallel-size (2) under scheduler dualpipev makes 4 stages, more than "
             "num-layers (3): say with virtual-hetero-pipeline-stages which of them have none");

@@ -5,17 +5,8 @@
 namespace moetron {
 
 DispatchScheme scheme_of(TokenDispatcher dispatcher) {
-  switch (dispatcher) {
-    case TokenDispatcher::kAllGather:
-    case TokenDispatcher::kAllGatherFused:
-    case TokenDispatcher::kOverlapAllGatherFused:
-      return DispatchScheme::kAllGather;
-    case TokenDispatcher::kAllToAll:
-    case TokenDispatcher::kOverlapAllToAll:
-      return DispatchScheme::kPerExpert;
-    case TokenDispatcher::kDeepep:
-    case TokenDispatcher::kOverlapDeepep:
-      return DispatchScheme::kPerRank;
+  for (const NamedDispatcher& known : kDispatchers) {
+    if (known.kind == dispatcher) return known.scheme;
   }
   throw InternalError("a token dispatcher without a scheme");
 }

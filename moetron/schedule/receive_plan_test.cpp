@@ -9,10 +9,6 @@
 namespace moetron {
 namespace {
 
-constexpr ScheduleKind kKinds[] = {ScheduleKind::k1F1B,      ScheduleKind::kInterleaved,
-                                   ScheduleKind::kZbH1,      ScheduleKind::kZbV,
-                                   ScheduleKind::kDualPipeV, ScheduleKind::kDualPipeVPlus};
-
 bool makes(const Schedule& schedule, int rank, const Step& step, const Message& message) {
   for (const Action& action : actions_of(step)) {
     const auto made = made_by(schedule.placement, rank, action);
@@ -57,7 +53,7 @@ void expect_waits_end(const Schedule& schedule) {
 }
 
 TEST(ReceivePlan, NothingBegunWaitsForWhatItsRankDoesLater) {
-  for (const ScheduleKind kind : kKinds) {
+  for (const auto& [name, kind] : kSchedules) {
     for (const int ranks : {1, 2, 3, 4, 8}) {
       for (const int micro_batches : {2 * ranks, 3 * ranks, 4 * ranks + 3}) {
         if (kind == ScheduleKind::kInterleaved && micro_batches % ranks != 0) continue;

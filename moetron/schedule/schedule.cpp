@@ -11,20 +11,34 @@ namespace {
 
 using Shape = Placement::Shape;
 
-// What a kind is; only its peak needs more than a row.
+// What is asked of a rank: how many there are, which it is, how many micro-batches.
+struct Place {
+  int num_ranks;
+  int rank;
+  int num_micro_batches;
+  int all() const { return 2 * num_micro_batches; }  // chunk-micro-batches
+};
+
+// All that a kind is.
 struct KindTraits {
   ScheduleKind kind;
-  const char* name;
   Shape shape;
   StepList (*list)(int num_ranks, int rank, int num_micro_batches);
+  int (*peak)(const Place& at);  // what a rank holds at most (Schedule::declared_peak)
 };
 constexpr KindTraits kKinds[] = {
-    {ScheduleKind::k1F1B, "1f1b", Shape::kStraight, list_1f1b},
-    {ScheduleKind::kInterleaved, "interleaved", Shape::kLoop, list_interleaved},
-    {ScheduleKind::kZbH1, "zb-h1", Shape::kStraight, list_zb_h1},
-    {ScheduleKind::kZbV, "zb-v", Shape::kV, list_zb_v},
-    {ScheduleKind::kDualPipeV, "dualpipev", Shape::kV, list_dualpipev},
-    {ScheduleKind::kDualPipeVPlus, "dualpipev+", Shape::kV, nullptr},
+    {ScheduleKind::k1F1B, Shape::kStraight, list_1f1b,
+     [](const Place& at) { return std::min(2 * (at.num_ranks - at.rank), at.all()); }},
+    {ScheduleKind::kInterleaved, Shape::kLoop, list_interleaved,
+     [](const Place& at) { return std::min(3 * at.num_ranks - 1 - 2 * at.rank, at.all()); }},
+    {ScheduleKind::kZbH1, Shape::kStraight, list_zb_h1,
+     [](const Place& at) { return std::min(2 * at.num_ranks, at.all()); }},
+    {ScheduleKind::kZbV, Shape::kV, list_zb_v,
+     [](const Place& at) { return std::min(2 * at.num_ranks, at.all()); }},
+    {ScheduleKind::kDualPipeV, Shape::kV, list_dualpipev,
+     [](const Place& at) { return 2 * at.num_ranks + 1; }},
+    // make_dualpipev_plus() makes its lists, and declares what they reach.
+    {ScheduleKind::kDualPipeVPlus, Shape::kV, nullptr, nullptr},
 };
 
 const KindTraits& traits_of(ScheduleKind kind) {
@@ -54,24 +68,6 @@ void check_numbers(ScheduleKind kind, int num_ranks, int num_micro_batches) {
   }
 }
 
-int declared_peak(ScheduleKind kind, int num_ranks, int rank, int num_micro_batches) {
-  const int all = 2 * num_micro_batches;
-  switch (kind) {
-    case ScheduleKind::k1F1B:
-      return std::min(2 * (num_ranks - rank), all);
-    case ScheduleKind::kInterleaved:
-      return std::min(3 * num_ranks - 1 - 2 * rank, all);
-    case ScheduleKind::kZbH1:
-    case ScheduleKind::kZbV:
-      return std::min(2 * num_ranks, all);
-    case ScheduleKind::kDualPipeV:
-      return 2 * num_ranks + 1;
-    case ScheduleKind::kDualPipeVPlus:  // make_dualpipev_plus() declares what it reaches
-      break;
-  }
-  throw InternalError("unknown kind of schedule");
-}
-
 char letter_of(ActionKind kind) {
   switch (kind) {
     case ActionKind::kForward:
@@ -91,7 +87,10 @@ char letter_of(ActionKind kind) {
 }  // namespace
 
 std::string name_of(ScheduleKind kind) {
-  return traits_of(kind).name;
+  for (const NamedSchedule& schedule : kSchedules) {
+    if (schedule.kind == kind) return schedule.name;
+  }
+  throw InternalError("a schedule without a name");
 }
 
 std::string describe(const Action& action) {
@@ -126,10 +125,11 @@ Schedule make_schedule(const ScheduleRequest& request) {
   const int num_micro_batches = request.num_micro_batches;
   check_numbers(kind, num_ranks, num_micro_batches);
   if (kind == ScheduleKind::kDualPipeVPlus) return make_dualpipev_plus(request);
+  const KindTraits& traits = traits_of(kind);
   Schedule schedule{kind, placement_of(kind, num_ranks), num_micro_batches, {}, {}};
   for (int rank = 0; rank < num_ranks; ++rank) {
-    schedule.steps.push_back(traits_of(kind).list(num_ranks, rank, num_micro_batches));
-    schedule.declared_peak.push_back(declared_peak(kind, num_ranks, rank, num_micro_batches));
+    schedule.steps.push_back(traits.list(num_ranks, rank, num_micro_batches));
+    schedule.declared_peak.push_back(traits.peak({num_ranks, rank, num_micro_batches}));
   }
   for (StepList& list : schedule.steps) place_reductions(list, schedule.placement.num_chunks());
   return schedule;

@@ -6,12 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "moetron/config/choices.h"
+
 namespace moetron {
 
-enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
-
-// "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipev", "dualpipev+"
-std::string name_of(ScheduleKind kind);
+std::string name_of(ScheduleKind kind);  // as --scheduler has it
 
 enum class ActionKind {
   kForward,         // F

@@ -13,15 +13,12 @@
 namespace moetron {
 namespace {
 
-constexpr ScheduleKind kKinds[] = {ScheduleKind::k1F1B, ScheduleKind::kInterleaved,
-                                   ScheduleKind::kZbH1, ScheduleKind::kZbV,
-                                   ScheduleKind::kDualPipeV};
-
 using Mutation = std::function<void(StepList&, std::mt19937&)>;
 
 // Every kind with the mutation in a list of a random rank, many times: each must be caught.
 void expect_caught(const Mutation& mutate) {
-  for (const ScheduleKind kind : kKinds) {
+  for (const auto& [name, kind] : kSchedules) {
+    if (kind == ScheduleKind::kDualPipeVPlus) continue;  // a search, with tests of its own
     for (unsigned seed = 0; seed < 20; ++seed) {
       SCOPED_TRACE(concat(name_of(kind), ", seed ", seed));
       Schedule schedule = make_schedule({kind, 4, 12});

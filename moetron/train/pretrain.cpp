@@ -209,8 +209,7 @@ class Pretraining {
     }
     SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
     snapshot.borrow(*save_plan_, std::move(content));
-    const auto folder =
-        write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
+    const auto folder = write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
     log_->say(concat("saved ", folder.string()));
   }
 
