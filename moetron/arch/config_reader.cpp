@@ -110,9 +110,16 @@ void read_head_dim(const JsonFields& fields, ModelConfig& config) {
   config.rope = read_rope_config(fields, config.head_dim, config.max_position_embeddings);
 }
 
+// DeepSeek's classes take the softmax scale from the factor as it is written.
+void refuse_null_factor(const JsonFields& fields) {
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (const auto rope = fields.object(key); rope && rope->is_null("factor"))
+      rope->refuse("factor", "must be a number");
+}
+
 void read_mla(const JsonFields& fields, ModelConfig& config) {
   MlaConfig mla;
-  if (!fields.is_null("q_lora_rank"))
+  if (!fields.is_null("q_lora_rank"))  // null: no latent of the queries
     mla.q_lora_rank = fields.integer("q_lora_rank", 1, kMaxWidth).value_or(1536);
   mla.kv_lora_rank = fields.integer("kv_lora_rank", 1, kMaxWidth).value_or(512);
   mla.qk_nope_head_dim = fields.integer("qk_nope_head_dim", 1, kMaxWidth).value_or(128);
@@ -120,12 +127,23 @@ void read_mla(const JsonFields& fields, ModelConfig& config) {
   mla.v_head_dim = fields.integer("v_head_dim", 1, kMaxWidth).value_or(128);
   config.head_dim = mla.qk_head_dim();
   config.rope = read_rope_config(fields, mla.qk_rope_head_dim, config.max_position_embeddings);
+  refuse_null_factor(fields);
   if (config.rope.type != RopeType::kDefault && config.rope.type != RopeType::kYarn)
     fields.refuse(fields.has("rope_scaling") ? "rope_scaling" : "rope_parameters",
                   "is not supported: DeepSeek's models know the types default and yarn");
   config.rope.interleaved =
       config.family == Family::kDeepseekV2 || fields.boolean("rope_interleave").value_or(true);
+  if (config.family == Family::kDeepseekV3 && fields.is_null("rope_interleave"))
+    config.rope.interleaved = false;  // null is false to transformers, and not the default
   config.mla = mla;
+}
+
+// The number of experts under another of its names.
+void refuse_other_count(const JsonFields& fields, const char* key, const char* read_key,
+                        int64_t num_experts) {
+  const auto other = fields.integer(key, 1, kMaxExperts);
+  if (other && *other != num_experts)
+    fields.refuse(key, concat("contradicts ", read_key, " (", num_experts, ")"));
 }
 
 // DeepSeek's balance loss. Its own code takes 0.001 per sequence where the keys are missing.
@@ -140,18 +158,21 @@ void read_deepseek_moe(const JsonFields& fields, ModelConfig& config) {
   const bool v3 = config.family == Family::kDeepseekV3;
   MoeConfig moe;
   moe.num_experts = fields.required_integer("n_routed_experts", 1, kMaxExperts);
+  for (const char* key : {"num_local_experts", "num_experts"})
+    refuse_other_count(fields, key, "n_routed_experts", moe.num_experts);
   moe.top_k = fields.required_integer("num_experts_per_tok", 1, kMaxExperts);
   moe.expert_intermediate_size = fields.required_integer("moe_intermediate_size", 1, kMaxWidth);
-  if (!fields.is_null("n_shared_experts"))
-    moe.num_shared_experts =
-        fields.integer("n_shared_experts", 0, kMaxSharedExperts).value_or(v3 ? 1 : 2);
+  moe.num_shared_experts =
+      fields.integer("n_shared_experts", 0, kMaxSharedExperts).value_or(v3 ? 1 : 2);
   moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
   moe.first_k_dense_replace =
       fields.integer("first_k_dense_replace", 0, kMaxLayers).value_or(v3 ? 3 : 0);
   if (fields.integer("moe_layer_freq", 1, kMaxLayers).value_or(1) != 1)
     fields.refuse("moe_layer_freq", "is not supported: it must be 1");
   moe.router_fp32 = true;
-  moe.norm_topk_prob = fields.boolean("norm_topk_prob").value_or(v3);
+  // null is false to transformers, and not the default.
+  moe.norm_topk_prob =
+      fields.boolean("norm_topk_prob").value_or(v3 && !fields.is_null("norm_topk_prob"));
   moe.routed_scaling_factor =
       fields.number("routed_scaling_factor", kMinRoutedScaling, kMaxRoutedScaling)
           .value_or(v3 ? 2.5 : 1.0);
@@ -189,9 +210,7 @@ void read_qwen_moe(const JsonFields& fields, ModelConfig& config) {
   const char* experts_key = fields.has("num_experts") ? "num_experts" : "num_local_experts";
   MT_CHECK_INPUT(fields.has(experts_key), fields.place(), ": the key num_experts is missing");
   moe.num_experts = fields.required_integer(experts_key, 1, kMaxExperts);
-  const auto other = fields.integer("num_local_experts", 1, kMaxExperts);
-  if (other && *other != moe.num_experts)
-    fields.refuse("num_local_experts", concat("contradicts num_experts (", moe.num_experts, ")"));
+  refuse_other_count(fields, "num_local_experts", experts_key, moe.num_experts);
   moe.top_k = fields.required_integer("num_experts_per_tok", 1, kMaxExperts);
   moe.expert_intermediate_size = fields.required_integer("moe_intermediate_size", 1, kMaxWidth);
   moe.norm_topk_prob = fields.boolean("norm_topk_prob").value_or(false);
@@ -203,12 +222,28 @@ void read_qwen_moe(const JsonFields& fields, ModelConfig& config) {
   config.moe = moe;
 }
 
+// The keys of a family that its class in transformers takes null for. (layer_types and dtype are
+// made up then, and a null quantization or architecture is none.)
+std::vector<std::string_view> nullable_keys(Family family) {
+  std::vector<std::string_view> keys = {
+      "architectures",         "dtype",        "torch_dtype",     "layer_types",
+      "partial_rotary_factor", "rope_scaling", "rope_parameters", "quantization_config"};
+  if (family != Family::kQwen3Moe) keys.emplace_back("num_key_value_heads");
+  if (family == Family::kQwen3Moe) keys.emplace_back("mlp_only_layers");
+  if (family == Family::kLlama) keys.emplace_back("head_dim");
+  if (is_deepseek(family)) keys.insert(keys.end(), {"q_lora_rank", "norm_topk_prob"});
+  if (family == Family::kDeepseekV2) keys.insert(keys.end(), {"n_group", "topk_group"});
+  if (family == Family::kDeepseekV3) keys.emplace_back("rope_interleave");
+  return keys;
+}
+
 }  // namespace
 
 ModelConfig read_model_config(const Json& json, const std::string& file_name) {
-  const JsonFields fields(json, file_name);
+  JsonFields fields(json, file_name);
   ModelConfig config;
   config.family = read_family(fields);
+  fields.set_nullable(nullable_keys(config.family));
   refuse_unsupported(fields, config.family);
   read_common(fields, config);
   if (is_deepseek(config.family)) {

@@ -122,6 +122,8 @@ TEST(ConfigReader, NullsAndMissingKeysTakeTheClassDefaults) {
   EXPECT_EQ(config.moe->num_shared_experts, 2);
   EXPECT_EQ(config.moe->num_groups, 1);  // greedy knows no groups
   v2["n_shared_experts"] = nullptr;
+  EXPECT_THAT(reading_error(v2), HasSubstr("n_shared_experts (null) must be an integer"));
+  v2["n_shared_experts"] = 0;
   v2["topk_method"] = "group_limited_greedy";
   const ModelConfig grouped = read_model_config(v2, "config.json");
   EXPECT_EQ(grouped.moe->shared_intermediate_size, 0);
@@ -169,7 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "model_type (\"mixtral\") is not supported; deepseek_v2, deepseek_v3, qwen3_moe, "
                 "qwen3, qwen2 and llama are"},
         Refusal{llama_json, "vocab_size", "absent", "the key vocab_size is missing"},
-        Refusal{llama_json, "vocab_size", "null", "the key vocab_size is missing"},
+        Refusal{llama_json, "vocab_size", "null", "vocab_size (null) must be an integer"},
         Refusal{llama_json, "hidden_size", "\"64\"", "hidden_size (\"64\") must be an integer"},
         Refusal{llama_json, "hidden_size", "64.5", "hidden_size (64.5) must be an integer"},
         Refusal{llama_json, "num_hidden_layers", "1000000000",
@@ -229,7 +231,13 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{deepseek_v3_json, "topk_method", "\"greedy\"",
                 "topk_method (\"greedy\") must be \"noaux_tc\" in deepseek_v3"},
         Refusal{deepseek_v3_json, "n_routed_experts", "null",
-                "the key n_routed_experts is missing"}));
+                "n_routed_experts (null) must be an integer"},
+        Refusal{deepseek_v3_json, "num_local_experts", "4",
+                "num_local_experts (4) contradicts n_routed_experts (8)"},
+        Refusal{
+            llama_json, "rope_scaling", "{\"full_attention\": {\"rope_theta\": 5}}",
+            "rope_scaling: full_attention ({\"rope_theta\":5}) is not supported: rotary parameters "
+            "must be the same in every layer"}));
 
 TEST(ConfigReader, NeverAllocatesForAbsurdProducts) {
   Json json = qwen3_moe_json();

@@ -1,5 +1,6 @@
 #include "moetron/arch/json_fields.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -31,12 +32,25 @@ JsonFields::JsonFields(const Json& object, std::string place)
 
 const Json* JsonFields::find(std::string_view key) const {
   const auto found = object_->find(key);
-  return found == object_->end() || found->is_null() ? nullptr : &*found;
+  if (found == object_->end()) return nullptr;
+  const bool absent =
+      found->is_null() && std::find(nullable_.begin(), nullable_.end(), key) != nullable_.end();
+  return absent ? nullptr : &*found;
 }
 
 bool JsonFields::is_null(std::string_view key) const {
   const auto found = object_->find(key);
   return found != object_->end() && found->is_null();
+}
+
+bool JsonFields::is_empty() const {
+  return object_->empty();
+}
+
+std::optional<std::string> JsonFields::nested_key() const {
+  for (const auto& [key, value] : object_->items())
+    if (value.is_object()) return key;
+  return std::nullopt;
 }
 
 void JsonFields::refuse(std::string_view key, const std::string& expectation) const {

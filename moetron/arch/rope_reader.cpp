@@ -6,10 +6,19 @@
 namespace moetron {
 namespace {
 
-// The object that describes the scaling, if any. transformers 5 prefers a non-empty rope_scaling.
+// The object that describes the scaling, if any: as in transformers 5 rope_scaling, or
+// rope_parameters where that is empty.
 std::optional<JsonFields> rope_object(const JsonFields& config) {
   auto object = config.object("rope_scaling");
-  return object ? object : config.object("rope_parameters");
+  if (!object || object->is_empty()) object = config.object("rope_parameters");
+  if (!object || object->is_empty()) return std::nullopt;
+  // One object for each kind of layer: transformers would take none of it for these families.
+  if (const auto nested = object->nested_key())
+    object->refuse(*nested, "is not supported: rotary parameters must be the same in every layer");
+  // A null factor of yarn follows from the lengths.
+  object->set_nullable(
+      {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "factor"});
+  return object;
 }
 
 double read_theta(const JsonFields& config, const std::optional<JsonFields>& object) {
@@ -46,6 +55,8 @@ void read_yarn(const JsonFields& object, int64_t max_position_embeddings, RopeCo
   rope.original_max_position_embeddings =
       object.integer("original_max_position_embeddings", 1, kMaxPositions)
           .value_or(max_position_embeddings);
+  MT_CHECK_INPUT(object.has("factor") || object.is_null("factor"), object.place(),
+                 ": the key factor is missing");
   rope.factor = object.number("factor", 1.0, kMaxRopeFactor)
                     .value_or(static_cast<double>(max_position_embeddings) /
                               static_cast<double>(rope.original_max_position_embeddings));
