@@ -1,5 +1,6 @@
 #include <cmath>
 #include <filesystem>
+#include <sys/stat.h>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -9,7 +10,9 @@
 #include "moetron/base/file.h"
 #include "moetron/base/hash.h"
 #include "moetron/base/json.h"
+#include "moetron/base/path.h"
 #include "moetron/base/random.h"
+#include "moetron/base/shrunk_file.h"
 
 namespace moetron {
 namespace {
@@ -70,6 +73,45 @@ TEST_F(BaseTest, JsonRefusesBrokenDuplicateAndDeep) {
   EXPECT_NO_THROW(parse_json(R"([{"a": 1}, {"a": 2}])", "t"));
   EXPECT_THROW(parse_json(std::string(100000, '['), "t"), InputError);
   EXPECT_THROW(parse_json(R"({"a": 1e999})", "t"), InputError);
+}
+
+TEST_F(BaseTest, JsonRefusesObjectsThatWouldTakeMinutes) {
+  std::string keys = "{\"k\": 0";
+  for (int i = 0; i < 200000; ++i) keys += concat(", \"key", i, "\": 0");
+  EXPECT_THROW(parse_json(keys + "}", "t"), InputError);
+}
+
+TEST_F(BaseTest, PathsThatCannotBeLookedAtAreInputErrors) {
+  write_file(folder_ / "file", "");
+  EXPECT_TRUE(path_exists(folder_ / "file"));
+  EXPECT_FALSE(is_folder(folder_ / "file"));
+  EXPECT_TRUE(is_folder(folder_));
+  EXPECT_FALSE(path_exists(folder_ / "absent"));
+  EXPECT_FALSE(path_exists(folder_ / "file" / "below a file"));
+  fs::create_symlink("loop", folder_ / "loop");
+  for (const fs::path& path : {folder_ / "loop", folder_ / std::string(300, 'n')}) {
+    EXPECT_THROW(path_exists(path), InputError) << path;
+    EXPECT_THROW(is_folder(path), InputError) << path;
+  }
+}
+
+TEST_F(BaseTest, PipesAreNoFiles) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW(read_file(folder_ / "pipe"), InputError);  // and does not wait for a writer
+  EXPECT_THROW(MappedFile(folder_ / "pipe"), InputError);
+}
+
+TEST_F(BaseTest, AFileThatShrinksWhileItIsReadEndsInASentence) {
+  const fs::path path = folder_ / "tokens.bin";
+  write_file(path, std::string(1 << 20, 'x'));
+  const auto read_shrunk = [&] {
+    report_shrunk_files();
+    const MappedFile file(path);
+    fs::resize_file(path, 10);
+    std::exit(file.text()[900000] == 'x' ? 0 : 1);
+  };
+  EXPECT_EXIT(read_shrunk(), testing::ExitedWithCode(kExitCorruptInput),
+              "tokens.bin was cut short while it was read");
 }
 
 TEST_F(BaseTest, PhiloxMatchesThePublishedVectors) {

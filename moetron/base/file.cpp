@@ -17,7 +17,8 @@ constexpr size_t kBufferBytes = size_t{1} << 20;
 
 // Opens for reading and returns {descriptor, size}; refuses folders.
 std::pair<int, size_t> open_for_reading(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe would wait for whoever writes to it; it is refused below.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   MT_CHECK_INPUT(fd >= 0, "cannot read ", path.string(), ": ", std::strerror(errno));
   struct stat status {};
   const bool is_file = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);

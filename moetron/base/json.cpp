@@ -12,6 +12,8 @@ namespace moetron {
 namespace {
 
 constexpr int kMaxDepth = 64;
+// Json finds a key by going through all of an object's: more than these would take minutes.
+constexpr size_t kMaxKeys = size_t{1} << 14;
 
 }  // namespace
 
@@ -23,6 +25,8 @@ Json parse_json(std::string_view text, const std::string& name) {
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key) {
       const bool is_new = keys.back().insert(parsed.get<std::string>()).second;
+      MT_CHECK_INPUT(keys.back().size() <= kMaxKeys, name, " holds an object of more than ",
+                     kMaxKeys, " keys");
       MT_CHECK_INPUT(is_new, name, " holds the key \"", parsed.get<std::string>(), "\" twice");
     }
     return true;

@@ -11,6 +11,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/cli/commands.h"
@@ -26,7 +27,7 @@ namespace fs = std::filesystem;
 
 // --load itself, or the newest checkpoint in it.
 fs::path model_folder(const fs::path& load) {
-  if (fs::exists(load / "config.json")) return load;
+  if (path_exists(load / "config.json")) return load;
   const auto found = find_latest(load, nullptr);
   MT_CHECK_INPUT(found.has_value(), "load: ", load.string(),
                  " holds neither a config.json nor a checkpoint");
@@ -35,7 +36,7 @@ fs::path model_folder(const fs::path& load) {
 
 std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {
   if (auto tokenizer = open_tokenizer(resolve_start(options).tokenizer)) return tokenizer;
-  if (fs::exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
+  if (path_exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
   throw ConfigError(concat("tokenizer-model: ", folder.string(),
                            " holds no tokenizer.json; name a folder, or --tokenizer bytes"));
 }

@@ -1,8 +1,10 @@
 // moetron COMMAND --options: parses, runs, and turns failures into one sentence and an exit code.
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 
 #include "moetron/base/error.h"
+#include "moetron/base/shrunk_file.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/launcher_report.h"
 #include "moetron/comm/rendezvous.h"
@@ -68,10 +70,15 @@ int say(const std::string& cause, int exit_code) {
 }  // namespace moetron
 
 int main(int argc, char** argv) {
+  moetron::report_shrunk_files();
   try {
     return moetron::run(argc, argv);
   } catch (const moetron::Error& error) {
     return moetron::say(error.what(), error.exit_code());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return moetron::say(
+        moetron::concat("cannot use ", error.path1().string(), ": ", error.code().message()),
+        moetron::kExitCorruptInput);
   } catch (const std::exception& error) {
     if (const auto memory = moetron::describe_out_of_memory(error)) {
       return moetron::say(*memory, moetron::kExitConfig);

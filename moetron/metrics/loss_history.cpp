@@ -8,6 +8,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/path.h"
 #include "moetron/metrics/event_reader.h"
 #include "moetron/metrics/metrics_file.h"
 
@@ -176,7 +177,7 @@ void read_into(const fs::path& path, const Metric& metric, Values& values) {
 
 // Event files in the order of their names, which begin with the time.
 void read_folder(const fs::path& folder, const Metric& metric, Values& values) {
-  if (fs::exists(folder / "metrics.jsonl"))
+  if (path_exists(folder / "metrics.jsonl"))
     return read_metrics_file(folder / "metrics.jsonl", metric, values);
   std::vector<fs::path> paths;
   std::error_code error;
@@ -203,7 +204,7 @@ std::string axis_name(const std::string& metric) {
 History read_history(const fs::path& path, const std::string& metric) {
   const Metric& wanted = metric_named(metric);
   Values values;
-  if (fs::is_directory(path)) {
+  if (is_folder(path)) {
     read_folder(path, wanted, values);
   } else {
     read_into(path, wanted, values);

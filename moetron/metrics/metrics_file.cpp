@@ -10,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 
 namespace moetron {
 namespace {
@@ -59,7 +60,7 @@ std::vector<StepRecord> read_metrics(const std::filesystem::path& path) {
 MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t last_step) : path_(path) {
   std::error_code ignored;  // open() reports what is wrong
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
-  if (std::filesystem::exists(path)) drop_lines_beyond(path, last_step);
+  if (path_exists(path)) drop_lines_beyond(path, last_step);
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   MT_CHECK_CONFIG(fd_ >= 0, "cannot write ", path.string(), ": ", std::strerror(errno));
 }

@@ -2,6 +2,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/tokenizer/tokenizer.h"
 
@@ -11,7 +12,7 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_model_folder(const fs::path& folder) {
-  return fs::exists(folder / "config.json");
+  return path_exists(folder / "config.json");
 }
 
 }  // namespace
@@ -44,7 +45,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     MT_CHECK_INPUT(is_model_folder(load), "load: ", load.string(),
                    " holds neither a config.json nor a checkpoint");
     start.weights = load;
-    if (fs::exists(load / "state" / "trainer.json")) {
+    if (path_exists(load / "state" / "trainer.json")) {
       log_info(concat(
           "takes the weights of ", load.string(), ", not its optimizer and step: --load ",
           load.has_parent_path() ? load.parent_path().string() : ".", " would continue that run"));
@@ -52,7 +53,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   }
 
   const fs::path folder = start.model_folder();
-  if (start.tokenizer == nullptr && !folder.empty() && fs::exists(folder / "tokenizer.json")) {
+  if (start.tokenizer == nullptr && !folder.empty() && path_exists(folder / "tokenizer.json")) {
     start.tokenizer_folder = folder;
     start.tokenizer = Tokenizer::load(folder);
   }
