@@ -1,5 +1,6 @@
 #include "moetron/checkpoint/load_weights.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_reader.h"
 #include "moetron/checkpoint/tensor_file.h"
@@ -20,6 +22,9 @@
 
 namespace moetron {
 namespace {
+
+constexpr char kHead[] = "lm_head.weight";
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "[";
@@ -64,18 +69,21 @@ std::optional<ExpertName> parse_expert_name(std::string_view name) {
 class IgnorableTensors {
  public:
   explicit IgnorableTensors(const std::filesystem::path& folder) {
-    if (!std::filesystem::exists(folder / "config.json")) return;
+    if (!path_exists(folder / "config.json")) return;
     const Json config = read_json(folder / "config.json");
     if (!config.is_object()) return;
     const Json layers = config.value("num_hidden_layers", Json());
     if (layers.is_number_integer()) num_layers_ = layers.get<int64_t>();
     untied_ = config.value("tie_word_embeddings", Json()) == Json(false);
+    tied_ = config.value("tie_word_embeddings", Json()) == Json(true);
   }
+
+  bool head_is_tied() const { return tied_; }
 
   bool contains(std::string_view name) const {
     constexpr std::string_view kLayers = "model.layers.";
     if (name.ends_with("rotary_emb.inv_freq")) return true;
-    if (name == "lm_head.weight") return !untied_;
+    if (name == kHead) return !untied_;
     if (!name.starts_with(kLayers)) return false;
     const std::string_view rest = name.substr(kLayers.size());
     const auto layer = whole_number(rest.substr(0, rest.find('.')));
@@ -85,6 +93,7 @@ class IgnorableTensors {
  private:
   int64_t num_layers_ = std::numeric_limits<int64_t>::max();
   bool untied_ = false;
+  bool tied_ = false;
 };
 
 class WeightReader {
@@ -102,6 +111,20 @@ class WeightReader {
     MT_CHECK_INPUT(expert && files_.contains(expert->stacked), files_.folder().string(),
                    " holds no tensor ", slice.name, ", which the model needs");
     read_stacked(slice, *expert);
+  }
+
+  // A head of its own is kept by transformers, whatever config.json says: to leave it out would be
+  // another model.
+  void check_tied_head() const {
+    if (!files_.contains(kHead) || !files_.contains(kEmbedding)) return;
+    const std::span<const std::byte> head = files_.bytes(kHead);
+    const std::span<const std::byte> embedding = files_.bytes(kEmbedding);
+    MT_CHECK_INPUT(files_.at(kHead).dtype == files_.at(kEmbedding).dtype &&
+                       std::ranges::equal(head, embedding),
+                   files_.folder().string(),
+                   ": config.json says tie_word_embeddings, but the weights hold a ", kHead,
+                   " that differs from ", kEmbedding,
+                   "; set tie_word_embeddings to false to keep that head, or remove it");
   }
 
   int64_t num_read() const { return static_cast<int64_t>(names_read_.size()); }
@@ -165,7 +188,7 @@ class WeightReader {
 };
 
 WeightReader read_all(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices) {
-  MT_CHECK_INPUT(std::filesystem::is_directory(folder), folder.string(), " is no folder");
+  MT_CHECK_INPUT(is_folder(folder), folder.string(), " is no folder");
   WeightReader reader(folder);
   for (const NamedSlice& slice : slices) reader.read(slice);
   return reader;
@@ -194,6 +217,8 @@ LoadReport load_weights(const std::filesystem::path& folder, const std::vector<N
   const std::vector<int64_t> num_stored = on_all_ranks(world, [&] {
     reader.emplace(read_all(folder, slices));
     ignorable.emplace(folder);
+    if (ignorable->head_is_tied() && (world == nullptr || world->rank() == 0))
+      reader->check_tied_head();
     marks = reader->marks();
     return static_cast<int64_t>(marks.size());
   });

@@ -27,6 +27,7 @@ struct LoadReport {
 // what was found and wanted. Tensors that no slice wants give one warning, except those that may be
 // ignored by folder's config.json: layers of multi-token prediction, an lm_head.weight that is tied
 // to the embedding, and rotary_emb.inv_freq.
+// A head of other values than the embedding, in a model that is tied, is an InputError.
 // Collective over `world` (null: a single rank): each rank reads what its own slices need, an error
 // of one is thrown by all, and rank 0 warns, once, of tensors that no rank wants.
 LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,

@@ -150,6 +150,35 @@ TEST_F(LoadWeights, ListsUnusedTensorsButNotIgnorableOnes) {
               ElementsAre("extra", "lm_head.weight"));
 }
 
+TEST_F(LoadWeights, RefusesATiedModelWithAHeadOfItsOwn) {
+  const std::string embedding = "model.embed_tokens.weight";
+  const at::Tensor values = at::randn({4, 2});
+  const std::vector<NamedSlice> slices{whole(embedding, at::empty({4, 2}))};
+  const auto refused_with = [&](const at::Tensor& head, const std::string& config) {
+    write({{embedding, values}, {"lm_head.weight", head}});
+    write_file(folder_.path() / "config.json", config);
+    return refusal(slices);
+  };
+  const std::string tied = "{\"tie_word_embeddings\": true}";
+  EXPECT_EQ(refused_with(values, tied), "no error");
+  EXPECT_THAT(refused_with(values + 1, tied),
+              AllOf(HasSubstr("lm_head.weight"), HasSubstr(embedding)));
+  EXPECT_THAT(refused_with(values.to(at::kBFloat16), tied), HasSubstr("lm_head.weight"));
+}
+
+TEST_F(LoadWeights, RefusesTwoModelsInOneFolder) {
+  const at::Tensor one = at::ones(1), two = at::full(1, 2);
+  write({{"w", one}});
+  const at::Tensor read = at::empty(1);
+  const fs::path index = folder_.path() / "model.safetensors.index.json";
+  write_safetensors_index(index, {4, {{"w", "model.safetensors"}}});
+  EXPECT_EQ(refusal({whole("w", read)}), "no error");  // both say the same
+  write({{"w", two}}, "model-00001-of-00001.safetensors");
+  write_safetensors_index(index, {4, {{"w", "model-00001-of-00001.safetensors"}}});
+  EXPECT_THAT(refusal({whole("w", read)}), AllOf(HasSubstr("model.safetensors and the shards of "),
+                                                 HasSubstr("model.safetensors.index.json")));
+}
+
 TEST_F(LoadWeights, RefusesOtherFolders) {
   EXPECT_THAT(refusal({}), HasSubstr("holds neither model.safetensors nor"));
   write_file(folder_.path() / "model.safetensors", "not one");

@@ -1,5 +1,6 @@
 #include "moetron/formats/safetensors_index.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
@@ -9,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/json.h"
+#include "moetron/base/path.h"
 
 namespace moetron {
 namespace {
@@ -76,12 +78,19 @@ std::string shard_file_name(int shard, int num_shards) {
 }
 
 ModelFiles::ModelFiles(const fs::path& folder) : folder_(folder) {
-  if (fs::exists(folder / kIndexName)) {
-    open_shards(read_safetensors_index(folder / kIndexName));
+  const bool has_single = path_exists(folder / kSingleName);
+  if (path_exists(folder / kIndexName)) {
+    const SafetensorsIndex index = read_safetensors_index(folder / kIndexName);
+    // transformers would read the one file, others the shards.
+    const bool is_one_model =
+        std::all_of(index.weight_map.begin(), index.weight_map.end(),
+                    [&](const auto& place) { return !has_single || place.second == kSingleName; });
+    MT_CHECK_INPUT(is_one_model, folder.string(), " holds two models, ", kSingleName,
+                   " and the shards of ", kIndexName, ": remove one of them");
+    open_shards(index);
     return;
   }
-  MT_CHECK_INPUT(fs::exists(folder / kSingleName), folder.string(), " holds neither ", kSingleName,
-                 " nor ", kIndexName);
+  MT_CHECK_INPUT(has_single, folder.string(), " holds neither ", kSingleName, " nor ", kIndexName);
   files_.emplace_back(folder / kSingleName);
   for (const SafetensorsEntry& tensor : files_[0].tensors()) places_[tensor.name] = {0, &tensor};
 }
@@ -91,7 +100,7 @@ void ModelFiles::open_shards(const SafetensorsIndex& index) {
   std::map<std::string, size_t> shards;
   for (const auto& [tensor, file] : index.weight_map) {
     shards[file];
-    if (!fs::exists(folder_ / file)) missing.insert(file);
+    if (!path_exists(folder_ / file)) missing.insert(file);
   }
   MT_CHECK_INPUT(missing.empty(), folder_.string(), " lacks shards of its index: ", join(missing));
   for (auto& [file, number] : shards) {
