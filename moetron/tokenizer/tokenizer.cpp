@@ -127,6 +127,18 @@ int64_t Tokenizer::base_vocab_size() const {
   return parts_->base_vocab_size;
 }
 
+std::span<const int32_t> Tokenizer::prefix() const {
+  return parts_->prefix;
+}
+
+std::span<const int32_t> Tokenizer::suffix() const {
+  return parts_->suffix;
+}
+
+std::optional<int32_t> Tokenizer::bos_id() const {
+  return parts_->bos;
+}
+
 std::optional<int32_t> Tokenizer::eos_id() const {
   return parts_->eos;
 }

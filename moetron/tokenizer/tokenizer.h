@@ -16,8 +16,8 @@ namespace moetron {
 // Immutable after loading: every method may be called from many threads at once.
 class Tokenizer {
  public:
-  // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it
-  // names the tokens that begin and end a document. Throws InputError, naming the file and what is
+  // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it adds
+  // tokens, names those that begin and end a text, as in transformers. Throws InputError, naming the file and what is
   // wrong with it: cut short, not byte-level BPE, a normalizer or pre-tokenizer that is not
   // supported. The file's truncation and padding are ignored.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
@@ -31,10 +31,10 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Added tokens found in the text become their ids, as in the library. `add_special_tokens` puts
-  // in what the post-processor (or add_bos_token and add_eos_token of tokenizer_config.json) puts
-  // around one sequence. Bytes that are not UTF-8 are read as U+FFFD, one for each maximal invalid
-  // part, as Python's bytes.decode("utf-8", errors="replace") does; bytes() takes them as they are.
-  // Throws InputError if a pattern of the file gives up on the text (hand-written matchers do not).
+  // in what stands around one sequence: prefix() and suffix(). Bytes that are not UTF-8 are read as
+  // U+FFFD, one for each maximal invalid part, as Python's bytes.decode("utf-8", errors="replace")
+  // does; bytes() takes them as they are. Throws InputError if a pattern of the file gives up on
+  // the text (hand-written matchers do not).
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = false) const;
 
   // Always valid UTF-8: invalid bytes become U+FFFD by the same rule. Unknown ids give nothing.
@@ -42,6 +42,11 @@ class Tokenizer {
 
   int64_t vocab_size() const;       // the largest id + 1
   int64_t base_vocab_size() const;  // the same without the added tokens
+  // What the post-processor puts in front of a text and behind it.
+  std::span<const int32_t> prefix() const;
+  std::span<const int32_t> suffix() const;
+  // bos_token of tokenizer_config.json, whether the post-processor adds it or not.
+  std::optional<int32_t> bos_id() const;
   // The token that ends a document: eos_token of tokenizer_config.json, else the special token
   // that the post-processor puts last, else the added token "<|endoftext|>".
   std::optional<int32_t> eos_id() const;

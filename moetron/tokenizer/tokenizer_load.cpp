@@ -2,13 +2,12 @@
 #include <array>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
-#include "moetron/base/json.h"
+#include "moetron/base/path.h"
 #include "moetron/tokenizer/byte_alphabet.h"
 #include "moetron/tokenizer/tokenizer.h"
+#include "moetron/tokenizer/tokenizer_config.h"
 #include "moetron/tokenizer/tokenizer_file.h"
 #include "moetron/tokenizer/tokenizer_parts.h"
 #include "moetron/tokenizer/unicode.h"
@@ -94,52 +93,39 @@ void set_added_tokens(const TokenizerFile& file, const std::string& name, TextTo
   parts.normalized_tokens = normalized.make_finder();
 }
 
-// The token under `key` of a tokenizer_config.json: a string, or an object with its content.
-std::optional<int32_t> read_config_token(const Json& config, const std::string& key,
-                                         const TextToId& ids, const std::string& name) {
-  if (!config.contains(key) || config[key].is_null()) return std::nullopt;
-  const Json& value = config[key];
-  const Json& content = value.is_object() && value.contains("content") ? value["content"] : value;
-  MT_CHECK_INPUT(content.is_string(), name, ": ", key,
-                 " is neither a string nor a token with a content");
-  const auto found = ids.find(content.get<std::string>());
-  MT_CHECK_INPUT(found != ids.end(), name, ": ", key, " (\"", content.get<std::string>(),
-                 "\") is not a token of the tokenizer.json beside it");
-  return found->second;
+std::optional<int32_t> find_token(const std::optional<std::string>& content, const TextToId& ids) {
+  if (!content) return std::nullopt;
+  const auto found = ids.find(*content);
+  return found == ids.end() ? std::nullopt : std::optional<int32_t>(found->second);
 }
 
-bool read_config_flag(const Json& config, const std::string& key, const std::string& name) {
-  if (!config.contains(key) || config[key].is_null()) return false;
-  MT_CHECK_INPUT(config[key].is_boolean(), name, ": ", key, " is not true or false");
-  return config[key].get<bool>();
-}
-
+// The tokens that begin and end a text.
 template <class Parts>
-void read_config(const fs::path& path, const TextToId& ids, Parts& parts) {
-  const std::string name = path.string();
-  const Json config = read_json(path);
-  MT_CHECK_INPUT(config.is_object(), name, " is not an object");
-  const auto bos = read_config_token(config, "bos_token", ids, name);
-  const auto eos = read_config_token(config, "eos_token", ids, name);
+void set_ends(const TokenizerFile& file, const TokenizerConfig& config, const TextToId& ids,
+              const std::string& name, Parts& parts) {
+  for (const auto* around : {&file.prefix, &file.suffix}) {
+    for (const int32_t id : *around) {
+      MT_CHECK_INPUT(parts.bytes.contains(id), name, ": post_processor adds the id ", id,
+                     ", which no token has");
+    }
+  }
+  parts.bos = find_token(config.bos, ids);
+  const std::optional<int32_t> eos = find_token(config.eos, ids);
+  parts.eos = find_token(std::string(kUsualEnd), ids);
+  if (!file.suffix.empty()) parts.eos = file.suffix.back();
   if (eos) parts.eos = eos;
-  // The Hugging Face classes add these themselves where the template does not.
-  if (bos && read_config_flag(config, "add_bos_token", name) &&
-      (parts.prefix.empty() || parts.prefix.front() != *bos)) {
-    parts.prefix.insert(parts.prefix.begin(), *bos);
-  }
-  if (eos && read_config_flag(config, "add_eos_token", name) &&
-      (parts.suffix.empty() || parts.suffix.back() != *eos)) {
-    parts.suffix.push_back(*eos);
-  }
+  parts.prefix = file.prefix;
+  parts.suffix = file.suffix;
 }
 
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
-  std::error_code error;
-  const fs::path file_path = fs::is_directory(path, error) ? path / "tokenizer.json" : path;
+  const fs::path file_path = is_folder(path) ? path / "tokenizer.json" : path;
   const std::string name = file_path.string();
   TokenizerFile file = parse_tokenizer_file(MappedFile(file_path).text(), name);
+  const TokenizerConfig config = read_tokenizer_config(file_path.parent_path());
+  add_config_tokens(config, file);
   auto parts = std::make_unique<Parts>();
   TextToId ids;  // as written in the file
   ids.reserve(file.vocab.size() + file.added_tokens.size());
@@ -152,19 +138,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
   set_added_tokens(file, name, ids, *parts);
   parts->normalizes_nfc = file.normalizes_nfc;
   parts->stages = std::move(file.stages);
-  for (const auto* around : {&file.prefix, &file.suffix}) {
-    for (const int32_t id : *around) {
-      MT_CHECK_INPUT(parts->bytes.contains(id), name, ": post_processor adds the id ", id,
-                     ", which no token has");
-    }
-  }
-  parts->prefix = std::move(file.prefix);
-  parts->suffix = std::move(file.suffix);
-  const auto usual_end = ids.find(kUsualEnd);
-  if (usual_end != ids.end()) parts->eos = usual_end->second;
-  if (!parts->suffix.empty()) parts->eos = parts->suffix.back();
-  const fs::path config_path = file_path.parent_path() / "tokenizer_config.json";
-  if (fs::exists(config_path, error)) read_config(config_path, ids, *parts);
+  set_ends(file, config, ids, name, *parts);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(parts)));
 }
 

@@ -68,6 +68,7 @@ struct Tokenizer::Parts {
   Bpe bpe;
   std::vector<int32_t> prefix;  // around a text, with add_special_tokens
   std::vector<int32_t> suffix;
+  std::optional<int32_t> bos;
   std::optional<int32_t> eos;
   mutable ScratchPool scratches;
 

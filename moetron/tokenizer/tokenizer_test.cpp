@@ -102,16 +102,32 @@ TEST_F(TokenizerTest, IgnoreMergesTakesWholePieces) {
 }
 
 TEST_F(TokenizerTest, ConfigNamesBeginAndEnd) {
-  const auto tokenizer =
-      load(std::string(kSmall), R"({"bos_token": {"content": "abc"}, "eos_token": "<s>",
-                                                     "add_bos_token": true, "add_eos_token": true})");
+  const auto tokenizer = load(std::string(kSmall), R"({"bos_token": {"content": "abc"},
+      "eos_token": "<s>", "add_bos_token": true, "add_eos_token": true})");
+  EXPECT_EQ(tokenizer->bos_id(), 5);
   EXPECT_EQ(tokenizer->eos_id(), 8);
-  EXPECT_EQ(tokenizer->encode("b", true), (Ids{5, 8, 1, 8}));
+  // What is added is the post-processor's to say.
+  EXPECT_EQ(tokenizer->encode("b", true), (Ids{8, 1}));
   EXPECT_EQ(tokenizer->encode("b"), (Ids{1}));
-  for (const char* config : {R"({"eos_token": "</s>"})", R"({"eos_token": 7})", R"([1])", "{",
-                             R"({"bos_token": "<s>", "add_bos_token": "yes"})"}) {
+  for (const char* config :
+       {R"({"eos_token": 7})", R"([1])", "{", R"({"extra_special_tokens": "<x>"})",
+        R"({"extra_special_tokens": [3]})", R"({"split_special_tokens": true})",
+        R"({"added_tokens_decoder": {"x": {"content": "<x>"}}})",
+        R"({"added_tokens_decoder": {"12": {"content": "<x>"}}})",  // the next is 11
+        R"({"added_tokens_decoder": {"9": {"content": "<s>"}}})",
+        R"({"pad_token": {"content": "<x>", "lstrip": 1}})"}) {
     EXPECT_THROW(load(std::string(kSmall), config), InputError) << config;
   }
+}
+
+TEST_F(TokenizerTest, ConfigAddsTokens) {
+  const auto tokenizer = load(std::string(kSmall), R"({"pad_token": "<pad>",
+      "extra_special_tokens": ["<x>", "b"], "eos_token": "</s>"})");
+  EXPECT_EQ(tokenizer->vocab_size(), 14);
+  EXPECT_EQ(tokenizer->eos_id(), 11);
+  EXPECT_EQ(tokenizer->encode("a<x>a<pad>a</s>"), (Ids{0, 13, 0, 12, 0, 11}));
+  EXPECT_EQ(tokenizer->encode("abc"), (Ids{0, 1, 2}));  // b is cut out now
+  EXPECT_EQ(tokenizer->decode(Ids{0, 13, 1, 2}, true), "ac");
 }
 
 TEST_F(TokenizerTest, ErrorsNameFileAndCause) {

@@ -1,6 +1,7 @@
 // The test program of tests/oracles/tokenizer_oracle.py:
 //   tokenizer_tool PATH encode|encode_special < texts > ids
 //   tokenizer_tool PATH decode|decode_skip < ids > texts
+//   tokenizer_tool PATH tokens > "VOCAB_SIZE BOS EOS", -1 for a token that there is not
 // PATH is a tokenizer.json, its folder, or "bytes". Each text is a uint32 of bytes and the bytes;
 // each list of ids is a uint32 of ids and the int32 ids, all little-endian. The processor
 // time of the work alone, in seconds, goes to stderr.
@@ -42,6 +43,11 @@ void append_record(std::string& output, const void* items, size_t count, size_t 
 
 int run(const std::string& path, const std::string& mode) {
   const auto tokenizer = path == "bytes" ? Tokenizer::bytes() : Tokenizer::load(path);
+  if (mode == "tokens") {
+    std::cout << tokenizer->vocab_size() << ' ' << tokenizer->bos_id().value_or(-1) << ' '
+              << tokenizer->eos_id().value_or(-1) << '\n';
+    return kExitDone;
+  }
   const std::string input(std::istreambuf_iterator<char>(std::cin), {});
   const bool is_encode = mode.starts_with("encode");
   const auto records = read_records(input, is_encode ? 1 : sizeof(int32_t));
@@ -68,7 +74,7 @@ int run(const std::string& path, const std::string& mode) {
 
 int main(int argc, char** argv) {
   if (argc != 3) {
-    std::cerr << "usage: tokenizer_tool PATH encode|encode_special|decode|decode_skip\n";
+    std::cerr << "usage: tokenizer_tool PATH encode|encode_special|decode|decode_skip|tokens\n";
     return moetron::kExitConfig;
   }
   try {
