@@ -35,36 +35,83 @@ bool is_single_word(std::string_view text, size_t begin, size_t end) {
   return end == text.size() || !is_word_character(decode_utf8(text.data() + end).value);
 }
 
+uint64_t edge_key(uint32_t node, char byte) {
+  return uint64_t{node} * 256 + static_cast<uint8_t>(byte);
+}
+
 }  // namespace
 
 AddedTokenFinder::AddedTokenFinder(std::span<const AddedToken> tokens,
                                    std::span<const std::string> contents)
-    : tokens_(tokens.begin(), tokens.end()), token_at_(1, -1) {
-  for (size_t i = 0; i < tokens_.size(); ++i) {
-    if (contents[i].empty()) continue;  // cannot be found in a text
-    begins_[static_cast<uint8_t>(contents[i][0])] = true;
-    uint32_t node = 0;
-    for (const char byte : contents[i]) {
-      const uint64_t edge = uint64_t{node} * 256 + static_cast<uint8_t>(byte);
-      const auto [found, is_new] = edges_.emplace(edge, static_cast<uint32_t>(token_at_.size()));
-      if (is_new) token_at_.push_back(-1);
-      node = found->second;
+    : tokens_(tokens.begin(), tokens.end()), nodes_(1) {
+  for (size_t i = 0; i < tokens_.size(); ++i)
+    if (!contents[i].empty()) add_token(contents[i], static_cast<int32_t>(i));
+  link_nodes(contents);
+}
+
+void AddedTokenFinder::add_token(std::string_view content, int32_t index) {
+  begins_[static_cast<uint8_t>(content[0])] = true;
+  uint32_t node = 0;
+  for (const char byte : content) {
+    const auto [found, is_new] =
+        edges_.emplace(edge_key(node, byte), static_cast<uint32_t>(nodes_.size()));
+    if (is_new) nodes_.emplace_back().depth = nodes_[node].depth + 1;
+    node = found->second;
+  }
+  // Two tokens may be the same after normalisation; the first is the one that is found.
+  if (nodes_[node].token >= 0) return;
+  nodes_[node].token = index;
+  nodes_[node].length = nodes_[node].depth;
+}
+
+// By depth: a node's `shorter` lies above it.
+void AddedTokenFinder::link_nodes(std::span<const std::string> contents) {
+  size_t longest = 0;
+  for (const std::string& content : contents) longest = std::max(longest, content.size());
+  std::vector<uint32_t> at(contents.size(), 0);  // the node that each token has come to
+  for (size_t depth = 0; depth < longest; ++depth) {
+    for (size_t i = 0; i < contents.size(); ++i) {
+      if (depth >= contents[i].size()) continue;
+      const char byte = contents[i][depth];
+      const uint32_t parent = at[i];
+      at[i] = edges_.at(edge_key(parent, byte));
+      if (parent == 0) continue;  // the root is shorter than any
+      Node& node = nodes_[at[i]];
+      node.shorter = step(nodes_[parent].shorter, byte);
+      if (node.token < 0) {
+        node.token = nodes_[node.shorter].token;
+        node.length = nodes_[node.shorter].length;
+      }
     }
-    // Two tokens may be the same after normalisation; the first is the one that is found.
-    if (token_at_[node] < 0) token_at_[node] = static_cast<int32_t>(i);
   }
 }
 
-AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text) const {
-  Match longest;
-  uint32_t node = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto edge = edges_.find(uint64_t{node} * 256 + static_cast<uint8_t>(text[i]));
-    if (edge == edges_.end()) break;
-    node = edge->second;
-    if (token_at_[node] >= 0) longest = {token_at_[node], i + 1};
+uint32_t AddedTokenFinder::step(uint32_t node, char byte) const {
+  for (;;) {
+    const auto edge = edges_.find(edge_key(node, byte));
+    if (edge != edges_.end()) return edge->second;
+    if (node == 0) return 0;
+    node = nodes_[node].shorter;
   }
-  return longest;
+}
+
+AddedTokenFinder::Match AddedTokenFinder::next_match(std::string_view text, size_t from) const {
+  Match best;
+  uint32_t node = 0;
+  for (size_t i = from; i < text.size(); ++i) {
+    if (node == 0 && !begins_[static_cast<uint8_t>(text[i])]) {
+      if (best.token >= 0) break;
+      continue;
+    }
+    node = step(node, text[i]);
+    const Node& read = nodes_[node];
+    // What is still being read begins behind the match: it can neither be longer nor come first.
+    if (best.token >= 0 && i + 1 - read.depth > best.begin) break;
+    if (read.token < 0) continue;
+    const size_t begin = i + 1 - read.length;
+    if (best.token < 0 || begin <= best.begin) best = {read.token, begin, i + 1};
+  }
+  return best;
 }
 
 void AddedTokenFinder::split(std::string_view text, std::vector<TextPart>& parts) const {
@@ -72,19 +119,12 @@ void AddedTokenFinder::split(std::string_view text, std::vector<TextPart>& parts
   const auto add = [&](int32_t id, size_t begin, size_t end) {
     if (begin < end) parts.push_back({id, text.substr(begin, end - begin)});
   };
-  for (size_t i = 0; !edges_.empty() && i < text.size();) {
-    if (!begins_[static_cast<uint8_t>(text[i])]) {
-      ++i;
-      continue;
-    }
-    const Match match = longest_at(text.substr(i));
-    if (match.token < 0) {
-      ++i;
-      continue;
-    }
+  for (size_t i = 0; !edges_.empty();) {
+    const Match match = next_match(text, i);
+    if (match.token < 0) break;
     const AddedToken& token = tokens_[match.token];
-    size_t begin = i;
-    size_t end = i + match.length;
+    size_t begin = match.begin;
+    size_t end = match.end;
     i = end;  // the search goes on behind the token even where it is rejected or takes more space
     if (token.single_word && !is_single_word(text, begin, end)) continue;
     if (token.lstrip) begin = std::max(space_begin(text, begin), copied);

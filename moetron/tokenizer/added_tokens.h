@@ -39,15 +39,27 @@ class AddedTokenFinder {
 
  private:
   struct Match {
-    int32_t token = -1;  // -1: no token begins here
-    size_t length = 0;
+    int32_t token = -1;  // -1: none
+    size_t begin = 0;
+    size_t end = 0;
   };
-  Match longest_at(std::string_view text) const;
+  // A node is what has been read of tokens, the longest end of the text that one begins with (the
+  // automaton of Aho and Corasick); the root is node 0.
+  struct Node {
+    int32_t token = -1;    // that ends here, or the longest that ends what has been read
+    uint32_t length = 0;   // of that token
+    uint32_t depth = 0;    // bytes from the root
+    uint32_t shorter = 0;  // the node to go on from where no token goes on
+  };
+  void add_token(std::string_view content, int32_t index);
+  void link_nodes(std::span<const std::string> contents);
+  uint32_t step(uint32_t node, char byte) const;
+  Match next_match(std::string_view text, size_t from) const;
 
   std::vector<AddedToken> tokens_;
   std::array<bool, 256> begins_{};                // whether a token begins with this byte
-  std::unordered_map<uint64_t, uint32_t> edges_;  // node * 256 + byte -> node; the root is node 0
-  std::vector<int32_t> token_at_;                 // the token that ends at a node, or -1
+  std::unordered_map<uint64_t, uint32_t> edges_;  // node * 256 + byte -> node
+  std::vector<Node> nodes_;
 };
 
 }  // namespace moetron

@@ -17,9 +17,9 @@ namespace moetron {
 class Tokenizer {
  public:
   // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it adds
-  // tokens, names those that begin and end a text, as in transformers. Throws InputError, naming the file and what is
-  // wrong with it: cut short, not byte-level BPE, a normalizer or pre-tokenizer that is not
-  // supported. The file's truncation and padding are ignored.
+  // tokens, names those that begin and end a text, as in transformers. Throws InputError, naming
+  // the file and what is wrong with it: cut short, not byte-level BPE, a normalizer or
+  // pre-tokenizer that is not supported. The file's truncation and padding are ignored.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
 
   // Id b is byte b; id 256 ends a document ("<|endoftext|>"), so vocab_size() is 257. Text that

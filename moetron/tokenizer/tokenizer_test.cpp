@@ -93,6 +93,21 @@ TEST_F(TokenizerTest, AddedAndSpecialTokens) {
   EXPECT_EQ(tokenizer->eos_id(), std::nullopt);
 }
 
+TEST_F(TokenizerTest, AddedTokensAreFoundInLinearTime) {
+  const std::string run(20000, 'a');
+  const auto tokenizer = load(std::string(kSmall), R"({"extra_special_tokens": [")" + run +
+                                                       R"(b", "aab", "cc", "bccb", "ccbca"]})");
+  const std::string text(1000000, 'a');
+  EXPECT_EQ(tokenizer->encode(text), Ids(text.size(), 0));
+  EXPECT_EQ(tokenizer->encode(text.substr(0, 30000) + "b").size(), 10001u);  // the long one ends it
+  // The leftmost wins, then the longest; what was read ahead counts again.
+  EXPECT_EQ(tokenizer->encode("aaab"), (Ids{0, 12}));
+  EXPECT_EQ(tokenizer->encode("bccbcab"), (Ids{14, 2, 4}));
+  EXPECT_EQ(tokenizer->encode("ccbcab"), (Ids{15, 1}));
+  EXPECT_EQ(tokenizer->encode("ccbcb"), (Ids{13, 6, 1}));
+  EXPECT_EQ(tokenizer->encode("bccccb"), (Ids{1, 13, 13, 1}));
+}
+
 TEST_F(TokenizerTest, IgnoreMergesTakesWholePieces) {
   const std::string text = replaced(R"("ab c", "Ġ ab")", R"("Ġ ab")");
   EXPECT_EQ(load(text)->encode("abc"), (Ids{4, 2}));
