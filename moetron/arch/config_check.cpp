@@ -1,11 +1,10 @@
 #include "moetron/arch/config_check.h"
 
+#include "moetron/arch/families.h"
 #include "moetron/base/error.h"
 
 namespace moetron {
 namespace {
-
-using Family = ModelConfig::Family;
 
 // Above this an inventory would be millions of names: no model, but a corrupt file.
 constexpr int64_t kMaxExpertsOfAllLayers = int64_t{1} << 20;
@@ -46,9 +45,7 @@ std::optional<std::string> find_absurd_size(const ModelConfig& config, const Fie
 std::optional<std::string> find_attention_contradiction(const ModelConfig& config,
                                                         const FieldNames& names) {
   const int64_t heads = config.num_attention_heads;
-  // transformers refuses these two families otherwise, even where head_dim is written out.
-  if ((config.family == Family::kLlama || config.family == Family::kDeepseekV2) &&
-      config.hidden_size % heads != 0)
+  if (traits_of(config.family).heads_divide_width && config.hidden_size % heads != 0)
     return must_divide(names.num_attention_heads, heads, names.hidden_size, config.hidden_size);
   if (config.mla && config.num_key_value_heads != heads)
     return concat(field(names.num_key_value_heads, config.num_key_value_heads), " must equal ",
@@ -105,7 +102,7 @@ FieldNames config_json_names(ModelConfig::Family family) {
                    "num_experts_per_tok",
                    "n_group",
                    "topk_group"};
-  if (family == Family::kQwen3Moe) names.num_experts = "num_experts";
+  if (family == ModelConfig::Family::kQwen3Moe) names.num_experts = "num_experts";
   return names;
 }
 

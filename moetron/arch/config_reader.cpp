@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/arch/config_check.h"
+#include "moetron/arch/families.h"
 #include "moetron/arch/json_fields.h"
 #include "moetron/base/error.h"
 
@@ -16,16 +17,16 @@ using Family = ModelConfig::Family;
 Family read_family(const JsonFields& fields) {
   const auto name = fields.text("model_type");
   MT_CHECK_INPUT(name.has_value(), fields.place(), ": the key model_type is missing");
-  for (const Family family : {Family::kDeepseekV2, Family::kDeepseekV3, Family::kQwen3Moe,
-                              Family::kQwen3, Family::kQwen2, Family::kLlama})
-    if (*name == family_name(family)) return family;
-  fields.refuse("model_type",
-                "is not supported; deepseek_v2, deepseek_v3, qwen3_moe, qwen3, qwen2 and llama "
-                "are");
+  std::string known;
+  for (const FamilyTraits& traits : all_families()) {
+    if (*name == traits.model_type) return traits.family;
+    known += concat(known.empty() ? "" : ", ", traits.model_type);
+  }
+  fields.refuse("model_type", concat("is not supported; these are: ", known));
 }
 
 bool is_deepseek(Family family) {
-  return family == Family::kDeepseekV2 || family == Family::kDeepseekV3;
+  return traits_of(family).kind == ModelFamily::kDeepseek;
 }
 
 void refuse_true(const JsonFields& fields, const char* key, const char* reason) {
@@ -45,7 +46,7 @@ void refuse_unsupported(const JsonFields& fields, Family family) {
     if (type != "full_attention")
       fields.refuse("layer_types", "is not supported: every layer must be full_attention");
   // transformers would give o_proj a bias too.
-  if (family != Family::kQwen2)
+  if (!traits_of(family).attention_bias)
     refuse_true(fields, "attention_bias", "is not supported: it must be false");
   refuse_true(fields, "mlp_bias", "is not supported: it must be false");
   if (fields.number("attention_dropout", 0.0, 1.0).value_or(0.0) != 0.0)
@@ -71,35 +72,29 @@ void read_common(const JsonFields& fields, ModelConfig& config) {
   config.num_layers = fields.required_integer("num_hidden_layers", 1, kMaxLayers);
   config.num_attention_heads = fields.required_integer("num_attention_heads", 1, kMaxHeads);
   config.intermediate_size = fields.required_integer("intermediate_size", 1, kMaxWidth);
-  const bool qwen = config.family == Family::kQwen3Moe || config.family == Family::kQwen3 ||
-                    config.family == Family::kQwen2;
-  // Qwen's classes have fixed numbers as defaults here, that fit few models: the key must be there.
-  if (qwen && !fields.is_null("num_key_value_heads"))
+  const FamilyTraits& traits = traits_of(config.family);
+  if (traits.needs_key_value_heads && !fields.is_null("num_key_value_heads"))
     fields.required_integer("num_key_value_heads", 1, kMaxHeads);
   config.num_key_value_heads =
       fields.integer("num_key_value_heads", 1, kMaxHeads).value_or(config.num_attention_heads);
-  const int64_t default_positions = qwen                                   ? 32768
-                                    : config.family == Family::kDeepseekV3 ? 4096
-                                                                           : 2048;
-  config.max_position_embeddings =
-      fields.integer("max_position_embeddings", 1, kMaxPositions).value_or(default_positions);
+  config.max_position_embeddings = fields.integer("max_position_embeddings", 1, kMaxPositions)
+                                       .value_or(traits.default_positions);
   config.rms_norm_eps =
       fields.number("rms_norm_eps", kMinNormEps, 1.0).value_or(config.rms_norm_eps);
   config.initializer_range =
       fields.number("initializer_range", 0.0, 10.0).value_or(config.initializer_range);
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings").value_or(false);
-  config.attention_bias = config.family == Family::kQwen2;
-  config.qk_norm = config.family == Family::kQwen3 || config.family == Family::kQwen3Moe;
+  config.attention_bias = traits.attention_bias;
+  config.qk_norm = traits.qk_norm;
   config.dtype = read_dtype(fields);
 }
 
-// hidden_size / num_attention_heads, but 128 in Qwen3's class (64 in Qwen3-MoE's: the quotient).
 void read_head_dim(const JsonFields& fields, ModelConfig& config) {
   const auto written = fields.integer("head_dim", 1, kMaxWidth);
   if (written) {
     config.head_dim = *written;
-  } else if (config.family == Family::kQwen3) {
-    config.head_dim = 128;
+  } else if (const int64_t fixed = traits_of(config.family).default_head_dim; fixed > 0) {
+    config.head_dim = fixed;
   } else {
     MT_CHECK_INPUT(config.hidden_size % config.num_attention_heads == 0, fields.place(),
                    ": num_attention_heads (", config.num_attention_heads,

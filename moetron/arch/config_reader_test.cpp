@@ -168,8 +168,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Refusal{llama_json, "model_type", "absent", "the key model_type is missing"},
         Refusal{llama_json, "model_type", "\"mixtral\"",
-                "model_type (\"mixtral\") is not supported; deepseek_v2, deepseek_v3, qwen3_moe, "
-                "qwen3, qwen2 and llama are"},
+                "model_type (\"mixtral\") is not supported; these are: deepseek_v2, deepseek_v3, "
+                "qwen3_moe, qwen3, qwen2, llama"},
         Refusal{llama_json, "vocab_size", "absent", "the key vocab_size is missing"},
         Refusal{llama_json, "vocab_size", "null", "vocab_size (null) must be an integer"},
         Refusal{llama_json, "hidden_size", "\"64\"", "hidden_size (\"64\") must be an integer"},

@@ -5,30 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/arch/config_reader.h"
+#include "moetron/arch/families.h"
 #include "moetron/base/error.h"
 
 namespace moetron {
 namespace {
 
 using Family = ModelConfig::Family;
-
-const char* class_name(Family family) {
-  switch (family) {
-    case Family::kDeepseekV2:
-      return "DeepseekV2ForCausalLM";
-    case Family::kDeepseekV3:
-      return "DeepseekV3ForCausalLM";
-    case Family::kQwen3Moe:
-      return "Qwen3MoeForCausalLM";
-    case Family::kQwen3:
-      return "Qwen3ForCausalLM";
-    case Family::kQwen2:
-      return "Qwen2ForCausalLM";
-    case Family::kLlama:
-      return "LlamaForCausalLM";
-  }
-  throw InternalError(concat("unknown model family ", static_cast<int>(family)));
-}
 
 Json rope_scaling(const RopeConfig& rope) {
   if (rope.type == RopeType::kDefault) return nullptr;
@@ -98,7 +81,7 @@ void add_qwen_moe_keys(const MoeConfig& moe, Json& out) {
 // Every key that the family's classes read, from the struct alone.
 Json complete_config(const ModelConfig& config) {
   Json out;
-  out["architectures"] = {class_name(config.family)};
+  out["architectures"] = {traits_of(config.family).class_name};
   out["model_type"] = family_name(config.family);
   out["vocab_size"] = config.vocab_size;
   out["hidden_size"] = config.hidden_size;
@@ -118,15 +101,16 @@ Json complete_config(const ModelConfig& config) {
   out["bos_token_id"] = nullptr;
   out["eos_token_id"] = nullptr;
   out["torch_dtype"] = config.dtype;
-  if (config.family != Family::kQwen2) out["attention_bias"] = false;
+  const FamilyTraits& traits = traits_of(config.family);
+  if (!traits.attention_bias) out["attention_bias"] = false;
   // Qwen2's class has no such key, but reads it where it is given.
   const bool plain_heads = config.head_dim * config.num_attention_heads == config.hidden_size;
   if (!config.mla && (config.family != Family::kQwen2 || !plain_heads))
     out["head_dim"] = config.head_dim;
-  if (config.family == Family::kLlama) out["mlp_bias"] = false;
+  if (traits.kind == ModelFamily::kLlama) out["mlp_bias"] = false;
   if (config.mla) {
     add_deepseek_keys(config, out);
-  } else if (config.family != Family::kLlama) {
+  } else if (traits.kind != ModelFamily::kLlama) {
     out["use_sliding_window"] = false;
     out["sliding_window"] = nullptr;
     out["max_window_layers"] = config.num_layers;

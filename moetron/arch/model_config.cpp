@@ -2,27 +2,12 @@
 
 #include <algorithm>
 
-#include "moetron/base/error.h"
+#include "moetron/arch/families.h"
 
 namespace moetron {
 
 const char* family_name(ModelConfig::Family family) {
-  using Family = ModelConfig::Family;
-  switch (family) {
-    case Family::kDeepseekV2:
-      return "deepseek_v2";
-    case Family::kDeepseekV3:
-      return "deepseek_v3";
-    case Family::kQwen3Moe:
-      return "qwen3_moe";
-    case Family::kQwen3:
-      return "qwen3";
-    case Family::kQwen2:
-      return "qwen2";
-    case Family::kLlama:
-      return "llama";
-  }
-  throw InternalError(concat("unknown model family ", static_cast<int>(family)));
+  return traits_of(family).model_type;
 }
 
 bool ModelConfig::is_moe_layer(int64_t layer) const {

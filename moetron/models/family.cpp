@@ -1,5 +1,6 @@
 #include "moetron/models/family.h"
 
+#include "moetron/arch/families.h"
 #include "moetron/arch/rope.h"
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
@@ -100,15 +101,12 @@ RouterSettings router_settings(const ModelConfig& config, double normalize_eps) 
 
 std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
                                              const ModelSettings& settings) {
-  switch (config.family) {
-    case ModelConfig::Family::kDeepseekV2:
-    case ModelConfig::Family::kDeepseekV3:
+  switch (traits_of(config.family).kind) {
+    case ModelFamily::kDeepseek:
       return make_deepseek_layer(config, index, settings);
-    case ModelConfig::Family::kQwen3Moe:
-    case ModelConfig::Family::kQwen3:
-    case ModelConfig::Family::kQwen2:
+    case ModelFamily::kQwen:
       return make_qwen_layer(config, index, settings);
-    case ModelConfig::Family::kLlama:
+    case ModelFamily::kLlama:
       return make_llama_layer(config, index, settings);
   }
   throw InternalError("a family without a model");

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "moetron/arch/config_check.h"
+#include "moetron/arch/families.h"
 #include "moetron/base/mistakes.h"
 
 namespace moetron {
@@ -271,8 +272,8 @@ ModelConfig model_config_from_options(const Options& options) {
   config.rms_norm_eps = model.norm_epsilon.value_or(config.family == Family::kLlama ? 1e-5 : 1e-6);
   config.initializer_range = model.init_method_std;
   config.tie_word_embeddings = !model.untie_embeddings_and_output_weights.value_or(false);
-  config.attention_bias = config.family == Family::kQwen2;
-  config.qk_norm = config.family == Family::kQwen3 || config.family == Family::kQwen3Moe;
+  config.attention_bias = traits_of(config.family).attention_bias;
+  config.qk_norm = traits_of(config.family).qk_norm;
   config.dtype = options.training.dtype == Dtype::kFp32 ? "float32" : "bfloat16";
   const bool is_latent = wants_latent_attention(options);
   mistakes.collect([&] { is_latent ? fill_mla(model, config) : fill_head_dim(model, config); });

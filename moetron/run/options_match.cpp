@@ -1,5 +1,6 @@
 #include <string>
 
+#include "moetron/arch/families.h"
 #include "moetron/base/mistakes.h"
 #include "moetron/run/config_from_options.h"
 
@@ -43,11 +44,6 @@ class Matcher {
   Mistakes mistakes_;
 };
 
-const char* option_family(Family family) {
-  if (family == Family::kLlama) return "llama";
-  return family == Family::kDeepseekV2 || family == Family::kDeepseekV3 ? "deepseek" : "qwen";
-}
-
 const char* option_family(ModelFamily family) {
   if (family == ModelFamily::kLlama) return "llama";
   return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
@@ -56,7 +52,7 @@ const char* option_family(ModelFamily family) {
 void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
   if (given.model_family)
     match.equal<std::string>("model-family", std::string(option_family(*given.model_family)),
-                             option_family(config.family));
+                             option_family(traits_of(config.family).kind));
   match.equal("num-layers", given.num_layers, config.num_layers);
   match.equal("hidden-size", given.hidden_size, config.hidden_size);
   match.equal("ffn-hidden-size", given.ffn_hidden_size, config.intermediate_size);
