@@ -41,6 +41,11 @@ void refuse_unsupported(const JsonFields& fields, Family family) {
   if (fields.text("hidden_act").value_or("silu") != "silu")
     fields.refuse("hidden_act", "is not supported: it must be \"silu\"");
   refuse_true(fields, "use_sliding_window", "is not supported: it must be false");
+  if (traits_of(family).needs_null_window && !fields.is_null("sliding_window")) {
+    MT_CHECK_INPUT(fields.has("sliding_window"), fields.place(),
+                   ": the key sliding_window is missing, and would not be null by default");
+    fields.refuse("sliding_window", "is not supported: it must be null");
+  }
   const auto layer_types = fields.texts("layer_types").value_or(std::vector<std::string>());
   for (const std::string& type : layer_types)
     if (type != "full_attention")
@@ -223,9 +228,11 @@ std::vector<std::string_view> nullable_keys(Family family) {
   std::vector<std::string_view> keys = {
       "architectures",         "dtype",        "torch_dtype",     "layer_types",
       "partial_rotary_factor", "rope_scaling", "rope_parameters", "quantization_config"};
-  if (family != Family::kQwen3Moe) keys.emplace_back("num_key_value_heads");
+  if (family != Family::kQwen3Moe && family != Family::kMistral)
+    keys.emplace_back("num_key_value_heads");
   if (family == Family::kQwen3Moe) keys.emplace_back("mlp_only_layers");
-  if (family == Family::kLlama) keys.emplace_back("head_dim");
+  if (family == Family::kLlama || family == Family::kMistral) keys.emplace_back("head_dim");
+  if (family == Family::kMistral) keys.emplace_back("sliding_window");
   if (is_deepseek(family)) keys.insert(keys.end(), {"q_lora_rank", "norm_topk_prob"});
   if (family == Family::kDeepseekV2) keys.insert(keys.end(), {"n_group", "topk_group"});
   if (family == Family::kDeepseekV3) keys.emplace_back("rope_interleave");

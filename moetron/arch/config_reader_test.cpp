@@ -169,7 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{llama_json, "model_type", "absent", "the key model_type is missing"},
         Refusal{llama_json, "model_type", "\"mixtral\"",
                 "model_type (\"mixtral\") is not supported; these are: deepseek_v2, deepseek_v3, "
-                "qwen3_moe, qwen3, qwen2, llama"},
+                "qwen3_moe, qwen3, qwen2, llama, mistral"},
         Refusal{llama_json, "vocab_size", "absent", "the key vocab_size is missing"},
         Refusal{llama_json, "vocab_size", "null", "vocab_size (null) must be an integer"},
         Refusal{llama_json, "hidden_size", "\"64\"", "hidden_size (\"64\") must be an integer"},
@@ -297,6 +297,28 @@ TEST(ConfigReader, NamesTheFileOfAFolder) {
   EXPECT_THROW(read_model_config(std::filesystem::path("/nonexistent")), InputError);
   EXPECT_THAT(reading_error(Json::array()),
               HasSubstr("dir/config.json: a JSON object is expected"));
+}
+
+// Its class attends in a window of 4096 unless the key says null.
+TEST(ConfigReader, MistralNeedsANullWindow) {
+  Json json = llama_json();
+  json["model_type"] = "mistral";
+  json["num_key_value_heads"] = 2;
+  json["sliding_window"] = nullptr;
+  EXPECT_EQ(read_model_config(json, "config.json").family, ModelConfig::Family::kMistral);
+  const auto error_of = [&] {
+    try {
+      read_model_config(json, "config.json");
+      return std::string();
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+  };
+  json["sliding_window"] = 4096;
+  EXPECT_THAT(error_of(),
+              testing::HasSubstr("sliding_window (4096) is not supported: it must be null"));
+  json.erase("sliding_window");
+  EXPECT_THAT(error_of(), testing::HasSubstr("the key sliding_window is missing"));
 }
 
 }  // namespace

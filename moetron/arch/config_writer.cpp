@@ -107,7 +107,8 @@ Json complete_config(const ModelConfig& config) {
   const bool plain_heads = config.head_dim * config.num_attention_heads == config.hidden_size;
   if (!config.mla && (config.family != Family::kQwen2 || !plain_heads))
     out["head_dim"] = config.head_dim;
-  if (traits.kind == ModelFamily::kLlama) out["mlp_bias"] = false;
+  if (config.family == Family::kLlama) out["mlp_bias"] = false;
+  if (traits.needs_null_window) out["sliding_window"] = nullptr;
   if (config.mla) {
     add_deepseek_keys(config, out);
   } else if (traits.kind != ModelFamily::kLlama) {

@@ -47,6 +47,13 @@ constexpr FamilyTraits kFamilies[] = {
      .kind = ModelFamily::kLlama,
      .default_positions = 2048,
      .heads_divide_width = true},
+    {.family = Family::kMistral,
+     .model_type = "mistral",
+     .class_name = "MistralForCausalLM",
+     .kind = ModelFamily::kLlama,
+     .default_positions = 131072,
+     .needs_key_value_heads = true,
+     .needs_null_window = true},
 };
 
 }  // namespace

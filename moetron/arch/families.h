@@ -22,8 +22,8 @@ struct FamilyTraits {
   bool needs_key_value_heads;  // its class's default fits few models: the key must be there
   bool attention_bias;         // of q_proj, k_proj, v_proj
   bool qk_norm;
-  bool heads_divide_width;    // transformers refuses other widths, head_dim written out or not
-  bool knows_sliding_window;  // by the key sliding_window alone: it must be null
+  bool heads_divide_width;  // transformers refuses other widths, head_dim written out or not
+  bool needs_null_window;   // its class attends in a window unless sliding_window is null
 };
 
 std::span<const FamilyTraits> all_families();

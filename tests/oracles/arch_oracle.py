@@ -57,6 +57,8 @@ CASES = {
     "llama": dict(model_type="llama", num_key_value_heads=2, rope_theta=5e5, rope_scaling=LLAMA3),
     "llama_linear": dict(model_type="llama", head_dim=16, tie_word_embeddings=True,
                          rope_scaling=dict(type="linear", factor=2.5)),
+    "mistral": dict(model_type="mistral", num_key_value_heads=2, head_dim=16, sliding_window=None,
+                    rope_theta=1e6),
 }
 
 # What may differ between two configs of one meaning.

@@ -29,6 +29,7 @@ MLA = dict(kv_lora_rank=16, q_lora_rank=20, qk_nope_head_dim=16, qk_rope_head_di
            routed_scaling_factor=1.5)
 FAMILIES = {
     "llama": dict(head_dim=8, mlp_bias=False),
+    "mistral": dict(head_dim=8, sliding_window=None),
     "qwen2": dict(use_sliding_window=False),
     "qwen3": dict(head_dim=16, use_sliding_window=False),
     "qwen3_moe": dict(head_dim=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24,

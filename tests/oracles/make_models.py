@@ -32,8 +32,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import (DeepseekV2Config, DeepseekV3Config, LlamaConfig, Qwen2Config, Qwen3Config,
-                          Qwen3MoeConfig)
+from transformers import (DeepseekV2Config, DeepseekV3Config, LlamaConfig, MistralConfig, Qwen2Config,
+                          Qwen3Config, Qwen3MoeConfig)
 
 VOCAB, HIDDEN, LAYERS, HEADS = 128, 64, 3, 4
 COMMON = dict(vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
@@ -101,6 +101,7 @@ MODELS = {
                          rope_parameters=rope(500000.0, rope_type="llama3", factor=8.0,
                                               low_freq_factor=1.0, high_freq_factor=4.0,
                                               original_max_position_embeddings=64)),
+    "mistral": MistralConfig(**GQA, head_dim=24, sliding_window=None, rope_parameters=rope(1e6)),
 }
 
 # Models whose config.json gets the spelling of the releases instead of that of transformers 5.
