@@ -42,11 +42,16 @@ enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPip
 struct NamedSchedule {
   const char* name;
   ScheduleKind kind;
+  bool has_blocks = false;  // a forward of one micro-batch beside the backward of another
 };
 inline constexpr NamedSchedule kSchedules[] = {
-    {"1f1b", ScheduleKind::k1F1B},           {"interleaved", ScheduleKind::kInterleaved},
-    {"zb-h1", ScheduleKind::kZbH1},          {"zb-v", ScheduleKind::kZbV},
-    {"dualpipev", ScheduleKind::kDualPipeV}, {"dualpipev+", ScheduleKind::kDualPipeVPlus}};
+    {"1f1b", ScheduleKind::k1F1B},
+    {"interleaved", ScheduleKind::kInterleaved},
+    {"zb-h1", ScheduleKind::kZbH1},
+    {"zb-v", ScheduleKind::kZbV},
+    {"dualpipev", ScheduleKind::kDualPipeV, true},
+    {"dualpipev+", ScheduleKind::kDualPipeVPlus, true},
+};
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };
 enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU

@@ -207,6 +207,7 @@ struct SimulateOptions {
   std::string hardware;                           // TOML file
   std::optional<int64_t> world_size;              // ranks
   std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
+  bool lone_steps_wait = false;
   std::string draw;                               // .svg or .png
 };
 

@@ -1,4 +1,7 @@
 // Experts and their router.
+#include <algorithm>
+#include <iterator>
+
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
@@ -83,16 +86,18 @@ std::string idle_at_one_expert_rank(const Options& options) {
   return is_one ? "with one expert rank every kind is the same local permutation" : "";
 }
 
-// Of the kinds that promise an overlap: what runs beside what travels is the schedule's matter.
 std::string remark_on_overlap(const Options& options) {
   const TokenDispatcher kind = options.moe.moe_token_dispatcher_type;
   const bool overlaps = kind == TokenDispatcher::kOverlapAllGatherFused ||
                         kind == TokenDispatcher::kOverlapAllToAll ||
                         kind == TokenDispatcher::kOverlapDeepep;
-  return overlaps
-             ? "every dispatcher overlaps: under dualpipev with another micro-batch, under any "
-               "schedule with the shared expert"
-             : "";
+  const auto has_blocks = [&](const NamedSchedule& known) {
+    return known.kind == options.parallel.scheduler && known.has_blocks;
+  };
+  if (!overlaps || std::any_of(std::begin(kSchedules), std::end(kSchedules), has_blocks)) return "";
+  return "only dualpipev and dualpipev+ have blocks; under another schedule the shared expert "
+         "alone "
+         "runs beside the communication";
 }
 
 std::string idle_without_capacity(const Options& options) {

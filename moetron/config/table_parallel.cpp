@@ -42,7 +42,7 @@ std::string idle_beyond_plus(const Options& options) {
 
 std::vector<Choice> schedule_choices() {
   std::vector<Choice> choices;
-  for (const auto& [name, kind] : kSchedules) choices.emplace_back(name, kind);
+  for (const auto& [name, kind, has_blocks] : kSchedules) choices.emplace_back(name, kind);
   return choices;
 }
 

@@ -108,6 +108,12 @@ void declare_simulate(OptionTable& table) {
                {"node", DispatchScheme::kPerNode},
                {"allgather", DispatchScheme::kAllGather}})
       .idle_when(idle_beyond_model);
+  table
+      .add(MT_FIELD(simulate, lone_steps_wait),
+           "Dispatch and combine of steps that are no blocks are waited for at once, as the "
+           "published "
+           "runs seem to do; Moetron itself computes beside them what it can.")
+      .idle_when(idle_beyond_model);
   table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
 }
 

@@ -72,7 +72,8 @@ ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Sche
     : costs_(schedule.steps.size()) {
   const Placement& placement = schedule.placement;
   const double compute_rate = 1 - hardware.dispatch_multiprocessors / hardware.multiprocessors;
-  const ProgramSettings settings{.compute_rate = compute_rate,
+  const ProgramSettings settings{.lone_steps_wait = spec.experts.lone_steps_wait,
+                                 .compute_rate = compute_rate,
                                  .recompute = spec.recompute.of_chunks()};
   std::vector<ChunkTimes> chunks;  // by stage
   for (size_t i = 0; i < stages.size(); ++i)

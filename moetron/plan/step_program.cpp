@@ -80,7 +80,8 @@ std::vector<double> weight_gradients(const TimedChunk& chunk, Part part) {
 // travels.
 class Program {
  public:
-  Program(const ProgramSettings& settings) : settings_(settings) {}
+  // `serial`: every operation waits for the one before.
+  Program(const ProgramSettings& settings, bool serial) : settings_(settings), serial_(serial) {}
 
   void fill_with(std::vector<double> pieces) { fillers_ = std::move(pieces); }
 
@@ -138,6 +139,7 @@ class Program {
     StreamOperation operation{communicates, seconds, {}};
     if (!communicates) operation.after = std::exchange(awaited_, {});
     if (communicates && last_compute_) operation.after.push_back(*last_compute_);
+    if (serial_ && !operations_.empty()) operation.after.push_back(operations_.size() - 1);
     operations_.push_back(std::move(operation));
     return operations_.size() - 1;
   }
@@ -148,6 +150,7 @@ class Program {
   }
 
   const ProgramSettings& settings_;
+  bool serial_;
   std::vector<StreamOperation> operations_;
   std::vector<double> fillers_;
   size_t next_filler_ = 0, waits_left_ = 0;
@@ -169,7 +172,7 @@ StepCost cost_of(const Program::Result& result, const Step& step) {
 }
 
 StepCost lone_cost(const Step& step, const TimedChunk& chunk, const ProgramSettings& settings) {
-  Program program(settings);
+  Program program(settings, settings.lone_steps_wait);
   switch (step.action.kind) {
     case ActionKind::kForward:
       program.add(forward_instructions(chunk.program, /*fills=*/false), chunk, chunk);
@@ -204,7 +207,7 @@ StepCost step_cost(const Step& step, const ChunkTimes& action_times, const Chunk
     return cost;
   }
   const TimedChunk beside(beside_times, settings.recompute);
-  Program program(settings);
+  Program program(settings, /*serial=*/false);
   if (step.beside->kind == ActionKind::kBackwardWeight) {
     program.fill_with(weight_gradients(beside, step.beside->part));
     program.add(is_backward(step.action)

@@ -17,6 +17,8 @@ struct ChunkTimes {
 };
 
 struct ProgramSettings {
+  // Steps that are no blocks, and fill no waits, compute nothing while something travels.
+  bool lone_steps_wait = false;
   double compute_rate = 1;  // beside communication
   RecomputeSettings recompute;
 };

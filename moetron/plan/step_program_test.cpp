@@ -37,6 +37,15 @@ TEST(StepProgram, ALoneActionWaitsForItsCommunication) {
   EXPECT_EQ(backward.action_sent, backward.duration - 2) << "before the last W of attention";
 }
 
+TEST(StepProgram, ALoneStepMayBeAssumedToWait) {
+  ChunkTimes chunk = chunk_of(2, 1);
+  chunk.layers[0].shared = {1, 1, 1};
+  const ProgramSettings waits{.lone_steps_wait = true};
+  EXPECT_EQ(cost({kF, {}}, chunk, waits).duration, 2 * (8 + 2) + 1);
+  EXPECT_EQ(cost({kB, {}}, chunk, waits).duration, 2 * (9 + 2 + 6) + 2);
+  EXPECT_EQ(cost({kF, kB}, chunk, waits).duration, cost({kF, kB}, chunk, {}).duration);
+}
+
 TEST(StepProgram, ABlockHidesWhatComputeCovers) {
   const ProgramSettings settings;
   const StepCost block = cost({kF, kB}, chunk_of(4, 1), settings);

@@ -242,6 +242,7 @@ SimulationSpec resolve_simulation(const Options& options) {
   simulation.run = resolution_of_simulated(options).take();
   simulation.pipeline = simulation.run->pipeline;
   if (asked.dispatch_scheme) simulation.run->experts.scheme = *asked.dispatch_scheme;
+  simulation.run->experts.lone_steps_wait = asked.lone_steps_wait;
   return simulation;
 }
 

@@ -50,7 +50,9 @@ struct ExpertsSpec {
   TokenDispatcher dispatcher = TokenDispatcher::kAllGatherFused;
   // How often a token travels: scheme_of(dispatcher), unless a simulation assumes another.
   DispatchScheme scheme = DispatchScheme::kAllGather;
-  bool grouped_gemm = true;               // one product for all experts of a rank
+  bool lone_steps_wait =
+      false;                 // a simulation's assumption: nothing runs beside what travels alone
+  bool grouped_gemm = true;  // one product for all experts of a rank
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
   TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
   bool pad_to_capacity = false;  // every expert's rows are filled up to its capacity

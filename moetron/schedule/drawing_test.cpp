@@ -42,7 +42,7 @@ double covered(const Timeline& timeline) {
 }
 
 TEST_F(Drawing, TimelineHoldsEveryStepOnce) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     const auto [schedule, simulation] = simulated(kind, 4, 12);
     const Timeline timeline = timeline_of(schedule, simulation, "units");
     EXPECT_NEAR(covered(timeline), 4 * simulation.makespan * (1 - simulation.bubble_fraction), 1e-9)

@@ -53,7 +53,7 @@ void expect_waits_end(const Schedule& schedule) {
 }
 
 TEST(ReceivePlan, NothingBegunWaitsForWhatItsRankDoesLater) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     for (const int ranks : {1, 2, 3, 4, 8}) {
       for (const int micro_batches : {2 * ranks, 3 * ranks, 4 * ranks + 3}) {
         if (kind == ScheduleKind::kInterleaved && micro_batches % ranks != 0) continue;

@@ -32,7 +32,7 @@ bool runs(ScheduleKind kind, int ranks, int micro_batches) {
 }
 
 TEST(Schedule, EveryListIsValidOrRefused) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     if (kind == ScheduleKind::kDualPipeVPlus) continue;  // a search, with tests of its own
     for (int ranks = 1; ranks <= 16; ++ranks) {
       for (int micro_batches = 1; micro_batches <= 4 * ranks + 3; ++micro_batches) {
@@ -174,7 +174,7 @@ TEST(Schedule, DualPipeVHasThePhasesOfItsReference) {
 }
 
 TEST(Schedule, EveryChunkIsReducedBehindItsLastWeightGradient) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     if (kind == ScheduleKind::kDualPipeVPlus) continue;  // a search, with tests of its own
     const Schedule schedule = make_schedule({kind, 4, 8});
     for (const StepList& list : schedule.steps) {
@@ -204,7 +204,7 @@ TEST(Schedule, ARefusalNamesTheNumberThatWorks) {
 // The bound is loose, for sanitizers and busy machines: a list with steps in the square of their
 // number would take minutes.
 TEST(Schedule, ThousandsOfMicroBatchesOnManyRanksTakeMoments) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     if (kind == ScheduleKind::kDualPipeVPlus) continue;  // a search, with tests of its own
     const auto begin = std::chrono::steady_clock::now();
     const Schedule schedule = make_schedule({kind, 64, 4096});

@@ -17,7 +17,7 @@ using Mutation = std::function<void(StepList&, std::mt19937&)>;
 
 // Every kind with the mutation in a list of a random rank, many times: each must be caught.
 void expect_caught(const Mutation& mutate) {
-  for (const auto& [name, kind] : kSchedules) {
+  for (const auto& [name, kind, has_blocks] : kSchedules) {
     if (kind == ScheduleKind::kDualPipeVPlus) continue;  // a search, with tests of its own
     for (unsigned seed = 0; seed < 20; ++seed) {
       SCOPED_TRACE(concat(name_of(kind), ", seed ", seed));
