@@ -38,7 +38,7 @@ inline constexpr NamedDispatcher kDispatchers[] = {
     {"overlap_deepep", TokenDispatcher::kOverlapDeepep, DispatchScheme::kPerRank}};
 enum class TokenDropPolicy { kProbs, kPosition };
 // The order of a pipeline's work (schedule/schedule.h), and what --scheduler calls it.
-enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus };
+enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus, kGPipe };
 struct NamedSchedule {
   const char* name;
   ScheduleKind kind;
@@ -51,6 +51,7 @@ inline constexpr NamedSchedule kSchedules[] = {
     {"zb-v", ScheduleKind::kZbV},
     {"dualpipev", ScheduleKind::kDualPipeV, true},
     {"dualpipev+", ScheduleKind::kDualPipeVPlus, true},
+    {"gpipe", ScheduleKind::kGPipe},
 };
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };

@@ -37,6 +37,7 @@ constexpr KindTraits kKinds[] = {
      [](const Place& at) { return std::min(2 * at.num_ranks, at.all()); }},
     {ScheduleKind::kDualPipeV, Shape::kV, list_dualpipev,
      [](const Place& at) { return 2 * at.num_ranks + 1; }},
+    {ScheduleKind::kGPipe, Shape::kStraight, list_gpipe, [](const Place& at) { return at.all(); }},
     // make_dualpipev_plus() makes its lists, and declares what they reach.
     {ScheduleKind::kDualPipeVPlus, Shape::kV, nullptr, nullptr},
 };

@@ -52,6 +52,14 @@ void place_reductions(StepList& list, int num_chunks) {
   }
 }
 
+// Huang et al. 2019: all forwards, then all backwards.
+StepList list_gpipe(int, int, int num_micro_batches) {
+  ListWriter list;
+  for (int i = 0; i < num_micro_batches; ++i) list.forward(0);
+  for (int i = 0; i < num_micro_batches; ++i) list.backward(0);
+  return list.take();
+}
+
 // Narayanan et al. 2019, PipeDream-Flush.
 StepList list_1f1b(int num_ranks, int rank, int num_micro_batches) {
   ListWriter list;

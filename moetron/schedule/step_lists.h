@@ -7,6 +7,7 @@
 
 namespace moetron {
 
+StepList list_gpipe(int num_ranks, int rank, int num_micro_batches);
 StepList list_1f1b(int num_ranks, int rank, int num_micro_batches);
 StepList list_interleaved(int num_ranks, int rank, int num_micro_batches);
 StepList list_zb_h1(int num_ranks, int rank, int num_micro_batches);
