@@ -208,7 +208,7 @@ struct SimulateOptions {
   std::optional<int64_t> world_size;              // ranks
   std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
   bool lone_steps_wait = false;
-  std::string draw;                               // .svg or .png
+  std::string draw;  // .svg or .png
 };
 
 enum class Benchmark { kStep, kOps, kOverlap };
