@@ -273,6 +273,16 @@ workers = 4
 
 TEST_F(TomlTest, MistakesNameFileKeyAndValue) {
   EXPECT_EQ(error_of_toml("sede = 1"), "unknown option sede; the nearest known is seed");
+  const std::string long_key(2000000, 'k');  // in no time
+  EXPECT_THAT(error_of_toml(long_key + " = 1"),
+              HasSubstr("unknown option " + long_key.substr(0, 100) + "...; the nearest"));
+  std::string parts = "a";
+  for (int i = 0; i < 100000; ++i) parts += ".a";
+  for (const std::string& deep : {"[" + parts + "]", parts + " = 1", "x = {" + parts + " = 1}"})
+    EXPECT_THAT(error_of_toml("seed = 1\n" + deep),
+                HasSubstr("line 2: the key has more than 32 parts"));
+  EXPECT_THAT(error_of_toml("save = \"" + parts + "\" # " + parts + "\nsede = 1"),
+              HasSubstr("unknown option sede"));
   EXPECT_EQ(error_of_toml("seed = \"1\""), "seed expects a whole number, not \"1\"");
   EXPECT_EQ(error_of_toml("seed = 1.0"), "seed expects a whole number, not \"1\"");
   EXPECT_EQ(error_of_toml("clip-grad = nan"), "clip-grad must be a finite number, not nan");

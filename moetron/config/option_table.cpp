@@ -253,6 +253,7 @@ const OptionSpec* positional_option(Command command) {
 }
 
 std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates) {
+  name = name.substr(0, 64);  // no name is as long, and the distance takes time
   MT_CHECK(!candidates.empty(), "there is no name to suggest");
   return *std::min_element(candidates.begin(), candidates.end(),
                            [&](const std::string& a, const std::string& b) {

@@ -7,6 +7,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/toml_depth.h"
 
 namespace moetron {
 namespace {
@@ -71,7 +72,9 @@ class TomlReader {
   void add(const std::string& key, const toml::node& node, const OptionGroup* group) {
     const std::string shown = file_ + ": " + key;
     const auto found = option_table().find(key);
-    MT_CHECK_CONFIG(found, file_, ": unknown option ", key, "; the nearest known is ",
+    constexpr size_t kShown = 100;
+    MT_CHECK_CONFIG(found, file_, ": unknown option ", key.substr(0, kShown),
+                    key.size() > kShown ? "..." : "", "; the nearest known is ",
                     option_table().nearest_name(key));
     const OptionSpec& spec = *found->spec;
     MT_CHECK_CONFIG(spec.name != "config", shown, " cannot name another file");
@@ -102,6 +105,7 @@ class TomlReader {
 std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
                                         std::vector<std::string>& errors) {
   const std::string text = read_file(path);
+  check_toml_depth(text, path.string());
   TomlReader reader(path.filename().string(), errors);
   try {
     reader.read(toml::parse(text));

@@ -7,6 +7,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/toml_depth.h"
 
 namespace moetron {
 namespace {
@@ -94,6 +95,7 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
 Hardware read_hardware(const std::filesystem::path& path) {
   const std::string text = read_file(path);
   try {
+    check_toml_depth(text, path.string());
     return read_tables(toml::parse(text), path.string());
   } catch (const toml::parse_error& error) {
     throw InputError(concat(path.string(), " is not TOML: line ", error.source().begin.line, ": ",
