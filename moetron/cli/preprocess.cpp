@@ -22,6 +22,37 @@ void show_progress(uint64_t done, uint64_t total) {
   if (done == total) std::fputs("\r\033[K", stderr);
 }
 
+std::optional<TextKind> text_kind(TextFormat format) {
+  switch (format) {
+    case TextFormat::kAuto:
+      return std::nullopt;
+    case TextFormat::kJsonl:
+      return TextKind::kLines;
+    case TextFormat::kJson:
+      return TextKind::kDocument;
+    case TextFormat::kText:
+      return TextKind::kPlain;
+  }
+  throw InternalError("unknown text format");
+}
+
+// What stands in front of a text in transformers, and here only where it is asked for.
+void say_beginning(const Tokenizer& tokenizer, bool is_written) {
+  if (tokenizer.prefix().empty()) return;
+  const std::string begin = tokenizer.decode(tokenizer.prefix());
+  std::printf(is_written ? "every document begins with the tokenizer's %s\n"
+                         : "the tokenizer's %s in front of a text is not written; --prepend-bos "
+                           "writes it\n",
+              begin.c_str());
+}
+
+void say_left_out(const std::vector<std::filesystem::path>& files) {
+  constexpr size_t kShown = 10;
+  for (size_t i = 0; i < files.size() && i < kShown; ++i)
+    std::printf("left out %s, which is no data\n", files[i].c_str());
+  if (files.size() > kShown) std::printf("left out %zu more files\n", files.size() - kShown);
+}
+
 }  // namespace
 
 int run_preprocess(const ParsedCommandLine& parsed) {
@@ -33,10 +64,13 @@ int run_preprocess(const ParsedCommandLine& parsed) {
   settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
   settings.output_prefix = options.preprocess.output_prefix;
   settings.keys = options.preprocess.json_keys;
+  settings.format = text_kind(options.preprocess.format);
+  settings.prepend_bos = options.preprocess.prepend_bos;
   settings.append_eod = options.preprocess.append_eod;
   settings.skip_bad_lines = options.preprocess.skip_bad_lines;
   settings.num_workers = static_cast<int>(options.preprocess.workers);
   settings.progress = show_progress;
+  say_beginning(*tokenizer, settings.prepend_bos);
   const PreprocessReport report = preprocess(settings, *tokenizer);
 
   std::printf("%lld documents, %lld tokens from %.1f MB of text in %.1f s (%.1f MB/s)\n",
@@ -48,6 +82,7 @@ int run_preprocess(const ParsedCommandLine& parsed) {
   if (report.empty_documents > 0) {
     std::printf("%lld documents are empty\n", static_cast<long long>(report.empty_documents));
   }
+  say_left_out(report.left_out);
   for (const std::string& prefix : report.outputs) {
     std::printf("wrote %s.bin and %s.idx\n", prefix.c_str(), prefix.c_str());
   }

@@ -136,6 +136,20 @@ TEST(OptionTable, ChoicesOfTheSchedulerMeanTheirEnumerators) {
         << name;
 }
 
+TEST(OptionTable, ChoicesOfTheFormatMeanTheirEnumerators) {
+  const std::pair<const char*, TextFormat> formats[] = {{"auto", TextFormat::kAuto},
+                                                        {"jsonl", TextFormat::kJsonl},
+                                                        {"json", TextFormat::kJson},
+                                                        {"text", TextFormat::kText}};
+  for (const auto& [name, format] : formats)
+    EXPECT_EQ(
+        parse(std::string("preprocess --input a --output-prefix b --tokenizer bytes --format ") +
+              name)
+            .options.preprocess.format,
+        format)
+        << name;
+}
+
 TEST(OptionTable, ChoicesOfTheSimulationMeanTheirEnumerators) {
   using Scheme = DispatchScheme;
   const std::pair<const char*, Scheme> schemes[] = {{"expert", Scheme::kPerExpert},

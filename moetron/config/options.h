@@ -182,11 +182,17 @@ struct RuntimeOptions {
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
 };
 
+// What the files of text are; kAuto: told by their names, and by their contents where the names do
+// not say.
+enum class TextFormat { kAuto, kJsonl, kJson, kText };
+
 struct PreprocessOptions {
   std::vector<std::string> input;  // text or JSONL files
   std::string output_prefix;
   std::vector<std::string> json_keys{"text"};
+  TextFormat format = TextFormat::kAuto;
   bool append_eod = false;
+  bool prepend_bos = false;
   int64_t workers = 1;  // threads
   bool skip_bad_lines = false;
 };

@@ -128,14 +128,24 @@ void declare_tools(OptionTable& table) {
            "Start of the output's names; _KEY_document.bin and .idx follow.")
       .required();
   table.add(MT_FIELD(preprocess, json_keys), "Keys of a JSON record that hold text.");
+  table
+      .add(MT_FIELD(preprocess, format),
+           "What the input files are: JSON lines, a JSON document, or plain text, each file a "
+           "document; auto: told by their names, and by their contents where the names do not say.")
+      .one_of({{"auto", TextFormat::kAuto},
+               {"jsonl", TextFormat::kJsonl},
+               {"json", TextFormat::kJson},
+               {"text", TextFormat::kText}});
   table.add(MT_FIELD(preprocess, append_eod),
             "Ends every document with the end-of-document token.");
+  table.add(MT_FIELD(preprocess, prepend_bos),
+            "Begins every document with what the tokenizer puts in front of a text.");
   table.add(MT_FIELD(preprocess, workers), "Threads that tokenize.")
       .unit("threads")
       .at_least(1)
       .at_most(4096);
   table.add(MT_FIELD(preprocess, skip_bad_lines),
-            "Counts and skips lines that are not valid JSON instead of stopping.");
+            "Counts and skips documents that cannot be read instead of stopping.");
   table.add_fieldless("from", ValueKind::kChoice, "A known layout of records.")
       .one_of({{"alpaca", Standing::kNotYet, "conversations from Alpaca records"}});
 

@@ -2,6 +2,7 @@
 //   data_tool shuffle SEED COUNT OUT.npy
 //   data_tool gpt OUT_FOLDER SPLIT SEQUENCE SEED TRAIN VALID TEST EOD PATH...
 //   data_tool safetensors IN OUT
+//   data_tool lines IN.jsonl OUT_PREFIX    (documents of bytes, without bad lines)
 //   data_tool verdicts FOLDER OUT.npy   (1 for each valid safetensors file 0, 1, 2, ... of FOLDER)
 #include <cstdio>
 #include <exception>
@@ -14,9 +15,11 @@
 #include "moetron/base/error.h"
 #include "moetron/data/blend.h"
 #include "moetron/data/numpy_random.h"
+#include "moetron/data/preprocess.h"
 #include "moetron/formats/npy.h"
 #include "moetron/formats/safetensors.h"
 #include "moetron/formats/safetensors_writer_test.h"
+#include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
 namespace {
@@ -91,6 +94,11 @@ void verdicts(const Words& words) {
   write_npy<int32_t>(words.at(1), valid, {static_cast<int64_t>(valid.size())});
 }
 
+void preprocess_lines(const Words& words) {
+  preprocess({.inputs = {words.at(0)}, .output_prefix = words.at(1), .skip_bad_lines = true},
+             *Tokenizer::bytes());
+}
+
 int run(const Words& words) {
   const std::string command = words.empty() ? "" : words[0];
   const Words rest(words.begin() + !words.empty(), words.end());
@@ -100,6 +108,8 @@ int run(const Words& words) {
     gpt(rest);
   else if (command == "safetensors")
     copy_safetensors(rest);
+  else if (command == "lines")
+    preprocess_lines(rest);
   else if (command == "verdicts")
     verdicts(rest);
   else

@@ -1,5 +1,6 @@
 #include "moetron/data/preprocess.h"
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <set>
@@ -36,20 +37,20 @@ class BatchEncoder : public DocumentSink {
     batch_.keys.resize(settings.keys.size());
   }
 
-  void add(std::span<const std::string_view> texts) override {
+  std::string add(std::span<const std::string_view> texts) override {
+    std::vector<std::vector<int32_t>> documents;  // [keys]: of all of them, or of none
+    try {
+      for (const std::string_view text : texts) documents.push_back(encoder_.encode(text));
+    } catch (const InputError& error) {
+      return error.what();
+    }
     bool has_empty = false;
     for (size_t k = 0; k < texts.size(); ++k) {
-      std::vector<int32_t> tokens = encoder_.encode(texts[k]);
-      for (const int32_t token : tokens)
-        MT_CHECK(token >= 0 && token < encoder_.vocab_size, "the tokenizer gave ", token,
-                 " of a vocabulary of ", encoder_.vocab_size);
-      has_empty |= tokens.empty();
-      if (settings_.append_eod && !tokens.empty()) tokens.push_back(*encoder_.eos_id);
-      KeyTokens& key = batch_.keys[k];
-      key.tokens.insert(key.tokens.end(), tokens.begin(), tokens.end());
-      key.lengths.push_back(tokens.size());
+      has_empty |= documents[k].empty();
+      append(documents[k], batch_.keys[k]);
     }
     batch_.empty_documents += has_empty;
+    return "";
   }
 
   void refuse(const std::string& place, const std::string& reason) override {
@@ -61,6 +62,22 @@ class BatchEncoder : public DocumentSink {
   EncodedBatch take() { return std::move(batch_); }
 
  private:
+  void append(std::vector<int32_t>& tokens, KeyTokens& key) const {
+    for (const int32_t token : tokens)
+      MT_CHECK(token >= 0 && token < encoder_.vocab_size, "the tokenizer gave ", token,
+               " of a vocabulary of ", encoder_.vocab_size);
+    const size_t before = key.tokens.size();
+    // A text may say its beginning itself.
+    const auto& begin = encoder_.begin;
+    const bool has_begin =
+        tokens.size() >= begin.size() && std::equal(begin.begin(), begin.end(), tokens.begin());
+    if (settings_.prepend_bos && !tokens.empty() && !has_begin)
+      key.tokens.insert(key.tokens.end(), begin.begin(), begin.end());
+    key.tokens.insert(key.tokens.end(), tokens.begin(), tokens.end());
+    if (settings_.append_eod && !tokens.empty()) key.tokens.push_back(*encoder_.eos_id);
+    key.lengths.push_back(key.tokens.size() - before);
+  }
+
   const PreprocessSettings& settings_;
   const TextEncoder& encoder_;
   EncodedBatch batch_;
@@ -123,6 +140,9 @@ void check_settings(const PreprocessSettings& settings, const TextEncoder& encod
   const std::set<std::string> keys(settings.keys.begin(), settings.keys.end());
   MT_CHECK_CONFIG(!keys.empty() && keys.size() == settings.keys.size(),
                   "json-keys must name one key or more, each once");
+  MT_CHECK_CONFIG(!settings.prepend_bos || !encoder.begin.empty(),
+                  "prepend-bos needs a tokenizer that puts a token in front of a text or has a "
+                  "bos_token");
   MT_CHECK_CONFIG(!settings.append_eod || encoder.eos_id,
                   "append-eod needs a tokenizer with an end-of-document token");
 }
@@ -132,12 +152,12 @@ void check_settings(const PreprocessSettings& settings, const TextEncoder& encod
 PreprocessReport preprocess(const PreprocessSettings& settings, const TextEncoder& encoder) {
   check_settings(settings, encoder);
   const auto begin = std::chrono::steady_clock::now();
-  const InputList inputs = list_inputs(settings.inputs);
+  const InputList inputs = list_inputs(settings.inputs, settings.format);
   Output output(settings, encoder.vocab_size, inputs.bytes);
   OrderedWorkers<EncodedBatch> workers(
       settings.num_workers, kBatchesPerWorker * static_cast<size_t>(settings.num_workers));
   for (const std::filesystem::path& file : inputs.files) {
-    cut_into_batches(file, settings.keys, [&](TextBatch batch) {
+    cut_into_batches(file, settings.keys, settings.format, [&](TextBatch batch) {
       if (workers.full()) output.write(workers.take());
       workers.add([&settings, &encoder, batch = std::move(batch)] {
         BatchEncoder sink(settings, encoder);
@@ -150,7 +170,7 @@ PreprocessReport preprocess(const PreprocessSettings& settings, const TextEncode
   }
   while (!workers.empty()) output.write(workers.take());
   PreprocessReport report = output.commit();
-  report.skipped_files = inputs.skipped_files;
+  report.left_out = inputs.left_out;
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
   report.seconds = elapsed.count();
   report.megabytes_per_second = static_cast<double>(report.bytes) / 1e6 / report.seconds;

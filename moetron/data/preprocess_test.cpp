@@ -110,6 +110,92 @@ TEST_F(PreprocessTest, ReadsJsonOfAnyShape) {
   EXPECT_THAT(documents(), ElementsAre("a", "b", "c", "d", "e", "f"));
 }
 
+TEST_F(PreprocessTest, ContentsSayWhatNamesDoNot) {
+  const std::string lines = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+  for (const char* name : {"x.ndjson", "x.JSONL", "part-00000", "x.jsonl.1", "x.JSON"}) {
+    preprocess(settings({input(name, lines)}), byte_encoder());
+    EXPECT_THAT(documents(), ElementsAre("a", "b")) << name;
+  }
+  preprocess(settings({input("array", "[{\"text\": \"c\"}]"), input("plain", "[a](b) {c}")}),
+             byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("c", "[a](b) {c}"));
+
+  PreprocessSettings wanted = settings({input("x.json.txt", lines)});
+  fs::remove(folder_ / "out_text_document.bin");
+  fs::remove(folder_ / "out_text_document.idx");
+  EXPECT_THAT(why_refused(wanted), HasSubstr("x.json.txt is plain text by its name, but JSON"));
+  wanted.format = TextKind::kLines;
+  preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("a", "b"));
+  wanted.format = TextKind::kPlain;
+  preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre(lines));
+}
+
+TEST_F(PreprocessTest, ADamagedLineCostsItselfOnly) {
+  const std::string good = "{\"text\": \"two\"}\n";
+  for (const char* bad : {"{\"text\": \"one\"\n", "x\n", "{\"text\": \"a\", \"n\": 1.2.3}\n",
+                          "{\"text\": \"a\", \"n\": 01}\n", "{\"text\": \"a\", \"n\": nan}\n"}) {
+    PreprocessSettings wanted = settings({input("a.json", bad + good)});
+    if (bad[0] == '{') {
+      EXPECT_THAT(why_refused(wanted), HasSubstr("a.json line 1: ")) << bad;
+    }
+    wanted.format = TextKind::kLines;
+    EXPECT_THAT(why_refused(wanted), HasSubstr("a.json line 1: ")) << bad;
+    wanted.skip_bad_lines = true;
+    EXPECT_EQ(preprocess(wanted, byte_encoder()).bad_lines, 1) << bad;
+    EXPECT_THAT(documents(), ElementsAre("two")) << bad;
+    fs::remove(folder_ / "out_text_document.bin");
+    fs::remove(folder_ / "out_text_document.idx");
+  }
+}
+
+TEST_F(PreprocessTest, TakesWhatPythonTakes) {
+  EXPECT_THAT(why_refused(settings({input("c.jsonl", "{\"text\": \"a\", \"text\": NaN}")})),
+              HasSubstr("no string under"));
+  const std::string odd =
+      "{\"n\": [NaN, -Infinity, Infinity, 1e400, -123456789012345678901234567890], "
+      "\"s\": \"\\\" NaN 1e400\", \"text\": \"1e400\"}";
+  preprocess(settings({input("a.jsonl", odd + "\n{\"text\": \"first\", \"text\": \"last\"}"),
+                       input("b.json", "[" + odd + "]")}),
+             byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("1e400", "last", "1e400"));
+}
+
+TEST_F(PreprocessTest, ATextThatTheTokenizerGivesUpOnIsOneBadLine) {
+  TextEncoder encoder = byte_encoder();
+  encoder.encode = [](std::string_view text) {
+    if (text == "long") throw InputError("the pattern fails");
+    return byte_encoder().encode(text);
+  };
+  PreprocessSettings wanted = settings(
+      {input("a.jsonl", "{\"q\": \"1\", \"a\": \"2\"}\n{\"q\": \"3\", \"a\": \"long\"}\n")});
+  wanted.keys = {"q", "a"};
+  try {
+    preprocess(wanted, encoder);
+    ADD_FAILURE() << "accepted";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("a.jsonl line 2: the pattern fails"));
+  }
+  wanted.skip_bad_lines = true;
+  EXPECT_EQ(preprocess(wanted, encoder).bad_lines, 1);
+  EXPECT_THAT(documents("q"), ElementsAre("1"));
+  EXPECT_THAT(documents("a"), ElementsAre("2"));
+}
+
+TEST_F(PreprocessTest, BeginsDocumentsOnceAndWhereItIsAskedTo) {
+  TextEncoder encoder = byte_encoder();
+  encoder.begin = {'<'};
+  PreprocessSettings wanted =
+      settings({input("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"<b\"}\n{\"text\": \"\"}\n")});
+  preprocess(wanted, encoder);
+  EXPECT_THAT(documents(), ElementsAre("a", "<b", ""));
+  wanted.prepend_bos = wanted.append_eod = true;
+  preprocess(wanted, encoder);
+  EXPECT_THAT(documents(), ElementsAre("<a$", "<b$", ""));
+  EXPECT_THROW(preprocess(wanted, byte_encoder()), ConfigError);
+}
+
 TEST_F(PreprocessTest, LargeArraysAreCutIntoBatches) {
   std::string text = "[";
   for (int i = 0; i < 3000; ++i) {
@@ -130,9 +216,20 @@ TEST_F(PreprocessTest, WalksFoldersInOrder) {
   input("b/.hidden.txt", "no");
   input("b/image", std::string("\0\1", 2));
   input("b/latin", "caf\xe9 au lait");
-  const PreprocessReport report = preprocess(settings({folder_ / "in"}), byte_encoder());
-  EXPECT_THAT(documents(), ElementsAre("first", "marked", "plain\r\ntext"));
-  EXPECT_EQ(report.skipped_files, 2);
+  input("b/README.txt", "about");
+  input("LICENSE", "Apache");
+  input("part-00000", "{\"text\": \"part\"}\n{\"text\": \"two\"}\n");
+  PreprocessSettings wanted = settings({folder_ / "in"});
+  const PreprocessReport report = preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("first", "plain\r\ntext", "part", "two"));
+  std::vector<std::string> left_out;
+  for (const fs::path& path : report.left_out) left_out.push_back(path.filename().string());
+  EXPECT_THAT(left_out, ElementsAre("LICENSE", "README.txt", "c.md", "image", "latin"));
+  // A format is everyone's.
+  wanted.inputs = {folder_ / "in" / "b"};
+  wanted.format = TextKind::kPlain;
+  preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("marked", "plain\r\ntext"));
 }
 
 TEST_F(PreprocessTest, KeysBecomeDatasets) {

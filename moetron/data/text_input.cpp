@@ -4,9 +4,9 @@
 #include <cstring>
 #include <fstream>
 
-#include <simdjson.h>
-
 #include "moetron/base/error.h"
+#include "moetron/base/path.h"
+#include "moetron/data/json_reading.h"
 
 namespace moetron {
 namespace {
@@ -23,8 +23,6 @@ bool is_blank(std::string_view text) {
 }
 
 bool is_text(const fs::path& path) {
-  const fs::path ending = path.extension();
-  if (ending == ".jsonl" || ending == ".json" || ending == ".txt") return true;
   std::string probe(kProbeBytes, '\0');
   std::ifstream file(path, std::ios::binary);
   file.read(probe.data(), static_cast<std::streamsize>(probe.size()));
@@ -36,7 +34,16 @@ bool is_text(const fs::path& path) {
   return false;
 }
 
-void list_folder(const fs::path& folder, InputList* list) {
+// Whether a file of a folder is meant as data.
+bool is_data(const fs::path& path, std::optional<TextKind> format) {
+  if (is_about_data(path)) return false;
+  // Damage in a file that is data by its name is told when it is read.
+  if (kind_by_name(path, "")) return true;
+  if (!is_text(path)) return false;
+  return format || json_kind_by_content(MappedFile(path).text());
+}
+
+void list_folder(const fs::path& folder, std::optional<TextKind> format, InputList* list) {
   std::vector<fs::path> found;
   std::error_code error;
   fs::recursive_directory_iterator entry(folder, error);
@@ -49,12 +56,8 @@ void list_folder(const fs::path& folder, InputList* list) {
     MT_CHECK_INPUT(!error, "cannot list ", folder.string(), ": ", error.message());
   }
   std::sort(found.begin(), found.end());
-  for (const fs::path& path : found) {
-    if (is_text(path))
-      list->files.push_back(path);
-    else
-      ++list->skipped_files;
-  }
+  for (const fs::path& path : found)
+    (is_data(path, format) ? list->files : list->left_out).push_back(path);
 }
 
 // One object's strings under the keys, checked. Views live as long as the parser's document.
@@ -62,25 +65,22 @@ class FieldReader {
  public:
   explicit FieldReader(const std::vector<std::string>& keys) : keys_(keys), texts_(keys.size()) {}
 
-  // Null when all is well, else what is wrong.
-  const char* read(simdjson::dom::element document) {
+  // What is wrong, or "".
+  std::string read(simdjson::dom::element document) {
     simdjson::dom::object object;
     if (document.get(object)) return "no JSON object";
     for (size_t i = 0; i < keys_.size(); ++i) {
       simdjson::dom::element value;
-      missing_ = "no key \"" + keys_[i] + "\"";
-      if (object.at_key(keys_[i]).get(value)) return missing_.c_str();
-      missing_ = "no string under \"" + keys_[i] + "\"";
-      if (value.get(texts_[i])) return missing_.c_str();
+      if (last_value(object, keys_[i]).get(value)) return "no key \"" + keys_[i] + "\"";
+      if (value.get(texts_[i])) return "no string under \"" + keys_[i] + "\"";
     }
-    return nullptr;
+    return "";
   }
   std::span<const std::string_view> texts() const { return texts_; }
 
  private:
   const std::vector<std::string>& keys_;
   std::vector<std::string_view> texts_;
-  std::string missing_;
 };
 
 // A mapped file, shared by its batches.
@@ -98,20 +98,17 @@ struct Source {
 using SharedSource = std::shared_ptr<const Source>;
 
 void read_lines(const Source& source, std::string_view text, DocumentSink* sink) {
-  simdjson::dom::parser parser;
+  JsonReading reading;
   FieldReader reader(source.keys);
   while (!text.empty()) {
     const size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
     if (is_blank(line)) continue;
-    simdjson::dom::element document;
-    const auto error = parser.parse(line.data(), line.size()).get(document);
-    const char* reason = error ? simdjson::error_message(error) : reader.read(document);
-    if (reason == nullptr)
-      sink->add(reader.texts());
-    else
-      sink->refuse(source.place(line.data()), reason);
+    std::string reason = reading.parse(line);
+    if (reason.empty()) reason = reader.read(reading.root());
+    if (reason.empty()) reason = sink->add(reader.texts());
+    if (!reason.empty()) sink->refuse(source.place(line.data()), reason);
   }
 }
 
@@ -129,15 +126,14 @@ void cut_lines(const SharedSource& source, const std::function<void(TextBatch)>&
 // The text of one batch of array elements, over the parser that owns the strings.
 struct ParsedFile {
   SharedSource source;
-  simdjson::dom::parser parser;
+  JsonReading reading;
 };
 
 void read_element(const Source& source, simdjson::dom::element element, size_t number,
                   FieldReader* reader, DocumentSink* sink) {
-  const char* reason = reader->read(element);
-  if (reason == nullptr)
-    sink->add(reader->texts());
-  else
+  std::string reason = reader->read(element);
+  if (reason.empty()) reason = sink->add(reader->texts());
+  if (!reason.empty())
     sink->refuse(source.file.path().string() + " element " + std::to_string(number), reason);
 }
 
@@ -145,14 +141,14 @@ void read_element(const Source& source, simdjson::dom::element element, size_t n
 void cut_document(const SharedSource& source, const std::function<void(TextBatch)>& emit) {
   auto parsed = std::make_shared<ParsedFile>();
   parsed->source = source;
-  simdjson::dom::element root;
-  const auto error = parsed->parser.parse(source->text.data(), source->text.size()).get(root);
-  if (error) {
+  const std::string error = parsed->reading.parse(source->text);
+  if (!error.empty()) {
     emit({source->text.size(), [source, error](DocumentSink* sink) {
-            sink->refuse(source->file.path().string(), simdjson::error_message(error));
+            sink->refuse(source->file.path().string(), error);
           }});
     return;
   }
+  const simdjson::dom::element root = parsed->reading.root();
   std::vector<simdjson::dom::element> elements = {root};
   simdjson::dom::array array;
   if (!root.get(array)) elements.assign(array.begin(), array.end());
@@ -171,34 +167,34 @@ void cut_document(const SharedSource& source, const std::function<void(TextBatch
   }
 }
 
-// Many corpora give JSON lines the ending .json: then the first line is an object of its own.
-bool holds_lines(std::string_view text) {
-  const size_t end = text.find('\n');
-  if (end == std::string_view::npos || is_blank(text.substr(end))) return false;
-  simdjson::dom::parser parser;
-  simdjson::dom::object object;
-  return !parser.parse(text.data(), end).get(object);
-}
-
 void cut_plain_text(const SharedSource& source, const std::function<void(TextBatch)>& emit) {
   emit({source->text.size(), [source](DocumentSink* sink) {
-          if (simdjson::validate_utf8(source->text.data(), source->text.size()))
-            sink->add(std::span(&source->text, 1));
-          else
-            sink->refuse(source->file.path().string(), "not valid UTF-8");
+          const bool is_utf8 = simdjson::validate_utf8(source->text.data(), source->text.size());
+          const std::string reason =
+              is_utf8 ? sink->add(std::span(&source->text, 1)) : "not valid UTF-8";
+          if (!reason.empty()) sink->refuse(source->file.path().string(), reason);
         }});
+}
+
+TextKind kind_of(const Source& source, std::optional<TextKind> format) {
+  if (format) return *format;
+  const fs::path& path = source.file.path();
+  const auto by_name = kind_by_name(path, source.text);
+  if (by_name && *by_name != TextKind::kPlain) return *by_name;
+  const auto by_content = json_kind_by_content(source.text);
+  MT_CHECK_INPUT(!by_name || !by_content, path.string(),
+                 " is plain text by its name, but JSON by its content; --format says which");
+  return by_content.value_or(TextKind::kPlain);
 }
 
 }  // namespace
 
-InputList list_inputs(const std::vector<fs::path>& inputs) {
+InputList list_inputs(const std::vector<fs::path>& inputs, std::optional<TextKind> format) {
   InputList list;
   for (const fs::path& input : inputs) {
-    std::error_code error;
-    const fs::file_status status = fs::status(input, error);
-    MT_CHECK_INPUT(fs::exists(status), "input ", input.string(), " does not exist");
-    if (fs::is_directory(status))
-      list_folder(input, &list);
+    MT_CHECK_INPUT(path_exists(input), "input ", input.string(), " does not exist");
+    if (is_folder(input))
+      list_folder(input, format, &list);
     else
       list.files.push_back(input);
   }
@@ -212,17 +208,17 @@ InputList list_inputs(const std::vector<fs::path>& inputs) {
 }
 
 void cut_into_batches(const fs::path& path, const std::vector<std::string>& keys,
-                      const std::function<void(TextBatch)>& emit) {
+                      std::optional<TextKind> format, const std::function<void(TextBatch)>& emit) {
   auto source = std::make_shared<Source>(Source{MappedFile(path), {}, keys});
   source->text = source->file.text();
   if (source->text.starts_with(kByteOrderMark)) source->text.remove_prefix(kByteOrderMark.size());
-  const fs::path ending = path.extension();
-  if (ending == ".jsonl") return cut_lines(source, emit);
-  if (ending == ".json") {
-    const size_t first = source->text.find_first_not_of(kSpace);
-    if (first != std::string_view::npos) source->text.remove_prefix(first);
-    if (source->text.empty() || holds_lines(source->text)) return cut_lines(source, emit);
-    return cut_document(source, emit);
+  switch (kind_of(*source, format)) {
+    case TextKind::kLines:
+      return cut_lines(source, emit);
+    case TextKind::kDocument:
+      return cut_document(source, emit);
+    case TextKind::kPlain:
+      break;
   }
   MT_CHECK_CONFIG(keys.size() == 1, "json-keys names ", keys.size(), " keys, but ", path.string(),
                   " is plain text, which has one");

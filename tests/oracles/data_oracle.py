@@ -365,6 +365,60 @@ def check_verdicts(folder):
         assert expected[i] == 1 and huge, content
 
 
+# --- JSON lines -----------------------------------------------------------------------------------
+
+
+def random_json(random, depth=0):
+    draw = random.randint(9 if depth < 3 else 7)
+    if draw < 2:
+        return '"' + "".join(random.choice(list('aé😀 ,:{}[]') + ['\\\\', '\\"', '\\n', '\\u00e9', "NaN"])
+                             for _ in range(random.randint(5))) + '"'
+    if draw == 2:
+        return str(random.choice(["true", "false", "null"]))
+    if draw == 3:
+        return str(random.choice(["NaN", "Infinity", "-Infinity", "1e400", "-1e-400", "9" * 30,
+                                  "-18446744073709551616", "0." + "1" * 400]))
+    if draw < 7:
+        return str(random.choice(["0", "-0", "12", "-1.5e+3", "1E5", "0.25"]))
+    items = [random_json(random, depth + 1) for _ in range(random.randint(4))]
+    if draw == 7:
+        return "[" + ", ".join(items) + "]"
+    return "{" + ", ".join(f'"{random.choice(["a", "text", "b"])}": {item}' for item in items) + "}"
+
+
+def random_line(random):
+    """An object with a text or several, of which one line in three is damaged."""
+    fields = [f'"n": {random_json(random)}', f'"text": "t{random.randint(100)}"',
+              f'"text": {random_json(random)}', f'"te\\u0078t": "e{random.randint(100)}"']
+    random.shuffle(fields)
+    line = "{" + ", ".join(fields[:random.randint(1, 5)]) + "}"
+    if random.randint(3) == 0:
+        place = random.randint(len(line) + 1)
+        line = line[:place] + str(random.choice(list('0.-eE+N"{}[],: x') + ["NaN", "01", "nan"])) + line[
+            place + random.randint(2):]
+    return line
+
+
+def check_json_lines(folder):
+    """Takes the lines that Python's json takes, and their texts; the other lines are bad."""
+    random = np.random.RandomState(13)
+    lines = [random_line(random) for _ in range(20000)]
+    expected = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+            if isinstance(value, dict) and isinstance(value.get("text"), str):
+                expected.append(value["text"])
+        except json.JSONDecodeError:
+            pass
+    assert 5000 < len(expected) < 15000, len(expected)
+    (folder / "lines.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    tool("lines", folder / "lines.jsonl", folder / "lines")
+    found = [bytes(map(int, tokens)).decode() for tokens in read_indexed(folder / "lines_text_document")]
+    assert found == [text for text in expected if text], [
+        pair for pair in zip(found, [text for text in expected if text]) if pair[0] != pair[1]][:3]
+
+
 def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -372,6 +426,7 @@ def main():
         check_safetensors(folder)
         check_verdicts(folder)
         check_datasets(folder)
+        check_json_lines(folder)
     print("data oracle: equal")
 
 
