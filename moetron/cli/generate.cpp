@@ -2,7 +2,6 @@
 #include "moetron/generate/generate.h"
 
 #include <cstdio>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -10,11 +9,12 @@
 
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
-#include "moetron/base/file.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/device.h"
+#include "moetron/generate/prompt.h"
 #include "moetron/models/model.h"
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
@@ -68,29 +68,17 @@ class TextStream {
   size_t printed_ = 0;
 };
 
-// The prompt, or every line of the prompt file that is not empty.
-std::vector<std::string> prompts(const GenerateOptions& options) {
-  if (options.prompt_file.empty()) return {options.prompt};
-  std::istringstream text(read_file(options.prompt_file));
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(text, line);) {
-    if (!line.empty()) lines.push_back(line);
-  }
-  MT_CHECK_CONFIG(!lines.empty(), "prompt-file (", options.prompt_file, ") holds no prompt");
-  return lines;
-}
-
 void continue_prompt(Model& model, const Tokenizer& tokenizer, const std::string& prompt,
-                     const Options& options) {
+                     const std::vector<int32_t>& ends, const Options& options) {
   GenerateSettings settings;
   settings.max_new_tokens = options.generate.max_new_tokens;
   settings.greedy = options.generate.greedy;
   settings.temperature = options.generate.temperature;
   settings.top_p = options.generate.top_p;
   settings.seed = static_cast<uint64_t>(options.runtime.seed);
-  settings.end_token = tokenizer.eos_id();
+  settings.end_tokens = ends;
 
-  const std::vector<int32_t> tokens = tokenizer.encode(prompt, /*add_special_tokens=*/true);
+  const std::vector<int32_t> tokens = prompt_tokens(tokenizer, prompt);
   TextStream stream(tokenizer);
   bool has_begun = false;
   generate(model, tokens, settings, [&](int32_t token) {
@@ -110,15 +98,21 @@ int run_generate(const ParsedCommandLine& parsed) {
   validate(options, Command::kGenerate, /*world_size=*/1);
   if (options.runtime.num_threads > 0)
     at::set_num_threads(static_cast<int>(options.runtime.num_threads));
+  const c10::Device device = choose_device(options.runtime.device, /*local_rank=*/0);
   const fs::path folder = model_folder(options.checkpoint.load);
   const auto tokenizer = model_tokenizer(options, folder);
   const ModelConfig config = read_model_config(folder);
-  Model model(config);
+  const std::vector<std::string> prompts = options.generate.prompt_file.empty()
+                                               ? std::vector{options.generate.prompt}
+                                               : read_prompts(options.generate.prompt_file);
+  const std::vector<int32_t> ends = end_tokens(folder, *tokenizer);
+  ModelSettings settings;
+  settings.options = at::TensorOptions(at::kFloat).device(device);
+  Model model(config, settings);
   load_weights(folder, model.weights());
 
-  for (const std::string& prompt : prompts(options.generate)) {
-    continue_prompt(model, *tokenizer, prompt, options);
-  }
+  for (const std::string& prompt : prompts)
+    continue_prompt(model, *tokenizer, prompt, ends, options);
   return kExitDone;
 }
 

@@ -155,7 +155,8 @@ void declare_tools(OptionTable& table) {
   table.add(MT_FIELD(generate, max_new_tokens), "Stops after so many tokens.")
       .unit("tokens")
       .count();
-  table.add(MT_FIELD(generate, temperature), "Divides the logits before sampling.").above(0);
+  table.add(MT_FIELD(generate, temperature), "Divides the logits before sampling; 0: greedy.")
+      .at_least(0);
   table
       .add(MT_FIELD(generate, top_p),
            "Samples from the likeliest tokens that together have this probability.")

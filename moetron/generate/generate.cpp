@@ -1,5 +1,7 @@
 #include "moetron/generate/generate.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
@@ -12,8 +14,7 @@ namespace {
 
 void check(const Model& model, const std::vector<int32_t>& prompt, const GenerateSettings& s) {
   MT_CHECK_CONFIG(!prompt.empty(), "prompt: holds no token");
-  MT_CHECK_CONFIG(s.greedy || s.temperature > 0, "temperature (", s.temperature,
-                  ") must be above 0");
+  MT_CHECK_CONFIG(s.temperature >= 0, "temperature (", s.temperature, ") must be at least 0");
   MT_CHECK_CONFIG(s.top_p > 0 && s.top_p <= 1, "top-p (", s.top_p, ") must lie in (0, 1]");
   const int64_t vocab_size = model.config().vocab_size;
   for (const int32_t token : prompt) {
@@ -29,8 +30,16 @@ void check(const Model& model, const std::vector<int32_t>& prompt, const Generat
 // logits [vocab] fp32 -> a token. The draw is number `index` of the seed's stream.
 int32_t choose(const at::Tensor& logits, const GenerateSettings& s, const RandomStream& random,
                uint64_t index) {
-  if (s.greedy) return static_cast<int32_t>(logits.argmax().item<int64_t>());
-  const at::Tensor probabilities = (logits.to(at::kDouble) / s.temperature).softmax(-1);
+  MT_CHECK_INPUT(logits.isfinite().all().item<bool>(),
+                 "the model gives logits that are not finite "
+                 "for new token ",
+                 index + 1, ": its weights are damaged, or too large for their type");
+  if (s.greedy || s.temperature == 0) return static_cast<int32_t>(logits.argmax().item<int64_t>());
+  // Less makes no difference to fp32 logits, but quotients that are no numbers.
+  constexpr double kLeastTemperature = 1e-100;
+  const at::Tensor below_best = logits.to(at::kDouble) - logits.max().to(at::kDouble);
+  const at::Tensor probabilities =
+      (below_best / std::max(s.temperature, kLeastTemperature)).softmax(-1);
   const auto [sorted, tokens] = at::sort(probabilities, std::optional<bool>(true), -1, true);
   const at::Tensor cumulative = sorted.cumsum(-1);
   // Kept: every token before which less than top_p has been gathered; at least the first.
@@ -57,10 +66,11 @@ std::vector<int32_t> generate(Model& model, const std::vector<int32_t>& prompt,
     const at::Tensor tokens = at::tensor(next, at::kLong).unsqueeze(0);  // [1, new]
     const at::Tensor logits = model.logits(tokens, position, &cache);    // [1, 1, vocab]
     position += tokens.size(1);
-    const int32_t token = choose(logits[0][0].to(at::kFloat), settings, random, generated.size());
+    const int32_t token =
+        choose(logits[0][0].to(at::kCPU, at::kFloat), settings, random, generated.size());
     generated.push_back(token);
     if (on_token) on_token(token);
-    if (token == settings.end_token) break;
+    if (std::ranges::find(settings.end_tokens, token) != settings.end_tokens.end()) break;
     next = {token};
   }
   return generated;

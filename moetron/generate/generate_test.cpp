@@ -55,6 +55,20 @@ TEST_F(GenerateTest, DrawsFollowTheSeedAndTopP) {
             generate(model_, prompt_, {.max_new_tokens = 12, .greedy = true}));
 }
 
+TEST_F(GenerateTest, TemperaturesNearZeroAreGreedy) {
+  const auto greedy = generate(model_, prompt_, {.max_new_tokens = 12, .greedy = true});
+  for (const double temperature : {0.0, 5e-324, 1e-310, 1e-300, 1e-30})
+    EXPECT_EQ(generate(model_, prompt_, {.max_new_tokens = 12, .temperature = temperature}), greedy)
+        << temperature;
+}
+
+TEST_F(GenerateTest, LogitsThatAreNoNumbersAreAnError) {
+  for (Parameter* parameter : model_.parameters())
+    parameter->value().view(-1)[0] = std::numeric_limits<float>::quiet_NaN();
+  for (const bool greedy : {true, false})
+    EXPECT_THROW(generate(model_, prompt_, {.max_new_tokens = 1, .greedy = greedy}), InputError);
+}
+
 TEST_F(GenerateTest, DrawsHaveTheProbabilitiesOfTheSoftmax) {
   const at::Tensor logits =
       model_.logits(at::tensor(std::vector<int64_t>(prompt_.begin(), prompt_.end()), at::kLong)
@@ -76,12 +90,12 @@ TEST_F(GenerateTest, DrawsHaveTheProbabilitiesOfTheSoftmax) {
 TEST_F(GenerateTest, MistakesNameTheirOption) {
   EXPECT_THROW(generate(model_, {}, {}), ConfigError);
   EXPECT_THROW(generate(model_, {40}, {}), ConfigError);
-  EXPECT_THROW(generate(model_, prompt_, {.temperature = 0}), ConfigError);
+  EXPECT_THROW(generate(model_, prompt_, {.temperature = -1}), ConfigError);
   EXPECT_THROW(generate(model_, prompt_, {.top_p = 0}), ConfigError);
   EXPECT_THROW(generate(model_, prompt_, {.max_new_tokens = 64}), ConfigError);
   const auto generated = generate(model_, prompt_, {.max_new_tokens = 20, .greedy = true});
-  const auto stopped =
-      generate(model_, prompt_, {.max_new_tokens = 20, .greedy = true, .end_token = generated[2]});
+  const auto stopped = generate(
+      model_, prompt_, {.max_new_tokens = 20, .greedy = true, .end_tokens = {generated[2], 99}});
   const auto place = std::find(generated.begin(), generated.end(), generated[2]);
   EXPECT_EQ(stopped.size(), static_cast<size_t>(place - generated.begin()) + 1);
 }
