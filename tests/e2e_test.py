@@ -178,7 +178,20 @@ def test_mistakes():
         (["preprocess", "--input", "text", "--tokenizer-model", "text", "--output-prefix", "out"], 3, ["text"]),
         (["generate", "--load", "one", "--tokenizer", "bytes", "--prompt", "x", "--max-new-tokens", "1000"], 2,
          ["max-new-tokens", "1000", "256"]),
+        # What lies there is no file, or cannot be looked at.
+        (["generate", "--load", "loop", "--prompt", "x"], 3, ["loop", "symbolic links"]),
+        (["preprocess", "--input", "n" * 300, "--tokenizer", "bytes", "--output-prefix", "out"], 3, ["too long"]),
+        (["preprocess", "--input", "pipe", "--tokenizer", "bytes", "--output-prefix", "out"], 3, ["pipe"]),
+        (pretrain("--data-path", "loop"), 3, ["loop"]),
+        (pretrain("--config", "pipe"), 3, ["pipe", "regular file"]),
+        (pretrain("--vocab-size", "1000000000"), 2, ["vocab-size", "1000000000"]),
+        (["preprocess", "--input", "mistakes.json.txt", "--tokenizer", "bytes", "--output-prefix", "out"], 3,
+         ["mistakes.json.txt", "--format"]),
     ]
+    os.symlink("loop", "loop")
+    os.mkfifo("pipe")
+    with open("mistakes.json.txt", "w") as file:
+        file.write('{"text": "a"}\n{"text": "b"}\n')
     def listing():
         return sorted(os.path.join(place, name) for place, _, names in os.walk(".") for name in names)
     before = listing()

@@ -26,4 +26,8 @@ bool is_folder(const std::filesystem::path& path) {
   return std::filesystem::is_directory(status_of(path));
 }
 
+std::string describe(const std::filesystem::filesystem_error& error) {
+  return concat("cannot use ", error.path1().string(), ": ", error.code().message());
+}
+
 }  // namespace moetron

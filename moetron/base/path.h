@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace moetron {
 
@@ -10,5 +11,8 @@ namespace moetron {
 bool path_exists(const std::filesystem::path& path);
 
 bool is_folder(const std::filesystem::path& path);
+
+// A sentence of what went wrong at which path, for the rest of the library's functions.
+std::string describe(const std::filesystem::filesystem_error& error);
 
 }  // namespace moetron

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "moetron/base/error.h"
+#include "moetron/base/path.h"
 #include "moetron/base/shrunk_file.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/launcher_report.h"
@@ -76,9 +77,7 @@ int main(int argc, char** argv) {
   } catch (const moetron::Error& error) {
     return moetron::say(error.what(), error.exit_code());
   } catch (const std::filesystem::filesystem_error& error) {
-    return moetron::say(
-        moetron::concat("cannot use ", error.path1().string(), ": ", error.code().message()),
-        moetron::kExitCorruptInput);
+    return moetron::say(moetron::describe(error), moetron::kExitCorruptInput);
   } catch (const std::exception& error) {
     if (const auto memory = moetron::describe_out_of_memory(error)) {
       return moetron::say(*memory, moetron::kExitConfig);

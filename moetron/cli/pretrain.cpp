@@ -11,6 +11,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/device.h"
 #include "moetron/cli/launcher_report.h"
@@ -107,6 +108,8 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   } catch (const Error& error) {
     if (world->size() == 1) throw;
     return fail(*world, options, error.what(), error.exit_code());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail(*world, options, describe(error), kExitCorruptInput);
   } catch (const std::exception& error) {
     return fail(*world, options, "internal error: " + first_line(error), kExitInternal);
   }
