@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/arch/config_reader.h"
-#include "moetron/base/error.h"
+#include "moetron/base/error_test_support.h"
 
 namespace moetron {
 
@@ -57,12 +57,7 @@ inline Json llama_json() {
 
 // The message of the error that reading throws, or "" if it throws none.
 inline std::string reading_error(const Json& json) {
-  try {
-    read_model_config(json, "dir/config.json");
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "";
+  return error_of<InputError>([&] { read_model_config(json, "dir/config.json"); });
 }
 
 }  // namespace moetron

@@ -7,16 +7,6 @@
 namespace moetron {
 namespace {
 
-template <class Call>
-std::string config_error(const Call& call) {
-  try {
-    call();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "";
-}
-
 TEST(MeshLayout, DerivesTheDataParallelSizes) {
   const ParallelSizes sizes = parallel_sizes(64, 4, 2, 8, 2);
   EXPECT_EQ(sizes.dp, 8);

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "moetron/base/error.h"
+#include "moetron/base/error_test_support.h"
 #include "moetron/base/json.h"
 #include "moetron/bench/bench_slice.h"
 #include "moetron/bench/bench_step.h"
@@ -259,12 +259,7 @@ ParsedCommandLine parse(std::vector<const char*> words) {
 }
 
 std::string error_of(const std::vector<const char*>& words) {
-  try {
-    run_benchmark(parse(words).options, c10::kCPU, std::cout);
-    return "";
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  return config_error([&] { run_benchmark(parse(words).options, c10::kCPU, std::cout); });
 }
 
 TEST(BenchCommand, NamesWhatIsWrong) {

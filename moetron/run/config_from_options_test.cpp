@@ -8,16 +8,6 @@ namespace {
 
 using Family = ModelConfig::Family;
 
-template <class Call>
-std::string config_error(const Call& call) {
-  try {
-    call();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "";
-}
-
 Options dense_options() {
   Options options;
   options.model.num_layers = 3;

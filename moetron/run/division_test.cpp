@@ -5,16 +5,6 @@
 namespace moetron {
 namespace {
 
-template <class Call>
-std::string config_error(const Call& call) {
-  try {
-    call();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "";
-}
-
 TEST(Division, ChecksTheModel) {
   Json json = qwen3_moe_json();
   json["num_experts"] = 128;

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "moetron/base/error.h"
+#include "moetron/base/error_test_support.h"
 
 namespace moetron {
 namespace {
@@ -27,12 +27,7 @@ std::vector<int64_t> counts_of(const PipelineSettings& settings) {
 }
 
 std::string refusal(const ParallelOptions& options, int64_t num_layers = kLayers) {
-  try {
-    pipeline_settings(options, num_layers, 16);
-    return "";
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  return config_error([&] { pipeline_settings(options, num_layers, 16); });
 }
 
 TEST(PipelineSettings, TwoVirtualStagesMeanInterleaved) {

@@ -25,12 +25,7 @@ RunSpec resolved(const std::string& command_line, const RunFacts& facts = {}) {
 }
 
 std::string refusal(const std::string& command_line, const RunFacts& facts = {}) {
-  try {
-    resolved(command_line, facts);
-    return "";
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
+  return config_error([&] { resolved(command_line, facts); });
 }
 
 TEST(Mistakes, AreGatheredAndToldOnce) {
@@ -42,12 +37,7 @@ TEST(Mistakes, AreGatheredAndToldOnce) {
   mistakes.add("b");
   EXPECT_EQ(mistakes.count(), 2u);
   EXPECT_THROW(mistakes.collect([] { throw InputError("another kind"); }), InputError);
-  try {
-    mistakes.throw_if_any();
-    FAIL();
-  } catch (const ConfigError& error) {
-    EXPECT_STREQ(error.what(), "a (1)\nb");
-  }
+  EXPECT_EQ(config_error([&] { mistakes.throw_if_any(); }), "a (1)\nb");
 }
 
 // One sentence each, of every topic, whether the model is known or not.
