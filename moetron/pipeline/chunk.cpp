@@ -155,35 +155,32 @@ void ChunkRun::end_layer(const At& at) {
   if (!settings_.defers_weights && settings_.after_backward) settings_.after_backward(layer);
 }
 
-// Whether a recomputation reads what the slot holds in the first forward.
-bool ChunkRun::is_kept(const At& at, Slot slot) const {
-  if (!with_grad_ || at.recompute.nodes == 0) return false;
+// What a recomputation needs of a value of the first forward: what it reads and does not make
+// again.
+Value ChunkRun::kept_of(const At& at, Slot slot, const Value& value, int reads_again) const {
+  if (!with_grad_ || at.recompute.nodes == 0) return {};
   const int writer = at.program.writer(slot);
   const bool is_input = writer == LayerProgram::kLayerInput;
   const bool comes_again =
       is_input ? at.recompute.input_comes_again(at.layer) : at.recompute.runs_again(writer);
-  // Choices are never made again.
-  if (comes_again) return at.program.type(slot) == SlotType::kRouting;
-  for (const int reader : at.program.readers(slot)) {
-    if (at.recompute.runs_again(reader)) return true;
-  }
-  return false;
+  if (!comes_again) return reads_again > 0 ? value : Value{};
+  if (at.program.type(slot) != SlotType::kRouting) return {};
+  Value choices = value;  // are never made again
+  choices.data.reset();   // comes to the same bits, with a graph
+  return choices;
 }
 
 void ChunkRun::write(const At& at, Slot slot, Value value) {
   SlotState& state = slot_state(at.layer, slot);
-  const bool again = at.pass == Pass::kAgain;
-  int reads_again = 0;
-  for (const int reader : at.program.readers(slot)) {
-    reads_again += at.recompute.runs_again(reader) ? 1 : 0;
-  }
-  state.reads_left = again ? reads_again : static_cast<int>(at.program.readers(slot).size());
-  if (!again && is_kept(at, slot)) {
-    state.kept = value;
+  const std::vector<int>& readers = at.program.readers(slot);
+  const auto reads_again = static_cast<int>(std::count_if(
+      readers.begin(), readers.end(), [&](int reader) { return at.recompute.runs_again(reader); }));
+  if (at.pass == Pass::kAgain) {
+    state.reads_left = reads_again;
+  } else {
+    state.reads_left = static_cast<int>(readers.size());
+    state.kept = kept_of(at, slot, value, reads_again);
     state.kept_reads_left = reads_again;
-    const int writer = at.program.writer(slot);
-    const bool comes_again = writer >= 0 && at.recompute.runs_again(writer);
-    if (comes_again) state.kept.data.reset();  // to the same bits, with a graph
   }
   const std::vector<Slot>& outputs = at.program.outputs();
   const bool leaves = std::find(outputs.begin(), outputs.end(), slot) != outputs.end();

@@ -97,7 +97,7 @@ class ChunkRun {
 
   Value read(const At& at, Slot slot);
   void write(const At& at, Slot slot, Value value);
-  bool is_kept(const At& at, Slot slot) const;
+  Value kept_of(const At& at, Slot slot, const Value& value, int reads_again) const;
   at::Tensor d_root(const At& at, Slot slot);
   at::Tensor take_grad(int layer, Slot slot);
   void add_grad(const At& at, Slot slot, at::Tensor d);

@@ -13,31 +13,6 @@
 namespace moetron {
 namespace {
 
-// The actions of a step by what they are; at most one of each.
-struct SortedStep {
-  explicit SortedStep(const Step& step) {
-    for (const Action& action : actions_of(step)) place_of(action.kind) = action;
-  }
-
-  std::optional<Action> forward, backward, weights, reduce;  // backward: I or B
-
- private:
-  std::optional<Action>& place_of(ActionKind kind) {
-    switch (kind) {
-      case ActionKind::kForward:
-        return forward;
-      case ActionKind::kBackwardInput:
-      case ActionKind::kBackward:
-        return backward;
-      case ActionKind::kBackwardWeight:
-        return weights;
-      case ActionKind::kReduce:
-        return reduce;
-    }
-    throw InternalError("unknown kind of action");
-  }
-};
-
 // What grew by how much, added to `sum`.
 void add_growth(ActivationMemory& sum, const ActivationMemory& before,
                 const ActivationMemory& after) {
@@ -99,39 +74,30 @@ class PipelineExecutor::Run {
 
  private:
   void run_step(const Step& step) {
-    const SortedStep sorted(step);
-    const bool reduces_by_layer = sorted.reduce && sorted.backward;
+    const StepActions actions = sorted_actions(step);
+    const bool reduces_by_layer = actions.reduce && actions.backward;
     StepRuns runs;
-    if (sorted.forward) {
-      runs.forward = &begin_forward(*sorted.forward);
+    if (actions.forward) {
+      runs.forward = &begin_forward(*actions.forward);
       runs.on_outputs = [&](std::vector<Value> outputs) {
-        put(*sorted.forward, std::move(outputs));
+        put(*actions.forward, std::move(outputs));
       };
     }
-    if (sorted.backward) {
-      runs.backward = &begin_backward(*sorted.backward, reduces_by_layer);
+    if (actions.backward) {
+      runs.backward = &begin_backward(*actions.backward, reduces_by_layer);
       runs.on_d_inputs = [&](std::vector<at::Tensor> d_inputs) {
-        put(*sorted.backward, values_of(std::move(d_inputs)));
+        put(*actions.backward, values_of(std::move(d_inputs)));
       };
     }
-    run_instructions(instructions_of(sorted, runs), runs, make_filler(sorted.weights));
-    if (sorted.forward) end_forward(*sorted.forward);
-    if (sorted.backward && sorted.backward->kind == ActionKind::kBackward) free(*sorted.backward);
-    if (sorted.weights && sorted.weights->part != Part::kFirstHalf) free(*sorted.weights);
-    if (sorted.reduce && !reduces_by_layer) reduce(sorted.reduce->chunk);
-  }
-
-  static InstructionList instructions_of(const SortedStep& sorted, const StepRuns& runs) {
-    const bool with_weights = sorted.backward && sorted.backward->kind == ActionKind::kBackward;
-    if (sorted.forward && sorted.backward) {
-      return block_instructions(runs.forward->program(), runs.backward->program(), with_weights);
+    const auto program = [](ChunkRun* run) { return run != nullptr ? &run->program() : nullptr; };
+    run_instructions(step_instructions(step, program(runs.forward), program(runs.backward)), runs,
+                     make_filler(actions.weights));
+    if (actions.forward) end_forward(*actions.forward);
+    if (actions.backward && actions.backward->kind == ActionKind::kBackward) {
+      free(*actions.backward);
     }
-    const bool fills = sorted.weights.has_value();
-    if (sorted.forward) return forward_instructions(runs.forward->program(), fills);
-    if (sorted.backward) {
-      return backward_instructions(runs.backward->program(), with_weights, fills);
-    }
-    return {};
+    if (actions.weights && actions.weights->part != Part::kFirstHalf) free(*actions.weights);
+    if (actions.reduce && !reduces_by_layer) reduce(actions.reduce->chunk);
   }
 
   Chunk& chunk_of(const Action& action) { return chunks_.at(static_cast<size_t>(action.chunk)); }

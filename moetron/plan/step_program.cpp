@@ -1,7 +1,6 @@
 #include "moetron/plan/step_program.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 
 #include "moetron/base/error.h"
@@ -85,11 +84,13 @@ class Program {
 
   void fill_with(std::vector<double> pieces) { fillers_ = std::move(pieces); }
 
-  void add(const InstructionList& list, const TimedChunk& forward, const TimedChunk& backward) {
+  // Of a step whose actions are of these chunks.
+  void add(const InstructionList& list, const std::optional<TimedChunk>& forward,
+           const std::optional<TimedChunk>& backward) {
     waits_left_ = static_cast<size_t>(std::count_if(
         list.begin(), list.end(), [](const Instruction& o) { return o.act == Act::kFill; }));
     for (const Instruction& instruction : list) {
-      add(instruction, instruction.of_backward ? backward : forward);
+      add(instruction, instruction.of_backward ? *backward : *forward);
     }
   }
 
@@ -159,68 +160,40 @@ class Program {
   Index last_compute_, forward_sent_, backward_sent_;
 };
 
-bool is_backward(const Action& action) {
-  return action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
-}
-
-StepCost cost_of(const Program::Result& result, const Step& step) {
-  const auto sent = [&](const Action& action) {
-    return is_backward(action) ? result.backward_sent : result.forward_sent;
-  };
-  return {result.times.duration, sent(step.action), step.beside ? sent(*step.beside) : 0,
-          result.times.communication, result.times.exposed};
-}
-
-StepCost lone_cost(const Step& step, const TimedChunk& chunk, const ProgramSettings& settings) {
-  Program program(settings, settings.lone_steps_wait);
-  switch (step.action.kind) {
-    case ActionKind::kForward:
-      program.add(forward_instructions(chunk.program, /*fills=*/false), chunk, chunk);
-      break;
-    case ActionKind::kBackwardInput:
-    case ActionKind::kBackward:
-      program.add(backward_instructions(chunk.program, step.action.kind == ActionKind::kBackward,
-                                        /*fills=*/false),
-                  chunk, chunk);
-      break;
-    case ActionKind::kBackwardWeight: {
-      const std::vector<double> pieces = weight_gradients(chunk, step.action.part);
-      return {std::accumulate(pieces.begin(), pieces.end(), 0.0)};
-    }
-    case ActionKind::kReduce:
-      return {chunk.times.reduce};
-  }
-  return cost_of(program.run(), step);
-}
-
 }  // namespace
 
 StepCost step_cost(const Step& step, const ChunkTimes& action_times, const ChunkTimes& beside_times,
                    const ProgramSettings& settings) {
-  const TimedChunk action(action_times, settings.recompute);
-  if (!step.beside) return lone_cost(step, action, settings);
-  if (step.beside->kind == ActionKind::kReduce) {
+  if (step.action.kind == ActionKind::kReduce) return {action_times.reduce};
+  const StepActions actions = sorted_actions(step);
+  std::optional<TimedChunk> forward, backward, weights;
+  const auto open = [&](std::optional<TimedChunk>& chunk, const std::optional<Action>& action) {
+    if (!action) return;
+    chunk.emplace(*action == step.action ? action_times : beside_times, settings.recompute);
+  };
+  open(forward, actions.forward);
+  open(backward, actions.backward);
+  open(weights, actions.weights);
+  const bool is_lone = !step.beside || actions.reduce;
+  Program program(settings, is_lone && settings.lone_steps_wait);
+  if (weights) program.fill_with(weight_gradients(*weights, actions.weights->part));
+  const auto program_of = [](const auto& chunk) { return chunk ? &chunk->program : nullptr; };
+  program.add(step_instructions(step, program_of(forward), program_of(backward)), forward,
+              backward);
+  const Program::Result result = program.run();
+
+  const auto sent = [&](const std::optional<Action>& action) {
+    if (!action) return 0.0;
+    return action == actions.backward ? result.backward_sent : result.forward_sent;
+  };
+  StepCost cost{result.times.duration, sent(step.action), sent(step.beside),
+                result.times.communication, result.times.exposed};
+  if (actions.reduce) {
     // The gradients of every layer but the last are reduced beside the others.
-    StepCost cost = lone_cost({step.action, {}}, action, settings);
     const auto layers = static_cast<double>(std::max<size_t>(1, beside_times.layers.size()));
     cost.duration = std::max(cost.duration, beside_times.reduce) + beside_times.reduce / layers;
-    return cost;
   }
-  const TimedChunk beside(beside_times, settings.recompute);
-  Program program(settings, /*serial=*/false);
-  if (step.beside->kind == ActionKind::kBackwardWeight) {
-    program.fill_with(weight_gradients(beside, step.beside->part));
-    program.add(is_backward(step.action)
-                    ? backward_instructions(action.program, /*with_weights=*/false, /*fills=*/true)
-                    : forward_instructions(action.program, /*fills=*/true),
-                action, action);
-  } else {
-    const TimedChunk& forward = is_backward(step.action) ? beside : action;
-    const TimedChunk& backward = is_backward(step.action) ? action : beside;
-    program.add(block_instructions(forward.program, backward.program, /*with_weights=*/true),
-                forward, backward);
-  }
-  return cost_of(program.run(), step);
+  return cost;
 }
 
 }  // namespace moetron

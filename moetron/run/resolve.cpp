@@ -93,7 +93,7 @@ class Resolution {
     mistakes_.collect([&] {
       spec_.pipeline = pipeline_settings(options_.parallel, spec_.model.num_layers,
                                          spec_.batch.num_micro_batches);
-      make_schedule(spec_.pipeline.request);  // refuses what cannot run
+      check_schedule(spec_.pipeline.request);
     });
   }
 

@@ -312,6 +312,19 @@ InstructionList block_instructions(const ChunkProgram& forward_chunk,
   return list;
 }
 
+InstructionList step_instructions(const Step& step, const ChunkProgram* forward,
+                                  const ChunkProgram* backward) {
+  const StepActions actions = sorted_actions(step);
+  const bool with_weights = actions.backward && actions.backward->kind == ActionKind::kBackward;
+  if (actions.forward && actions.backward) {
+    return block_instructions(*forward, *backward, with_weights);
+  }
+  const bool fills = actions.weights.has_value();
+  if (actions.forward) return forward_instructions(*forward, fills);
+  if (actions.backward) return backward_instructions(*backward, with_weights, fills);
+  return {};
+}
+
 size_t share_of_wait(size_t left, size_t waits) {
   return waits == 0 ? left : (left + waits - 1) / waits;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "moetron/schedule/recompute.h"
+#include "moetron/schedule/schedule.h"
 
 namespace moetron {
 
@@ -52,6 +53,11 @@ InstructionList backward_instructions(const ChunkProgram& chunk, bool with_weigh
 // results leave before the last weight gradients.
 InstructionList block_instructions(const ChunkProgram& forward, const ChunkProgram& backward,
                                    bool with_weights);
+
+// Of a step whose F, and whose I or B, are of these chunks; null where it has none. A W fills waits
+// and an R follows: alone they have no instructions.
+InstructionList step_instructions(const Step& step, const ChunkProgram* forward,
+                                  const ChunkProgram* backward);
 
 // How many of `left` pieces of work the next of `waits` waits takes, so that all take equal parts.
 size_t share_of_wait(size_t left, size_t waits);

@@ -46,6 +46,26 @@ TEST(Instructions, OfALoneForwardAndBackward) {
                            "send I", "attention W0"));
 }
 
+// Which list a step has follows from its actions, in whatever order it names them.
+TEST(Instructions, OfAStepFollowFromItsActions) {
+  const ChunkProgram one = decoders(1), two = decoders(2);
+  const auto of = [&](const Step& step) {
+    return texts(step_instructions(step, &one, &two), one, two);
+  };
+  const Action f{ActionKind::kForward, 0, 1}, b{ActionKind::kBackward, 1, 0},
+      i{ActionKind::kBackwardInput, 1, 0}, w{ActionKind::kBackwardWeight, 0, 0},
+      r{ActionKind::kReduce, 1};
+  EXPECT_EQ(of({f, {}}), texts(forward_instructions(one, /*fills=*/false), one, two));
+  EXPECT_EQ(of({f, w}), texts(forward_instructions(one, /*fills=*/true), one, two));
+  EXPECT_EQ(of({b, {}}), texts(backward_instructions(two, true, /*fills=*/false), one, two));
+  EXPECT_EQ(of({b, r}), of({b, {}}));
+  EXPECT_EQ(of({i, w}), texts(backward_instructions(two, false, /*fills=*/true), one, two));
+  EXPECT_EQ(of({f, b}), texts(block_instructions(one, two, /*with_weights=*/true), one, two));
+  EXPECT_EQ(of({b, f}), of({f, b}));
+  EXPECT_TRUE(step_instructions({w, {}}, nullptr, nullptr).empty());
+  EXPECT_TRUE(step_instructions({w, r}, nullptr, nullptr).empty());
+}
+
 // The order of the profile that DeepSeek-AI published with DualPipe, over two layers.
 TEST(Instructions, OfABlockHideWhatTravels) {
   const ChunkProgram chunk = decoders(2, {}, /*shared=*/false);

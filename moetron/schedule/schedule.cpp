@@ -94,6 +94,29 @@ std::string name_of(ScheduleKind kind) {
   throw InternalError("a schedule without a name");
 }
 
+StepActions sorted_actions(const Step& step) {
+  StepActions sorted;
+  for (const std::optional<Action>& action : {std::optional(step.action), step.beside}) {
+    if (!action) continue;
+    switch (action->kind) {
+      case ActionKind::kForward:
+        sorted.forward = action;
+        break;
+      case ActionKind::kBackwardInput:
+      case ActionKind::kBackward:
+        sorted.backward = action;
+        break;
+      case ActionKind::kBackwardWeight:
+        sorted.weights = action;
+        break;
+      case ActionKind::kReduce:
+        sorted.reduce = action;
+        break;
+    }
+  }
+  return sorted;
+}
+
 std::string describe(const Action& action) {
   const std::string name = concat(letter_of(action.kind), action.chunk);
   if (action.kind == ActionKind::kReduce) return name;
@@ -118,6 +141,12 @@ int Placement::rank(int stage) const {
 
 Placement placement_of(ScheduleKind kind, int num_ranks) {
   return {traits_of(kind).shape, num_ranks};
+}
+
+void check_schedule(const ScheduleRequest& request) {
+  check_numbers(request.kind, request.num_ranks, request.num_micro_batches);
+  // Whether there is a list under a cap, the search alone knows.
+  if (request.activation_cap > 0) make_schedule(request);
 }
 
 Schedule make_schedule(const ScheduleRequest& request) {

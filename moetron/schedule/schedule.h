@@ -46,6 +46,12 @@ struct Step {
   bool operator==(const Step&) const = default;
 };
 
+// The actions of a step by what they do; at most one of each.
+struct StepActions {
+  std::optional<Action> forward, backward, weights, reduce;  // backward: an I or B
+};
+StepActions sorted_actions(const Step& step);
+
 // "F0(3)", "F0(3)&B1(0)", "R1": kind, chunk, micro-batch; "W0(3)a" and "W0(3)b" are halves.
 std::string describe(const Action& action);
 std::string describe(const Step& step);
@@ -101,6 +107,8 @@ struct ScheduleRequest {
 // Throws ConfigError if the kind cannot run so many micro-batches, or stay under the cap, naming
 // the least number that works.
 Schedule make_schedule(const ScheduleRequest& request);
+// Throws as make_schedule() does, and makes no list where the numbers alone decide.
+void check_schedule(const ScheduleRequest& request);
 
 // The forwards alone, in the order of the placement: for evaluation. Any number of micro-batches.
 Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches);
