@@ -6,6 +6,7 @@
 #include "layout_harness.h"
 #include "moetron/base/error.h"
 #include "moetron/models/model.h"
+#include "moetron/pipeline/wrapped_layer.h"
 #include "pipeline_cases.h"
 
 namespace moetron {
@@ -25,20 +26,16 @@ const LayerProgram& branched_program() {
 }
 
 // All but the branch is the dense layer's that it is made of.
-class BranchedLayer final : public Layer {
+class BranchedLayer final : public WrappedLayer {
  public:
-  explicit BranchedLayer(std::unique_ptr<Layer> dense) : dense_(std::move(dense)) {}
+  using WrappedLayer::WrappedLayer;
 
   const LayerProgram& program() const override { return branched_program(); }
   std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                              const NodeCall& call) override {
     if (node.outputs[0] == kBranch) return {{.data = at::silu(inputs[0].data) * 0.5}};
-    return dense_->compute(node, std::move(inputs), call);
+    return WrappedLayer::compute(node, std::move(inputs), call);
   }
-  void visit(const std::function<void(Parameter&)>& visitor) override { dense_->visit(visitor); }
-
- private:
-  std::unique_ptr<Layer> dense_;
 };
 
 void add_branches(Model& model, Communicator&) {

@@ -14,6 +14,7 @@
 #include "moetron/base/error.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/models/model.h"
+#include "moetron/pipeline/wrapped_layer.h"
 #include "pipeline_cases.h"
 
 namespace moetron {
@@ -146,21 +147,18 @@ TEST(TwoHundredSteps, GiveTheSameLossesAndNorms) {
 }
 
 // A decoder layer that calls `pause` wherever it begins to compute, forward and backward.
-class WatchedLayer final : public Layer {
+class WatchedLayer final : public WrappedLayer {
  public:
   using Pause = std::function<void(const MicroBatch*)>;  // null in a backward
   WatchedLayer(std::unique_ptr<Layer> layer, Pause pause)
-      : layer_(std::move(layer)), pause_(std::move(pause)) {}
+      : WrappedLayer(std::move(layer)), pause_(std::move(pause)) {}
 
-  const LayerProgram& program() const override { return layer_->program(); }
   std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                              const NodeCall& call) override {
     pause_(&call.micro_batch);
     inputs[0].data = watched(inputs[0].data, call.run);
-    return layer_->compute(node, std::move(inputs), call);
+    return WrappedLayer::compute(node, std::move(inputs), call);
   }
-  Dispatcher* dispatcher() override { return layer_->dispatcher(); }
-  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
 
  private:
   class Watch final : public Operation {
@@ -182,7 +180,6 @@ class WatchedLayer final : public Layer {
     return same;
   }
 
-  std::unique_ptr<Layer> layer_;
   Pause pause_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "layout_harness.h"
 #include "moetron/models/model.h"
+#include "moetron/pipeline/wrapped_layer.h"
 
 namespace moetron {
 namespace {
@@ -40,52 +41,31 @@ class BufferPool {
   std::shared_ptr<Books> books_ = std::make_shared<Books>();
 };
 
-class LendingDispatcher final : public Dispatcher {
+class LendingDispatcher final : public WrappedDispatcher {
  public:
-  LendingDispatcher(Dispatcher& inner, BufferPool& pool) : inner_(inner), pool_(pool) {}
-
-  Pending<at::Tensor> start_combine(const at::Tensor& rows,
-                                    std::shared_ptr<const DispatchPlan> plan) override {
-    return inner_.start_combine(rows, std::move(plan));
-  }
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    return inner_.start_combine_backward(d_hidden, std::move(plan));
-  }
-  Pending<DispatchGrads> start_dispatch_backward(
-      const at::Tensor& d_rows, const at::Tensor& d_probabilities,
-      std::shared_ptr<const DispatchPlan> plan) override {
-    return inner_.start_dispatch_backward(d_rows, d_probabilities, std::move(plan));
-  }
+  LendingDispatcher(Dispatcher& inner, BufferPool& pool) : WrappedDispatcher(inner), pool_(pool) {}
 
  private:
   Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    return Pending<Dispatched>([this, pending = inner_.start_dispatch(hidden, routing)]() mutable {
-      Dispatched dispatched = pending.finish();
+    Pending<Dispatched> sent = WrappedDispatcher::send_tokens(hidden, routing);
+    return Pending<Dispatched>([this, sent = std::move(sent)]() mutable {
+      Dispatched dispatched = sent.finish();
       dispatched.rows = pool_.lend(dispatched.rows);
       return dispatched;
     });
   }
 
-  Dispatcher& inner_;
   BufferPool& pool_;
 };
 
-class LendingLayer final : public Layer {
+class LendingLayer final : public WrappedLayer {
  public:
   LendingLayer(std::unique_ptr<Layer> layer, BufferPool& pool)
-      : layer_(std::move(layer)), dispatcher_(*layer_->dispatcher(), pool) {}
+      : WrappedLayer(std::move(layer)), dispatcher_(*WrappedLayer::dispatcher(), pool) {}
 
-  const LayerProgram& program() const override { return layer_->program(); }
-  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
-                             const NodeCall& call) override {
-    return layer_->compute(node, std::move(inputs), call);
-  }
   Dispatcher* dispatcher() override { return &dispatcher_; }
-  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
 
  private:
-  std::unique_ptr<Layer> layer_;
   LendingDispatcher dispatcher_;
 };
 

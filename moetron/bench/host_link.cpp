@@ -5,6 +5,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "moetron/base/error.h"
+#include "moetron/pipeline/wrapped_layer.h"
 
 namespace moetron {
 namespace {
@@ -20,28 +21,28 @@ struct Transfer {
   c10::Event ready, down_done, up_done;
 };
 
-class LinkedDispatcher final : public Dispatcher {
+class LinkedDispatcher final : public WrappedDispatcher {
  public:
-  LinkedDispatcher(Dispatcher& local, HostLink& link) : local_(local), link_(link) {}
+  LinkedDispatcher(Dispatcher& local, HostLink& link) : WrappedDispatcher(local), link_(link) {}
 
   Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                     std::shared_ptr<const DispatchPlan> plan) override {
-    return behind_transfer(local_.start_combine(rows, std::move(plan)));
+    return behind_transfer(WrappedDispatcher::start_combine(rows, std::move(plan)));
   }
   Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
                                              std::shared_ptr<const DispatchPlan> plan) override {
-    return behind_transfer(local_.start_combine_backward(d_hidden, std::move(plan)));
+    return behind_transfer(WrappedDispatcher::start_combine_backward(d_hidden, std::move(plan)));
   }
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
     return behind_transfer(
-        local_.start_dispatch_backward(d_rows, d_probabilities, std::move(plan)));
+        WrappedDispatcher::start_dispatch_backward(d_rows, d_probabilities, std::move(plan)));
   }
 
  private:
   Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    return behind_transfer(local_.start_dispatch(hidden, routing));
+    return behind_transfer(WrappedDispatcher::send_tokens(hidden, routing));
   }
 
   template <class Result>
@@ -52,25 +53,17 @@ class LinkedDispatcher final : public Dispatcher {
     });
   }
 
-  Dispatcher& local_;
   HostLink& link_;
 };
 
-class LinkedLayer final : public Layer {
+class LinkedLayer final : public WrappedLayer {
  public:
   LinkedLayer(std::unique_ptr<Layer> layer, HostLink& link)
-      : layer_(std::move(layer)), dispatcher_(*layer_->dispatcher(), link) {}
+      : WrappedLayer(std::move(layer)), dispatcher_(*WrappedLayer::dispatcher(), link) {}
 
-  const LayerProgram& program() const override { return layer_->program(); }
-  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
-                             const NodeCall& call) override {
-    return layer_->compute(node, std::move(inputs), call);
-  }
   Dispatcher* dispatcher() override { return &dispatcher_; }
-  void visit(const std::function<void(Parameter&)>& visitor) override { layer_->visit(visitor); }
 
  private:
-  std::unique_ptr<Layer> layer_;
   LinkedDispatcher dispatcher_;
 };
 
