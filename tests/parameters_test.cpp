@@ -27,7 +27,7 @@ std::string describe(const ModelConfig& config, const Layout& l) {
                 l.mla_fuse_qkv ? " fused" : "");
 }
 
-// Of what `rank` builds of a stage. A tied use on the owner's rank shares the value, and counts.
+// Of what a rank builds of its stages. A tied use on the owner's rank shares the value, and counts.
 StageParameters built(const ModelConfig& config, const ModelSettings& settings) {
   StageParameters sum;
   Model model(config, settings);
@@ -37,10 +37,10 @@ StageParameters built(const ModelConfig& config, const ModelSettings& settings) 
       sum.tied += elements;
     } else if (parameter->role() == Role::kBuffer) {
       sum.buffers += elements;
-    } else if (parameter->settings().replicas.data == ReplicaRule::Data::kEdp) {
-      sum.experts += elements;
     } else {
-      sum.dense += elements;
+      const ReplicaRule& replicas = parameter->settings().replicas;
+      (replicas.data == ReplicaRule::Data::kEdp ? sum.experts : sum.dense) += elements;
+      sum.updated += elements / settings.mesh->replicas(replicas).size();
     }
   }
   return sum;
@@ -56,7 +56,8 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
   const auto planned =
       stage_parameters({.model = config,
                         .sizes = sizes,
-                        .latent_attention = {.replicate_down = layout.mla_replicate_l1}},
+                        .latent_attention = {.replicate_down = layout.mla_replicate_l1},
+                        .optimizer = {.distributed = true}},
                        stages);
   for (int rank = 0; rank < static_cast<int>(layout.world); ++rank) {
     const auto log = std::make_shared<CommLog>();
@@ -76,11 +77,13 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
       wanted.experts += part.experts;
       wanted.buffers += part.buffers;
       wanted.tied += part.tied;
+      wanted.updated += part.updated;
     }
     EXPECT_EQ(found.dense, wanted.dense) << label << ", rank " << rank;
     EXPECT_EQ(found.experts, wanted.experts) << label << ", rank " << rank;
     EXPECT_EQ(found.buffers, wanted.buffers) << label << ", rank " << rank;
     EXPECT_EQ(found.tied, wanted.tied) << label << ", rank " << rank;
+    EXPECT_NEAR(found.updated, wanted.updated, 1e-6) << label << ", rank " << rank;
   }
 }
 

@@ -177,6 +177,13 @@ int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
   return tensor.num_elements() / size * padded_part(size, shard.count);
 }
 
+int64_t copies_on_ranks(const TensorInfo& tensor, const ParallelSizes& sizes,
+                        const DivisionSettings& settings) {
+  if (tensor.is_expert()) return sizes.edp;
+  const int64_t copies = tensor_shard(tensor.shard, /*rank=*/0, sizes.tp, settings).copies;
+  return sizes.dp * (copies == 0 ? sizes.tp : copies);
+}
+
 int64_t count_parameters(const std::vector<TensorInfo>& inventory) {
   int64_t total = 0;
   for (const TensorInfo& tensor : inventory) total += tensor.num_elements();

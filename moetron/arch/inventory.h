@@ -45,6 +45,9 @@ DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate
 // with the padding of a vocabulary. The layout has passed check_division().
 int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
                          const DivisionSettings& settings);
+// Ranks of its stage that hold the same elements of a tensor: they divide its optimizer states.
+int64_t copies_on_ranks(const TensorInfo& tensor, const ParallelSizes& sizes,
+                        const DivisionSettings& settings);
 
 // Elements of all tensors, buffers included.
 int64_t count_parameters(const std::vector<TensorInfo>& inventory);

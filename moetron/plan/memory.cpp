@@ -77,20 +77,20 @@ std::vector<StageParameters> stage_parameters(const RunSpec& spec,
     for (size_t i = 0; i < stages.size(); ++i) {
       if (is_tied && stages[i].has_head) all[i].tied += elements;
       if (!is_on(stages[i], tensor)) continue;
-      if (tensor.is_expert()) {
-        all[i].experts += elements / as_double(spec.sizes.ep);
-      } else {
-        (tensor.is_buffer ? all[i].buffers : all[i].dense) += elements;
+      StageParameters& stage = all[i];
+      if (tensor.is_buffer) {
+        stage.buffers += elements;
+        continue;
       }
+      // The ranks of an expert-parallel group hold other experts each.
+      const double held = tensor.is_expert() ? elements / as_double(spec.sizes.ep) : elements;
+      (tensor.is_expert() ? stage.experts : stage.dense) += held;
+      const int64_t owners =
+          spec.optimizer.distributed ? copies_on_ranks(tensor, spec.sizes, settings) : 1;
+      stage.updated += held / as_double(owners);
     }
   }
   return all;
-}
-
-double updated_parameters(const RunSpec& spec, const StageParameters& parameters) {
-  if (!spec.optimizer.distributed) return parameters.dense + parameters.experts;
-  return parameters.dense / as_double(spec.sizes.dp) +
-         parameters.experts / as_double(spec.sizes.edp);
 }
 
 double activation_bytes(const RunSpec& spec, const StageLayers& stage) {
@@ -119,7 +119,7 @@ std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
       memory.weights +=
           2 * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
       memory.gradients += 4 * (held.dense + held.experts + held.tied);
-      memory.optimizer += 12 * updated_parameters(spec, held);
+      memory.optimizer += 12 * held.updated;
       chunk_bytes.push_back(activation_bytes(spec, stages[stage]));
     }
     memory.activations = peak_held(schedule.steps[size_t(rank)], chunk_bytes);

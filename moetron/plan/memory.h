@@ -15,6 +15,7 @@ struct StageParameters {
   double dense = 0;  // with the padding of the vocabulary
   double experts = 0;
   double buffers = 0;  // the routers' biases, which have no gradient
+  double updated = 0;  // of dense and experts: those whose optimizer states the rank holds
   // Of the head that reads the embedding's table: a copy where the embedding is on another rank.
   // It has a gradient of its own, and no optimizer states.
   double tied = 0;
@@ -22,9 +23,6 @@ struct StageParameters {
 // By stage, as `stages` is.
 std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages);
-
-// Parameters whose optimizer states a rank holds, of those of a stage.
-double updated_parameters(const RunSpec& spec, const StageParameters& parameters);
 
 // Bytes of one rank. Weights are bf16 (the routers' biases fp32), gradients fp32, the optimizer's
 // states three fp32 numbers a parameter, divided among the replicas with a distributed optimizer.

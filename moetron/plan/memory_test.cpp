@@ -93,12 +93,13 @@ TEST(Memory, AChunkCountsFromItsForwardThroughItsWeightGradients) {
 }
 
 TEST(Memory, ADistributedOptimizerDividesItsStates) {
-  Options options = qwen_options("--num-layers 8 --expert-model-parallel-size 8");
-  RunSpec spec = run_spec(options);
-  const StageParameters parameters{160, 20};
-  EXPECT_DOUBLE_EQ(updated_parameters(spec, parameters), 160 / 16.0 + 20 / 2.0);
+  RunSpec spec = run_spec(qwen_options("--num-layers 8 --expert-model-parallel-size 8"));
+  const std::vector<StageLayers> stages{{0, 8, true, true}};
+  const StageParameters divided = stage_parameters(spec, stages)[0];
+  EXPECT_NEAR(divided.updated, divided.dense / 16.0 + divided.experts / 2.0, 1);
   spec.optimizer.distributed = false;
-  EXPECT_EQ(updated_parameters(spec, parameters), 180);
+  const StageParameters whole = stage_parameters(spec, stages)[0];
+  EXPECT_EQ(whole.updated, whole.dense + whole.experts);
 }
 
 }  // namespace

@@ -120,7 +120,7 @@ double reduce_time(const RunSpec& spec, const Hardware& hardware,
 double update_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters) {
   constexpr double kAdamBytes = 30;  // three fp32 states read and written, gradient, bf16 copy
-  const double update = kAdamBytes * updated_parameters(spec, parameters) / hardware.memory_rate;
+  const double update = kAdamBytes * parameters.updated / hardware.memory_rate;
   if (!spec.optimizer.distributed) return update;
   return update + replica_time(spec, hardware, parameters, 2);
 }
