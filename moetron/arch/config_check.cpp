@@ -23,69 +23,72 @@ std::string must_not_exceed(const char* small, int64_t small_value, const char* 
   return concat(field(small, small_value), " must not exceed ", field(large, large_value));
 }
 
-std::optional<std::string> find_absurd_size(const ModelConfig& config, const FieldNames& names) {
-  struct Bound {
-    const char* name;
-    int64_t value;
-    int64_t high;
+// Without these, nothing else can be said.
+Mistakes absurd_sizes(const ModelConfig& config, const FieldNames& names) {
+  Mistakes mistakes;
+  const auto check = [&](const char* name, int64_t value, int64_t high) {
+    mistakes.check(value >= 1 && value <= high, field(name, value), " must be from 1 to ", high);
   };
-  const int64_t experts = config.moe ? config.moe->num_experts : 1;
-  for (const Bound& bound :
-       {Bound{names.num_layers, config.num_layers, kMaxLayers},
-        Bound{names.hidden_size, config.hidden_size, kMaxWidth},
-        Bound{names.num_attention_heads, config.num_attention_heads, kMaxHeads},
-        Bound{names.head_dim, config.head_dim, 2 * kMaxWidth},
-        Bound{names.intermediate_size, config.intermediate_size, kMaxWidth},
-        Bound{names.num_experts, experts, kMaxExperts}})
-    if (bound.value < 1 || bound.value > bound.high)
-      return concat(field(bound.name, bound.value), " must be from 1 to ", bound.high);
-  return std::nullopt;
+  check(names.num_layers, config.num_layers, kMaxLayers);
+  check(names.hidden_size, config.hidden_size, kMaxWidth);
+  check(names.num_attention_heads, config.num_attention_heads, kMaxHeads);
+  check(names.head_dim, config.head_dim, 2 * kMaxWidth);
+  check(names.intermediate_size, config.intermediate_size, kMaxWidth);
+  if (config.moe) check(names.num_experts, config.moe->num_experts, kMaxExperts);
+  return mistakes;
 }
 
-std::optional<std::string> find_attention_contradiction(const ModelConfig& config,
-                                                        const FieldNames& names) {
+void check_attention(const ModelConfig& config, const FieldNames& names, Mistakes& mistakes) {
   const int64_t heads = config.num_attention_heads;
-  if (traits_of(config.family).heads_divide_width && config.hidden_size % heads != 0)
-    return must_divide(names.num_attention_heads, heads, names.hidden_size, config.hidden_size);
-  if (config.mla && config.num_key_value_heads != heads)
-    return concat(field(names.num_key_value_heads, config.num_key_value_heads), " must equal ",
-                  field(names.num_attention_heads, heads), " under multi-head latent attention");
-  if (heads % config.num_key_value_heads != 0)
-    return must_divide(names.num_key_value_heads, config.num_key_value_heads,
-                       names.num_attention_heads, heads);
-  if (config.rope.dim % 2 != 0)
-    return concat(field(config.mla ? names.qk_rope_head_dim : names.head_dim, config.rope.dim),
-                  " must be even for rotary embeddings");
-  return std::nullopt;
+  mistakes.check(
+      !traits_of(config.family).heads_divide_width || config.hidden_size % heads == 0,
+      must_divide(names.num_attention_heads, heads, names.hidden_size, config.hidden_size));
+  if (config.mla) {
+    mistakes.check(config.num_key_value_heads == heads,
+                   field(names.num_key_value_heads, config.num_key_value_heads), " must equal ",
+                   field(names.num_attention_heads, heads), " under multi-head latent attention");
+  } else {
+    mistakes.check(heads % config.num_key_value_heads == 0,
+                   must_divide(names.num_key_value_heads, config.num_key_value_heads,
+                               names.num_attention_heads, heads));
+  }
+  mistakes.check(config.rope.dim % 2 == 0,
+                 field(config.mla ? names.qk_rope_head_dim : names.head_dim, config.rope.dim),
+                 " must be even for rotary embeddings");
 }
 
-std::optional<std::string> find_moe_contradiction(const ModelConfig& config,
-                                                  const FieldNames& names) {
-  const MoeConfig& moe = *config.moe;
-  if (config.num_layers * moe.num_experts > kMaxExpertsOfAllLayers)
-    return concat(field(names.num_layers, config.num_layers), " times ",
-                  field(names.num_experts, moe.num_experts), " is more than ",
-                  kMaxExpertsOfAllLayers, " experts");
-  if (moe.top_k > moe.num_experts)
-    return must_not_exceed(names.top_k, moe.top_k, names.num_experts, moe.num_experts);
-  if (moe.num_experts % moe.num_groups != 0)
-    return must_divide(names.num_groups, moe.num_groups, names.num_experts, moe.num_experts);
-  if (moe.group_topk > moe.num_groups)
-    return must_not_exceed(names.group_topk, moe.group_topk, names.num_groups, moe.num_groups);
+void check_groups(const MoeConfig& moe, const FieldNames& names, Mistakes& mistakes) {
+  const bool fits =
+      mistakes.check(
+          moe.num_experts % moe.num_groups == 0,
+          must_divide(names.num_groups, moe.num_groups, names.num_experts, moe.num_experts)) &&
+      mistakes.check(
+          moe.group_topk <= moe.num_groups,
+          must_not_exceed(names.group_topk, moe.group_topk, names.num_groups, moe.num_groups));
+  if (!fits) return;
   const int64_t group_size = moe.num_experts / moe.num_groups;
-  if (moe.top_k > group_size * moe.group_topk)
-    return concat(field(names.top_k, moe.top_k), " must not exceed the ",
-                  group_size * moe.group_topk, " experts of the groups that ",
-                  field(names.group_topk, moe.group_topk), " of ",
-                  field(names.num_groups, moe.num_groups), " keeps");
-  const bool scores_by_two = moe.group_score == GroupScore::kTopTwoSum;
-  if (scores_by_two && moe.num_experts < 2)
-    return concat(field(names.num_experts, moe.num_experts),
-                  " must be at least 2: DeepSeek-V3's router scores a group by its best two");
-  if (scores_by_two && group_size < 2)
-    return concat(field(names.num_groups, moe.num_groups), " leaves fewer than 2 of ",
-                  field(names.num_experts, moe.num_experts), " in a group");
-  return std::nullopt;
+  if (moe.top_k <= moe.num_experts)
+    mistakes.check(moe.top_k <= group_size * moe.group_topk, field(names.top_k, moe.top_k),
+                   " must not exceed the ", group_size * moe.group_topk,
+                   " experts of the groups that ", field(names.group_topk, moe.group_topk), " of ",
+                   field(names.num_groups, moe.num_groups), " keeps");
+  if (moe.group_score != GroupScore::kTopTwoSum) return;
+  if (mistakes.check(moe.num_experts >= 2, field(names.num_experts, moe.num_experts),
+                     " must be at least 2: DeepSeek-V3's router scores a group by its best two"))
+    mistakes.check(group_size >= 2, field(names.num_groups, moe.num_groups),
+                   " leaves fewer than 2 of ", field(names.num_experts, moe.num_experts),
+                   " in a group");
+}
+
+void check_experts(const ModelConfig& config, const FieldNames& names, Mistakes& mistakes) {
+  const MoeConfig& moe = *config.moe;
+  mistakes.check(config.num_layers * moe.num_experts <= kMaxExpertsOfAllLayers,
+                 field(names.num_layers, config.num_layers), " times ",
+                 field(names.num_experts, moe.num_experts), " is more than ",
+                 kMaxExpertsOfAllLayers, " experts");
+  mistakes.check(moe.top_k <= moe.num_experts,
+                 must_not_exceed(names.top_k, moe.top_k, names.num_experts, moe.num_experts));
+  check_groups(moe, names, mistakes);
 }
 
 }  // namespace
@@ -113,11 +116,12 @@ FieldNames option_names() {
           "moe-router-num-groups", "moe-router-group-topk"};
 }
 
-std::optional<std::string> find_contradiction(const ModelConfig& config, const FieldNames& names) {
-  auto problem = find_absurd_size(config, names);
-  if (!problem) problem = find_attention_contradiction(config, names);
-  if (!problem && config.moe) problem = find_moe_contradiction(config, names);
-  return problem;
+Mistakes contradictions(const ModelConfig& config, const FieldNames& names) {
+  Mistakes mistakes = absurd_sizes(config, names);
+  if (mistakes.count() > 0) return mistakes;
+  check_attention(config, names, mistakes);
+  if (config.moe) check_experts(config, names, mistakes);
+  return mistakes;
 }
 
 }  // namespace moetron

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <string>
 
 #include "moetron/arch/model_config.h"
+#include "moetron/base/mistakes.h"
 
 namespace moetron {
 
@@ -43,7 +42,7 @@ struct FieldNames {
 FieldNames config_json_names(ModelConfig::Family family);
 FieldNames option_names();
 
-// The first contradiction as one sentence with names and values, or nothing.
-std::optional<std::string> find_contradiction(const ModelConfig& config, const FieldNames& names);
+// A sentence with names and values for each.
+Mistakes contradictions(const ModelConfig& config, const FieldNames& names);
 
 }  // namespace moetron

@@ -259,8 +259,8 @@ ModelConfig read_model_config(const Json& json, const std::string& file_name) {
     const char* key = fields.has("num_mtp_layers") ? "num_mtp_layers" : "num_nextn_predict_layers";
     config.num_mtp_layers = fields.integer(key, 0, 16).value_or(0);
   }
-  const auto problem = find_contradiction(config, config_json_names(config.family));
-  MT_CHECK_INPUT(!problem, file_name, ": ", problem.value_or(""));
+  const Mistakes mistakes = contradictions(config, config_json_names(config.family));
+  MT_CHECK_INPUT(mistakes.count() == 0, file_name, ": ", mistakes.joined("; "));
   config.source = json;
   return config;
 }

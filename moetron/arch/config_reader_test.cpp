@@ -12,6 +12,7 @@ namespace moetron {
 namespace {
 
 using Family = ModelConfig::Family;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TEST(ConfigReader, ReadsDeepseekV2Lite) {
@@ -238,6 +239,17 @@ INSTANTIATE_TEST_SUITE_P(
             llama_json, "rope_scaling", "{\"full_attention\": {\"rope_theta\": 5}}",
             "rope_scaling: full_attention ({\"rope_theta\":5}) is not supported: rotary parameters "
             "must be the same in every layer"}));
+
+TEST(ConfigReader, TellsAllContradictionsTogether) {
+  Json json = deepseek_v3_json();
+  json["n_group"] = 3;
+  json["num_key_value_heads"] = 2;
+  json["qk_rope_head_dim"] = 7;
+  EXPECT_THAT(reading_error(json),
+              AllOf(HasSubstr("dir/config.json: num_key_value_heads (2) must equal"),
+                    HasSubstr("; qk_rope_head_dim (7) must be even"),
+                    HasSubstr("; n_group (3) must divide n_routed_experts (8)")));
+}
 
 TEST(ConfigReader, NeverAllocatesForAbsurdProducts) {
   Json json = qwen3_moe_json();

@@ -32,7 +32,7 @@ TensorShard tensor_shard(const ShardRule& rule, int64_t rank, int64_t ranks,
 }
 
 std::string layer_prefix(int64_t layer) {
-  return concat("model.layers.", layer, ".");
+  return concat(kLayers, layer, ".");
 }
 
 }  // namespace moetron

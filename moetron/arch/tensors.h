@@ -53,6 +53,7 @@ constexpr int64_t padded_part(int64_t size, int64_t count) {
   return (size + count - 1) / count;
 }
 
+inline constexpr const char* kLayers = "model.layers.";
 // "model.layers.3."
 std::string layer_prefix(int64_t layer);
 

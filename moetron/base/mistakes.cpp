@@ -9,11 +9,14 @@ void Mistakes::add(std::string sentence) {
     sentences_.push_back(std::move(sentence));
 }
 
+std::string Mistakes::joined(const char* separator) const {
+  std::string all;
+  for (const std::string& sentence : sentences_) all += (all.empty() ? "" : separator) + sentence;
+  return all;
+}
+
 void Mistakes::throw_if_any() const {
-  std::string message;
-  for (const std::string& sentence : sentences_)
-    message += (message.empty() ? "" : "\n") + sentence;
-  if (!message.empty()) throw ConfigError(message);
+  if (count() > 0) throw ConfigError(joined("\n"));
 }
 
 }  // namespace moetron

@@ -33,6 +33,7 @@ class Mistakes {
   }
 
   size_t count() const { return sentences_.size(); }
+  std::string joined(const char* separator) const;
   // A ConfigError with a line for each mistake, if there are any.
   void throw_if_any() const;
 

@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
@@ -23,8 +24,8 @@
 namespace moetron {
 namespace {
 
-constexpr char kHead[] = "lm_head.weight";
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr const char* kHead = tensors::kHead.name;
+constexpr const char* kEmbedding = tensors::kEmbedding.name;
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "[";
@@ -49,9 +50,9 @@ struct ExpertName {
 };
 
 std::optional<ExpertName> parse_expert_name(std::string_view name) {
-  constexpr std::string_view kExperts = ".mlp.experts.";
+  constexpr std::string_view kExperts = tensors::kExperts;
   const size_t found = name.find(kExperts);
-  if (found == std::string_view::npos) return std::nullopt;
+  if (found == std::string_view::npos || found == 0 || name[found - 1] != '.') return std::nullopt;
   const size_t number_begin = found + kExperts.size();
   const size_t dot = name.find('.', number_begin);
   if (dot == std::string_view::npos) return std::nullopt;
@@ -59,9 +60,9 @@ std::optional<ExpertName> parse_expert_name(std::string_view name) {
   if (!expert) return std::nullopt;
   const std::string prefix(name.substr(0, number_begin));
   const std::string_view rest = name.substr(dot + 1);
-  if (rest == "gate_proj.weight") return ExpertName{prefix + "gate_up_proj", *expert, 0, 2};
-  if (rest == "up_proj.weight") return ExpertName{prefix + "gate_up_proj", *expert, 1, 2};
-  if (rest == "down_proj.weight") return ExpertName{prefix + "down_proj", *expert, 0, 1};
+  if (rest == tensors::kGate.name) return ExpertName{prefix + "gate_up_proj", *expert, 0, 2};
+  if (rest == tensors::kUp.name) return ExpertName{prefix + "gate_up_proj", *expert, 1, 2};
+  if (rest == tensors::kDown.name) return ExpertName{prefix + "down_proj", *expert, 0, 1};
   return std::nullopt;
 }
 
@@ -81,11 +82,11 @@ class IgnorableTensors {
   bool head_is_tied() const { return tied_; }
 
   bool contains(std::string_view name) const {
-    constexpr std::string_view kLayers = "model.layers.";
+    const std::string_view layers = kLayers;
     if (name.ends_with("rotary_emb.inv_freq")) return true;
     if (name == kHead) return !untied_;
-    if (!name.starts_with(kLayers)) return false;
-    const std::string_view rest = name.substr(kLayers.size());
+    if (!name.starts_with(layers)) return false;
+    const std::string_view rest = name.substr(layers.size());
     const auto layer = whole_number(rest.substr(0, rest.find('.')));
     return layer && *layer >= num_layers_;  // multi-token prediction
   }

@@ -285,8 +285,7 @@ ModelConfig model_config_from_options(const Options& options) {
     check_without_experts(options.moe, mistakes);
   }
   mistakes.throw_if_any();
-  const auto problem = find_contradiction(config, option_names());
-  MT_CHECK_CONFIG(!problem, problem.value_or(""));
+  contradictions(config, option_names()).throw_if_any();
   apply_training_options(options, config);
   return config;
 }

@@ -12,12 +12,12 @@ TEST(Validate, NamesBothOptionsAndBothValues) {
             "data-parallel ranks (3)");
   EXPECT_EQ(invalid(pretrain("--min-lr 1")), "min-lr (1) must be at most lr (0.001)");
   EXPECT_EQ(invalid(pretrain("--lr-warmup-iters 11")),
-            "lr-warmup-iters (11) must be at most train-iters (10)");
+            "lr-warmup-iters (11) must be smaller than train-iters (10)");
   EXPECT_EQ(invalid(pretrain("--lr-warmup-iters 10")),
             "lr-warmup-iters (10) must be smaller than train-iters (10)");
   EXPECT_EQ(invalid(pretrain("--lr-warmup-iters 9")), "");
   EXPECT_EQ(invalid(pretrain("--lr-decay-iters 5 --lr-warmup-iters 6")),
-            "lr-warmup-iters (6) must be at most lr-decay-iters (5)");
+            "lr-warmup-iters (6) must be smaller than lr-decay-iters (5)");
   EXPECT_EQ(invalid(pretrain("--num-attention-heads 6 --num-query-groups 4")),
             "num-attention-heads (6) must be a multiple of num-query-groups (4)");
   EXPECT_EQ(invalid(pretrain("--num-experts 4 --moe-router-topk 8")),
