@@ -1,0 +1,64 @@
+// A stop is asked of one rank, or by a file, and takes effect on all.
+#include "moetron/train/stop.h"
+
+#include <csignal>
+#include <fstream>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "moetron/comm/thread_ranks.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+class StopTest : public ::testing::Test {
+ protected:
+  StopTest() { fs::create_directories(folder_); }
+  ~StopTest() override { fs::remove_all(folder_); }
+
+  // What each of three ranks is told, which must be the same.
+  bool agreed(const StopRequest& stop) {
+    int told = 0;
+    std::mutex mutex;
+    run_ranks(3, [&](Communicator& world) {
+      const bool stops = stop.agreed(world);
+      const std::lock_guard lock(mutex);
+      told += stops ? 1 : 0;
+    });
+    EXPECT_TRUE(told == 0 || told == 3) << told << " of 3 ranks stop";
+    return told == 3;
+  }
+
+  fs::path folder_ = fs::path(testing::TempDir()) / ("moetron_stop_" + std::to_string(::getpid()));
+};
+
+TEST_F(StopTest, NobodyAskedNobodyStops) {
+  EXPECT_FALSE(agreed(StopRequest(folder_)));
+  EXPECT_FALSE(agreed(StopRequest("")));
+}
+
+TEST_F(StopTest, AFileAsksUntilItIsCleared) {
+  const StopRequest stop(folder_);
+  std::ofstream(folder_ / "stop").put('\n');
+  EXPECT_TRUE(agreed(stop));
+  EXPECT_TRUE(agreed(stop));
+  stop.clear_file();
+  EXPECT_FALSE(agreed(stop));
+  EXPECT_FALSE(fs::exists(folder_ / "stop"));
+}
+
+TEST_F(StopTest, EitherSignalAsksOnceForAll) {
+  for (const int signal : {SIGTERM, SIGUSR1}) {
+    const StopRequest stop("");
+    EXPECT_FALSE(agreed(stop)) << "an earlier request counts no more";
+    std::raise(signal);
+    std::raise(signal);  // a launcher forwards what the scheduler has sent already
+    EXPECT_TRUE(agreed(stop));
+  }
+}
+
+}  // namespace
+}  // namespace moetron
