@@ -104,7 +104,6 @@ TEST_F(Curves, MistakesAreToldInOneSentence) {
   expect({"compare-loss", "@a", "@a", "--metric", "mfu"}, 3, "a holds no mfu");
   expect({"compare-loss", "@a", "@absent"}, 3, "absent");
   expect({"compare-loss", "@a", "@later"}, 3, "later (steps 7 to 7) have no step in common");
-  expect({"plot", "@a"}, 2, "plot needs --picture");
   expect({"plot", "--picture", "@a.png"}, 2, "plot needs --runs");
   expect({"plot", "@a", "--picture", "@a.pdf"}, 2, "the name must end in .png or .svg");
   expect({"plot", "@a", "--picture", "@a.png", "--tolerance", "1"}, 2,
@@ -127,6 +126,9 @@ TEST_F(Curves, DrawsRunsAndTheirDifference) {
   EXPECT_EQ(one.exit_code, 0);
   EXPECT_THAT(one.out, HasSubstr("one.png"));
   EXPECT_EQ(read_file(folder_ / "one.png").substr(1, 3), "PNG");
+  const Outcome beside = run({"plot", "@a", "@near", "--metric", "loss"});
+  EXPECT_THAT(beside.out, HasSubstr("wrote " + (folder_ / "loss.png").string()));
+  EXPECT_EQ(read_file(folder_ / "loss.png").substr(1, 3), "PNG");
 }
 
 }  // namespace

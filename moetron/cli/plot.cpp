@@ -2,12 +2,25 @@
 #include "moetron/metrics/plot.h"
 
 #include <cstdio>
+#include <filesystem>
 
 #include "moetron/base/error.h"
+#include "moetron/base/path.h"
 #include "moetron/cli/commands.h"
 #include "moetron/run/resolve.h"
 
 namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// In a run's folder, or in the folder of its log.
+fs::path picture_beside(const CurveOptions& options) {
+  const fs::path run = options.runs[0];
+  return (is_folder(run) ? run : run.parent_path()) / (options.metric + ".png");
+}
+
+}  // namespace
 
 int run_plot(const ParsedCommandLine& parsed) {
   const CurveOptions& options = parsed.options.curves;
@@ -25,8 +38,10 @@ int run_plot(const ParsedCommandLine& parsed) {
   const std::string title = options.runs.size() == 1
                                 ? options.runs[0]
                                 : concat(options.metric, " of ", options.runs.size(), " runs");
-  plot_curves(curves, options.picture, title, axis_name(options.metric));
-  std::printf("wrote %s\n", options.picture.c_str());
+  const fs::path picture =
+      options.picture.empty() ? picture_beside(options) : fs::path(options.picture);
+  plot_curves(curves, picture, title, axis_name(options.metric));
+  std::printf("wrote %s\n", picture.c_str());
   return kExitDone;
 }
 

@@ -6,6 +6,7 @@
 #include "moetron/base/error.h"
 #include "moetron/config/option_value.h"
 #include "moetron/config/options_page.h"
+#include "moetron/config/suggestion.h"
 #include "moetron/config/toml_file.h"
 
 namespace moetron {
@@ -51,8 +52,8 @@ class ArgumentReader {
     const std::string shown = word.substr(0, equals);
     const auto found = option_table().find(shown.substr(2));
     if (!found) {
-      errors_.push_back(concat("unknown option ", shown, "; the nearest known is --",
-                               option_table().nearest_name(shown.substr(2))));
+      errors_.push_back(
+          concat("unknown option ", shown, option_table().suggestion(shown.substr(2), "--")));
       while (next_ < words_.size() && !is_option(words_[next_])) ++next_;  // its values
       return;
     }
@@ -115,6 +116,7 @@ class Assembler {
     for (const Setting& setting : given_) apply(setting);
     for (const Setting& setting : given_) drop_if_idle(setting);
     for (const Setting& setting : given_) remark_on(setting);
+    if (!idle_.empty()) parsed_.notices.insert(parsed_.notices.begin(), idle_text());
     for (const OptionSpec& spec : option_table().options())
       if (is_among(command_, spec.required_by) && !is_given(spec))
         errors_.push_back(concat(command_name(command_), " needs --", spec.name));
@@ -157,13 +159,33 @@ class Assembler {
   }
 
   void note(const Setting& setting, const std::string& reason) {
-    parsed_.notices.push_back(concat(setting.shown, " has no effect here: ", reason));
+    idle_.push_back({setting.shown, reason});
   }
+
+  // One line for all; a reason that several have stands once, behind the last of them.
+  std::string idle_text() {
+    if (idle_.size() == 1) return concat(idle_[0].shown, " has no effect here: ", idle_[0].reason);
+    std::string text = "no effect here: ";
+    std::stable_sort(idle_.begin(), idle_.end(),
+                     [](const Idle& a, const Idle& b) { return a.reason < b.reason; });
+    for (size_t i = 0; i < idle_.size(); ++i) {
+      text += idle_[i].shown;
+      const bool is_last = i + 1 == idle_.size();
+      const bool goes_on = !is_last && idle_[i + 1].reason == idle_[i].reason;
+      text += goes_on ? ", " : concat(" (", idle_[i].reason, is_last ? ")" : "); ");
+    }
+    return text;
+  }
+
+  struct Idle {
+    std::string shown, reason;
+  };
 
   Command command_;
   ParsedCommandLine& parsed_;
   std::vector<std::string>& errors_;
   std::vector<Setting> given_;
+  std::vector<Idle> idle_;  // given, and without effect
 };
 
 Command find_command(const std::string& word) {
@@ -175,8 +197,9 @@ Command find_command(const std::string& word) {
     }
     names.push_back(spec.name);
   }
+  const std::string near = suggestion(word, names, "");
   throw ConfigError(
-      concat("unknown command \"", word, "\"; the nearest known is ", nearest_of(word, names)));
+      concat("unknown command \"", word, "\"", near.empty() ? "; moetron --help lists all" : near));
 }
 
 bool asks_for_help(const std::string& word) {

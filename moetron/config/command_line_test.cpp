@@ -86,7 +86,7 @@ TEST(CommandLine, RunsNeedNoName) {
   EXPECT_EQ(compared.metric, "lr");
   EXPECT_THAT(parse("plot --picture x.svg a").options.curves.runs, ElementsAre("a"));
   EXPECT_THAT(parse("plot --picture x.svg --runs a b").options.curves.runs, ElementsAre("a", "b"));
-  EXPECT_EQ(error_of("plot a"), "plot needs --picture");
+  EXPECT_EQ(parse("plot a").options.curves.picture, "");
   EXPECT_EQ(error_of("compare-loss --tolerance 1"), "compare-loss needs --runs");
   EXPECT_THAT(parse("compare-loss --help").help_text,
               HasSubstr("usage: moetron compare-loss [--runs] TEXT ... [--option value ...]"));
@@ -133,7 +133,7 @@ TEST(CommandLine, WrongValuesNameOptionAndValue) {
 
 TEST(CommandLine, AllMistakesAreReportedTogether) {
   EXPECT_EQ(error_of("pretrain --lr x --zzz 1 --micro-batch-size 1 --train-iters 1"),
-            "unknown option --zzz; the nearest known is --lr\n"
+            "unknown option --zzz\n"
             "--lr expects a number, not \"x\"\n"
             "pretrain needs --seq-length\n"
             "pretrain needs --global-batch-size\n"
@@ -169,14 +169,10 @@ TEST(CommandLine, OneRankLeavesTheAxesIdle) {
                      "deepseek --mla-replicate-l1 --moe-token-drop-policy position"));
   EXPECT_THAT(
       one.notices,
-      ElementsAre("--sequence-parallel has no effect here: it acts with "
-                  "tensor-model-parallel-size above 1 only",
-                  "--moe-token-dispatcher-type has no effect here: with one expert rank every "
-                  "kind is the same local permutation",
-                  "--mla-replicate-l1 has no effect here: it acts with "
-                  "tensor-model-parallel-size above 1 only",
-                  "--moe-token-drop-policy has no effect here: without a capacity no token is "
-                  "dropped"));
+      ElementsAre("no effect here: --sequence-parallel, --mla-replicate-l1 (it acts with "
+                  "tensor-model-parallel-size above 1 only); --moe-token-dispatcher-type (with one "
+                  "expert rank every kind is the same local permutation); --moe-token-drop-policy "
+                  "(without a capacity no token is dropped)"));
   EXPECT_FALSE(one.options.model.mla_replicate_l1);
   EXPECT_EQ(one.options.parallel.sequence_parallel, std::nullopt);
   const ParsedCommandLine two =
@@ -238,19 +234,16 @@ TEST(CommandLine, TheStrongestRecomputeActs) {
       parse(pretrain("--mlp-recompute --moe-layer-recompute --recompute-granularity full "
                      "--recompute-num-layers 2"));
   EXPECT_THAT(parsed.notices,
-              ElementsAre("--mlp-recompute has no effect here: recompute-granularity full "
-                          "recomputes the whole layer",
-                          "--moe-layer-recompute has no effect here: recompute-granularity full "
-                          "recomputes the whole layer"));
+              ElementsAre("no effect here: --mlp-recompute, --moe-layer-recompute "
+                          "(recompute-granularity full recomputes the whole layer)"));
   EXPECT_FALSE(parsed.options.memory.mlp_recompute || parsed.options.memory.moe_layer_recompute);
   EXPECT_EQ(parsed.options.memory.recompute_num_layers, 2);
   const ParsedCommandLine weaker =
       parse(pretrain("--mlp-recompute --moe-layer-recompute --recompute-num-layers 3"));
   EXPECT_THAT(weaker.notices,
-              ElementsAre("--mlp-recompute has no effect here: moe-layer-recompute recomputes the "
-                          "whole expert part",
-                          "--recompute-num-layers has no effect here: it acts with "
-                          "recompute-granularity full only"));
+              ElementsAre("no effect here: --recompute-num-layers (it acts with "
+                          "recompute-granularity full only); --mlp-recompute (moe-layer-recompute "
+                          "recomputes the whole expert part)"));
   EXPECT_TRUE(weaker.options.memory.moe_layer_recompute);
   EXPECT_EQ(weaker.options.memory.recompute_num_layers, 1);
   EXPECT_TRUE(parse(pretrain("--mlp-recompute")).options.memory.mlp_recompute);
@@ -291,10 +284,10 @@ TEST(CommandLine, OffloadActsWithHybridAdamOnly) {
   const ParsedCommandLine plain = parse(pretrain(offload + "--optimizer adamw"));
   EXPECT_EQ(plain.options.optimizer.optimizer, OptimizerKind::kAdam);
   EXPECT_FALSE(plain.options.optimizer.optimizer_enable_pin);
-  const std::string reason = " has no effect here: it acts with optimizer hybridadam only";
-  EXPECT_THAT(plain.notices, ElementsAre("--optimizer-offload-policy" + reason,
-                                         "--optimizer-offload-fraction" + reason,
-                                         "--optimizer-enable-pin" + reason));
+  EXPECT_THAT(plain.notices,
+              ElementsAre("no effect here: --optimizer-offload-policy, "
+                          "--optimizer-offload-fraction, --optimizer-enable-pin (it acts with "
+                          "optimizer hybridadam only)"));
   EXPECT_THAT(parse(pretrain(offload + "--optimizer-cpu-offload --device cpu")).notices,
               ElementsAre("--optimizer-enable-pin has no effect here: with device cpu nothing is "
                           "copied",

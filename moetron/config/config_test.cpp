@@ -11,14 +11,17 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/file.h"
+#include "moetron/config/option_table.h"
 #include "moetron/config/option_value.h"
 #include "moetron/config/options_page.h"
+#include "moetron/config/suggestion.h"
 #include "moetron/config/test_args.h"
 
 namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 TEST(OptionTable, IsConsistent) {
@@ -162,11 +165,57 @@ TEST(OptionTable, ChoicesOfTheSimulationMeanTheirEnumerators) {
               scheme);
 }
 
-TEST(OptionTable, NearestNameIsTheLeastEdited) {
-  EXPECT_EQ(nearest_of("plto", {"plan", "plot", "sft"}), "plot");  // two letters swapped
-  EXPECT_EQ(nearest_of("plxx", {"plan", "plot", "sft"}), "plan");  // equal: the first
-  EXPECT_EQ(nearest_of("plots", {"plan", "plot", "sft"}), "plot");
-  EXPECT_EQ(option_table().nearest_name("train_iter"), "train-iters");
+TEST(Suggestion, IsNearInSpellingMeaningOrWordsOrAbsent) {
+  const std::vector<std::string> commands{"plan", "plot", "sft"};
+  EXPECT_THAT(near_names("plto", commands), ElementsAre("plot"));  // two letters swapped
+  EXPECT_THAT(near_names("plots", commands), ElementsAre("plot"));
+  EXPECT_THAT(near_names("plxt", commands), ElementsAre("plot"));
+  EXPECT_THAT(near_names("plxx", commands), ElementsAre());
+  EXPECT_EQ(suggestion("a-b", {"a-x-b", "b-y-a", "a-b-x-y"}, "--"),
+            "; near are --a-x-b and --b-y-a");
+  const auto of_option = [](const char* name) { return option_table().suggestion(name, "--"); };
+  EXPECT_EQ(of_option("train_iter"), "; the nearest known is --train-iters");
+  EXPECT_EQ(of_option("mscale"), "; the nearest known is --rotary-mscale");
+  EXPECT_EQ(of_option("learning_rate"), "; the nearest known is --lr");
+  EXPECT_EQ(of_option("batch-size"), "; near are --micro-batch-size and --global-batch-size");
+  EXPECT_EQ(of_option("expert-parallel-size"),
+            "; near are --expert-tensor-parallel-size and --expert-model-parallel-size");
+  EXPECT_EQ(of_option("frobnicate"), "");
+  EXPECT_EQ(of_option(""), "");
+}
+
+// What is called otherwise elsewhere leads to an option that is there.
+TEST(Suggestion, OfOtherProgramsNamesAreOptions) {
+  for (const char* name : {"block-size",
+                           "cutoff-len",
+                           "dataset",
+                           "ep",
+                           "epochs",
+                           "etp",
+                           "gradient-checkpointing",
+                           "hidden-dim",
+                           "intermediate-size",
+                           "logging-steps",
+                           "lr-scheduler-type",
+                           "max-grad-norm",
+                           "max-length",
+                           "max-steps",
+                           "model",
+                           "num-experts-per-tok",
+                           "num-key-value-heads",
+                           "out",
+                           "output-dir",
+                           "pp",
+                           "resume",
+                           "save-steps",
+                           "steps",
+                           "threads",
+                           "tp",
+                           "warmup-steps"}) {
+    const std::vector<std::string> near = near_names(name, {});
+    ASSERT_EQ(near.size(), 1u) << name;
+    EXPECT_TRUE(option_table().find(near[0])) << name << " -> " << near[0];
+  }
 }
 
 // MOETRON_WRITE_DOCS=1 writes the page instead of comparing it.
@@ -289,7 +338,7 @@ TEST_F(TomlTest, MistakesNameFileKeyAndValue) {
   EXPECT_EQ(error_of_toml("sede = 1"), "unknown option sede; the nearest known is seed");
   const std::string long_key(2000000, 'k');  // in no time
   EXPECT_THAT(error_of_toml(long_key + " = 1"),
-              HasSubstr("unknown option " + long_key.substr(0, 100) + "...; the nearest"));
+              HasSubstr("unknown option " + long_key.substr(0, 100) + "..."));
   std::string parts = "a";
   for (int i = 0; i < 100000; ++i) parts += ".a";
   for (const std::string& deep : {"[" + parts + "]", parts + " = 1", "x = {" + parts + " = 1}"})

@@ -1,10 +1,10 @@
 #include "moetron/config/option_table.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "moetron/base/error.h"
 #include "moetron/config/option_groups.h"
+#include "moetron/config/suggestion.h"
 
 namespace moetron {
 namespace {
@@ -33,22 +33,6 @@ struct KindOf {
   ValueKind operator()(std::vector<std::string>*) const { return ValueKind::kTexts; }
   ValueKind operator()(const EnumField&) const { return ValueKind::kChoice; }
 };
-
-// Letters to add, drop, replace or swap with a neighbour to turn one name into the other.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> rows(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  std::iota(rows[0].begin(), rows[0].end(), 0);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    rows[i][0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-      rows[i][j] = std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, replaced});
-      const bool is_swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-      if (is_swap) rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
-    }
-  }
-  return rows.back().back();
-}
 
 }  // namespace
 
@@ -205,13 +189,13 @@ const OptionGroup* OptionTable::find_group(std::string_view name) const {
   return nullptr;
 }
 
-std::string OptionTable::nearest_name(std::string_view name) const {
+std::string OptionTable::suggestion(std::string_view name, const char* before) const {
   std::vector<std::string> names;
   for (const OptionSpec& spec : options_) {
     names.push_back(spec.name);
     for (const Spelling& spelling : spec.spellings) names.push_back(spelling.name);
   }
-  return nearest_of(with_hyphens(name), names);
+  return moetron::suggestion(with_hyphens(name), names, before);
 }
 
 const OptionTable& option_table() {
@@ -250,15 +234,6 @@ const OptionSpec* positional_option(Command command) {
         std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end())
       return &spec;
   return nullptr;
-}
-
-std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates) {
-  name = name.substr(0, 64);  // no name is as long, and the distance takes time
-  MT_CHECK(!candidates.empty(), "there is no name to suggest");
-  return *std::min_element(candidates.begin(), candidates.end(),
-                           [&](const std::string& a, const std::string& b) {
-                             return edit_distance(name, a) < edit_distance(name, b);
-                           });
 }
 
 }  // namespace moetron

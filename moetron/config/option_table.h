@@ -177,8 +177,8 @@ class OptionTable {
   // Underscores count as hyphens; no- before the name of a working flag means false.
   std::optional<FoundOption> find(std::string_view name) const;
   const OptionGroup* find_group(std::string_view name) const;
-  // The known name with the least edit distance.
-  std::string nearest_name(std::string_view name) const;
+  // What a name that is not known may mean, as config/suggestion.h says it.
+  std::string suggestion(std::string_view name, const char* before) const;
 
   // For the declarations (option_groups.h).
   void begin_group(std::string name, std::string title, std::vector<Command> commands);
@@ -205,8 +205,5 @@ const std::vector<CommandSpec>& command_table();
 const std::string& command_name(Command command);
 // The option that the command's words without a name belong to; null: they are mistakes.
 const OptionSpec* positional_option(Command command);
-
-// The candidate with the least edit distance to `name`; the first of equals.
-std::string nearest_of(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace moetron

@@ -165,7 +165,7 @@ constexpr const char* kPageHead =
     "- A list runs up to the next option; numbers may be separated by commas.\n"
     "- A TOML file holds the same names, flat (`lr = 1e-4`) or under the headings below\n"
     "  (`[optimizer]`), with `_` or `-`. The command line wins over the file.\n"
-    "- An unknown option is an error that names the nearest known one.\n"
+    "- An unknown option is an error that names the known ones near it.\n"
     "- Standing: *works*; *not yet*: refused, naming what is missing; *no effect here*: accepted,\n"
     "  with a line at the start that says why.\n"
     "- An empty default means: not given. Of a model's shape, the `config.json` of `--load` then\n"

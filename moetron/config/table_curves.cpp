@@ -8,17 +8,17 @@ void declare_curves(OptionTable& table) {
   table.begin_group("curves", "Curves of runs", both);
   table
       .add(MT_FIELD(curves, runs),
-           "Runs, each a metrics.jsonl, a log of Megatron, a TensorBoard event file, or a folder "
-           "with the first or the last of these; the name --runs may be left out.")
+           "Runs, each a metrics.jsonl, a log of Megatron, golden values of its tests (JSON), a "
+           "table with a column of steps (CSV), a TensorBoard event file, or a folder with a "
+           "metrics.jsonl or event files; the name --runs may be left out.")
       .required()
       .positional();
   table.add(MT_FIELD(curves, metric),
             "What is compared or drawn: loss, validation_loss, aux_loss, grad_norm, lr, "
             "tokens_per_second, tflops_per_second, mfu or seconds.");
-  table.add(MT_FIELD(curves, picture), "Draws into this .png or .svg file; plot needs it.")
-      .for_commands({Command::kPlot})
-      .required()
-      .for_commands(both);
+  table.add(MT_FIELD(curves, picture),
+            "Draws into this .png or .svg file; without it, plot draws METRIC.png beside the first "
+            "run, and compare-loss nothing.");
   table
       .add(MT_FIELD(curves, tolerance),
            "The greatest difference of a step over the greater of its two values; 0: the same "

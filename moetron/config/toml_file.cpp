@@ -74,8 +74,7 @@ class TomlReader {
     const auto found = option_table().find(key);
     constexpr size_t kShown = 100;
     MT_CHECK_CONFIG(found, file_, ": unknown option ", key.substr(0, kShown),
-                    key.size() > kShown ? "..." : "", "; the nearest known is ",
-                    option_table().nearest_name(key));
+                    key.size() > kShown ? "..." : "", option_table().suggestion(key, ""));
     const OptionSpec& spec = *found->spec;
     MT_CHECK_CONFIG(spec.name != "config", shown, " cannot name another file");
     MT_CHECK_CONFIG(!group || spec.group == group->name, shown, " belongs under [", spec.group,

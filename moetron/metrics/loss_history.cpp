@@ -9,6 +9,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
+#include "moetron/metrics/curve_tables.h"
 #include "moetron/metrics/event_reader.h"
 #include "moetron/metrics/metrics_file.h"
 
@@ -126,6 +127,15 @@ std::optional<double> field_value(std::string_view fields, std::string_view name
   return std::nullopt;
 }
 
+CurveNames names_of(const Metric& metric) {
+  CurveNames names;
+  for (const std::string_view name :
+       {std::string_view(metric.name), metric.megatron_tag, metric.tag}) {
+    if (!name.empty()) names.push_back(name);
+  }
+  return names;
+}
+
 using Values = std::map<int64_t, double>;
 
 void read_metrics_file(const fs::path& path, const Metric& metric, Values& values) {
@@ -154,9 +164,11 @@ void read_megatron_log(std::string_view text, const fs::path& path, const Metric
     const auto value = field_value(line->fields, metric.field, concat(path.string(), ":", number));
     if (value) values[line->step] = *value * metric.field_factor;
   }
-  MT_CHECK_INPUT(has_steps, path.string(),
-                 " holds no training steps: it is neither a metrics.jsonl, a log of Megatron nor a "
-                 "TensorBoard event file");
+  MT_CHECK_INPUT(
+      has_steps, path.string(),
+      " holds no training steps: it is neither a metrics.jsonl, a log of Megatron, golden "
+      "values of its tests (JSON), a table with a column of steps (CSV) nor a TensorBoard "
+      "event file");
 }
 
 bool is_named_like_events(const fs::path& path) {
@@ -166,8 +178,14 @@ bool is_named_like_events(const fs::path& path) {
 void read_into(const fs::path& path, const Metric& metric, Values& values) {
   const MappedFile file(path);
   const std::string_view text = file.text();
+  const auto take = [&](int64_t step, double value) { values[step] = value; };
+  const CurveNames names = names_of(metric);
   if (is_named_like_events(path) || is_event_file(text)) {
     read_events(text, path, metric, values);
+  } else if (is_golden_values(text)) {
+    read_golden_values(text, path, names, take);
+  } else if (is_curve_table(text)) {
+    read_curve_table(text, path, names, take);
   } else if (trimmed(text.substr(0, 64)).starts_with('{')) {
     read_metrics_file(path, metric, values);
   } else {

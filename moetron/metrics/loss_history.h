@@ -23,7 +23,8 @@ void check_metric(const std::string& metric);
 std::string axis_name(const std::string& metric);
 
 // Reads a metrics.jsonl, a log that Megatron printed, a TensorBoard event file (under our tags or
-// Megatron's), or a folder with the first or the last of these; what it is is seen in its contents.
+// Megatron's), the curves of metrics/curve_tables.h, or a folder with a metrics.jsonl or event
+// files; what it is is seen in its contents.
 // Of a step that comes twice, for a run went on from a checkpoint, the later value counts. A last
 // line or record that is cut short, for the run goes on, is left out. Throws InputError naming the
 // file if it is damaged or is none of these. Empty if it holds none of the metric.

@@ -74,8 +74,11 @@ struct Extent {
 };
 
 std::string steps_text(const Extent& extent) {
-  return concat("set xrange [", extent.first_step - (extent.first_step == 1 ? 1 : 0), ":",
-                std::max(extent.last_step, extent.first_step + 1), "]\nset format x '%.0f'\n");
+  const int64_t first = extent.first_step - (extent.first_step == 1 ? 1 : 0);
+  const int64_t last = std::max(extent.last_step, extent.first_step + 1);
+  // Between few steps gnuplot's own ticks would stand at fractions.
+  return concat("set xrange [", first, ":", last, "]\nset format x '%.0f'\nset xtics ",
+                last - first <= 10 ? "1" : "autofreq", "\n");
 }
 
 enum class ValueScale { kLinear, kAsTheRunFalls };
@@ -105,7 +108,7 @@ std::string values_text(const Extent& extent, const std::string& axis, ValueScal
 constexpr const char* kStyle =
     "set border 3 linecolor rgb '#606060'\nset tics nomirror out textcolor rgb '#303030'\n"
     "set grid linecolor rgb '#e0e0e0' linetype 1 linewidth 0.5\n"
-    "set key top right Left reverse samplen 2 opaque\nset rmargin 4\n";
+    "set key above right horizontal Left reverse samplen 2\nset rmargin 4\n";  // hides no curve
 
 // The arguments of `plot` for curves whose data are the files 0, 1, ...
 std::string plot_text(const std::vector<Curve>& curves) {

@@ -88,9 +88,12 @@ std::string qwen_script(const Shell& shell) {
          "--dataset LLama-Pretrain-Idxmap";
 }
 
-bool has_notice(const ParsedCommandLine& parsed, const std::string& start) {
+bool has_notice(const ParsedCommandLine& parsed, const std::string& option) {
+  // A notice may name several options, each followed by a blank, a comma or a colon.
   return std::any_of(parsed.notices.begin(), parsed.notices.end(), [&](const std::string& line) {
-    return line.starts_with(start + " has no effect here: ");
+    const size_t at = line.find(option);
+    return at != std::string::npos &&
+           std::string(" ,:").find(line[at + option.size()]) != std::string::npos;
   });
 }
 
