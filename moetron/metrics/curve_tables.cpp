@@ -83,8 +83,8 @@ std::optional<size_t> step_column(std::string_view line) {
   return static_cast<size_t>(found - header.begin());
 }
 
-size_t value_column(const std::vector<std::string>& header, const CurveNames& names,
-                    const fs::path& path) {
+std::optional<size_t> value_column(const std::vector<std::string>& header,
+                                   const CurveNames& names) {
   for (const std::string_view name : names) {
     const auto found = std::find_if(header.begin(), header.end(), [&](const std::string& column) {
       return in_small_letters(column) == in_small_letters(name);
@@ -92,15 +92,11 @@ size_t value_column(const std::vector<std::string>& header, const CurveNames& na
     if (found != header.end()) return static_cast<size_t>(found - header.begin());
   }
   std::vector<size_t> others;
-  std::string columns;
   for (size_t i = 0; i < header.size(); ++i) {
-    columns += (i > 0 ? ", " : "") + header[i];
     if (!is_step_column(header[i]) && !is_time_column(header[i])) others.push_back(i);
   }
-  const bool is_only_one = others.size() == 1 && in_small_letters(header[others[0]]) == "value";
-  MT_CHECK_INPUT(is_only_one, path.string(), " has no column called ", names.front(),
-                 ": its columns are ", columns);
-  return others[0];
+  const bool is_nameless = others.size() == 1 && in_small_letters(header[others[0]]) == "value";
+  return is_nameless ? std::optional(others[0]) : std::nullopt;
 }
 
 bool is_step_and_number(const std::vector<std::string>& fields) {
@@ -162,7 +158,9 @@ void read_curve_table(std::string_view text, const fs::path& path, const CurveNa
   int64_t number = 1;
   const std::vector<std::string> header = fields_of(first_line_of(text));
   if (const auto step = step_column(first_line_of(text))) {
-    columns = {*step, value_column(header, names, path)};
+    const auto value = value_column(header, names);
+    if (!value) return;
+    columns = {*step, *value};
     text.remove_prefix(std::min(first_line_of(text).size() + 1, text.size()));
     ++number;
   } else if (std::find(names.begin(), names.end(), "loss") == names.end()) {

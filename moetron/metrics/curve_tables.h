@@ -24,9 +24,8 @@ void read_golden_values(std::string_view text, const std::filesystem::path& path
 // iteration, iter, global_step), as TensorBoard and others export it; or two numbers a line, the
 // step and the loss, as torchtitan's tests keep it.
 bool is_curve_table(std::string_view text);
-// Throws InputError naming the file, and the line or the columns, where a field is no number or no
-// column has one of the names. A column "Value" will do where it is the only one beside step and
-// time.
+// Takes nothing if no column has one of the names; "Value" will do where it is the only one beside
+// step and time. Throws InputError naming file and line where a field is no number.
 void read_curve_table(std::string_view text, const std::filesystem::path& path,
                       const CurveNames& names, const TakePoint& take);
 

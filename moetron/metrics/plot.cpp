@@ -188,13 +188,13 @@ void plot_comparison(const Curve& first, const Curve& second, const History& dif
       "set bmargin at screen 0.4\nset format x ''\nset title ",
       gnuplot_quoted(title), "\n", values_text(drawing.extent, axis, ValueScale::kAsTheRunFalls),
       plot_text(drawing.curves),
-      "unset title\nset tmargin at screen 0.36\nset bmargin at screen 0.1\n"
+      "unset title\nunset key\nset tmargin at screen 0.36\nset bmargin at screen 0.1\n"
       "set format x '%.0f'\nset xlabel 'step'\n",
-      values_text(extent, "second - first", ValueScale::kLinear),
+      values_text(extent, "second - first, and its mean", ValueScale::kLinear),
       "plot 0 with lines linecolor rgb '#606060' linewidth 0.7 notitle, \\\n"
       "  'difference' using 1:2 with lines linecolor rgb ",
-      colour(3, true), " linewidth 1 title 'difference', '' using 1:3 with lines linecolor rgb ",
-      colour(3, false), " linewidth 2 title 'running mean'\nunset multiplot\n");
+      colour(3, true), " linewidth 1, '' using 1:3 with lines linecolor rgb ", colour(3, false),
+      " linewidth 2\nunset multiplot\n");
   draw_with_gnuplot(path, {1000, 700}, script, drawing.data);
 }
 
