@@ -117,9 +117,11 @@ class Assembler {
     for (const Setting& setting : given_) drop_if_idle(setting);
     for (const Setting& setting : given_) remark_on(setting);
     if (!idle_.empty()) parsed_.notices.insert(parsed_.notices.begin(), idle_text());
+    std::string missing;
     for (const OptionSpec& spec : option_table().options())
       if (is_among(command_, spec.required_by) && !is_given(spec))
-        errors_.push_back(concat(command_name(command_), " needs --", spec.name));
+        missing += concat(missing.empty() ? "--" : ", --", spec.name);
+    if (!missing.empty()) errors_.push_back(concat(command_name(command_), " needs ", missing));
   }
 
  private:

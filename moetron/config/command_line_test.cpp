@@ -135,9 +135,7 @@ TEST(CommandLine, AllMistakesAreReportedTogether) {
   EXPECT_EQ(error_of("pretrain --lr x --zzz 1 --micro-batch-size 1 --train-iters 1"),
             "unknown option --zzz\n"
             "--lr expects a number, not \"x\"\n"
-            "pretrain needs --seq-length\n"
-            "pretrain needs --global-batch-size\n"
-            "pretrain needs --data-path");
+            "pretrain needs --seq-length, --global-batch-size, --data-path");
 }
 
 TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
