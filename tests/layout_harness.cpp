@@ -76,7 +76,8 @@ class Assembly {
 
 std::vector<StageLayers> stages_here(const ModelConfig& config, const LayoutCase& layout,
                                      Mesh& mesh) {
-  const Placement placement = placement_of(layout.schedule.kind, static_cast<int>(layout.pp));
+  const Placement placement =
+      placement_of(layout.schedule.kind, static_cast<int>(layout.pp), layout.schedule.loop_chunks);
   const auto stages =
       stage_layout(placement, config.num_layers, layout.stage_layers, "hetero-pipeline-stages");
   return stages_of_rank(stages, placement, mesh.pipeline().rank());

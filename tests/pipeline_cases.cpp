@@ -44,9 +44,10 @@ ScheduleRequest request_of(const SettingValues& v) {
   return request;
 }
 
-// Every stage gets layers at the even division.
+// Every stage gets layers at the even division, and one of them more than the others.
 int64_t num_layers(const SettingValues& v) {
-  return v[kPp] == 2 ? 9 : 5;
+  const int64_t stages = placement_of(request_of(v)).num_stages();
+  return std::max<int64_t>(v[kPp] == 2 ? 9 : 5, stages + 1);
 }
 
 std::vector<int64_t> layers_by_stage(Division division, int64_t stages, int64_t layers) {
@@ -77,7 +78,7 @@ std::vector<int64_t> layers_by_stage(Division division, int64_t stages, int64_t 
 std::vector<int64_t> stage_layers(const SettingValues& v) {
   if (v[kDivision] == kEven) return {};
   const ScheduleRequest request = request_of(v);
-  const Placement placement = placement_of(request.kind, request.num_ranks);
+  const Placement placement = placement_of(request);
   const auto by_stage =
       layers_by_stage(static_cast<Division>(v[kDivision]), placement.num_stages(), num_layers(v));
   std::vector<int64_t> by_chunk;
@@ -94,7 +95,7 @@ bool is_possible(const SettingValues& v) {
   if (v[kPp] + ranks > 4 || v[kTp] > ranks || v[kEp] + v[kTpe] > ranks) return false;
   if (v[kPp] == 0 && v[kCount] == 2) return false;  // 3 is 2P + 1 already
   const ScheduleRequest request = request_of(v);
-  const int stages = placement_of(request.kind, request.num_ranks).num_stages();
+  const int stages = placement_of(request).num_stages();
   return v[kDivision] == kEven || stages >= (v[kDivision] == kNoneInside ? 4 : 2);
 }
 
@@ -232,6 +233,8 @@ std::vector<ScheduleRequest> schedule_requests(int num_ranks) {
   for (const NamedSchedule& schedule : kSchedules) {
     requests.push_back({.kind = schedule.kind, .num_ranks = num_ranks});
   }
+  requests.push_back(
+      {.kind = ScheduleKind::kInterleaved, .num_ranks = num_ranks, .loop_chunks = 3});
   const ScheduleRequest plus{.kind = ScheduleKind::kDualPipeVPlus, .num_ranks = num_ranks};
   requests.push_back(plus);
   requests.back().communication = 1;

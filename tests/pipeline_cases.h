@@ -22,8 +22,8 @@ struct PipelineCase {
   LayoutCase reference() const;
 };
 
-// The kinds as they are requested for so many ranks: dualpipev+ with two amounts of communication,
-// and with a cap.
+// The kinds as they are requested for so many ranks: interleaved with two chunks and with three,
+// dualpipev+ with two amounts of communication, and with a cap.
 std::vector<ScheduleRequest> schedule_requests(int num_ranks);
 
 // Chosen greedily so that every pair of values of two settings meets that can: model, tied ends,

@@ -336,7 +336,10 @@ TEST(WrongSchedule, IsRefusedWhereItIsMade) {
     StepList& steps = schedule.steps.at(2);
     std::swap(steps.front().action, steps.back().action);
     EXPECT_THROW(PipelinePlan{schedule}, InternalError) << name_of(request.kind);
-    Schedule forwards = make_forward_schedule(request.kind, 4, 3);
+    Schedule forwards = make_forward_schedule({.kind = request.kind,
+                                               .num_ranks = 4,
+                                               .num_micro_batches = 3,
+                                               .loop_chunks = request.loop_chunks});
     EXPECT_NO_THROW(PipelinePlan{forwards}) << name_of(request.kind);
     forwards.steps.at(1).pop_back();
     EXPECT_THROW(PipelinePlan{forwards}, InternalError) << name_of(request.kind);

@@ -49,12 +49,13 @@ std::vector<Choice> schedule_choices() {
 void declare_schedule(OptionTable& table) {
   table
       .add(MT_FIELD(parallel, scheduler),
-           "The pipeline schedule; 1f1b with two virtual stages a rank is interleaved.")
+           "The pipeline schedule; 1f1b with several virtual stages a rank is interleaved.")
       .one_of(schedule_choices())
       .remark_when(remark_on_one_stage);
   table
       .add(MT_FIELD(parallel, num_layers_per_virtual_pipeline_stage),
-           "Layers of a virtual stage, of which a rank has one or two.")
+           "Layers of a virtual stage, of which a rank may have several; beside "
+           "hetero-pipeline-stages, which then has a number for each, how many it has.")
       .unit("layers")
       .count();
   table.add(MT_FIELD(parallel, num_virtual_stages_per_pipeline_rank), "Virtual stages of a rank.")
@@ -62,8 +63,8 @@ void declare_schedule(OptionTable& table) {
       .count();
   table
       .add(MT_FIELD(parallel, hetero_pipeline_stages),
-           "Layers of each pipeline rank; twice as many numbers mean "
-           "virtual-hetero-pipeline-stages.")
+           "Layers of each pipeline rank; several times as many numbers are those of virtual "
+           "stages: the first of every rank, then the second of every rank, and so on.")
       .unit("layers")
       .count_or_zero();
   table

@@ -63,7 +63,8 @@ struct Layout {
   double end = 0;
   int num_ranks = 0;
   bool has_communication = false;
-  std::map<BarKind, std::set<int>> chunks;  // of each kind of bar
+  std::map<BarKind, std::set<int>> chunks;  // of each kind of bar: even ones (0), odd ones (1)
+  int num_chunks = 0;
   Scale scale;
   double plot_width = 0;
   double row_height = 0;
@@ -103,7 +104,8 @@ Layout layout_of(const Timeline& timeline) {
     layout.end = std::max(layout.end, bar.end);
     layout.num_ranks = std::max(layout.num_ranks, bar.rank + 1);
     layout.has_communication |= bar.track == 1;
-    layout.chunks[bar.kind].insert(has_chunks(bar.kind) ? bar.chunk : 0);
+    layout.chunks[bar.kind].insert(has_chunks(bar.kind) ? bar.chunk % 2 : 0);
+    layout.num_chunks = std::max(layout.num_chunks, bar.chunk + 1);
   }
   if (!(layout.end > layout.begin)) layout.end = layout.begin + 1;
   layout.scale = scale_of(timeline.unit, layout.end - layout.begin);
@@ -154,7 +156,11 @@ std::string legend_text(Layout& layout) {
     has_second_chunk |= chunks.count(1) > 0;
     add(long_name(kind), colours);
   }
-  if (has_second_chunk) add("dark: chunk 0, light: chunk 1", {});
+  if (has_second_chunk) {
+    add(layout.num_chunks == 2 ? "dark: chunk 0, light: chunk 1"
+                               : "dark: chunks 0, 2, ..., light: chunks 1, 3, ...",
+        {});
+  }
   layout.bottom = kBottom + kLegendRow * (row + 1);
 
   const PictureSize size = layout.size();

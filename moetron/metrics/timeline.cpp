@@ -29,7 +29,7 @@ bool has_chunks(BarKind kind) {
 }
 
 int colour_of(BarKind kind, int chunk) {
-  const bool is_dark = chunk == 0;
+  const bool is_dark = chunk % 2 == 0;
   switch (kind) {
     case BarKind::kForward:
       return is_dark ? 0x2a6fb3 : 0x9ecbee;

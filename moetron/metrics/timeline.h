@@ -40,8 +40,8 @@ std::string short_name(BarKind kind);
 // Whether chunks are told apart: not for waiting.
 bool has_chunks(BarKind kind);
 
-// 0xrrggbb, dark for chunk 0 and light for chunk 1. The hues are chosen to stay apart for the
-// colour-blind.
+// 0xrrggbb, dark for chunks 0, 2, ... and light for those between. The hues are chosen to stay
+// apart for the colour-blind.
 int colour_of(BarKind kind, int chunk);
 
 }  // namespace moetron

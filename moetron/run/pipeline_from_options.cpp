@@ -1,5 +1,6 @@
 #include "moetron/run/pipeline_from_options.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -31,32 +32,45 @@ std::vector<Claim> claims_of(const ParallelOptions& options, int64_t num_layers)
   std::vector<Claim> claims;
   if (const auto& layers = options.hetero_pipeline_stages; !layers.empty()) {
     const auto count = static_cast<int64_t>(layers.size());
-    MT_CHECK_CONFIG(count == ranks || count == 2 * ranks, kHetero, " (", joined(layers), ") has ",
-                    count, count == 1 ? " number" : " numbers", ", neither ", ranks,
-                    " (pipeline-model-parallel-size) nor ", 2 * ranks);
+    MT_CHECK_CONFIG(count % ranks == 0, kHetero, " (", joined(layers), ") has ", count,
+                    count == 1 ? " number" : " numbers",
+                    ", no multiple of pipeline-model-parallel-size (", ranks, ")");
     claims.push_back({concat(kHetero, " (", joined(layers), ")"), count / ranks});
   }
-  if (const auto& layers = options.virtual_hetero_pipeline_stages; !layers.empty())
-    claims.push_back({concat(kVirtualHetero, " (", joined(layers), ")"), 2});
-  if (const auto layers = options.num_layers_per_virtual_pipeline_stage) {
-    MT_CHECK_CONFIG(num_layers % (*layers * ranks) == 0, kLayersPerStage, " (", *layers,
-                    ") times pipeline-model-parallel-size (", ranks, ") must divide num-layers (",
-                    num_layers, ")");
-    claims.push_back({concat(kLayersPerStage, " (", *layers, ")"), num_layers / (*layers * ranks)});
+  if (const auto& layers = options.virtual_hetero_pipeline_stages; !layers.empty()) {
+    const auto count = static_cast<int64_t>(layers.size());
+    claims.push_back({concat(kVirtualHetero, " (", joined(layers), ")"),
+                      count % ranks == 0 && count > 2 * ranks ? count / ranks : 2});
   }
   MT_CHECK_CONFIG(claims.size() <= 1, claims[0].option, " and ", claims[1].option,
                   " both say which layers a stage has: give one of them");
+  if (const auto layers = options.num_layers_per_virtual_pipeline_stage) {
+    // Beside numbers of layers it says but how many stages there are: those of an even division.
+    const bool is_even = num_layers % (*layers * ranks) == 0;
+    MT_CHECK_CONFIG(is_even || !claims.empty(), kLayersPerStage, " (", *layers,
+                    ") times pipeline-model-parallel-size (", ranks, ") must divide num-layers (",
+                    num_layers, ")");
+    int64_t stages = num_layers / (*layers * ranks);
+    if (!is_even && stages + 1 == claims[0].stages_per_rank) ++stages;
+    claims.push_back({concat(kLayersPerStage, " (", *layers, ")"), stages});
+  }
   if (const auto stages = options.num_virtual_stages_per_pipeline_rank)
     claims.push_back({concat(kStagesPerRank, " (", *stages, ")"), *stages});
   return claims;
 }
 
-ScheduleKind checked_kind(const ParallelOptions& options, const std::vector<Claim>& claims) {
+struct KindOfStages {
+  ScheduleKind kind;
+  int num_chunks;  // of a rank
+};
+
+KindOfStages checked_kind(const ParallelOptions& options, const std::vector<Claim>& claims) {
   ScheduleKind kind = options.scheduler;
   // 1f1b alone has both forms.
-  if (kind == ScheduleKind::k1F1B && !claims.empty() && claims[0].stages_per_rank == 2)
-    kind = ScheduleKind::kInterleaved;
-  const Placement placement = placement_of(kind, 1);
+  const int64_t claimed = claims.empty() ? 0 : claims[0].stages_per_rank;
+  if (kind == ScheduleKind::k1F1B && claimed >= 2) kind = ScheduleKind::kInterleaved;
+  const Placement placement =
+      placement_of(kind, 1, static_cast<int>(std::max<int64_t>(claimed, 2)));
   if (placement.shape() == Placement::Shape::kV) {
     const int64_t ranks = options.pipeline_model_parallel_size;
     MT_CHECK_CONFIG(options.hetero_pipeline_stages.empty(), kHetero, " (",
@@ -65,13 +79,16 @@ ScheduleKind checked_kind(const ParallelOptions& options, const std::vector<Clai
                     2 * ranks, " numbers, first chunk 0 of every rank, then chunk 1");
   }
   for (const Claim& claim : claims) {
-    MT_CHECK_CONFIG(claim.stages_per_rank <= 2, claim.option, " means ", claim.stages_per_rank,
-                    " stages a rank; more than two are not there yet");
+    const char* stages = claim.stages_per_rank == 1 ? " stage" : " stages";
+    MT_CHECK_CONFIG(
+        placement.shape() != Placement::Shape::kLoop || claim.stages_per_rank == claimed,
+        claims[0].option, " means ", claimed, " stages a rank, but ", claim.option, " means ",
+        claim.stages_per_rank);
     MT_CHECK_CONFIG(claim.stages_per_rank == placement.num_chunks(), claim.option, " means ",
-                    claim.stages_per_rank, claim.stages_per_rank == 1 ? " stage" : " stages",
-                    " a rank, but scheduler ", name_of(kind), " has ", placement.num_chunks());
+                    claim.stages_per_rank, stages, " a rank, but scheduler ", name_of(kind),
+                    " has ", placement.num_chunks());
   }
-  return kind;
+  return {kind, placement.num_chunks()};
 }
 
 }  // namespace
@@ -80,12 +97,14 @@ PipelineSettings pipeline_settings(const ParallelOptions& options, int64_t num_l
                                    int64_t num_micro_batches) {
   const std::vector<Claim> claims = claims_of(options, num_layers);
   PipelineSettings settings;
-  settings.request = {.kind = checked_kind(options, claims),
+  const KindOfStages checked = checked_kind(options, claims);
+  settings.request = {.kind = checked.kind,
                       .num_ranks = static_cast<int>(options.pipeline_model_parallel_size),
                       .num_micro_batches = static_cast<int>(num_micro_batches),
                       .activation_cap = static_cast<int>(options.pipeline_activation_cap),
-                      .communication = options.pipeline_communication};
-  const Placement placement = placement_of(settings.request.kind, settings.request.num_ranks);
+                      .communication = options.pipeline_communication,
+                      .loop_chunks = std::max(checked.num_chunks, 2)};
+  const Placement placement = placement_of(settings.request);
   const bool is_virtual = !options.virtual_hetero_pipeline_stages.empty();
   const std::vector<int64_t>& layers =
       is_virtual ? options.virtual_hetero_pipeline_stages : options.hetero_pipeline_stages;

@@ -60,6 +60,32 @@ TEST(PipelineSettings, TwoVirtualStagesMeanInterleaved) {
   EXPECT_EQ(pipeline_settings(by_stages, kLayers, 16).request.kind, ScheduleKind::k1F1B);
 }
 
+// As the guide's scripts pass them: HPP beside VPP holds a number for each virtual stage.
+TEST(PipelineSettings, ManyVirtualStagesMayBeUneven) {
+  ParallelOptions options = options_of(ScheduleKind::k1F1B, 2);
+  options.num_layers_per_virtual_pipeline_stage = 3;
+  PipelineSettings settings = pipeline_settings(options, kLayers, 16);
+  EXPECT_EQ(settings.request.kind, ScheduleKind::kInterleaved);
+  EXPECT_EQ(settings.request.loop_chunks, 4);
+  EXPECT_THAT(counts_of(settings), ElementsAre(3, 3, 3, 3, 3, 3, 3, 3));
+  options.hetero_pipeline_stages = {2, 3, 3, 4, 3, 3, 3, 3};
+  settings = pipeline_settings(options, kLayers, 16);
+  EXPECT_EQ(settings.request.loop_chunks, 4);
+  EXPECT_THAT(counts_of(settings), ElementsAre(2, 3, 3, 4, 3, 3, 3, 3));
+  options.hetero_pipeline_stages = {12, 12};
+  EXPECT_EQ(refusal(options),
+            "num-layers-per-virtual-pipeline-stage (3) means 4 stages a rank, but scheduler 1f1b "
+            "has 1");
+  // 22 layers in 8 stages: no even division has 3 or 2 in each.
+  ParallelOptions guide = options_of(ScheduleKind::k1F1B, 4);
+  guide.hetero_pipeline_stages = {2, 3, 3, 3, 2, 3, 3, 3};
+  for (const int64_t layers : {2, 3}) {
+    guide.num_layers_per_virtual_pipeline_stage = layers;
+    EXPECT_EQ(refusal(guide, 22), "") << layers;
+    EXPECT_EQ(pipeline_settings(guide, 22, 16).request.loop_chunks, 2);
+  }
+}
+
 TEST(PipelineSettings, AVTakesAChunkOfEachRankThenTheOther) {
   ParallelOptions options = options_of(ScheduleKind::kDualPipeV, 2);
   options.virtual_hetero_pipeline_stages = {2, 2, 1, 2};
@@ -97,23 +123,30 @@ TEST(PipelineSettings, RefusesWhatDoesNotFit) {
   ParallelOptions plain = options_of(ScheduleKind::k1F1B, 2);
   plain.hetero_pipeline_stages = {8, 8, 8};
   EXPECT_EQ(refusal(plain),
-            "hetero-pipeline-stages (8 8 8) has 3 numbers, neither 2 "
-            "(pipeline-model-parallel-size) nor 4");
+            "hetero-pipeline-stages (8 8 8) has 3 numbers, no multiple of "
+            "pipeline-model-parallel-size (2)");
   plain.hetero_pipeline_stages = {12, 12};
   plain.num_virtual_stages_per_pipeline_rank = 2;
   EXPECT_EQ(refusal(plain),
             "num-virtual-stages-per-pipeline-rank (2) means 2 stages a rank, but scheduler 1f1b "
             "has 1");
-  plain.num_layers_per_virtual_pipeline_stage = 6;
+  plain.virtual_hetero_pipeline_stages = {6, 6, 6, 6};
   EXPECT_EQ(refusal(plain),
-            "hetero-pipeline-stages (12 12) and num-layers-per-virtual-pipeline-stage (6) both say "
+            "hetero-pipeline-stages (12 12) and virtual-hetero-pipeline-stages (6 6 6 6) both say "
             "which layers a stage has: give one of them");
+  plain.virtual_hetero_pipeline_stages.clear();
   plain.hetero_pipeline_stages.clear();
+  plain.num_layers_per_virtual_pipeline_stage = 6;
   EXPECT_EQ(refusal(plain), "");
   plain.num_layers_per_virtual_pipeline_stage = 4;
   EXPECT_EQ(refusal(plain),
-            "num-layers-per-virtual-pipeline-stage (4) means 3 stages a rank; more than two are "
-            "not there yet");
+            "num-layers-per-virtual-pipeline-stage (4) means 3 stages a rank, but "
+            "num-virtual-stages-per-pipeline-rank (2) means 2");
+  plain.scheduler = ScheduleKind::kDualPipeV;
+  EXPECT_EQ(refusal(plain),
+            "num-layers-per-virtual-pipeline-stage (4) means 3 stages a rank, but scheduler "
+            "dualpipev has 2");
+  plain.scheduler = ScheduleKind::k1F1B;
   plain.num_layers_per_virtual_pipeline_stage = 5;
   EXPECT_EQ(refusal(plain),
             "num-layers-per-virtual-pipeline-stage (5) times pipeline-model-parallel-size (2) must "

@@ -30,8 +30,7 @@ bool communicates(const Action& action) {
 }  // namespace
 
 UnitCosts::UnitCosts(const Placement& placement, double communication)
-    : chunk_units_(placement.num_chunks() == 1 ? 2 : 1),
-      communication_(communication * chunk_units_) {}
+    : chunk_units_(2.0 / placement.num_chunks()), communication_(communication * chunk_units_) {}
 
 StepCost UnitCosts::step(int, const Step& step) const {
   const double compute = chunk_units_ * compute_of(step.action);

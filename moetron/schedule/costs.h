@@ -23,8 +23,8 @@ class CostModel {
   virtual double transfer(const Message& message) const = 0;
 };
 
-// F = I = W = 1 for one of two chunks, 2 for an only chunk; R costs nothing. The F and the I of a
-// chunk each wait `communication` (twice that for an only chunk) when they run alone. A block
+// F = I = W = 1 for one of two chunks, 2 for an only chunk, 2 / n for one of n; R costs nothing.
+// The F and the I of a chunk each wait `communication` times their F when they run alone. A block
 // of F and B costs the greater of F + I + W and the communication of both; F or I beside a W costs
 // itself and the greater of the W (a half of it: a half) and the communication.
 class UnitCosts final : public CostModel {

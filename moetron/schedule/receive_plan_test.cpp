@@ -58,7 +58,7 @@ TEST(ReceivePlan, NothingBegunWaitsForWhatItsRankDoesLater) {
       for (const int micro_batches : {2 * ranks, 3 * ranks, 4 * ranks + 3}) {
         if (kind == ScheduleKind::kInterleaved && micro_batches % ranks != 0) continue;
         expect_waits_end(make_schedule({kind, ranks, micro_batches}));
-        expect_waits_end(make_forward_schedule(kind, ranks, micro_batches));
+        expect_waits_end(make_forward_schedule({kind, ranks, micro_batches}));
       }
     }
   }

@@ -61,14 +61,20 @@ class Placement {
  public:
   enum class Shape {
     kStraight,  // one chunk a rank: rank r holds stage r
-    kLoop,      // chunk c of rank r is stage c * ranks + r
+    kLoop,      // two chunks or more: chunk c of rank r is stage c * ranks + r
     kV,         // two chunks: stages r and 2 * ranks - 1 - r, so that both ends are on rank 0
   };
-  Placement(Shape shape, int num_ranks) : shape_(shape), num_ranks_(num_ranks) {}
+  // `loop_chunks`: of a rank in a loop.
+  Placement(Shape shape, int num_ranks, int loop_chunks = 2)
+      : shape_(shape),
+        num_ranks_(num_ranks),
+        num_chunks_(shape == Shape::kStraight ? 1
+                    : shape == Shape::kV      ? 2
+                                              : loop_chunks) {}
 
   Shape shape() const { return shape_; }
   int num_ranks() const { return num_ranks_; }
-  int num_chunks() const { return shape_ == Shape::kStraight ? 1 : 2; }
+  int num_chunks() const { return num_chunks_; }
   int num_stages() const { return num_chunks() * num_ranks_; }
   int stage(int rank, int chunk) const;
   int rank(int stage) const;
@@ -77,9 +83,10 @@ class Placement {
  private:
   Shape shape_;
   int num_ranks_;
+  int num_chunks_;
 };
 
-Placement placement_of(ScheduleKind kind, int num_ranks);
+Placement placement_of(ScheduleKind kind, int num_ranks, int loop_chunks = 2);
 
 using StepList = std::vector<Step>;
 
@@ -88,8 +95,8 @@ struct Schedule {
   Placement placement;
   int num_micro_batches = 0;
   std::vector<StepList> steps;  // by rank
-  // Activations that the kind promises to hold at most on each rank, in chunk-micro-batches, of
-  // which a rank has two where it has one chunk; an activation counts from its F through its W.
+  // Activations that the kind promises to hold at most on each rank, in chunk-micro-batches (where
+  // a rank has one chunk, in halves of them); an activation counts from its F through its W.
   std::vector<int> declared_peak;
 };
 
@@ -102,7 +109,11 @@ struct ScheduleRequest {
   // something to hide.
   int activation_cap = 0;
   double communication = 0.5;
+  int loop_chunks = 2;  // of interleaved alone: chunks (virtual stages) of a rank, from 2
 };
+inline Placement placement_of(const ScheduleRequest& request) {
+  return placement_of(request.kind, request.num_ranks, request.loop_chunks);
+}
 
 // Throws ConfigError if the kind cannot run so many micro-batches, or stay under the cap, naming
 // the least number that works.
@@ -111,6 +122,6 @@ Schedule make_schedule(const ScheduleRequest& request);
 void check_schedule(const ScheduleRequest& request);
 
 // The forwards alone, in the order of the placement: for evaluation. Any number of micro-batches.
-Schedule make_forward_schedule(ScheduleKind kind, int num_ranks, int num_micro_batches);
+Schedule make_forward_schedule(const ScheduleRequest& request);
 
 }  // namespace moetron

@@ -37,12 +37,34 @@ TEST(Schedule, EveryListIsValidOrRefused) {
     for (int ranks = 1; ranks <= 16; ++ranks) {
       for (int micro_batches = 1; micro_batches <= 4 * ranks + 3; ++micro_batches) {
         SCOPED_TRACE(concat(name_of(kind), " P=", ranks, " M=", micro_batches));
-        ASSERT_NO_THROW(validate_schedule(make_forward_schedule(kind, ranks, micro_batches)));
+        ASSERT_NO_THROW(validate_schedule(make_forward_schedule({kind, ranks, micro_batches})));
         if (runs(kind, ranks, micro_batches)) {
           ASSERT_NO_THROW(validate_schedule(make_schedule({kind, ranks, micro_batches})));
         } else {
           ASSERT_THROW(make_schedule({kind, ranks, micro_batches}), ConfigError);
         }
+      }
+    }
+  }
+}
+
+// More chunks a rank: a smaller bubble for more activations (Narayanan et al. 2021, section 2.2).
+TEST(Schedule, ALoopOfManyChunksIsValidAndItsBubbleShrinks) {
+  for (int ranks = 1; ranks <= 8; ++ranks) {
+    for (const int turns : {1, 2, 3, 5}) {
+      const int micro_batches = turns * ranks;
+      for (int chunks = 2; chunks <= 6; ++chunks) {
+        SCOPED_TRACE(concat("P=", ranks, " M=", micro_batches, " chunks=", chunks));
+        const ScheduleRequest request{.kind = ScheduleKind::kInterleaved,
+                                      .num_ranks = ranks,
+                                      .num_micro_batches = micro_batches,
+                                      .loop_chunks = chunks};
+        ASSERT_NO_THROW(validate_schedule(make_forward_schedule(request)));
+        const Schedule schedule = make_schedule(request);
+        ASSERT_NO_THROW(validate_schedule(schedule));
+        // Of an F, I and W of 2 / chunks each: the work, and the bubble of (P - 1) chunks.
+        EXPECT_NEAR(unit_simulation(schedule, 0).makespan,
+                    6.0 * micro_batches + 6.0 / chunks * (ranks - 1), 1e-9);
       }
     }
   }

@@ -65,7 +65,7 @@ class SlowLinks final : public CostModel {
 
 TEST(Simulate, MessagesTakeTheirTime) {
   const Simulation simulation =
-      simulate(make_forward_schedule(ScheduleKind::k1F1B, 2, 2), SlowLinks());
+      simulate(make_forward_schedule({ScheduleKind::k1F1B, 2, 2}), SlowLinks());
   EXPECT_EQ(simulation.steps[1][0].begin, 9);
   EXPECT_EQ(simulation.steps[1][1].begin, 19);
   EXPECT_EQ(simulation.makespan, 29);
@@ -77,7 +77,7 @@ TEST(Simulate, MessagesTakeTheirTime) {
 // Between the chunks of the last rank of a V nothing travels.
 TEST(Simulate, AHandOverWithinARankTakesNone) {
   const Simulation simulation =
-      simulate(make_forward_schedule(ScheduleKind::kDualPipeV, 1, 1), SlowLinks());
+      simulate(make_forward_schedule({ScheduleKind::kDualPipeV, 1, 1}), SlowLinks());
   EXPECT_EQ(simulation.steps[0][1].begin, 10);
 }
 

@@ -8,7 +8,7 @@
 namespace moetron {
 
 void ListWriter::backward_input(int chunk) {
-  const int micro_batch = backward_[chunk]++;
+  const int micro_batch = backward_[static_cast<size_t>(chunk)]++;
   steps_.push_back({{ActionKind::kBackwardInput, chunk, micro_batch}, {}});
   waiting_.push_back({ActionKind::kBackwardWeight, chunk, micro_batch});
 }
@@ -74,15 +74,15 @@ StepList list_1f1b(int num_ranks, int rank, int num_micro_batches) {
 }
 
 // Narayanan et al. 2021 (Megatron-LM): chunks take turns of `num_ranks` micro-batches.
-StepList list_interleaved(int num_ranks, int rank, int num_micro_batches) {
-  ListWriter list;
-  const int total = 2 * num_micro_batches;
-  const int warm_up = std::min(2 * (num_ranks - 1 - rank) + num_ranks, total);
-  const auto chunk_of = [&](int turn) { return turn / num_ranks % 2; };
+StepList list_interleaved(int num_ranks, int rank, int num_micro_batches, int num_chunks) {
+  ListWriter list(num_chunks);
+  const int total = num_chunks * num_micro_batches;
+  const int warm_up = std::min(2 * (num_ranks - 1 - rank) + (num_chunks - 1) * num_ranks, total);
+  const auto chunk_of = [&](int turn) { return turn / num_ranks % num_chunks; };
   for (int i = 0; i < warm_up; ++i) list.forward(chunk_of(i));
   for (int i = 0; i < total; ++i) {
     if (warm_up + i < total) list.forward(chunk_of(warm_up + i));
-    list.backward(1 - chunk_of(i));
+    list.backward(num_chunks - 1 - chunk_of(i));
   }
   return list.take();
 }
@@ -188,15 +188,17 @@ StepList list_v_of_pairs(int num_ranks, int rank, int num_micro_batches, bool pa
 // micro-batches through chunk 0 as they come, and each through chunk 1 as many turns later as there
 // are stages between the two: when it has come around.
 StepList list_forwards(const Placement& placement, int rank, int num_micro_batches) {
-  ListWriter list;
+  ListWriter list(placement.num_chunks());
   const bool is_v = placement.shape() == Placement::Shape::kV;
   const int between = is_v ? placement.stage(rank, 1) - placement.stage(rank, 0) : 0;
   const int turn = is_v ? 1 : placement.num_ranks();
   for (int i = 0; i < num_micro_batches + between; i += turn) {
     const int end = std::min(i + turn, num_micro_batches);
     while (list.num_forward(0) < end) list.forward(0);
-    if (placement.num_chunks() == 1) continue;
-    while (list.num_forward(1) < std::min(i + turn - between, num_micro_batches)) list.forward(1);
+    const int end_behind = std::min(i + turn - between, num_micro_batches);
+    for (int chunk = 1; chunk < placement.num_chunks(); ++chunk) {
+      while (list.num_forward(chunk) < end_behind) list.forward(chunk);
+    }
   }
   return list.take();
 }

@@ -20,7 +20,8 @@ class RankChecker {
       : schedule_(schedule),
         rank_(rank),
         progress_(static_cast<size_t>(schedule.placement.num_chunks() * schedule.num_micro_batches),
-                  Progress::kNone) {}
+                  Progress::kNone),
+        chunks_(static_cast<size_t>(schedule.placement.num_chunks())) {}
 
   void check() {
     for (const Step& step : schedule_.steps[static_cast<size_t>(rank_)]) {
@@ -37,7 +38,7 @@ class RankChecker {
                i / count, " unfinished");
     }
     for (int chunk = 0; chunk < schedule_.placement.num_chunks(); ++chunk) {
-      MT_CHECK(is_reduced_[chunk] != is_forward_only, where(), " does not reduce chunk ", chunk);
+      MT_CHECK(of(chunk).is_reduced != is_forward_only, where(), " does not reduce chunk ", chunk);
     }
   }
 
@@ -96,31 +97,35 @@ class RankChecker {
   void count_weight(const Action& action) {
     for (const Part half : {Part::kFirstHalf, Part::kSecondHalf}) {
       if (action.part != Part::kWhole && action.part != half) continue;
-      int& next = next_weight_[action.chunk][half == Part::kSecondHalf];
+      int& next = of(action.chunk).next_weight[half == Part::kSecondHalf];
       MT_CHECK(action.micro_batch == next, where(), " has the weight gradient of ",
                describe(action), " where micro-batch ", next, " is next");
       ++next;
     }
-    last_weight_[action.chunk] = step_;
+    of(action.chunk).last_weight = step_;
   }
 
   void reduce(const Action& action) {
-    const int chunk = action.chunk;
-    MT_CHECK(next_weight_[chunk][1] == schedule_.num_micro_batches, where(), " has ",
+    OfChunk& chunk = of(action.chunk);
+    MT_CHECK(chunk.next_weight[1] == schedule_.num_micro_batches, where(), " has ",
              describe(action), " before its last weight gradient");
-    MT_CHECK(!is_reduced_[chunk], where(), " has ", describe(action), " twice");
-    MT_CHECK(step_ <= last_weight_[chunk] + 1, where(), " has ", describe(action),
+    MT_CHECK(!chunk.is_reduced, where(), " has ", describe(action), " twice");
+    MT_CHECK(step_ <= chunk.last_weight + 1, where(), " has ", describe(action),
              " later than right behind its last weight gradient");
-    is_reduced_[chunk] = true;
+    chunk.is_reduced = true;
   }
 
   const Schedule& schedule_;
   int rank_;
   std::vector<Progress> progress_;
+  struct OfChunk {
+    int next_weight[2] = {};  // micro-batch, by half
+    int last_weight = 0;      // step of the last one
+    bool is_reduced = false;
+  };
+  OfChunk& of(int chunk) { return chunks_[static_cast<size_t>(chunk)]; }
+  std::vector<OfChunk> chunks_;
   int step_ = 0;
-  int next_weight_[2][2] = {};  // by chunk and half
-  int last_weight_[2] = {};     // step of the last one
-  bool is_reduced_[2] = {};
 };
 
 // Outputs and gradients travel in channels of their own: a V sends both from rank r to r + 1, and

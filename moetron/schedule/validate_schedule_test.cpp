@@ -244,7 +244,7 @@ TEST(Validator, CatchesAPeakOtherThanTheDeclaredOne) {
 }
 
 TEST(Validator, CatchesAReductionInAForwardList) {
-  Schedule schedule = make_forward_schedule(ScheduleKind::k1F1B, 2, 3);
+  Schedule schedule = make_forward_schedule({ScheduleKind::k1F1B, 2, 3});
   schedule.steps[1].push_back({kReduction, {}});
   EXPECT_THROW(validate_schedule(schedule), InternalError);
 }

@@ -261,7 +261,7 @@ class Pretraining {
   // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
   std::string describe_pipeline() const {
     const ScheduleRequest& request = spec_.pipeline.request;
-    const Placement placement = placement_of(request.kind, request.num_ranks);
+    const Placement placement = placement_of(request);
     std::string text =
         concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {

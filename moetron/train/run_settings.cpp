@@ -39,9 +39,8 @@ ModelSettings model_settings(const RunSpec& spec, Mesh& mesh, c10::Device device
   settings.experts = spec.experts;
   settings.recompute = spec.recompute;
   settings.micro_batch_tokens = spec.batch.tokens();
-  const ScheduleRequest& request = spec.pipeline.request;
-  settings.stages = stages_of_rank(
-      spec.pipeline.stages, placement_of(request.kind, request.num_ranks), mesh.pipeline().rank());
+  settings.stages = stages_of_rank(spec.pipeline.stages, placement_of(spec.pipeline.request),
+                                   mesh.pipeline().rank());
   return settings;
 }
 

@@ -20,8 +20,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       buckets_(model.parameters(), mesh, settings.buckets),
       optimizer_(buckets_.owned(), settings.adamw, settings.offload),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
-      links_(mesh.pipeline(), placement_of(settings.schedule.kind, mesh.pipeline().size()),
-             model.options().device()),
+      links_(mesh.pipeline(), placement_of(request(1)), model.options().device()),
       executor_(model.chunks(), links_,
                 hidden_states_border(model.config().hidden_size, model.options())) {
   for (const Tie& tie : model.ties())
@@ -34,13 +33,17 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
   }
 }
 
+ScheduleRequest TrainStep::request(int num_micro_batches) const {
+  ScheduleRequest request = settings_.schedule;
+  request.num_ranks = static_cast<int>(mesh_.sizes().pp);
+  request.num_micro_batches = num_micro_batches;
+  return request;
+}
+
 const PipelinePlan& TrainStep::plan(size_t num_micro_batches) {
   const int count = static_cast<int>(num_micro_batches);
   if (!plan_ || plan_->schedule.num_micro_batches != count) {
-    ScheduleRequest request = settings_.schedule;
-    request.num_ranks = static_cast<int>(mesh_.sizes().pp);
-    request.num_micro_batches = count;
-    plan_.emplace(make_schedule(request));
+    plan_.emplace(make_schedule(request(count)));
   }
   return *plan_;
 }
@@ -48,8 +51,7 @@ const PipelinePlan& TrainStep::plan(size_t num_micro_batches) {
 const PipelinePlan& TrainStep::evaluation_plan(size_t num_micro_batches) {
   const int count = static_cast<int>(num_micro_batches);
   if (!evaluation_plan_ || evaluation_plan_->schedule.num_micro_batches != count) {
-    evaluation_plan_.emplace(
-        make_forward_schedule(settings_.schedule.kind, static_cast<int>(mesh_.sizes().pp), count));
+    evaluation_plan_.emplace(make_forward_schedule(request(count)));
   }
   return *evaluation_plan_;
 }

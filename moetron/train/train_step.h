@@ -28,7 +28,7 @@ struct TrainSettings {
   OffloadSettings offload = {};
   double clip_grad = 0;  // global norm; 0: off
   BucketSettings buckets = {};
-  // Kind, cap and communication; the numbers of ranks and micro-batches follow from mesh and batch.
+  // The numbers of ranks and micro-batches in it follow from mesh and batch.
   ScheduleRequest schedule = {};
 };
 
@@ -82,6 +82,7 @@ class TrainStep {
   const PipelinePlan& evaluation_plan(size_t num_micro_batches);
 
  private:
+  ScheduleRequest request(int num_micro_batches) const;
   PipelineTask training_task(const StepBatch& batch, int64_t step);
   void layer_done(Layer& layer);
   void share_tied_values();
