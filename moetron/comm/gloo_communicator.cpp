@@ -248,9 +248,10 @@ std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options) {
            " of a world of ", options.size);
   std::vector<int> members(options.size);
   std::iota(members.begin(), members.end(), 0);
+  GlooDevice device = open_gloo_device();  // may be refused: before others count on this rank
   auto world = std::make_shared<ProcessWorld>(options);
   return std::make_unique<GlooCommunicator>(std::make_shared<RankContext>(options.rank),
-                                            std::move(world), open_gloo_device(), "", "world",
+                                            std::move(world), std::move(device), "", "world",
                                             options.rank, std::move(members));
 }
 

@@ -27,7 +27,12 @@ GlooDevice open_gloo_device() {
   const char* names = std::getenv("GLOO_SOCKET_IFNAME");
   if (!names || !*names) return c10d::ProcessGroupGloo::createDefaultDevice();
   const std::string first = std::string(names).substr(0, std::string(names).find(','));
-  return c10d::ProcessGroupGloo::createDeviceForInterface(first);
+  try {
+    return c10d::ProcessGroupGloo::createDeviceForInterface(first);
+  } catch (const std::exception& error) {
+    throw ConfigError(concat("the environment variable GLOO_SOCKET_IFNAME (\"", names,
+                             "\") names no network interface of this host: ", first_line(error)));
+  }
 }
 
 GlooLink::GlooLink(const WorldOptions& world, const GlooDevice& device, const std::string& key,

@@ -44,7 +44,8 @@ struct Transfer {
 
 using GlooDevice = std::shared_ptr<::gloo::transport::Device>;
 
-// The network interface that all links of a process use.
+// The network interface that all links of a process use: GLOO_SOCKET_IFNAME, whose first name must
+// be one (ConfigError), else that of the host's name.
 GlooDevice open_gloo_device();
 
 class GlooLink {

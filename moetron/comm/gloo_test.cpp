@@ -3,12 +3,14 @@
 #include <atomic>
 #include <chrono>
 #include <gmock/gmock.h>
+#include <thread>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 
 #include "moetron/comm/gloo_communicator.h"
+#include "moetron/comm/join_ranks.h"
 #include "moetron/comm/thread_ranks.h"
 
 namespace moetron {
@@ -249,16 +251,60 @@ TEST(GlooTest, RanksThatDoNotComeComeTwiceOrMiscountAreNamed) {
     try {
       make_gloo_world(options);
       return std::string("joined");
-    } catch (const ConfigError& error) {
+    } catch (const JoinRefused& error) {
+      EXPECT_EQ(error.exit_code(), kExitConfig);
       return std::string(error.what());
     }
   };
   auto store = c10::make_intrusive<c10d::HashStore>();
   EXPECT_THAT(join(store, 2, 4), AllOf(HasSubstr("rank 2 waited 0.3"), HasSubstr("all of 4 ranks"),
                                        HasSubstr("rank 0, 1, 3 did not come")));
-  EXPECT_THAT(join(store, 2, 4), HasSubstr("two processes of one run claim to be rank 2 of 4"));
-  EXPECT_THAT(join(store, 1, 3),
-              HasSubstr("rank 1 counts a world of 3 ranks, another rank one of 4"));
+  EXPECT_THAT(join(store, 1, 4), HasSubstr("rank 2 waited"));  // who comes late hears it at once
+  auto claimed = c10::make_intrusive<c10d::HashStore>();
+  claimed->add("claim/2", 1);
+  EXPECT_THAT(join(claimed, 2, 4), HasSubstr("two processes of one run claim to be rank 2 of 4"));
+  auto larger = c10::make_intrusive<c10d::HashStore>();
+  static_cast<c10d::Store&>(*larger).compareSet("size", "", "4\n2");
+  EXPECT_THAT(join(larger, 1, 3), HasSubstr("rank 2 counts 4 ranks, rank 1 counts 3"));
+}
+
+// Ranks with what each of them greets with; how each of them ended.
+std::vector<std::string> meet(const std::vector<std::string>& greetings) {
+  auto store = c10::make_intrusive<c10d::HashStore>();
+  std::vector<std::string> ends(greetings.size());
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < greetings.size(); ++rank) {
+    threads.emplace_back([&, rank] {
+      WorldOptions options;
+      options.store = store;
+      options.rank = static_cast<int>(rank);
+      options.size = static_cast<int>(greetings.size());
+      options.join_timeout = seconds(60);
+      options.greeting = {greetings[rank], [](const auto& mine, const auto& other, int who) {
+                            return mine == other ? ""
+                                                 : concat(mine, " is not ", other, " of ", who);
+                          }};
+      try {
+        if (greetings[rank] == "refuses") refuse_to_join(options, InputError("no file"));
+        if (greetings[rank] != "refuses") join_ranks(options);
+        ends[rank] = "joined";
+      } catch (const JoinRefused& error) {
+        EXPECT_TRUE(error.rank_zero_knows());
+        ends[rank] = concat(error.exit_code(), " ", error.what());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return ends;
+}
+
+TEST(GlooTest, RanksCompareGreetingsBeforeTheyConnect) {
+  EXPECT_EQ(meet({"a", "a", "a"}), (std::vector<std::string>{"joined", "joined", "joined"}));
+  EXPECT_EQ(meet({"a", "a", "b"}), (std::vector<std::string>(3, "2 a is not b of 2")));
+  // Nobody waits for one that cannot come; rank 0 adds in what it differs.
+  EXPECT_EQ(meet({"a", "refuses"}),
+            (std::vector<std::string>{"3 rank 1 cannot start: no file\na is not refuses of 1",
+                                      "joined"}));
 }
 
 }  // namespace

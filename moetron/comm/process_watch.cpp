@@ -161,29 +161,4 @@ void run_watch(const std::shared_ptr<ProcessWatch>& watch) {
   watch->changed.notify_all();
 }
 
-void join_ranks(const WorldOptions& options) {
-  c10d::Store& store = *options.store;
-  MT_CHECK_CONFIG(store.add(rank_key("claim", options.rank), 1) == 1,
-                  "two processes of one run claim to be rank ", options.rank, " of ", options.size);
-  const std::string size = store.compareSet("size", "", std::to_string(options.size));
-  MT_CHECK_CONFIG(size == std::to_string(options.size), "rank ", options.rank,
-                  " counts a world of ", options.size, " ranks, another rank one of ", size);
-  std::vector<std::string> keys;
-  for (int r = 0; r < options.size; ++r) keys.push_back(rank_key("joined", r));
-  store.set(keys[options.rank], "1");
-  const auto begin = steady_clock::now();
-  try {
-    store.wait(keys, options.join_timeout);
-  } catch (const std::exception& error) {
-    std::vector<int> missing;
-    for (int r = 0; r < options.size; ++r) {
-      if (!store.check({keys[r]})) missing.push_back(r);
-    }
-    const std::chrono::duration<double> waited = steady_clock::now() - begin;
-    throw ConfigError(concat("rank ", options.rank, " waited ", waited.count(), " s for all of ",
-                             options.size, " ranks to join; rank ", join_numbers(missing),
-                             " did not come"));
-  }
-}
-
 }  // namespace moetron

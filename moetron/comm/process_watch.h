@@ -11,7 +11,4 @@ namespace moetron {
 // connection of its own: a store that hangs must not hang its rank.
 void run_watch(const std::shared_ptr<ProcessWatch>& watch);
 
-// Waits until all ranks have come to the store. Throws ConfigError.
-void join_ranks(const WorldOptions& options);
-
 }  // namespace moetron

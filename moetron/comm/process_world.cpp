@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "moetron/comm/join_ranks.h"
 #include "moetron/comm/process_watch.h"
 
 namespace moetron {

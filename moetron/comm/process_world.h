@@ -50,7 +50,7 @@ struct ProcessWatch {
 
 class ProcessWorld {
  public:
-  // Meets the other ranks in the store. Throws ConfigError as its maker().
+  // Meets the other ranks in the store. Throws as join_ranks().
   explicit ProcessWorld(const WorldOptions& options);
   // Says goodbye; the rank that serves the store stays some seconds until all have.
   ~ProcessWorld();

@@ -1,16 +1,21 @@
 #include "moetron/comm/rendezvous.h"
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <optional>
+#include <thread>
+#include <utility>
 
 #include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "moetron/comm/gloo_communicator.h"
+#include "moetron/comm/join_ranks.h"
 #include "moetron/comm/nccl_communicator.h"
 #include "moetron/comm/thread_communicator.h"
 
@@ -20,6 +25,9 @@ namespace {
 // c10d logs each connection that breaks or is refused, with a stack trace. All of it comes to us as
 // exceptions, which we report in a line.
 constexpr int kLogFatalOnly = 3;
+
+// What a rank that cannot start spends on telling the others.
+constexpr std::chrono::seconds kRefusalTime{10};
 
 // A launcher's names for what we ask.
 struct Launcher {
@@ -36,6 +44,17 @@ constexpr Launcher kLaunchers[] = {
     {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"},
 };
 
+// What a number may be. A machine with more ranks or threads than these is a slip of the keyboard.
+struct Bounds {
+  int least = 0;
+  int most = 0;
+};
+constexpr Bounds kRankBounds{0, 9'999'999};
+constexpr Bounds kSizeBounds{1, 10'000'000};
+constexpr Bounds kThreadBounds{1, 100'000};
+constexpr Bounds kPortBounds{1, 65'535};
+constexpr Bounds kAnyCount{0, 2'147'483'647};
+
 class Variables {
  public:
   explicit Variables(const ReadVariable& read) : read_(read) {}
@@ -47,18 +66,24 @@ class Variables {
     return value ? value : fallback;
   }
 
-  int number(const char* name) const {
+  // With `takes_list` the first of "4,2", as OMP_NUM_THREADS may be for nested levels.
+  int number(const char* name, Bounds bounds, bool takes_list = false) const {
     const char* value = read_(name);
     MT_CHECK_CONFIG(value, "the environment variable ", name, " is missing");
     int number = 0;
-    const char* end = value + std::strlen(value);
+    const char* comma = takes_list ? std::strchr(value, ',') : nullptr;
+    const char* end = comma != nullptr ? comma : value + std::strlen(value);
     const auto [rest, error] = std::from_chars(value, end, number);
-    MT_CHECK_CONFIG(error == std::errc() && rest == end && number >= 0, "the environment variable ",
-                    name, " (\"", value, "\") is not a number >= 0");
+    const bool is_sound =
+        error == std::errc() && rest == end && number >= bounds.least && number <= bounds.most;
+    MT_CHECK_CONFIG(is_sound, "the environment variable ", name, " (\"", value,
+                    "\") is not a whole number from ", bounds.least, " to ", bounds.most);
     return number;
   }
 
-  int number(const char* name, int fallback) const { return has(name) ? number(name) : fallback; }
+  int number_or(int fallback, const char* name, Bounds bounds) const {
+    return has(name) ? number(name, bounds) : fallback;
+  }
 
  private:
   const ReadVariable& read_;
@@ -70,6 +95,24 @@ std::string first_host(const std::string& list) {
   if (end == std::string::npos || list[end] == ',') return list.substr(0, end);
   const size_t number_end = list.find_first_of("-,]", end + 1);
   return list.substr(0, end) + list.substr(end + 1, number_end - end - 1);
+}
+
+// A host cannot hold more ranks than there are, nor one that it does not count.
+void read_local(const Variables& variables, const Launcher& launcher,
+                RankEnvironment& environment) {
+  environment.local_rank = variables.number_or(0, launcher.local_rank, kRankBounds);
+  if (!variables.has(launcher.local_size)) return;
+  environment.local_size = variables.number(launcher.local_size, kSizeBounds);
+  if (launcher.rank == kLaunchers[3].rank) {  // Slurm's is a bound, of hosts that may be fuller
+    environment.local_size = std::min(environment.local_size, environment.size);
+    return;
+  }
+  MT_CHECK_CONFIG(environment.local_size <= environment.size, launcher.local_size, " (",
+                  environment.local_size, ") must be at most ", launcher.size, " (",
+                  environment.size, ")");
+  MT_CHECK_CONFIG(environment.local_rank < environment.local_size, launcher.local_rank, " (",
+                  environment.local_rank, ") must be below ", launcher.local_size, " (",
+                  environment.local_size, ")");
 }
 
 void find_master(const Variables& variables, RankEnvironment& environment) {
@@ -86,11 +129,8 @@ void find_master(const Variables& variables, RankEnvironment& environment) {
                   "the environment variable MASTER_ADDR is missing: the host where rank 0 of ",
                   environment.size, " runs");
   const bool slurm_port = !variables.has("MASTER_PORT") && variables.has("SLURM_JOB_ID");
-  environment.master_port = slurm_port ? 20000 + variables.number("SLURM_JOB_ID") % 10000
-                                       : variables.number("MASTER_PORT");
-  MT_CHECK_CONFIG(environment.master_port > 0 && environment.master_port < 65536,
-                  "the environment variable MASTER_PORT (", environment.master_port,
-                  ") is not a port");
+  environment.master_port = slurm_port ? 20000 + variables.number("SLURM_JOB_ID", kAnyCount) % 10000
+                                       : variables.number("MASTER_PORT", kPortBounds);
 }
 
 // A rank that dies closes connections that others write to. Neither Gloo nor the store's server
@@ -103,7 +143,7 @@ void ignore_broken_pipes() {
 
 WorldOptions make_world_options(const RankEnvironment& environment,
                                 std::chrono::milliseconds timeout,
-                                std::chrono::milliseconds join_timeout) {
+                                std::chrono::milliseconds join_timeout, Greeting greeting) {
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kLogFatalOnly;
   WorldOptions options;
   options.store = connect_store(environment, join_timeout);
@@ -113,6 +153,7 @@ WorldOptions make_world_options(const RankEnvironment& environment,
   options.join_timeout = join_timeout;
   options.agent_serves_store = environment.agent_serves_store;
   options.serves_store = environment.rank == 0 && !environment.agent_serves_store;
+  options.greeting = std::move(greeting);
   return options;
 }
 
@@ -129,20 +170,23 @@ RankEnvironment read_rank_environment(const ReadVariable& read) {
     // WORLD_SIZE alone is a torchrun environment that lost its RANK.
     if (!variables.has(launcher.rank) && !variables.has(launcher.size)) continue;
     if (launcher.rank == kLaunchers[3].rank && !variables.has(launcher.rank)) continue;
-    environment.rank = variables.number(launcher.rank);
-    environment.size = variables.number(launcher.size);
+    environment.rank = variables.number(launcher.rank, kRankBounds);
+    environment.size = variables.number(launcher.size, kSizeBounds);
     MT_CHECK_CONFIG(environment.rank < environment.size, launcher.rank, " (", environment.rank,
                     ") must be below ", launcher.size, " (", environment.size, ")");
-    environment.local_rank = variables.number(launcher.local_rank, 0);
-    environment.local_size = variables.number(launcher.local_size, 1);
+    read_local(variables, launcher, environment);
     break;
   }
   environment.run_id = variables.text("TORCHELASTIC_RUN_ID", variables.text("SLURM_JOB_ID", "0"));
-  environment.restart_count = variables.number("TORCHELASTIC_RESTART_COUNT", 0);
+  environment.restart_count = variables.number_or(0, "TORCHELASTIC_RESTART_COUNT", kAnyCount);
   environment.agent_serves_store =
       variables.has("TORCHELASTIC_RUN_ID") &&
       variables.text("TORCHELASTIC_USE_AGENT_STORE", "False") == "True";
   if (environment.size > 1) find_master(variables, environment);
+  if (variables.has("OMP_NUM_THREADS")) {
+    environment.omp_num_threads =
+        variables.number("OMP_NUM_THREADS", kThreadBounds, /*takes_list=*/true);
+  }
   return environment;
 }
 
@@ -154,32 +198,62 @@ c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment
   options.isServer = environment.rank == 0 && !environment.agent_serves_store;
   options.waitWorkers = false;
   options.timeout = timeout;
+  const std::string place =
+      concat("rank ", environment.rank, " cannot ", options.isServer ? "serve" : "reach",
+             " the store at MASTER_ADDR (", environment.master_address, "), MASTER_PORT (",
+             environment.master_port, "): ");
+  // c10d waits without end for the first word of a server that accepts and says nothing, so a
+  // thread waits in our place, and is left behind.
+  std::promise<c10::intrusive_ptr<c10d::TCPStore>> promise;
+  auto future = promise.get_future();
+  std::thread([address = environment.master_address, options,
+               connected = std::move(promise)]() mutable {
+    try {
+      connected.set_value(c10::make_intrusive<c10d::TCPStore>(address, options));
+    } catch (...) {
+      connected.set_exception(std::current_exception());
+    }
+  }).detach();
+  const std::chrono::duration<double> seconds = timeout;
+  if (future.wait_for(timeout) != std::future_status::ready) {
+    throw StoreError(
+        concat(place, "what listens there has not answered for ", seconds.count(), " s"));
+  }
   try {
-    auto store = c10::make_intrusive<c10d::TCPStore>(environment.master_address, options);
     return c10::make_intrusive<c10d::PrefixStore>(
-        concat("moetron/", environment.run_id, "/", environment.restart_count), std::move(store));
+        concat("moetron/", environment.run_id, "/", environment.restart_count), future.get());
   } catch (const std::exception& error) {
-    throw ConfigError(concat("rank ", environment.rank, " cannot ",
-                             options.isServer ? "serve" : "reach", " the store at MASTER_ADDR (",
-                             environment.master_address, "), MASTER_PORT (",
-                             environment.master_port, "): ", first_line(error)));
+    throw StoreError(place + first_line(error));
+  }
+}
+
+void refuse_to_connect(const RankEnvironment& environment, Greeting greeting, const Error& cause) {
+  if (environment.size == 1) return;
+  try {
+    refuse_to_join(make_world_options(environment, kRefusalTime, kRefusalTime, std::move(greeting)),
+                   cause);
+  } catch (const StoreError&) {
+    return;  // nobody can be told
   }
 }
 
 std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout) {
+                                           std::chrono::milliseconds join_timeout,
+                                           Greeting greeting) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
-  return make_gloo_world(make_world_options(environment, timeout, join_timeout));
+  return make_gloo_world(
+      make_world_options(environment, timeout, join_timeout, std::move(greeting)));
 }
 
 #ifdef MOETRON_CUDA
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout, int max_ctas) {
+                                           std::chrono::milliseconds join_timeout, int max_ctas,
+                                           Greeting greeting) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
   NcclOptions options;
-  options.world = make_world_options(environment, timeout, join_timeout);
+  options.world = make_world_options(environment, timeout, join_timeout, std::move(greeting));
   options.device = device;
   options.max_ctas = max_ctas;
   return make_nccl_world(options);
@@ -187,7 +261,7 @@ std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c
 #else
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment&, c10::Device,
                                            std::chrono::milliseconds, std::chrono::milliseconds,
-                                           int) {
+                                           int, Greeting) {
   throw ConfigError("distributed-backend nccl needs a build with CUDA (make cuda)");
 }
 #endif

@@ -11,6 +11,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/world_options.h"
 
 namespace c10d {
 class Store;
@@ -28,6 +29,13 @@ struct RankEnvironment {
   std::string run_id = "0";
   int restart_count = 0;
   bool agent_serves_store = false;  // torchrun serves it: every rank is a client
+  int omp_num_threads = 0;          // OMP_NUM_THREADS; 0: not set
+};
+
+// The store of a run cannot be reached, or does not answer: the other ranks cannot be told either.
+class StoreError : public ConfigError {
+ public:
+  using ConfigError::ConfigError;
 };
 
 // Looks up a variable; nullptr where it is not set. std::getenv, but for tests.
@@ -37,30 +45,37 @@ using ReadVariable = std::function<const char*(const char* name)>;
 // PMI_RANK (MPICH), SLURM_PROCID (srun). With none of them set, this is a run of one rank.
 // MASTER_ADDR and MASTER_PORT hold for all; where they are absent, Slurm's first host and a port
 // made of the job's number, or this host if MPI says that all ranks are on it, take their place.
-// Throws ConfigError, naming the variable that is missing or makes no sense.
+// Throws ConfigError, naming the variable that is missing or makes no sense, and its value.
 RankEnvironment read_rank_environment();
 RankEnvironment read_rank_environment(const ReadVariable& read);
 
 // The store of this run: its keys carry run id and restart count, so that nothing left by an
 // earlier start is taken for this one. From then on the process ignores SIGPIPE, unless it has a
-// handler. Throws ConfigError when the store cannot be reached.
+// handler. Throws StoreError when the store cannot be reached, or does not answer, within
+// `timeout`.
 c10::intrusive_ptr<c10d::Store> connect_store(const RankEnvironment& environment,
                                               std::chrono::milliseconds timeout);
 
 // The world communicator of this process: gloo over the run's store; of one rank, without network.
 // Returns when all ranks have joined; reaching the store, joining and connecting a group may take
 // `join_timeout` each. Afterwards a wait longer than `timeout` poisons the world. Throws
-// ConfigError for ranks that never came, came twice, or count another world size. Unless
-// TORCH_CPP_LOG_LEVEL is set, libtorch's own log is cut to fatal errors.
+// StoreError as connect_store(), and JoinRefused as join_ranks() (join_ranks.h).
+// Unless TORCH_CPP_LOG_LEVEL is set, libtorch's own log is cut to fatal errors.
 std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout);
+                                           std::chrono::milliseconds join_timeout,
+                                           Greeting greeting = {});
 
 // The same over NCCL on `device`, the GPU of this rank alone (nccl_communicator.h); a run of one
 // rank needs no NCCL. `max_ctas`: thread blocks that a collective may occupy, 0 is NCCL's choice.
 // Throws ConfigError also where Moetron is built without CUDA.
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout, int max_ctas);
+                                           std::chrono::milliseconds join_timeout, int max_ctas,
+                                           Greeting greeting = {});
+
+// Instead of connecting: tells the ranks that wait for this one why it does not come. Takes some
+// seconds at most; does not throw.
+void refuse_to_connect(const RankEnvironment& environment, Greeting greeting, const Error& cause);
 
 }  // namespace moetron

@@ -4,6 +4,9 @@
 #include <csignal>
 #include <gmock/gmock.h>
 #include <map>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -88,6 +91,37 @@ TEST(RendezvousTest, ReadsMpiSlurmAndNothing) {
   EXPECT_EQ(alone.size, 1);
 }
 
+TEST(RendezvousTest, RefusesNumbersThatMakeNoSense) {
+  const std::map<std::string, std::string> good = {{"RANK", "1"},
+                                                   {"WORLD_SIZE", "4"},
+                                                   {"LOCAL_RANK", "1"},
+                                                   {"LOCAL_WORLD_SIZE", "2"},
+                                                   {"MASTER_ADDR", "a"},
+                                                   {"MASTER_PORT", "29500"},
+                                                   {"TORCHELASTIC_RESTART_COUNT", "0"},
+                                                   {"OMP_NUM_THREADS", "3"}};
+  EXPECT_EQ(read(good).omp_num_threads, 3);
+  EXPECT_EQ(read({{"OMP_NUM_THREADS", "4,2"}}).omp_num_threads, 4);  // of the outermost level
+  for (const auto& [name, value] : good) {
+    if (name == "MASTER_ADDR") continue;
+    for (const char* bad : {"-1", "99999999999999999999", "2147483647", "two", "", " 1", "1.5"}) {
+      if (name == "TORCHELASTIC_RESTART_COUNT" && std::string(bad) == "2147483647") continue;
+      auto variables = good;
+      variables[name] = bad;
+      EXPECT_THAT(refusal(variables), AllOf(HasSubstr(name), HasSubstr(bad))) << name << bad;
+    }
+    const bool may_be_zero = name.ends_with("RANK") || name.ends_with("COUNT");
+    auto variables = good;
+    variables[name] = "0";
+    EXPECT_EQ(refusal(variables) == "accepted", may_be_zero) << name;
+  }
+  auto full = good;
+  full["LOCAL_RANK"] = "2";
+  EXPECT_EQ(refusal(full), "LOCAL_RANK (2) must be below LOCAL_WORLD_SIZE (2)");
+  full["LOCAL_WORLD_SIZE"] = "5";
+  EXPECT_EQ(refusal(full), "LOCAL_WORLD_SIZE (5) must be at most WORLD_SIZE (4)");
+}
+
 TEST(RendezvousTest, NamesWhatIsMissingOrWrong) {
   EXPECT_EQ(refusal({{"RANK", "1"}}), "the environment variable WORLD_SIZE is missing");
   EXPECT_EQ(refusal({{"WORLD_SIZE", "4"}}), "the environment variable RANK is missing");
@@ -117,6 +151,31 @@ TEST(RendezvousTest, AStoreThatIsNotThereIsAConfigError) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("rank 1 cannot reach the store"),
                                     HasSubstr("MASTER_ADDR (127.0.0.1), MASTER_PORT (1)")));
   }
+}
+
+TEST(RendezvousTest, AServerThatSaysNothingEndsTheWaitInTime) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), length), 0);
+  ASSERT_EQ(::listen(listener, 8), 0);  // the kernel accepts in its place; nobody answers
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  RankEnvironment environment;
+  environment.rank = 1;
+  environment.size = 2;
+  environment.master_address = "127.0.0.1";
+  environment.master_port = ntohs(address.sin_port);
+  try {
+    connect_store(environment, std::chrono::milliseconds(500));
+    FAIL();
+  } catch (const StoreError& error) {
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("MASTER_ADDR (127.0.0.1), MASTER_PORT ("),
+                      HasSubstr(std::to_string(environment.master_port)), HasSubstr("0.5 s")));
+  }
+  ::close(listener);
 }
 
 TEST(RendezvousTest, ABrokenConnectionEndsNoProcess) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
+#include <string>
 
 #include <c10/util/intrusive_ptr.h>
 
@@ -11,6 +13,15 @@ class Store;
 
 namespace moetron {
 
+// What a rank says of itself where ranks meet, before any of them waits for another's messages:
+// what all must agree on. Rank 0 compares; `difference` returns a sentence that names what differs,
+// both values and ranks, and nothing where the two agree.
+struct Greeting {
+  std::string text;
+  std::function<std::string(const std::string& mine, const std::string& other, int rank)>
+      difference;  // null: the texts do not matter
+};
+
 struct WorldOptions {
   c10::intrusive_ptr<c10d::Store> store;  // shared by the ranks, and new: no key of another run
   int rank = 0;
@@ -19,6 +30,7 @@ struct WorldOptions {
   std::chrono::milliseconds join_timeout = std::chrono::minutes(10);  // for all ranks to come
   bool serves_store = false;        // this process serves it, and leaves last
   bool agent_serves_store = false;  // the launcher does; for messages
+  Greeting greeting;
 };
 
 }  // namespace moetron
