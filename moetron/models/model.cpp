@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/arch/initial_std.h"
 #include "moetron/base/error.h"
 #include "moetron/models/ends.h"
 #include "moetron/models/family.h"
@@ -65,7 +66,11 @@ void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
 
 void Model::initialize(uint64_t seed) {
   const at::NoGradGuard no_grad;
-  for (Parameter* parameter : parameters_) parameter->initialize(seed, config_.initializer_range);
+  for (Parameter* parameter : parameters_) {
+    const auto& pieces = parameter->pieces();  // of one kind; none: it is initialized elsewhere
+    const std::string name = pieces.empty() ? "" : pieces.front().name;
+    parameter->initialize(seed, initial_std(config_, name));
+  }
 }
 
 std::vector<NamedSlice> Model::weights() const {
