@@ -80,6 +80,8 @@ class ArgumentReader {
                          spec.kind == ValueKind::kTexts;
     while (next_ < words_.size() && !is_option(words_[next_]) && (is_list || values.empty()))
       values.push_back({ScalarType::kUntyped, words_[next_++]});
+    if (values.empty() && !spec.bare_value.empty())
+      values.push_back({ScalarType::kUntyped, spec.bare_value});
     return values;
   }
 

@@ -56,6 +56,16 @@ OptionSpec& OptionSpec::positional() {
   return *this;
 }
 
+OptionSpec& OptionSpec::alone_means(std::string value) {
+  bare_value = std::move(value);
+  return *this;
+}
+
+OptionSpec& OptionSpec::deciding_training() {
+  decides_training = true;
+  return *this;
+}
+
 OptionSpec& OptionSpec::for_commands(std::vector<Command> list) {
   commands = std::move(list);
   return *this;

@@ -121,6 +121,10 @@ struct OptionSpec {
   std::vector<Command> commands;
   std::vector<Command> required_by;
   bool is_positional = false;  // words without a name are its values
+  std::string bare_value;      // of a list that is given without values; empty: it needs some
+  // A run that continues another with a different value trains in another way, or on other data:
+  // somebody has to have wanted it.
+  bool decides_training = false;
   Standing standing = Standing::kWorks;
   std::string why;
   std::vector<Choice> choices;
@@ -140,6 +144,8 @@ struct OptionSpec {
   OptionSpec& also(std::string spelling, std::string value = "");
   OptionSpec& required();  // by the commands named so far
   OptionSpec& positional();
+  OptionSpec& alone_means(std::string value);
+  OptionSpec& deciding_training();
   OptionSpec& for_commands(std::vector<Command> list);
   OptionSpec& one_of(std::vector<Choice> list);
   OptionSpec& at_least(double bound);

@@ -116,6 +116,7 @@ struct CheckpointOptions {
   int64_t save_interval = 0;  // steps; 0: at the end only
   bool no_save_optim = false;
   bool no_load_optim = false;
+  std::vector<std::string> accept_changes;  // names of options, or "all"
 };
 
 struct LoggingOptions {

@@ -42,6 +42,12 @@ void declare_checkpoint(OptionTable& table) {
       .add(MT_FIELD(checkpoint, no_load_optim),
            "Starts with fresh optimizer states; a resumed run then differs.")
       .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, accept_changes),
+           "Continues a run although options that decide how it trains are others than before: all "
+           "of them, or those that are named.")
+      .alone_means("all")
+      .idle_when(idle_without_load);
   table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
   table.add_fieldless("no-load-rng", ValueKind::kFlag, "Starts with the seed's random state.")
@@ -82,20 +88,29 @@ void declare_data(OptionTable& table) {
   table
       .add(MT_FIELD(data, data_path),
            "Prefix of a .bin and .idx pair, or weights and prefixes in turn.")
-      .required();
+      .required()
+      .deciding_training();
   table
       .add(MT_FIELD(data, split),
            "Shares of the documents for training, validation and test, separated by commas.")
-      .at_least(0);
-  table.add(MT_FIELD(data, data_cache_path),
-            "Directory for the indices of samples; without it, beside the data.");
-  table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.");
+      .at_least(0)
+      .deciding_training();
+  table.add(
+      MT_FIELD(data, data_cache_path),
+      "Directory for the indices of samples, and for what was checked of the data; without it, "
+      "every rank builds the indices in memory.");
+  table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.")
+      .deciding_training();
   table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
       .one_of({Choice("LLama-Pretrain-Idxmap")});
-  table.add(MT_FIELD(data, reset_position_ids),
-            "Positions start again with every document of a sequence.");
-  table.add(MT_FIELD(data, reset_attention_mask),
-            "Tokens attend within their own document only; on CPUs.");
+  table
+      .add(MT_FIELD(data, reset_position_ids),
+           "Positions start again with every document of a sequence.")
+      .deciding_training();
+  table
+      .add(MT_FIELD(data, reset_attention_mask),
+           "Tokens attend within their own document only; on CPUs.")
+      .deciding_training();
   table.add_fieldless("num-workers", ValueKind::kInteger, "Processes that load data.")
       .count_or_zero()
       .no_effect("data is mapped into memory and needs no loading processes");
@@ -117,9 +132,12 @@ void declare_files(OptionTable& table) {
   table
       .add(MT_FIELD(tokenizer, tokenizer),
            "hf: the tokenizer.json of tokenizer-model; bytes: one token per byte.")
-      .one_of({{"hf", TokenizerKind::kHf}, {"bytes", TokenizerKind::kBytes}});
-  table.add(MT_FIELD(tokenizer, tokenizer_model),
-            "Directory with tokenizer.json; when generating, without it, the model's.");
+      .one_of({{"hf", TokenizerKind::kHf}, {"bytes", TokenizerKind::kBytes}})
+      .deciding_training();
+  table
+      .add(MT_FIELD(tokenizer, tokenizer_model),
+           "Directory with tokenizer.json; when generating, without it, the model's.")
+      .deciding_training();
   table
       .add(MT_FIELD(tokenizer, patch_tokenizer_type),
            "How the vocabulary is counted: DeepSeekTokenizer: the tokenizer's length plus "

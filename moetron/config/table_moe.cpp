@@ -40,7 +40,8 @@ void declare_router(OptionTable& table) {
       .add(MT_FIELD(moe, moe_router_bias_update_rate),
            "Added to (or taken from) the bias of an expert with too few (many) tokens, each step.")
       .at_least(0)
-      .idle_when(idle_without_bias);
+      .idle_when(idle_without_bias)
+      .deciding_training();
   table
       .add(MT_FIELD(moe, moe_router_topk_scaling_factor),
            "Multiplies the weights of the chosen experts.")
@@ -61,8 +62,11 @@ void declare_router(OptionTable& table) {
                {"seq_aux_loss", LoadBalancing::kSeqAuxLoss},
                {"none", LoadBalancing::kNone},
                {"global_aux_loss", Standing::kNotYet, "balance over the global batch"},
-               {"sinkhorn", Standing::kNotYet, "Sinkhorn routing"}});
-  table.add(MT_FIELD(moe, moe_aux_loss_coeff), "Weight of the balance loss.").at_least(0);
+               {"sinkhorn", Standing::kNotYet, "Sinkhorn routing"}})
+      .deciding_training();
+  table.add(MT_FIELD(moe, moe_aux_loss_coeff), "Weight of the balance loss.")
+      .at_least(0)
+      .deciding_training();
   table
       .add_fieldless("moe-router-dtype", ValueKind::kChoice,
                      "Precision of logits and scores; always fp32.")
@@ -134,22 +138,28 @@ void declare_dispatch(OptionTable& table) {
 }
 
 void declare_capacity(OptionTable& table) {
-  table.add(MT_FIELD(moe, force_drop_and_padding),
-            "Gives every expert the same number of rows, by dropping and padding: "
-            "moe-expert-capacity-factor 1 unless given, and moe-pad-expert-input-to-capacity.");
+  table
+      .add(MT_FIELD(moe, force_drop_and_padding),
+           "Gives every expert the same number of rows, by dropping and padding: "
+           "moe-expert-capacity-factor 1 unless given, and moe-pad-expert-input-to-capacity.")
+      .deciding_training();
   table
       .add(MT_FIELD(moe, moe_expert_capacity_factor),
            "Rows of an expert as a multiple of the mean over the experts; what is beyond is "
            "dropped, and without it nothing is.")
-      .above(0);
-  table.add(MT_FIELD(moe, moe_pad_expert_input_to_capacity),
-            "Pads every expert's rows to its capacity.");
+      .above(0)
+      .deciding_training();
+  table
+      .add(MT_FIELD(moe, moe_pad_expert_input_to_capacity),
+           "Pads every expert's rows to its capacity.")
+      .deciding_training();
   table
       .add(MT_FIELD(moe, moe_token_drop_policy),
            "Which rows are dropped beyond the capacity: those of least probability (probs), or "
            "the last of the micro-batch (position).")
       .one_of({{"probs", TokenDropPolicy::kProbs}, {"position", TokenDropPolicy::kPosition}})
-      .idle_when(idle_without_capacity);
+      .idle_when(idle_without_capacity)
+      .deciding_training();
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ void declare_runtime(OptionTable& table) {
       .add_fieldless("config", ValueKind::kText,
                      "TOML file with options; the command line wins over it.")
       .for_commands(all);
-  table.add(MT_FIELD(runtime, seed), "Seed of all random numbers.").at_least(0);
+  table.add(MT_FIELD(runtime, seed), "Seed of all random numbers.").at_least(0).deciding_training();
   table
       .add(MT_FIELD(runtime, deterministic),
            "Same bits on every run of the same layout; always so on a CPU.")
@@ -58,7 +58,9 @@ void declare_runtime(OptionTable& table) {
       .idle_when(idle_without_nccl);
   table
       .add(MT_FIELD(runtime, num_threads),
-           "Compute threads of a rank; 0: all cores, divided among the ranks of the machine.")
+           "Compute threads of a rank; 0: OMP_NUM_THREADS, and where that is not set all cores, "
+           "divided "
+           "among the ranks of the machine.")
       .unit("threads")
       .at_least(0)
       .at_most(4096);

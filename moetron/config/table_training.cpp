@@ -12,7 +12,8 @@ void declare_training(OptionTable& table) {
       .unit("tokens")
       .count()
       .required()
-      .for_commands(measured);
+      .for_commands(measured)
+      .deciding_training();
   table
       .add(MT_FIELD(training, micro_batch_size),
            "Sequences that a rank computes at once; of a bench, 1 without it.")
@@ -24,7 +25,8 @@ void declare_training(OptionTable& table) {
       .unit("sequences")
       .count()
       .required()
-      .for_commands({Command::kPretrain, Command::kSimulate});
+      .for_commands({Command::kPretrain, Command::kSimulate})
+      .deciding_training();
   table.add(MT_FIELD(training, train_iters), "Number of steps of the run.")
       .unit("steps")
       .count()
@@ -54,7 +56,8 @@ void declare_training(OptionTable& table) {
       .also("bf16", "bf16")
       .also("fp32", "fp32")
       .also("fp16", "fp16")
-      .for_commands({Command::kPretrain, Command::kBench});
+      .for_commands({Command::kPretrain, Command::kBench})
+      .deciding_training();
   for (const char* name : {"attention-dropout", "hidden-dropout"})
     table.add_fieldless(name, ValueKind::kNumber, "Probability of dropping an activation.")
         .only("0", "dropout");
@@ -96,7 +99,8 @@ void declare_offload(OptionTable& table) {
                {"muon", Standing::kNotYet, "Muon"},
                {"adamw", OptimizerKind::kAdam}})
       .also("optimizer-cpu-offload", "hybridadam")
-      .remark_when(remark_on_cpu);
+      .remark_when(remark_on_cpu)
+      .deciding_training();
   table
       .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
                      "Which states are in host memory: static: always the same ones.")
@@ -121,37 +125,48 @@ void declare_offload(OptionTable& table) {
 
 void declare_optimizer(OptionTable& table) {
   table.begin_group("optimizer", "Optimizer", {Command::kPretrain});
-  table.add(MT_FIELD(optimizer, lr), "Peak learning rate.").above(0).required();
-  table.add(MT_FIELD(optimizer, min_lr), "Learning rate at the end of the decay.").at_least(0);
+  table.add(MT_FIELD(optimizer, lr), "Peak learning rate.").above(0).required().deciding_training();
+  table.add(MT_FIELD(optimizer, min_lr), "Learning rate at the end of the decay.")
+      .at_least(0)
+      .deciding_training();
   table.add(MT_FIELD(optimizer, lr_decay_style), "Shape of the decay after the warm-up.")
       .one_of({{"constant", LrDecayStyle::kConstant},
                {"linear", LrDecayStyle::kLinear},
                {"cosine", LrDecayStyle::kCosine},
                {"inverse-square-root", Standing::kNotYet, "inverse square root decay"},
-               {"WSD", Standing::kNotYet, "warm-up, stable, decay"}});
+               {"WSD", Standing::kNotYet, "warm-up, stable, decay"}})
+      .deciding_training();
   table
       .add(MT_FIELD(optimizer, lr_decay_iters),
            "Step at which the decay ends; without it, train-iters.")
       .unit("steps")
-      .count();
+      .count()
+      .deciding_training();
   table
       .add(MT_FIELD(optimizer, lr_warmup_iters),
            "Steps in which the learning rate rises from zero to its peak.")
       .unit("steps")
-      .count_or_zero();
+      .count_or_zero()
+      .deciding_training();
   table
       .add(MT_FIELD(optimizer, weight_decay),
            "Decoupled weight decay of matrices; vectors are not decayed.")
-      .at_least(0);
+      .at_least(0)
+      .deciding_training();
   table.add(MT_FIELD(optimizer, adam_beta1), "Decay of the mean of gradients.")
       .at_least(0)
-      .below(1);
+      .below(1)
+      .deciding_training();
   table.add(MT_FIELD(optimizer, adam_beta2), "Decay of the mean of squared gradients.")
       .at_least(0)
-      .below(1);
-  table.add(MT_FIELD(optimizer, adam_eps), "Added to Adam's denominator.").above(0);
+      .below(1)
+      .deciding_training();
+  table.add(MT_FIELD(optimizer, adam_eps), "Added to Adam's denominator.")
+      .above(0)
+      .deciding_training();
   table.add(MT_FIELD(optimizer, clip_grad), "Scales gradients down to this global norm; 0: never.")
-      .at_least(0);
+      .at_least(0)
+      .deciding_training();
   declare_offload(table);
   table
       .add(MT_FIELD(optimizer, use_distributed_optimizer),

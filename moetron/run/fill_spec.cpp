@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <sstream>
 
+#include "moetron/base/error.h"
+#include "moetron/config/option_table.h"
 #include "moetron/config/option_value.h"
 #include "moetron/run/resolve.h"
 
@@ -41,6 +44,21 @@ OptimizerSpec optimizer_spec(const OptimizerOptions& options) {
           .overlap_gather = options.overlap_param_gather};
 }
 
+// Several may stand in one word, with commas between them. Throws ConfigError for an unknown name.
+std::vector<std::string> accepted_changes(const std::vector<std::string>& words) {
+  std::vector<std::string> names;
+  for (const std::string& word : words) {
+    std::istringstream parts(word);
+    for (std::string name; std::getline(parts, name, ',');) {
+      const auto found = option_table().find(name);
+      MT_CHECK_CONFIG(found || name == "all", "accept-changes: no option is named ", name,
+                      "; the nearest known is ", option_table().nearest_name(name));
+      names.push_back(found ? found->spec->name : name);
+    }
+  }
+  return names;
+}
+
 LogSpec log_spec(const Options& options) {
   const LoggingOptions& logging = options.logging;
   const std::filesystem::path save = options.checkpoint.save;
@@ -60,6 +78,15 @@ LogSpec log_spec(const Options& options) {
 
 }  // namespace
 
+LrSchedule resolve_learning_rate(const Options& options) {
+  const OptimizerOptions& optimizer = options.optimizer;
+  return {.lr = optimizer.lr,
+          .min_lr = optimizer.min_lr,
+          .warmup_iters = optimizer.lr_warmup_iters,
+          .decay_iters = optimizer.lr_decay_iters.value_or(options.training.train_iters),
+          .style = optimizer.lr_decay_style};
+}
+
 void fill_spec(const Options& options, RunSpec& spec) {
   const bool fuses = options.model.mla_fuse_qkv;
   spec.latent_attention = {.replicate_down = options.model.mla_replicate_l1,
@@ -73,27 +100,27 @@ void fill_spec(const Options& options, RunSpec& spec) {
 
 void fill_training(const Options& options, RunSpec& spec) {
   const TrainingOptions& training = options.training;
-  const OptimizerOptions& optimizer = options.optimizer;
-  spec.lr = {.lr = optimizer.lr,
-             .min_lr = optimizer.min_lr,
-             .warmup_iters = optimizer.lr_warmup_iters,
-             .decay_iters = optimizer.lr_decay_iters.value_or(training.train_iters),
-             .style = optimizer.lr_decay_style};
+  spec.lr = resolve_learning_rate(options);
   spec.steps = {.train = training.train_iters,
                 .eval_interval = training.eval_interval,
                 .eval = std::max<int64_t>(training.eval_iters, 0),
                 .exit_interval = training.exit_interval,
                 .save_interval = options.checkpoint.save_interval};
-  spec.data = {.path = options.data.data_path,
-               .split = options.data.split,
-               .cache_path = options.data.data_cache_path,
-               .eod_mask_loss = options.data.eod_mask_loss,
-               .reset_position_ids = options.data.reset_position_ids,
-               .reset_attention_mask = options.data.reset_attention_mask};
+  spec.data = resolve_data(options);
   spec.start = resolve_start(options);
   spec.log = log_spec(options);
   spec.seed = options.runtime.seed;
   spec.options = options_to_json(options);
+}
+
+DataSpec resolve_data(const Options& options) {
+  const DataOptions& data = options.data;
+  return {.path = data.data_path,
+          .split = data.split,
+          .cache_path = data.data_cache_path,
+          .eod_mask_loss = data.eod_mask_loss,
+          .reset_position_ids = data.reset_position_ids,
+          .reset_attention_mask = data.reset_attention_mask};
 }
 
 StartSpec resolve_start(const Options& options) {
@@ -102,7 +129,8 @@ StartSpec resolve_start(const Options& options) {
           .load = checkpoint.load,
           .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
           .load_optimizer = !checkpoint.no_load_optim,
-          .save_optimizer = !checkpoint.no_save_optim};
+          .save_optimizer = !checkpoint.no_save_optim,
+          .accepted_changes = accepted_changes(checkpoint.accept_changes)};
 }
 
 }  // namespace moetron

@@ -14,6 +14,8 @@ struct LrSchedule {
   int64_t warmup_iters = 0;
   int64_t decay_iters = 0;  // counted from the start of training, warm-up included
   LrDecayStyle style = LrDecayStyle::kLinear;
+
+  bool operator==(const LrSchedule&) const = default;
 };
 
 // The rate to use after `finished_iterations` steps: the first step uses 0, hence warmup_init_lr

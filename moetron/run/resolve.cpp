@@ -12,6 +12,7 @@
 #include "moetron/run/fill_spec.h"
 #include "moetron/run/option_checks.h"
 #include "moetron/run/pipeline_from_options.h"
+#include "moetron/run/start_remarks.h"
 
 namespace moetron {
 namespace {
@@ -149,6 +150,7 @@ bool describe_the_model(const Options& options) {
 void validate_pretrain(const Options& options, int64_t world_size) {
   Resolution resolution(options, world_size);
   check_training_needs(options, resolution.mistakes());
+  resolution.mistakes().collect([&] { resolve_start(options); });
   MakeModel make_model;
   if (describe_the_model(options)) {
     // Any vocabulary will do: nothing needs to divide it.
@@ -214,6 +216,7 @@ RunSpec resolve_run(const Options& options, const RunFacts& facts) {
                    " tokens do not fit the model's vocabulary of ", vocabulary);
   RunSpec spec = resolution.take();
   fill_training(options, spec);
+  spec.remarks = start_remarks(options, spec);
   if (spec.model.num_mtp_layers > 0) {
     spec.remarks.push_back(concat("the ", spec.model.num_mtp_layers,
                                   " multi-token-prediction layers of ", facts.model_folder.string(),

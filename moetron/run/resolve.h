@@ -20,6 +20,8 @@ enum class Command;
 void validate(const Options& options, Command command, int64_t world_size);
 
 StartSpec resolve_start(const Options& options);
+DataSpec resolve_data(const Options& options);
+LrSchedule resolve_learning_rate(const Options& options);
 // {"optimizer": {"lr": 1e-4, ...}, ...}: what a checkpoint notes, and what ranks must agree on.
 Json options_record(const Options& options);
 

@@ -118,6 +118,7 @@ struct StartSpec {
   TokenizerSpec tokenizer;
   bool load_optimizer = true;
   bool save_optimizer = true;
+  std::vector<std::string> accepted_changes;  // names of options, or "all"
 };
 
 struct LogSpec {
