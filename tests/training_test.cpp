@@ -2,11 +2,13 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <gmock/gmock.h>
 #include <map>
 #include <unistd.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #ifdef MOETRON_CUDA
 #include <c10/cuda/CUDAFunctions.h>
@@ -19,11 +21,12 @@
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/config/options.h"
 #include "moetron/formats/indexed_dataset.h"
+#include "moetron/formats/manifest.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/models/model.h"
 #include "moetron/run/resolve.h"
 #include "moetron/train/pretrain.h"
-#include "moetron/train/same_options.h"
+#include "moetron/train/same_start.h"
 #include "moetron/train/train_step.h"
 #include "pattern_dataset.h"
 
@@ -31,6 +34,8 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 constexpr const char* kDeepseek = R"({"model_type": "deepseek_v3", "vocab_size": 64,
   "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -219,34 +224,64 @@ TEST(TrainStep, WaitsForNoGpuUntilTheGradientNorm) {
 
 #endif
 
-TEST(SameOptions, OfAllRanksOrNoneTrains) {
-  const auto refusal = [](const std::function<void(Options & options, int rank)>& change) {
+TEST(SameStart, NamesWhatRanksMustAgreeOn) {
+  // What rank 0 says of rank 2, whose options are changed.
+  const auto refusal = [](const std::function<void(Options & options)>& change) {
+    Options other;
+    change(other);
+    return name_difference(greeting_text(options_record({}), 3),
+                           greeting_text(options_record(other), 3), 2);
+  };
+  EXPECT_EQ(refusal([](Options& options) {
+              options.logging.metrics = options.data.data_cache_path = "elsewhere";
+              options.runtime.num_threads = 3;
+            }),
+            "");
+  EXPECT_EQ(refusal([](Options& options) { options.training.micro_batch_size = 4; }),
+            "micro-batch-size must be the same on all ranks: rank 0 has 0, rank 2 has 4");
+  EXPECT_EQ(refusal([](Options& options) {
+              options.parallel.hetero_pipeline_stages = {1, 2};
+            }),
+            "hetero-pipeline-stages must be the same on all ranks: rank 0 has [], rank 2 has "
+            "[1,2]");
+  EXPECT_EQ(name_difference(greeting_text(options_record({}), 3),
+                            greeting_text(options_record({}), 4), 1),
+            "the number of ranks must be the same on all ranks: rank 0 has 3, rank 1 has 4");
+  Json newer = parse_json(greeting_text(options_record({}), 3), "greeting");
+  newer["program"] = "0.2.0 (commit 1)";
+  newer["options"].clear();  // another version has other options
+  EXPECT_THAT(name_difference(greeting_text(options_record({}), 3), newer.dump(), 1),
+              AllOf(HasSubstr("the program must be the same on all ranks: rank 0 has 0."),
+                    HasSubstr("rank 1 has 0.2.0 (commit 1)")));
+}
+
+TEST(SameStart, FilesAreComparedByContent) {
+  const auto refusal = [](const std::function<void(Json & files, int rank)>& change) {
     std::string said;
     try {
       run_ranks(3, [&](Communicator& world) {
-        Options options;
-        change(options, world.rank());
-        check_same_options(options_record(options), world);
+        Json files = {{"data-path", {{"place", "data/a"}, {"content", "3 documents"}}}};
+        change(files, world.rank());
+        check_same_files(files, world);
       });
     } catch (const ConfigError& error) {
       said = error.what();
     }
     return said;
   };
-  EXPECT_EQ(refusal([](Options& options, int rank) {
-              options.logging.metrics = options.data.data_cache_path = std::to_string(rank);
-              options.runtime.num_threads = rank;
+  EXPECT_EQ(refusal([](Json& files, int rank) {
+              files["data-path"]["place"] = "host" + std::to_string(rank);
             }),
             "");
-  EXPECT_EQ(refusal([](Options& options, int rank) {
-              options.training.micro_batch_size = rank == 2 ? 4 : 2;
+  EXPECT_EQ(refusal([](Json& files, int rank) {
+              if (rank == 1) files["data-path"]["content"] = "4 documents";
             }),
-            "micro-batch-size must be the same on all ranks: rank 0 has 2, rank 2 has 4");
-  EXPECT_EQ(refusal([](Options& options, int rank) {
-              options.parallel.hetero_pipeline_stages = {1, rank};
+            "data-path (data/a) must be the same on all ranks: rank 0 has 3 documents, rank 1 has "
+            "4 documents");
+  EXPECT_EQ(refusal([](Json& files, int rank) {
+              if (rank == 2) files["model"] = {{"place", "m"}, {"content", "config.json 1"}};
             }),
-            "hetero-pipeline-stages must be the same on all ranks: rank 0 has [1,0], rank 1 has "
-            "[1,1]");
+            "model must be the same on all ranks: rank 0 has none, rank 2 has config.json 1");
 }
 
 class PretrainTest : public ::testing::Test {
@@ -382,6 +417,56 @@ TEST_F(PretrainTest, AHuggingFaceDirectoryIsAStart) {
     EXPECT_NE(std::string(error.what()).find("64"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find("32"), std::string::npos) << error.what();
   }
+}
+
+// Checkpoints of before noted neither files nor for how many samples their order was made.
+TEST_F(PretrainTest, AnOlderCheckpointContinuesInTheSameOrder) {
+  const auto train = [&](Options o, int64_t steps) {
+    o.training.train_iters = steps;
+    run_ranks(1, [&](Communicator& world) { EXPECT_EQ(pretrain(o, world), kExitDone); });
+  };
+  for (const char* save : {"older", "newer"}) train(options(save), 4);
+  const fs::path folder = folder_ / "older" / "step_0000004";
+  Json trainer = read_json(folder / "state" / "trainer.json");
+  trainer.erase("files");
+  trainer.erase("samples");
+  write_json(folder / "state" / "trainer.json", trainer);
+  const Json extra = read_json(folder / "manifest.json").at("extra");
+  std::vector<ManifestFile> files = read_manifest(folder);
+  for (ManifestFile& file : files) file = hash_file(folder, file.name);
+  write_manifest(folder, files, extra);
+
+  Options other = options("older");
+  other.data.data_path = {(folder_ / "data").string(), (folder_ / "data").string()};
+  EXPECT_THROW(train(other, 12), ConfigError);  // the names must do
+  for (const char* save : {"older", "newer"}) train(options(save), 12);
+  const auto older = records("older"), newer = records("newer");
+  ASSERT_EQ(older.size(), 12u);
+  for (size_t i = 0; i < older.size(); ++i) EXPECT_EQ(older[i].loss, newer[i].loss) << i;
+}
+
+TEST_F(PretrainTest, AnotherOrderOfSamplesNeedsAWord) {
+  const auto train = [&](const std::vector<std::string>& accepted) {
+    Options o = options("run");
+    o.training.exit_interval = accepted.empty() ? 4 : 8;
+    o.runtime.seed = accepted.empty() ? 1 : 2;
+    o.checkpoint.accept_changes = accepted;
+    run_ranks(2, [&](Communicator& world) { EXPECT_EQ(pretrain(o, world), kExitDone); });
+  };
+  train({});
+  try {
+    train({"lr"});
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("at step 4"), HasSubstr("seed"),
+                                    HasSubstr("--accept-changes seed")));
+  }
+  EXPECT_EQ(records("run").size(), 4u);
+  train({"seed"});
+  const Json trainer = read_json(folder_ / "run" / "step_0000008" / "state" / "trainer.json");
+  EXPECT_EQ(trainer.at("consumed_samples"), 64);
+  EXPECT_EQ(trainer.at("samples").at("begin"), 32);
+  EXPECT_EQ(trainer.at("samples").at("train"), Json(std::vector<int64_t>{64}));
 }
 
 }  // namespace

@@ -21,6 +21,12 @@ namespace moetron {
 
 class Communicator;
 
+// A small file, with all that is in it.
+struct CheckpointFile {
+  std::string name;
+  std::string text;
+};
+
 // What one rank brings to a checkpoint. `weights` and `states` are the boxes of named global
 // tensors that this rank holds: rows or columns where a tensor is divided, other experts' tensors
 // than its neighbours', a stretch of a tensor as a few boxes (part of a row, whole rows, part of a
@@ -28,12 +34,12 @@ class Communicator;
 // box may be the same on several ranks (replicas), and is then taken from any. Padding is in no
 // box. All else is taken from rank 0.
 struct CheckpointContent {
-  std::string config;                      // text of config.json
-  std::string generation_config;           // text of generation_config.json; empty: no such file
-  std::filesystem::path tokenizer_folder;  // its tokenizer files are copied; empty: none
-  std::vector<NamedSlice> weights;         // on the host or on a device
-  std::vector<NamedSlice> states;          // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"
-  std::string trainer;                     // text of state/trainer.json
+  std::string config;             // text of config.json
+  std::string generation_config;  // text of generation_config.json; empty: no such file
+  std::vector<CheckpointFile> tokenizer_files;  // those of tokenizer_files.h; may be none
+  std::vector<NamedSlice> weights;              // on the host or on a device
+  std::vector<NamedSlice> states;               // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"
+  std::string trainer;                          // text of state/trainer.json
 };
 
 // SAVE/step_0000100.

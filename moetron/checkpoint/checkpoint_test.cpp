@@ -13,6 +13,7 @@
 #include "moetron/checkpoint/checkpoint_fixture.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/load_weights.h"
+#include "moetron/checkpoint/tokenizer_files.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/formats/safetensors.h"
 #include "moetron/formats/safetensors_writer_test.h"
@@ -184,16 +185,16 @@ TEST_F(Checkpoint, TokenizerFilesComeAlong) {
   write_file(tokenizer / "weights.bin", "not a tokenizer's");
   TinyModel model(1);
   CheckpointContent content = model.content();
-  content.tokenizer_folder = tokenizer;
+  content.tokenizer_files = read_tokenizer_files(tokenizer);
+  write_file(tokenizer / "chat_template.jinja", "{{ changed meanwhile }}");
   content.generation_config = "{\"eos_token_id\": 1}\n";
   const fs::path folder = save_checkpoint(save_, 1, content, nullptr);
   EXPECT_EQ(read_file(folder / "chat_template.jinja"), "{{ messages }}");
   EXPECT_EQ(read_file(folder / "generation_config.json"), content.generation_config);
   EXPECT_FALSE(fs::exists(folder / "weights.bin"));
-  content.tokenizer_folder = folder_.path() / "nowhere";
   testing::internal::CaptureStderr();
-  save_checkpoint(save_, 2, content, nullptr);
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("gets no tokenizer"));
+  EXPECT_TRUE(read_tokenizer_files(folder_.path() / "nowhere").empty());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("get no tokenizer"));
 }
 
 TEST_F(Checkpoint, AFullOrImpossiblePlaceIsRefusedAndOldOnesStay) {

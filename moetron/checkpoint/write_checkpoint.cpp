@@ -25,43 +25,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Everything that a Hugging Face tokenizer may consist of.
-constexpr const char* kTokenizerFiles[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-};
-
-struct SmallFile {
-  std::string name;
-  std::string text;
-};
-
-// A tokenizer that has gone missing must not cost the run its checkpoint: it is a warning.
-void add_tokenizer_files(const fs::path& folder, std::vector<SmallFile>& files) {
-  const size_t before = files.size();
-  for (const char* name : kTokenizerFiles) {
-    if (fs::is_regular_file(folder / name)) {
-      files.push_back({name, read_file(folder / name)});
-    }
-  }
-  if (files.size() == before) {
-    log_warning(concat("the checkpoint gets no tokenizer: ", folder.string(), " holds none"));
-  }
-}
-
-std::vector<SmallFile> list_small_files(const CheckpointContent& content) {
-  std::vector<SmallFile> files{{kConfigFile, content.config}};
+std::vector<CheckpointFile> list_small_files(const CheckpointContent& content) {
+  std::vector<CheckpointFile> files{{kConfigFile, content.config}};
   if (!content.generation_config.empty()) {
     files.push_back({kGenerationConfigFile, content.generation_config});
   }
-  if (!content.tokenizer_folder.empty()) add_tokenizer_files(content.tokenizer_folder, files);
+  files.insert(files.end(), content.tokenizer_files.begin(), content.tokenizer_files.end());
   files.push_back({kTrainerFile, content.trainer});
   return files;
 }
@@ -79,7 +48,7 @@ void write_index(const fs::path& folder, const std::vector<TensorFile>& files) {
   if (!index.weight_map.empty()) write_safetensors_index(folder / kIndexFile, index);
 }
 
-ManifestFile write_small_file(const fs::path& folder, const SmallFile& file) {
+ManifestFile write_small_file(const fs::path& folder, const CheckpointFile& file) {
   write_file(folder / file.name, file.text);
   ManifestFile entry{file.name, file.text.size(), {}};
   const auto bytes = std::as_bytes(std::span(file.text.data(), file.text.size()));
@@ -98,12 +67,12 @@ void check_space(const fs::path& save, uint64_t needed) {
 
 // Makes the temporary folder, with the tensor files at their full size.
 void prepare(const fs::path& save, const fs::path& temporary, const std::vector<TensorFile>& files,
-             const std::vector<SmallFile>& small_files) {
+             const std::vector<CheckpointFile>& small_files) {
   fs::create_directories(save);
   remove_leftovers(save);
   uint64_t bytes = 0;
   for (const TensorFile& file : files) bytes += file.layout.file_bytes;
-  for (const SmallFile& file : small_files) bytes += file.text.size();
+  for (const CheckpointFile& file : small_files) bytes += file.text.size();
   check_space(save, bytes);
   fs::create_directories(temporary / "state");
   create_tensor_files(temporary, files);
@@ -111,9 +80,9 @@ void prepare(const fs::path& save, const fs::path& temporary, const std::vector<
 
 // Everything but the tensors, the manifest last.
 void write_the_rest(const fs::path& folder, const std::vector<TensorFile>& files,
-                    const std::vector<SmallFile>& small_files, std::vector<ManifestFile> written,
-                    int64_t step) {
-  for (const SmallFile& file : small_files) written.push_back(write_small_file(folder, file));
+                    const std::vector<CheckpointFile>& small_files,
+                    std::vector<ManifestFile> written, int64_t step) {
+  for (const CheckpointFile& file : small_files) written.push_back(write_small_file(folder, file));
   write_index(folder, files);
   if (fs::exists(folder / kIndexFile)) written.push_back(hash_file(folder, kIndexFile));
   sync_folder(folder / "state");
@@ -164,7 +133,7 @@ fs::path write_checkpoint(const fs::path& save, int64_t step, const SavePlan& pl
   const std::vector<TensorFile>& files = plan.files();
   const fs::path temporary = temporary_folder(save, step);
   const fs::path folder = checkpoint_folder(save, step);
-  std::vector<SmallFile> small_files;
+  std::vector<CheckpointFile> small_files;
   on_all_ranks(exchange, [&] {
     check_together(plan, snapshot, exchange);
     return 0;

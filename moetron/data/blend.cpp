@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
+#include <utility>
 
 #include "moetron/base/error.h"
 
@@ -56,57 +56,102 @@ bool is_empty(SequenceRange range) {
   return range.begin == range.end;
 }
 
-std::unique_ptr<TokenDataset> make_dataset(const Source& source, size_t split, int64_t num_samples,
+using Counts = std::vector<int64_t>;
+
+std::unique_ptr<TokenDataset> make_dataset(const Source& source, size_t split, const Counts& counts,
                                            const GptDatasetSettings& settings) {
-  return std::make_unique<GptDataset>(source.dataset, source.ranges[split], num_samples, settings);
+  return std::make_unique<GptDataset>(source.dataset, source.ranges[split], counts, settings);
 }
 
-// Each prefix gives its share of `num_samples`, in as many epochs as that takes.
-std::unique_ptr<TokenDataset> blend_by_weights(const std::vector<Source>& sources,
-                                               const std::vector<double>& weights, size_t split,
-                                               int64_t num_samples,
-                                               const GptDatasetSettings& settings) {
-  std::vector<int64_t> needed;
-  int64_t size = 0;
-  for (const double weight : weights) {
-    const double target = std::ceil(static_cast<double>(num_samples) * weight);
-    needed.push_back(
-        std::max<int64_t>(1, static_cast<int64_t>(std::ceil(target * (1 + kSurplus)))));
-    size += static_cast<int64_t>(target);
-  }
-  BlendIndices indices = build_blending_indices(normalized(weights), size);
-  // Small blends of many datasets may draw more than the surplus covers, where Megatron gives up.
-  for (size_t t = 0; t < indices.dataset.size(); ++t) {
-    int64_t& count = needed[static_cast<size_t>(indices.dataset[t])];
-    count = std::max(count, indices.sample[t] + 1);
-  }
+// A dataset of each source with its part of what the blend was made for, count by count.
+std::vector<std::unique_ptr<TokenDataset>> make_datasets(const std::vector<const Source*>& sources,
+                                                         const std::vector<Counts>& counts,
+                                                         size_t split, const BlendOrder& order,
+                                                         const GptDatasetSettings& settings) {
+  const std::vector<int64_t> first =
+      settings.first_sample > 0 ? order.drawn(settings.first_sample) : Counts(sources.size());
   std::vector<std::unique_ptr<TokenDataset>> datasets;
   for (size_t i = 0; i < sources.size(); ++i) {
-    MT_CHECK_CONFIG(!is_empty(sources[i].ranges[split]), "data-path ", sources[i].dataset->prefix(),
-                    " has ", sources[i].dataset->num_sequences(),
-                    " sequences, none of which fall to the ", kSplitNames[split], " split");
-    datasets.push_back(make_dataset(sources[i], split, needed[i], settings));
+    GptDatasetSettings own = settings;
+    own.first_sample = first[i];
+    datasets.push_back(make_dataset(*sources[i], split, counts[i], own));
   }
-  return std::make_unique<BlendedDataset>(std::move(datasets), std::move(indices));
+  return datasets;
 }
 
-// One epoch of every prefix that fills a sample, in proportion to the samples.
+// What each dataset gives of a blend of `size`: of a long one not exactly, but no less. The greedy
+// order never draws from a dataset that is ahead of its share.
+Counts drawn_at_most(const BlendOrder& order, std::span<const double> weights, int64_t size,
+                     const PassLimits& limits) {
+  if (size <= limits.elements) return order.drawn(size);
+  Counts drawn;
+  for (const double weight : weights)
+    drawn.push_back(static_cast<int64_t>(weight * static_cast<double>(size)) + 2);
+  return drawn;
+}
+
+// Each prefix gives its share of the samples, in as many epochs as that takes.
+std::unique_ptr<TokenDataset> blend_by_weights(const std::vector<Source>& sources,
+                                               const std::vector<double>& weights, size_t split,
+                                               const Counts& counts,
+                                               const GptDatasetSettings& settings) {
+  std::vector<const Source*> used;
+  for (const Source& source : sources) {
+    MT_CHECK_CONFIG(!is_empty(source.ranges[split]), "data-path ", source.dataset->prefix(),
+                    " has ", source.dataset->num_sequences(),
+                    " sequences, none of which fall to the ", kSplitNames[split], " split");
+    used.push_back(&source);
+  }
+  const std::vector<double> shares = normalized(weights);
+  auto order = std::make_unique<BlendOrder>(shares);
+  std::vector<Counts> needed(sources.size());
+  int64_t size = 0;
+  for (const int64_t count : counts) {
+    Counts wanted;
+    size = 0;
+    for (const double weight : weights) {
+      const double target = std::ceil(static_cast<double>(count) * weight);
+      wanted.push_back(
+          std::max<int64_t>(1, static_cast<int64_t>(std::ceil(target * (1 + kSurplus)))));
+      size += static_cast<int64_t>(target);
+    }
+    // Small blends of many datasets may draw more than the surplus covers, where Megatron gives up.
+    const Counts drawn = drawn_at_most(*order, shares, size, settings.limits);
+    for (size_t i = 0; i < sources.size(); ++i) needed[i].push_back(std::max(wanted[i], drawn[i]));
+  }
+  auto datasets = make_datasets(used, needed, split, *order, settings);
+  return std::make_unique<BlendedDataset>(std::move(datasets), std::move(order), size);
+}
+
+// Every prefix that fills a sample, in proportion to the samples of its epoch: one epoch of each,
+// as in Megatron, and where that is too little, as many as it takes.
 std::unique_ptr<TokenDataset> blend_by_size(const std::vector<Source>& sources, size_t split,
-                                            int64_t num_samples,
+                                            const Counts& counts,
                                             const GptDatasetSettings& settings) {
-  std::vector<std::unique_ptr<TokenDataset>> datasets;
+  std::vector<const Source*> used;
   std::vector<double> sizes;
   int64_t total = 0;
   for (const Source& source : sources) {
-    if (count_tokens(*source.dataset, source.ranges[split]) <= settings.sequence_length) continue;
-    datasets.push_back(make_dataset(source, split, 0, settings));
-    sizes.push_back(static_cast<double>(datasets.back()->size()));
-    total += datasets.back()->size();
+    const SequenceRange range = source.ranges[split];
+    if (count_tokens(*source.dataset, range) <= settings.sequence_length) continue;
+    const GptIndexKey epoch{range, settings.sequence_length, 0, settings.seed};
+    const int64_t size = plan_gpt_index(*source.dataset, epoch).num_samples;
+    used.push_back(&source);
+    sizes.push_back(static_cast<double>(size));
+    total += size;
   }
-  if (datasets.empty()) return nullptr;
-  BlendIndices indices =
-      build_blending_indices(normalized(std::move(sizes)), std::min(num_samples, total));
-  return std::make_unique<BlendedDataset>(std::move(datasets), std::move(indices));
+  if (used.empty()) return nullptr;
+  const std::vector<double> shares = normalized(std::move(sizes));
+  auto order = std::make_unique<BlendOrder>(shares);
+  std::vector<Counts> needed(used.size());
+  for (const int64_t count : counts) {
+    const bool suffices = count <= total;
+    const Counts drawn =
+        suffices ? Counts(used.size()) : drawn_at_most(*order, shares, count, settings.limits);
+    for (size_t i = 0; i < used.size(); ++i) needed[i].push_back(drawn[i]);
+  }
+  auto datasets = make_datasets(used, needed, split, *order, settings);
+  return std::make_unique<BlendedDataset>(std::move(datasets), std::move(order), counts.back());
 }
 
 }  // namespace
@@ -131,48 +176,20 @@ DataBlend parse_blend(std::span<const std::string> words) {
   return blend;
 }
 
-BlendIndices build_blending_indices(std::span<const double> weights, int64_t size) {
-  MT_CHECK_CONFIG(weights.size() <= size_t{std::numeric_limits<int16_t>::max()}, "a blend of ",
-                  weights.size(), " datasets is above ", std::numeric_limits<int16_t>::max());
-  BlendIndices indices;
-  indices.dataset.reserve(static_cast<size_t>(size));
-  indices.sample.reserve(static_cast<size_t>(size));
-  std::vector<int64_t> drawn(weights.size());
-  for (int64_t t = 0; t < size; ++t) {
-    const double position = std::max(static_cast<double>(t), 1.0);
-    size_t chosen = 0;
-    double largest_lag = weights[0] * position - static_cast<double>(drawn[0]);
-    for (size_t i = 1; i < weights.size(); ++i) {
-      const double lag = weights[i] * position - static_cast<double>(drawn[i]);
-      if (lag <= largest_lag) continue;
-      largest_lag = lag;
-      chosen = i;
-    }
-    indices.dataset.push_back(static_cast<int16_t>(chosen));
-    indices.sample.push_back(drawn[chosen]++);
-  }
-  return indices;
-}
-
 BlendedDataset::BlendedDataset(std::vector<std::unique_ptr<TokenDataset>> datasets,
-                               BlendIndices indices)
-    : datasets_(std::move(datasets)), indices_(std::move(indices)) {
+                               std::unique_ptr<const BlendOrder> order, int64_t size)
+    : datasets_(std::move(datasets)), order_(std::move(order)), size_(size) {
   MT_CHECK(!datasets_.empty(), "a blend of no datasets");
-  for (size_t t = 0; t < indices_.dataset.size(); ++t) {
-    const auto dataset = static_cast<size_t>(indices_.dataset[t]);
-    MT_CHECK(dataset < datasets_.size() && indices_.sample[t] < datasets_[dataset]->size(),
-             "the blend draws sample ", indices_.sample[t], " of dataset ", dataset);
-  }
 }
 
 TokenSample BlendedDataset::get(int64_t index) const {
   MT_CHECK(index >= 0 && index < size(), "sample ", index, " of ", size());
-  const auto place = static_cast<size_t>(index);
-  return datasets_[static_cast<size_t>(indices_.dataset[place])]->get(indices_.sample[place]);
+  const BlendOrder::Draw draw = order_->at(index);
+  return datasets_[static_cast<size_t>(draw.dataset)]->get(draw.sample);
 }
 
 DatasetSplits build_gpt_datasets(const DataBlend& blend, const std::string& split,
-                                 const std::array<int64_t, 3>& num_samples,
+                                 const std::array<std::vector<int64_t>, 3>& counts,
                                  const GptDatasetSettings& settings) {
   std::vector<Source> sources;
   for (const std::string& prefix : blend.prefixes) {
@@ -183,15 +200,17 @@ DatasetSplits build_gpt_datasets(const DataBlend& blend, const std::string& spli
   DatasetSplits splits;
   for (size_t i = 0; i < 3; ++i) {
     const bool wanted = std::any_of(sources.begin(), sources.end(), [&](const Source& source) {
-      return num_samples[i] > 0 && !is_empty(source.ranges[i]);
+      return !counts[i].empty() && counts[i].back() > 0 && !is_empty(source.ranges[i]);
     });
     if (!wanted) continue;
+    GptDatasetSettings own = settings;
+    if (i > 0) own.first_sample = 0;  // every evaluation begins there
     if (!blend.weights.empty())
-      splits[i] = blend_by_weights(sources, normalized(blend.weights), i, num_samples[i], settings);
+      splits[i] = blend_by_weights(sources, normalized(blend.weights), i, counts[i], own);
     else if (sources.size() > 1)
-      splits[i] = blend_by_size(sources, i, num_samples[i], settings);
+      splits[i] = blend_by_size(sources, i, counts[i], own);
     else
-      splits[i] = make_dataset(sources[0], i, num_samples[i], settings);
+      splits[i] = make_dataset(sources[0], i, counts[i], own);
   }
   return splits;
 }

@@ -1,5 +1,4 @@
-// Several GPT datasets mixed by weight, with Megatron's greedy order: sample t goes to the dataset
-// that lags most behind its share.
+// Several GPT datasets mixed by weight, in Megatron's order (blend_order.h).
 #pragma once
 
 #include <array>
@@ -9,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "moetron/data/blend_order.h"
 #include "moetron/data/gpt_dataset.h"
 #include "moetron/data/token_dataset.h"
 
@@ -23,34 +23,30 @@ struct DataBlend {
 // an even number of words are pairs, unless the first of a pair is no number.
 DataBlend parse_blend(std::span<const std::string> words);
 
-struct BlendIndices {
-  std::vector<int16_t> dataset;  // [size]
-  std::vector<int64_t> sample;   // [size], number within that dataset
-};
-BlendIndices build_blending_indices(std::span<const double> weights, int64_t size);
-
 class BlendedDataset : public TokenDataset {
  public:
-  // The indices may draw no more samples from a dataset than it holds.
-  BlendedDataset(std::vector<std::unique_ptr<TokenDataset>> datasets, BlendIndices indices);
+  // The order may draw no more samples from a dataset than it holds.
+  BlendedDataset(std::vector<std::unique_ptr<TokenDataset>> datasets,
+                 std::unique_ptr<const BlendOrder> order, int64_t size);
 
-  int64_t size() const override { return static_cast<int64_t>(indices_.dataset.size()); }
+  int64_t size() const override { return size_; }
   int64_t sequence_length() const override { return datasets_.front()->sequence_length(); }
   TokenSample get(int64_t index) const override;
-  const BlendIndices& indices() const { return indices_; }
 
  private:
   std::vector<std::unique_ptr<TokenDataset>> datasets_;
-  BlendIndices indices_;
+  std::unique_ptr<const BlendOrder> order_;
+  int64_t size_;
 };
 
 // train, valid, test; null where the split or the number of samples is empty.
 using DatasetSplits = std::array<std::unique_ptr<TokenDataset>, 3>;
 
-// Opens the prefixes, splits their sequences and builds the datasets, `num_samples` of each at
-// least where the weights say how to repeat data. A blend without weights holds one epoch.
+// Opens the prefixes, splits their sequences and builds the datasets, each for the last of its
+// `counts` of samples at least; those before it are of the runs that this one continues, ascending
+// (sample_passes.h). Data is repeated as often as that takes.
 DatasetSplits build_gpt_datasets(const DataBlend& blend, const std::string& split,
-                                 const std::array<int64_t, 3>& num_samples,
+                                 const std::array<std::vector<int64_t>, 3>& counts,
                                  const GptDatasetSettings& settings);
 
 }  // namespace moetron

@@ -55,8 +55,8 @@ void gpt(const Words& words) {
   GptDatasetSettings settings;
   settings.sequence_length = std::stol(words.at(2));
   settings.seed = static_cast<uint32_t>(std::stoul(words.at(3)));
-  const std::array<int64_t, 3> num_samples = {std::stol(words.at(4)), std::stol(words.at(5)),
-                                              std::stol(words.at(6))};
+  std::array<std::vector<int64_t>, 3> counts;
+  for (size_t i = 0; i < 3; ++i) counts[i] = {std::stol(words.at(4 + i))};
   if (words.at(7) != "none") {
     settings.eod_id = std::stoi(words.at(7));
     settings.eod_mask_loss = true;
@@ -66,7 +66,7 @@ void gpt(const Words& words) {
   settings.cache_folder = out + "/cache";
   const Words paths(words.begin() + 8, words.end());
   const char* names[3] = {"train", "valid", "test"};
-  const auto splits = build_gpt_datasets(parse_blend(paths), words.at(1), num_samples, settings);
+  const auto splits = build_gpt_datasets(parse_blend(paths), words.at(1), counts, settings);
   for (size_t i = 0; i < 3; ++i)
     if (splits[i]) dump_samples(*splits[i], out + "/" + names[i] + ".npy");
 }

@@ -1,5 +1,6 @@
 #include "moetron/data/gpt_dataset.h"
 
+#include <algorithm>
 #include <numeric>
 #include <span>
 
@@ -8,26 +9,54 @@
 namespace moetron {
 namespace {
 
-GptIndex make_index(const IndexedDataset& source, const GptIndexKey& key,
-                    const GptDatasetSettings& settings) {
-  if (settings.cache_folder.empty()) return GptIndex(source, key);
-  return GptIndex(source, key, settings.cache_folder, settings.build_cache);
-}
+// A run goes from one pass to the next, and evaluates in between.
+constexpr size_t kMostKept = 2;
 
 }  // namespace
 
 GptDataset::GptDataset(std::shared_ptr<const IndexedDataset> source, SequenceRange range,
-                       int64_t num_samples, const GptDatasetSettings& settings)
+                       std::span<const int64_t> counts, const GptDatasetSettings& settings)
     : source_(std::move(source)),
       settings_(settings),
-      index_(make_index(*source_, {range, settings.sequence_length, num_samples, settings.seed},
-                        settings)) {
+      passes_(*source_, {range, settings.sequence_length, 0, settings.seed}, counts,
+              settings.limits) {
   MT_CHECK_CONFIG(!settings.eod_mask_loss || settings.eod_id,
                   "eod-mask-loss needs a tokenizer with an end-of-document token");
+  prepare_indices();
 }
 
-int64_t GptDataset::size() const {
-  return index_.num_samples();
+// What ranks share in the cache is there before any of them reads. A pass that comes behind others
+// of its size is left to whoever gets that far.
+void GptDataset::prepare_indices() const {
+  const int64_t first = std::min(settings_.first_sample, size() - 1);
+  const SamplePasses::Pass now = passes_.of_sample(first);
+  if (settings_.cache_folder.empty()) {
+    index_of(now);
+    return;
+  }
+  for (const SamplePasses::Pass& pass : passes_.distinct_from(first)) {
+    auto index = std::make_shared<const GptIndex>(*source_, pass.key, settings_.cache_folder,
+                                                  settings_.build_cache);
+    if (pass.number == now.number) kept_[pass.number] = std::move(index);
+  }
+}
+
+std::shared_ptr<const GptIndex> GptDataset::index_of(const SamplePasses::Pass& pass) const {
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<const GptIndex>& index = kept_[pass.number];
+  if (index == nullptr && !settings_.cache_folder.empty()) {
+    try {
+      index = std::make_shared<const GptIndex>(*source_, pass.key, settings_.cache_folder,
+                                               /*build=*/false);
+    } catch (const InputError&) {  // not one of those that were prepared
+    }
+  }
+  if (index == nullptr) index = std::make_shared<const GptIndex>(*source_, pass.key);
+  std::shared_ptr<const GptIndex> found = index;
+  while (kept_.size() > kMostKept) {
+    kept_.erase(kept_.begin()->first == pass.number ? std::prev(kept_.end()) : kept_.begin());
+  }
+  return found;
 }
 
 TokenSample GptDataset::get(int64_t index) const {
@@ -35,7 +64,9 @@ TokenSample GptDataset::get(int64_t index) const {
   std::vector<int32_t> text;  // [sequence + 1]
   TokenSample sample;
   std::vector<int32_t> bounds;  // of the documents
-  read_tokens(index_.shuffled(index), &text, &bounds);
+  const SamplePasses::Pass pass = passes_.of_sample(index);
+  const std::shared_ptr<const GptIndex> samples = index_of(pass);
+  read_tokens(*samples, samples->shuffled(index - pass.begin), &text, &bounds);
   sample.tokens.assign(text.begin(), text.end() - 1);
   sample.labels.assign(text.begin() + 1, text.end());
   const size_t length = sample.tokens.size();
@@ -56,14 +87,14 @@ TokenSample GptDataset::get(int64_t index) const {
   return sample;
 }
 
-void GptDataset::read_tokens(int64_t sample, std::vector<int32_t>* tokens,
+void GptDataset::read_tokens(const GptIndex& index, int64_t sample, std::vector<int32_t>* tokens,
                              std::vector<int32_t>* starts) const {
-  const auto [first, first_offset] = index_.sample_start(sample);
-  const auto [last, last_offset] = index_.sample_start(sample + 1);
+  const auto [first, first_offset] = index.sample_start(sample);
+  const auto [last, last_offset] = index.sample_start(sample + 1);
   tokens->resize(static_cast<size_t>(settings_.sequence_length) + 1);
   int64_t filled = 0;
   for (int64_t d = first; d <= last; ++d) {
-    const int64_t sequence = index_.sequence(d);
+    const int64_t sequence = index.sequence(d);
     const int64_t begin = d == first ? first_offset : 0;
     const int64_t end = d == last ? last_offset + 1 : source_->sequence_length(sequence);
     const bool sound = begin <= end && end <= source_->sequence_length(sequence) &&

@@ -44,7 +44,8 @@ class GptDatasetTest : public ::testing::Test {
                          const GptDatasetSettings& settings) {
     auto source = std::make_shared<const IndexedDataset>(prefix);
     const SequenceRange all = {0, source->num_sequences()};
-    return GptDataset(std::move(source), all, num_samples, settings);
+    const std::vector<int64_t> counts = {num_samples};
+    return GptDataset(std::move(source), all, counts, settings);
   }
 
   fs::path folder_ = fs::temp_directory_path() / ("moetron_gpt_" + std::to_string(::getpid()));
@@ -182,10 +183,24 @@ TEST_F(GptDatasetTest, SurvivesADamagedCache) {
 }
 
 TEST_F(GptDatasetTest, BlendGoesToTheDatasetThatLags) {
-  const std::vector<double> weights = {0.5, 0.25, 0.25};
-  const BlendIndices indices = build_blending_indices(weights, 8);
-  EXPECT_EQ(indices.dataset, (std::vector<int16_t>{0, 1, 2, 0, 0, 1, 2, 0}));
-  EXPECT_EQ(indices.sample, (std::vector<int64_t>{0, 0, 0, 1, 2, 1, 1, 3}));
+  const BlendOrder order({0.5, 0.25, 0.25});
+  std::vector<int32_t> datasets;
+  std::vector<int64_t> samples;
+  for (int64_t t = 0; t < 8; ++t) {
+    datasets.push_back(order.at(t).dataset);
+    samples.push_back(order.at(t).sample);
+  }
+  EXPECT_EQ(datasets, (std::vector<int32_t>{0, 1, 2, 0, 0, 1, 2, 0}));
+  EXPECT_EQ(samples, (std::vector<int64_t>{0, 0, 0, 1, 2, 1, 1, 3}));
+  EXPECT_EQ(order.drawn(5), (std::vector<int64_t>{3, 1, 1}));
+  // Blocks that were left are found again.
+  const BlendOrder fresh({0.5, 0.25, 0.25});
+  const int64_t far = 1000003;
+  EXPECT_EQ(fresh.at(far).sample, order.at(far).sample);
+  EXPECT_EQ(order.at(7).sample, 3);
+  const std::vector<int64_t> drawn = order.drawn(far);
+  EXPECT_EQ(std::accumulate(drawn.begin(), drawn.end(), int64_t{0}), far);
+  EXPECT_NEAR(static_cast<double>(drawn[0]), 0.5 * far, 1);
 }
 
 TEST_F(GptDatasetTest, BlendWordsArePairsOrPrefixes) {
@@ -204,14 +219,15 @@ TEST_F(GptDatasetTest, BlendsDrawFromTheirDatasets) {
   const std::string a = write("a", std::vector<int>(50, 20));
   const std::string b = write("b", std::vector<int>(50, 20), 5000);
   const DataBlend blend = {{a, b}, {3, 1}};
-  const auto splits = build_gpt_datasets(blend, "8,2", {400, 10, 10}, {.sequence_length = 10});
+  const std::array<std::vector<int64_t>, 3> counts = {{{400}, {10}, {10}}};
+  const auto splits = build_gpt_datasets(blend, "8,2", counts, {.sequence_length = 10});
   ASSERT_TRUE(splits[0] && splits[1]);
   EXPECT_FALSE(splits[2]);
   EXPECT_EQ(splits[0]->size(), 400);
   int from_b = 0;
   for (int64_t i = 0; i < 400; ++i) from_b += splits[0]->get(i).tokens[0] >= 5000;
   EXPECT_EQ(from_b, 100);
-  EXPECT_THROW(build_gpt_datasets({{a, write("tiny", {30})}, {1, 1}}, "8,2", {10, 10, 0},
+  EXPECT_THROW(build_gpt_datasets({{a, write("tiny", {30})}, {1, 1}}, "8,2", counts,
                                   {.sequence_length = 10}),
                ConfigError);  // no sequence of it falls to the valid split
 }

@@ -66,15 +66,49 @@ int64_t count_tokens(const IndexedDataset& source, SequenceRange range) {
   return tokens;
 }
 
-GptIndex::GptIndex(const IndexedDataset& source, const GptIndexKey& key) : key_(key) {
-  plan(source);
+GptIndexPlan plan_gpt_index(const IndexedDataset& source, const GptIndexKey& key) {
+  const auto [begin, end] = key.range;
+  MT_CHECK(0 <= begin && begin <= end && end <= source.num_sequences(), "sequences [", begin, ", ",
+           end, ") of ", source.num_sequences());
+  MT_CHECK_CONFIG(key.sequence_length > 0, "seq-length (", key.sequence_length,
+                  ") must be positive");
+  MT_CHECK_CONFIG(end <= std::numeric_limits<int32_t>::max(), source.prefix(), " has ", end,
+                  " sequences, more than 32 bits count");
+  GptIndexPlan plan;
+  const int64_t tokens = plan.tokens_per_epoch = count_tokens(source, key.range);
+  MT_CHECK_CONFIG(tokens > 0, source.prefix(), " has no tokens in sequences [", begin, ", ", end,
+                  ")");
+  const int64_t length = key.sequence_length;
+  if (key.num_samples > 0) {
+    int64_t wanted = 0;
+    const bool fits = !__builtin_mul_overflow(key.num_samples, length, &wanted) &&
+                      wanted < std::numeric_limits<int64_t>::max() - tokens - 1;
+    MT_CHECK_CONFIG(fits, "samples (", key.num_samples, ") times seq-length (", length,
+                    ") is more than 64 bits count");
+    plan.num_epochs = (wanted + 1 + tokens - 1) / tokens;
+  }
+  if (plan.num_epochs > 1) {
+    plan.samples_before_final_epoch = ((plan.num_epochs - 1) * tokens - 1) / length;
+    const int64_t from_final_epoch = key.num_samples - plan.samples_before_final_epoch;
+    const int64_t samples_per_epoch = (tokens - 1) / length;
+    plan.separate_final_epoch =
+        from_final_epoch <
+        static_cast<int64_t>(kSeparateBelow * static_cast<double>(samples_per_epoch));
+  }
+  plan.num_samples = (plan.num_epochs * tokens - 1) / length;
+  MT_CHECK_CONFIG(plan.num_samples > 0, source.prefix(), " has ", tokens, " tokens in sequences [",
+                  begin, ", ", end, "), too few for a sample of ", length + 1);
+  return plan;
+}
+
+GptIndex::GptIndex(const IndexedDataset& source, const GptIndexKey& key)
+    : key_(key), plan_(plan_gpt_index(source, key)) {
   build(source);
 }
 
 GptIndex::GptIndex(const IndexedDataset& source, const GptIndexKey& key,
                    const std::filesystem::path& folder, bool build_files)
-    : key_(key) {
-  plan(source);
+    : key_(key), plan_(plan_gpt_index(source, key)) {
   const Json description = {{"version", 1},
                             {"index", source.fingerprint()},
                             {"begin", key.range.begin},
@@ -102,41 +136,6 @@ GptIndex::GptIndex(const IndexedDataset& source, const GptIndexKey& key,
   }
 }
 
-// The sizes that follow from the key and the lengths alone.
-void GptIndex::plan(const IndexedDataset& source) {
-  const auto [begin, end] = key_.range;
-  MT_CHECK(0 <= begin && begin <= end && end <= source.num_sequences(), "sequences [", begin, ", ",
-           end, ") of ", source.num_sequences());
-  MT_CHECK_CONFIG(key_.sequence_length > 0, "seq-length (", key_.sequence_length,
-                  ") must be positive");
-  MT_CHECK_CONFIG(end <= std::numeric_limits<int32_t>::max(), source.prefix(), " has ", end,
-                  " sequences, more than 32 bits count");
-  tokens_per_epoch_ = count_tokens(source, key_.range);
-  MT_CHECK_CONFIG(tokens_per_epoch_ > 0, source.prefix(), " has no tokens in sequences [", begin,
-                  ", ", end, ")");
-  const int64_t length = key_.sequence_length;
-  if (key_.num_samples > 0) {
-    int64_t wanted = 0;
-    const bool fits = !__builtin_mul_overflow(key_.num_samples, length, &wanted) &&
-                      wanted < std::numeric_limits<int64_t>::max() - tokens_per_epoch_ - 1;
-    MT_CHECK_CONFIG(fits, "samples (", key_.num_samples, ") times seq-length (", length,
-                    ") is more than 64 bits count");
-    num_epochs_ = (wanted + 1 + tokens_per_epoch_ - 1) / tokens_per_epoch_;
-  }
-  if (num_epochs_ > 1) {
-    samples_before_final_epoch_ = ((num_epochs_ - 1) * tokens_per_epoch_ - 1) / length;
-    const int64_t from_final_epoch = key_.num_samples - samples_before_final_epoch_;
-    const int64_t samples_per_epoch = (tokens_per_epoch_ - 1) / length;
-    separate_final_epoch_ =
-        from_final_epoch <
-        static_cast<int64_t>(kSeparateBelow * static_cast<double>(samples_per_epoch));
-  }
-  num_samples_ = (num_epochs_ * tokens_per_epoch_ - 1) / length;
-  MT_CHECK_CONFIG(num_samples_ > 0, source.prefix(), " has ", tokens_per_epoch_,
-                  " tokens in sequences [", begin, ", ", end, "), too few for a sample of ",
-                  length + 1);
-}
-
 void GptIndex::build(const IndexedDataset& source) {
   NumpyRandom random(key_.seed);
   build_documents(&random);
@@ -147,7 +146,7 @@ void GptIndex::build(const IndexedDataset& source) {
     build_samples<int32_t>(source);
   else
     build_samples<int64_t>(source);
-  if (num_samples_ < int64_t{std::numeric_limits<uint32_t>::max()} - 1)
+  if (plan_.num_samples < int64_t{std::numeric_limits<uint32_t>::max()} - 1)
     build_shuffle<uint32_t>(&random);
   else
     build_shuffle<int64_t>(&random);
@@ -155,9 +154,9 @@ void GptIndex::build(const IndexedDataset& source) {
 
 void GptIndex::build_documents(NumpyRandom* random) {
   const auto sequences = static_cast<size_t>(key_.range.end - key_.range.begin);
-  std::vector<int32_t> documents(sequences * static_cast<size_t>(num_epochs_));
+  std::vector<int32_t> documents(sequences * static_cast<size_t>(plan_.num_epochs));
   fill_epochs(key_.range, std::span(documents));
-  const size_t first = separate_final_epoch_ ? documents.size() - sequences : documents.size();
+  const size_t first = plan_.separate_final_epoch ? documents.size() - sequences : documents.size();
   random->shuffle(std::span(documents).first(first));
   random->shuffle(std::span(documents).subspan(first));
   documents_ = IndexArray(std::move(documents));
@@ -168,11 +167,11 @@ void GptIndex::build_documents(NumpyRandom* random) {
 template <class T>
 void GptIndex::build_samples(const IndexedDataset& source) {
   std::vector<T> samples;
-  samples.reserve(2 * static_cast<size_t>(num_samples_ + 1));
+  samples.reserve(2 * static_cast<size_t>(plan_.num_samples + 1));
   int64_t document = 0, offset = 0;
   samples.push_back(0);
   samples.push_back(0);
-  for (int64_t sample = 0; sample < num_samples_; ++sample) {
+  for (int64_t sample = 0; sample < plan_.num_samples; ++sample) {
     int64_t remaining = key_.sequence_length + 1;
     while (true) {
       const int64_t available = source.sequence_length(documents_[document]) - offset;
@@ -190,10 +189,11 @@ void GptIndex::build_samples(const IndexedDataset& source) {
 
 template <class T>
 void GptIndex::build_shuffle(NumpyRandom* random) {
-  std::vector<T> shuffle(static_cast<size_t>(num_samples_));
+  std::vector<T> shuffle(static_cast<size_t>(plan_.num_samples));
   std::iota(shuffle.begin(), shuffle.end(), T{0});
-  const size_t first =
-      separate_final_epoch_ ? static_cast<size_t>(samples_before_final_epoch_) : shuffle.size();
+  const size_t first = plan_.separate_final_epoch
+                           ? static_cast<size_t>(plan_.samples_before_final_epoch)
+                           : shuffle.size();
   random->shuffle(std::span(shuffle).first(first));
   random->shuffle(std::span(shuffle).subspan(first));
   shuffle_ = IndexArray(std::move(shuffle));

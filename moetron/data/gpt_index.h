@@ -35,17 +35,28 @@ struct GptIndexKey {
   uint32_t seed = 0;
 };
 
+// The sizes that follow from the key and the lengths of the sequences alone.
+struct GptIndexPlan {
+  int64_t tokens_per_epoch = 0;
+  int64_t num_epochs = 1;
+  int64_t samples_before_final_epoch = 0;
+  // The last epoch is shuffled on its own when fewer than 80 % of it are needed.
+  bool separate_final_epoch = false;
+  int64_t num_samples = 0;
+};
+// Throws ConfigError when the range holds too few tokens for a sample.
+GptIndexPlan plan_gpt_index(const IndexedDataset& source, const GptIndexKey& key);
+
 class GptIndex {
  public:
-  // In memory. Throws ConfigError when the range holds too few tokens for a sample.
+  // In memory. Throws as plan_gpt_index().
   GptIndex(const IndexedDataset& source, const GptIndexKey& key);
   // Mapped from folder/HASH-*.npy. With `build` they are written first when absent or damaged;
   // without it that is an InputError.
   GptIndex(const IndexedDataset& source, const GptIndexKey& key,
            const std::filesystem::path& folder, bool build);
 
-  int64_t num_samples() const { return num_samples_; }
-  // The last epoch is shuffled on its own when fewer than 80 % of it are needed.
+  int64_t num_samples() const { return plan_.num_samples; }
   int64_t num_documents() const;  // places in the document index, all epochs
 
   struct Position {
@@ -58,7 +69,6 @@ class GptIndex {
   int64_t sequence(int64_t document) const;     // of the indexed dataset
 
  private:
-  void plan(const IndexedDataset& source);
   void build(const IndexedDataset& source);
   void build_documents(NumpyRandom* random);
   template <class T>
@@ -69,11 +79,7 @@ class GptIndex {
   void map(const std::filesystem::path& stem);
 
   GptIndexKey key_;
-  int64_t tokens_per_epoch_ = 0;
-  int64_t num_epochs_ = 1;
-  int64_t samples_before_final_epoch_ = 0;
-  bool separate_final_epoch_ = false;
-  int64_t num_samples_ = 0;
+  GptIndexPlan plan_;
   IndexArray documents_;  // [epochs * sequences], sequence numbers
   IndexArray samples_;    // [num_samples + 1, 2], place in documents_ and token offset
   IndexArray shuffle_;    // [num_samples]

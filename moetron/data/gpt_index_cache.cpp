@@ -23,8 +23,8 @@ constexpr char kDescription[] = "-description.json";
 // The description comes last: with it, the cache is complete.
 void GptIndex::write(const fs::path& stem, const std::string& description) const {
   documents_.write(with_suffix(stem, kDocuments), {documents_.size()});
-  samples_.write(with_suffix(stem, kSamples), {num_samples_ + 1, 2});
-  shuffle_.write(with_suffix(stem, kShuffle), {num_samples_});
+  samples_.write(with_suffix(stem, kSamples), {plan_.num_samples + 1, 2});
+  shuffle_.write(with_suffix(stem, kShuffle), {plan_.num_samples});
   write_file(with_suffix(stem, kDescription), description);
 }
 
@@ -34,10 +34,10 @@ void GptIndex::map(const fs::path& stem) {
   documents_ = IndexArray(NpyFile(with_suffix(stem, kDocuments)));
   samples_ = IndexArray(NpyFile(with_suffix(stem, kSamples)));
   shuffle_ = IndexArray(NpyFile(with_suffix(stem, kShuffle)));
-  const bool sound = documents_.has_shape({num_epochs_ * sequences}) &&
-                     samples_.has_shape({num_samples_ + 1, 2}) &&
-                     shuffle_.has_shape({num_samples_});
-  MT_CHECK_INPUT(sound, stem.string(), "-*.npy are not the indices of ", num_samples_,
+  const bool sound = documents_.has_shape({plan_.num_epochs * sequences}) &&
+                     samples_.has_shape({plan_.num_samples + 1, 2}) &&
+                     shuffle_.has_shape({plan_.num_samples});
+  MT_CHECK_INPUT(sound, stem.string(), "-*.npy are not the indices of ", plan_.num_samples,
                  " samples; delete them");
 }
 
@@ -47,8 +47,8 @@ int64_t GptIndex::num_documents() const {
 
 int64_t GptIndex::shuffled(int64_t index) const {
   const int64_t sample = shuffle_[index];
-  MT_CHECK_INPUT(sample >= 0 && sample < num_samples_, "damaged dataset cache: shuffle index ",
-                 index, " is ", sample, " of ", num_samples_, " samples");
+  MT_CHECK_INPUT(sample >= 0 && sample < plan_.num_samples, "damaged dataset cache: shuffle index ",
+                 index, " is ", sample, " of ", plan_.num_samples, " samples");
   return sample;
 }
 

@@ -1,8 +1,10 @@
 #include "moetron/formats/indexed_dataset.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/base/hash.h"
@@ -24,6 +26,25 @@ T load(const std::byte* from, int64_t index = 0) {
 
 bool is_known_type(uint8_t code) {
   return (code >= 1 && code <= 5) || code == static_cast<uint8_t>(TokenType::kUint16);
+}
+
+// Calls `work` with a zero of the type.
+template <class Work>
+void with_type(TokenType type, const Work& work) {
+  switch (type) {
+    case TokenType::kUint8:
+      return work(uint8_t{});
+    case TokenType::kInt8:
+      return work(int8_t{});
+    case TokenType::kInt16:
+      return work(int16_t{});
+    case TokenType::kInt32:
+      return work(int32_t{});
+    case TokenType::kInt64:
+      return work(int64_t{});
+    case TokenType::kUint16:
+      return work(uint16_t{});
+  }
 }
 
 // a * count + b, or nothing when it overflows.
@@ -148,24 +169,46 @@ void IndexedDataset::get(int64_t sequence, int64_t offset, std::span<int32_t> ou
       out[static_cast<size_t>(i)] = static_cast<int32_t>(token);
     }
   };
-  switch (type_) {
-    case TokenType::kUint8:
-      return widen(uint8_t{});
-    case TokenType::kInt8:
-      return widen(int8_t{});
-    case TokenType::kInt16:
-      return widen(int16_t{});
-    case TokenType::kInt32:
-      return widen(int32_t{});
-    case TokenType::kInt64:
-      return widen(int64_t{});
-    case TokenType::kUint16:
-      return widen(uint16_t{});
-  }
+  with_type(type_, widen);
+}
+
+std::optional<int64_t> IndexedDataset::token_outside(int64_t sequence, int64_t vocab_size) const {
+  const int64_t length = sequence_length(sequence);
+  const std::byte* from = tokens_.bytes().data() + sequence_pointer(sequence);
+  std::optional<int64_t> outside;
+  with_type(type_, [&](auto stored) {
+    using Stored = decltype(stored);
+    Stored least = 0, most = 0;  // in a loop without branches: as fast as memory is
+    for (int64_t i = 0; i < length; ++i) {
+      const auto token = load<Stored>(from, i);
+      least = std::min(least, token);
+      most = std::max(most, token);
+    }
+    if (std::cmp_greater_equal(least, 0) && std::cmp_less(most, vocab_size)) return;
+    for (int64_t i = 0; i < length && !outside; ++i) {
+      const auto token = static_cast<int64_t>(load<Stored>(from, i));
+      if (token < 0 || token >= vocab_size) outside = token;
+    }
+  });
+  return outside;
 }
 
 std::string IndexedDataset::fingerprint() const {
   return hash_hex(index_.bytes());
+}
+
+std::string IndexedDataset::sample_fingerprint() const {
+  constexpr size_t kStretches = 64, kStretchBytes = 64 << 10;
+  const std::span<const std::byte> all = tokens_.bytes();
+  std::string hashes = std::to_string(all.size());
+  if (all.size() <= kStretches * kStretchBytes) {
+    hashes += hash_hex(all);
+  } else {
+    const size_t last = all.size() - kStretchBytes;  // where the last stretch begins
+    for (size_t i = 0; i < kStretches; ++i)
+      hashes += hash_hex(all.subspan(last / (kStretches - 1) * i, kStretchBytes));
+  }
+  return hash_hex(std::as_bytes(std::span(hashes)));
 }
 
 }  // namespace moetron

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,8 +49,13 @@ class IndexedDataset {
   // is an InputError; a range outside the sequence an InternalError.
   void get(int64_t sequence, int64_t offset, std::span<int32_t> out) const;
 
+  // The first token of a sequence that is below 0 or not below `vocab_size`; none: all are inside.
+  std::optional<int64_t> token_outside(int64_t sequence, int64_t vocab_size) const;
+
   // XXH3-128 of the .idx file: changes whenever lengths or documents change.
   std::string fingerprint() const;
+  // XXH3-128 of the .bin file's size and of some stretches, evenly spaced: a few MiB.
+  std::string sample_fingerprint() const;
 
  private:
   void check_arrays();

@@ -137,7 +137,23 @@ PendingStepBatch::PendingStepBatch(const TokenDataset& dataset, int64_t consumed
                              .data_parallel_size = mesh.data().size(),
                              .data_parallel_rank = mesh.data().rank()},
                             dataset.size(), consumed_samples);
-  sums_ = at::zeros({2}, at::TensorOptions(at::kDouble).pinned_memory(settings.device.is_cuda()));
+  sums_ = at::zeros({3}, at::TensorOptions(at::kDouble).pinned_memory(settings.device.is_cuda()));
+  try {
+    make(dataset, sampler, settings, mesh, training);
+  } catch (const InputError&) {  // the others wait for this rank's counts
+    failure_ = std::current_exception();
+    sums_.data_ptr<double>()[2] = 1;
+  }
+  const at::Tensor on_device = sums_.to(settings.device, /*non_blocking=*/true);
+  mesh.data().all_reduce(on_device).wait();
+  if (!settings.device.is_cuda()) return;
+  sums_.copy_(on_device, /*non_blocking=*/true);
+  done_.emplace(settings.device.type());
+  done_->record(c10::impl::VirtualGuardImpl(settings.device.type()).getStream(settings.device));
+}
+
+void PendingStepBatch::make(const TokenDataset& dataset, SequentialSampler& sampler,
+                            const BatchSettings& settings, Mesh& mesh, bool training) {
   double* sums = sums_.data_ptr<double>();
   while (sampler.micro_batches_left() > 0) {
     const SampleRange range = sampler.next();
@@ -149,17 +165,13 @@ PendingStepBatch::PendingStepBatch(const TokenDataset& dataset, int64_t consumed
     sums[0] += builder.divisor();
     sums[1] += static_cast<double>(batch_.micro_batches.back().num_real_tokens);
   }
-  const at::Tensor on_device = sums_.to(settings.device, /*non_blocking=*/true);
-  mesh.data().all_reduce(on_device).wait();
-  if (!settings.device.is_cuda()) return;
-  sums_.copy_(on_device, /*non_blocking=*/true);
-  done_.emplace(settings.device.type());
-  done_->record(c10::impl::VirtualGuardImpl(settings.device.type()).getStream(settings.device));
 }
 
 StepBatch PendingStepBatch::finish() {
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
   if (done_) done_->synchronize();
   const double* sums = sums_.const_data_ptr<double>();
+  MT_CHECK_INPUT(sums[2] == 0, "data of another rank cannot be read");
   batch_.divisor = sums[0];
   batch_.num_tokens = static_cast<int64_t>(sums[1]);
   for (MicroBatch& micro_batch : batch_.micro_batches) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <vector>
 
@@ -12,6 +13,7 @@
 namespace moetron {
 
 class Mesh;
+class SequentialSampler;
 class TokenDataset;
 
 struct BatchSettings {
@@ -44,11 +46,19 @@ class PendingStepBatch {
   PendingStepBatch(const TokenDataset& dataset, int64_t consumed_samples,
                    const BatchSettings& settings, Mesh& mesh, bool training);
 
-  StepBatch finish();  // once
+  // Why this rank could not make its part; null: it could. All ranks must know before finish().
+  const std::exception_ptr& failure() const { return failure_; }
+  // Once. Throws InputError, on every data-parallel rank, where data of any of them cannot be read
+  // or is outside the vocabulary.
+  StepBatch finish();
 
  private:
+  void make(const TokenDataset& dataset, SequentialSampler& sampler, const BatchSettings& settings,
+            Mesh& mesh, bool training);
+
   StepBatch batch_;
-  at::Tensor sums_;                 // [2] fp64 on the host: divisor, tokens
+  std::exception_ptr failure_;
+  at::Tensor sums_;                 // [3] fp64 on the host: divisor, tokens, ranks that failed
   std::optional<c10::Event> done_;  // of a GPU: the sums have come to the host
 };
 

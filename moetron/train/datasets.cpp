@@ -1,15 +1,23 @@
 #include "moetron/train/datasets.h"
 
-#include <ATen/ATen.h>
+#include <algorithm>
+#include <chrono>
+
+#include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/checkpoint/collective.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/data/blend.h"
+#include "moetron/data/token_check.h"
 #include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
 namespace {
+
+// Of the look at all tokens, for each prefix.
+constexpr std::chrono::seconds kCheckTime{60};
 
 std::string joined(const std::vector<double>& shares) {
   std::string text;
@@ -30,38 +38,90 @@ GptDatasetSettings dataset_settings(const RunSpec& spec, const Tokenizer* tokeni
   return settings;
 }
 
+// The sequences that a run reads: training and validation lie side by side.
+SequenceRange used_range(const IndexedDataset& source, const RunSpec& spec) {
+  const auto ranges = split_sequences(joined(spec.data.split), source.num_sequences());
+  return {ranges[0].begin, spec.steps.eval > 0 ? ranges[1].end : ranges[0].end};
+}
+
+// Every rank looks at its share.
+void check_vocabulary(const std::string& prefix, const RunSpec& spec, Communicator& world) {
+  const IndexedDataset source(prefix);
+  const SequenceRange range = used_range(source, spec);
+  const int64_t vocabulary = spec.model.vocab_size;
+  const std::string& cache = spec.data.cache_path;
+  const int64_t is_known = on_rank_zero(
+      &world, [&] { return int64_t{tokens_were_checked(source, range, vocabulary, cache)}; });
+  if (is_known == 1) return;
+  const std::vector<int64_t> ended = on_all_ranks(&world, [&] {
+    const CheckShare share{world.rank(), world.size(), at::get_num_threads()};
+    return int64_t{check_tokens(source, range, vocabulary, share, kCheckTime)};
+  });
+  if (std::all_of(ended.begin(), ended.end(), [](int64_t end) { return end == 1; })) {
+    on_rank_zero(&world, [&] {
+      note_checked_tokens(source, range, vocabulary, cache);
+      return 0;
+    });
+    return;
+  }
+  log_info(concat("not every token of ", prefix, " could be looked at within ", kCheckTime.count(),
+                  " s: one outside the vocabulary would end the run when it is met, after a save"));
+}
+
+int64_t times(int64_t a, int64_t b) {
+  int64_t product = 0;
+  MT_CHECK_CONFIG(!__builtin_mul_overflow(a, b, &product),
+                  "train-iters, eval-iters and "
+                  "global-batch-size ask for more samples than 64 bits count: ",
+                  a, " times ", b);
+  return product;
+}
+
+void check_size(const TokenDataset& dataset, int64_t needed, const char* what) {
+  MT_CHECK_CONFIG(needed <= dataset.size(), "the run needs ", needed, " samples for ", what,
+                  ", but data-path holds ", dataset.size());
+}
+
 }  // namespace
 
-TrainingData open_datasets(const RunSpec& spec, const Tokenizer* tokenizer, Communicator& world) {
-  const PhaseScope phase(world, "opening the data");
-  // Megatron's counts: they decide how often data repeats, and so the order.
+SampleCounts sample_counts(const RunSpec& spec) {
   const StepsSpec& steps = spec.steps;
   const int64_t batch = spec.batch.global_batch_size;
   const int64_t evaluations = steps.train / steps.eval_interval + 1;
-  const std::array<int64_t, 3> num_samples = {steps.train * batch, evaluations * steps.eval * batch,
-                                              0};
+  return {{times(steps.train, batch)}, {times(times(evaluations, steps.eval), batch)}, 0};
+}
+
+TrainingData open_datasets(const RunSpec& spec, const SampleCounts& counts, int64_t first_sample,
+                           const Tokenizer* tokenizer, Communicator& world) {
+  const PhaseScope phase(world, "opening the data");
   const DataBlend blend = parse_blend(spec.data.path);
+  for (const std::string& prefix : blend.prefixes) check_vocabulary(prefix, spec, world);
   GptDatasetSettings settings = dataset_settings(spec, tokenizer);
-  const auto open = [&] {
-    return build_gpt_datasets(blend, joined(spec.data.split), num_samples, settings);
-  };
+  settings.first_sample = first_sample;
   DatasetSplits splits;
-  if (world.rank() == 0) splits = open();
-  world.barrier();
+  const auto open = [&] {
+    splits = build_gpt_datasets(blend, joined(spec.data.split),
+                                {counts.train, counts.validation, {}}, settings);
+    return 0;
+  };
+  on_rank_zero(&world, open);
   settings.build_cache = false;
-  if (world.rank() != 0) splits = open();
+  on_all_ranks(&world, [&] { return world.rank() == 0 ? 0 : open(); });
 
   TrainingData data{std::move(splits[0]), std::move(splits[1]), ""};
   MT_CHECK_CONFIG(data.train != nullptr, "split (", joined(spec.data.split),
                   ") leaves no training data");
+  const int64_t evaluated = spec.steps.eval * spec.batch.global_batch_size;
+  check_size(*data.train, counts.train.back(), "training");
+  if (data.validation != nullptr) check_size(*data.validation, evaluated, "an evaluation");
   for (const std::string& prefix : blend.prefixes) {
     data.description += concat(data.description.empty() ? "" : ", ", prefix);
   }
   data.description += concat(": ", data.train->size(), " training samples");
-  if (data.validation != nullptr && steps.eval > 0) {
-    data.description += concat(", ", steps.eval * batch, " to validate on");
+  if (data.validation != nullptr && spec.steps.eval > 0) {
+    data.description += concat(", ", evaluated, " to validate on");
   }
-  if (data.validation == nullptr && steps.eval > 0) {
+  if (data.validation == nullptr && spec.steps.eval > 0) {
     log_info("there is no validation: split leaves it no data");
   }
   return data;

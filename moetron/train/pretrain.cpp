@@ -16,6 +16,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/checkpoint/save_plan.h"
 #include "moetron/checkpoint/save_snapshot.h"
@@ -28,10 +29,12 @@
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/out_of_memory.h"
+#include "moetron/train/resume.h"
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_settings.h"
-#include "moetron/train/same_options.h"
+#include "moetron/train/same_start.h"
 #include "moetron/train/start.h"
+#include "moetron/train/start_files.h"
 #include "moetron/train/step_profile.h"
 #include "moetron/train/stop.h"
 #include "moetron/train/train_step.h"
@@ -49,12 +52,16 @@ bool is_multiple(int64_t step, int64_t interval) {
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  Pretraining(const RunSpec& spec, RunStart start, Mesh& mesh, c10::Device device)
+  Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files, Mesh& mesh,
+              c10::Device device)
       : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
         start_(std::move(start)),
-        datasets_(open_datasets(spec, start_.tokenizer.get(), world_)),
+        files_(std::move(files)),
+        counts_(begin.samples),
+        datasets_(open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
+                                start_.tokenizer.get(), world_)),
         model_(spec.model, model_settings(spec, mesh_, device)),
         train_step_(model_, mesh_, train_settings(spec)),
         batches_{spec.batch.micro_batch_size, spec.batch.global_batch_size, device},
@@ -63,7 +70,9 @@ class Pretraining {
     const auto count = static_cast<size_t>(spec.batch.num_micro_batches);
     train_step_.plan(count);  // every list that the run will use is proved here
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
-    load();
+    step_ = begin.step;
+    consumed_samples_ = begin.consumed_samples;
+    load(begin);
     log_.emplace(spec.log, spec.steps.train, world_.rank() == 0, step_);
     log_->say(summary());
   }
@@ -78,7 +87,9 @@ class Pretraining {
       const StepRecord record = one_step();
       log_->step(record);
       if (step_ == first_step) log_->say(describe(*record.activation_memory));
-      const bool stops = asked_to_stop();
+      const StopReason reason = agree_on_stop();
+      if (reason == StopReason::kDataFailed) end_without_data();
+      const bool stops = reason == StopReason::kAsked;
       const bool exits = is_multiple(step_, spec_.steps.exit_interval);
       const bool last = step_ == spec_.steps.train;
       if (last || stops || exits || is_multiple(step_, spec_.steps.save_interval)) save();
@@ -95,9 +106,9 @@ class Pretraining {
   }
 
  private:
-  void load() {
+  void load(const ResumedRun& begin) {
     if (start_.resume) {
-      continue_from(start_.resume->folder);
+      continue_from(start_.resume->folder, begin);
       return;
     }
     if (start_.weights.empty()) {
@@ -108,20 +119,16 @@ class Pretraining {
     train_step_.optimizer().reset_masters();
   }
 
-  void continue_from(const std::filesystem::path& folder) {
-    const Json trainer = load_checkpoint(folder, {}, {}, &world_);
-    step_ = start_.resume->step;
-    consumed_samples_ = trainer.at("consumed_samples").get<int64_t>();
-    const int64_t optimizer_steps = trainer.at("optimizer_steps").get<int64_t>();
-    const bool has_states = trainer.at("has_optimizer").get<bool>();
-    if (has_states && spec_.start.load_optimizer) {
+  void continue_from(const std::filesystem::path& folder, const ResumedRun& begin) {
+    if (begin.has_optimizer && spec_.start.load_optimizer) {
       load_checkpoint(folder, model_.weights(), train_step_.optimizer().states(), &world_);
-      train_step_.set_optimizer_steps(optimizer_steps);
+      train_step_.set_optimizer_steps(begin.optimizer_steps);
       return;
     }
     load_checkpoint(folder, model_.weights(), {}, &world_);
     train_step_.optimizer().reset_masters();
-    log_info(concat("the optimizer begins anew (", has_states ? "no-load-optim" : "no-save-optim",
+    log_info(concat("the optimizer begins anew (",
+                    begin.has_optimizer ? "no-load-optim" : "no-save-optim",
                     "): the losses will differ from an uninterrupted run's"));
   }
 
@@ -160,9 +167,13 @@ class Pretraining {
   // The counts of the batch behind it are summed while this one's step runs.
   StepBatch next_batch() {
     const auto begin = [this](int64_t consumed) {
-      next_.emplace(*datasets_.train, consumed, batches_, mesh_, /*training=*/true);
+      next_.emplace(*datasets_.train, consumed - counts_.begin, batches_, mesh_,
+                    /*training=*/true);
     };
-    if (!next_) begin(consumed_samples_);
+    if (!next_) {
+      begin(consumed_samples_);
+      tell_data_failure();
+    }
     PendingStepBatch mine = *std::exchange(next_, std::nullopt);
     const bool is_last = step_ + 1 == spec_.steps.train;
     if (!is_last) begin(consumed_samples_ + batches_.global_batch_size);
@@ -173,12 +184,38 @@ class Pretraining {
     if (datasets_.validation == nullptr || spec_.steps.eval == 0) return std::nullopt;
     const bool last = step_ == spec_.steps.train;
     if (!last && step_ % spec_.steps.eval_interval != 0) return std::nullopt;
-    return train_step_.evaluate(*datasets_.validation, spec_.steps.eval, batches_);
+    try {
+      return train_step_.evaluate(*datasets_.validation, spec_.steps.eval, batches_);
+    } catch (const InputError&) {  // the step before it is worth a save
+      evaluation_failure_ = std::current_exception();
+      return std::nullopt;
+    }
   }
 
-  bool asked_to_stop() {
+  StopReason agree_on_stop() {
     const PhaseScope phase(world_, concat("step ", step_, ", agreeing on a stop"));
-    return stop_.agreed(world_);
+    return stop_.agreed(world_, data_failure() != nullptr);
+  }
+
+  // Why this rank cannot go on; null: it can.
+  std::exception_ptr data_failure() const {
+    if (evaluation_failure_ != nullptr || !next_) return evaluation_failure_;
+    return next_->failure();
+  }
+
+  // Every rank throws what the lowest of those has that cannot go on.
+  void tell_data_failure() {
+    on_all_ranks(&world_, [this] {
+      if (const std::exception_ptr failure = data_failure()) std::rethrow_exception(failure);
+      return 0;
+    });
+  }
+
+  [[noreturn]] void end_without_data() {
+    save();
+    log_->finish();
+    tell_data_failure();
+    throw InternalError("data failed on no rank");
   }
 
   void save() {
@@ -193,7 +230,7 @@ class Pretraining {
       content.generation_config =
           Json{{"eos_token_id", *start_.tokenizer->eos_id()}}.dump(2) + "\n";
     }
-    content.tokenizer_folder = start_.tokenizer_folder;
+    content.tokenizer_files = start_.tokenizer_files;
     content.weights = model_.weights();
     if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
     content.trainer = Json{{"step", step_},
@@ -201,6 +238,8 @@ class Pretraining {
                            {"optimizer_steps", train_step_.optimizer_steps()},
                            {"has_optimizer", spec_.start.save_optimizer},
                            {"ranks", world_.size()},
+                           {"samples", describe_counts(counts_)},
+                           {"files", files_},
                            {"options", spec_.options}}
                           .dump(2) +
                       "\n";
@@ -279,11 +318,14 @@ class Pretraining {
   Mesh& mesh_;
   Communicator& world_;
   RunStart start_;
+  const Json files_;  // that the run reads, for the checkpoint
+  const SampleCounts counts_;
   TrainingData datasets_;
   Model model_;
   TrainStep train_step_;
   BatchSettings batches_;
   std::optional<PendingStepBatch> next_;
+  std::exception_ptr evaluation_failure_;
   StepProfile profile_;
   StopRequest stop_;
   std::optional<RunLog> log_;
@@ -295,8 +337,9 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world, c10::Device device) {
-  check_same_options(options_record(options), world);
   RunStart start = find_start(resolve_start(options), world);
+  const Json files = describe_files(start, resolve_data(options), world);
+  check_same_files(files, world);
   RunFacts facts{.world_size = world.size(),
                  .is_on_gpu = !device.is_cpu(),
                  .model_folder = start.model_folder()};
@@ -305,9 +348,11 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
   }
   const RunSpec spec = resolve_run(options, facts);
   for (const std::string& remark : spec.remarks) log_info(remark);
+  ResumedRun begin{.samples = sample_counts(spec)};
+  if (start.resume) begin = take_up(start, spec, files, world);
   Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model));
   try {
-    return Pretraining(spec, std::move(start), mesh, device).run();
+    return Pretraining(spec, std::move(start), begin, files, mesh, device).run();
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

@@ -3,6 +3,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/tokenizer_files.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/tokenizer/tokenizer.h"
 
@@ -56,6 +57,9 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   if (start.tokenizer == nullptr && !folder.empty() && path_exists(folder / "tokenizer.json")) {
     start.tokenizer_folder = folder;
     start.tokenizer = Tokenizer::load(folder);
+  }
+  if (!start.tokenizer_folder.empty()) {
+    start.tokenizer_files = read_tokenizer_files(start.tokenizer_folder);
   }
   return start;
 }

@@ -41,14 +41,16 @@ StopRequest::~StopRequest() {
   std::signal(SIGUSR1, SIG_DFL);
 }
 
-bool StopRequest::agreed(Communicator& world) const {
+StopReason StopRequest::agreed(Communicator& world, bool data_failed) const {
   // Only rank 0 looks at the file: folders of other hosts may show it later.
   std::error_code ignored;
   const bool file_asks =
       world.rank() == 0 && !file_.empty() && std::filesystem::exists(file_, ignored);
-  const at::Tensor asked = at::full({1}, is_asked != 0 || file_asks ? 1 : 0, at::kLong);
-  world.all_reduce(asked, ReduceOp::kMax).wait();
-  return asked.item<int64_t>() != 0;
+  StopReason reason = is_asked != 0 || file_asks ? StopReason::kAsked : StopReason::kNone;
+  if (data_failed) reason = StopReason::kDataFailed;
+  const at::Tensor worst = at::full({1}, static_cast<int64_t>(reason), at::kLong);
+  world.all_reduce(worst, ReduceOp::kMax).wait();
+  return static_cast<StopReason>(worst.item<int64_t>());
 }
 
 void StopRequest::clear_file() const {

@@ -9,6 +9,8 @@ namespace moetron {
 
 class Communicator;
 
+enum class StopReason { kNone, kAsked, kDataFailed };
+
 class StopRequest {
  public:
   // Takes over the two signals for the object's life. `save` may be empty: then only signals count.
@@ -17,8 +19,9 @@ class StopRequest {
   StopRequest(const StopRequest&) = delete;
   StopRequest& operator=(const StopRequest&) = delete;
 
-  // Collective: true on every rank when any rank was asked.
-  bool agreed(Communicator& world) const;
+  // Collective: the most urgent reason of any rank, on every rank. `data_failed`: this rank cannot
+  // read what the next step needs.
+  StopReason agreed(Communicator& world, bool data_failed) const;
   // Takes SAVE/stop away, so that the same command resumes. Rank 0 calls it after saving.
   void clear_file() const;
 

@@ -144,6 +144,7 @@ class Blend:
             chosen = int(np.argmax(weights * max(float(t), 1.0) - counts))
             self.order.append((chosen, counts[chosen]))
             counts[chosen] += 1
+        self.counts = counts
 
     def __len__(self):
         return len(self.order)
@@ -181,7 +182,13 @@ def build(words, split, wanted, length, seed):
         else:
             datasets = [Gpt(s, r[i], length, None, seed) for s, r in zip(sources, ranges)]
             sizes = [len(d) for d in datasets]
-            result.append(Blend(datasets, sizes, min(wanted[i], sum(sizes))))
+            blend = Blend(datasets, sizes, wanted[i])
+            if wanted[i] > sum(sizes):  # where Megatron gives up, data begins again
+                blend.datasets = [
+                    Gpt(s, r[i], length, int(n), seed)
+                    for s, r, n in zip(sources, ranges, blend.counts)
+                ]
+            result.append(blend)
     return result
 
 
@@ -242,7 +249,8 @@ def check_datasets(folder):
             24,
         ),
         "one_weight": ([1.5, a], "1", (150, 0, 0), 32, 99),
-        "by_size": ([a, b, c], "9,1", (10**6, 12, 0), 32),
+        "by_size": ([a, b, c], "9,1", (150, 12, 0), 32),
+        "by_size_again": ([a, b, c], "9,1", (1000, 12, 0), 32),
     }.items():
         kinds.update(compare_gpt(folder, case, words, split, wanted, length, *rest))
     # Sizes around the 80 % rule, several epochs.

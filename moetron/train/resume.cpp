@@ -1,0 +1,168 @@
+#include "moetron/train/resume.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/log.h"
+#include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/collective.h"
+#include "moetron/comm/communicator.h"
+#include "moetron/run/changed_options.h"
+
+namespace moetron {
+namespace {
+
+using Changes = std::vector<ChangedOption>;
+
+bool is_data(const std::string& name) {
+  return name.starts_with("data-path");
+}
+
+std::string spelled(const Json& files, const std::string& name) {
+  if (!files.contains(name)) return "-";
+  const Json& file = files.at(name);
+  return concat(file.at("place").get<std::string>(), ": ", file.at("content").get<std::string>());
+}
+
+// Data and tokenizer are compared by their content, wherever they lie.
+Changes changed_files(const Json& before, const Json& now) {
+  std::vector<std::string> names;
+  for (const Json* files : {&before, &now})
+    for (const auto& [name, file] : files->items()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  Changes changes;
+  for (const std::string& name : names) {
+    if (!is_data(name) && name != "tokenizer-model") continue;
+    const bool is_same = before.contains(name) && now.contains(name) &&
+                         before.at(name).at("content") == now.at(name).at("content");
+    if (is_same) continue;
+    changes.push_back({is_data(name) ? "data-path" : name, spelled(before, name),
+                       spelled(now, name), /*decides_training=*/true});
+  }
+  return changes;
+}
+
+Changes find_changes(const Json& trainer, const RunSpec& spec, const Json& files) {
+  Changes changes = changed_options(trainer.at("options"), spec.options);
+  if (!trainer.contains("files")) return changes;  // an older one: the names must do
+  for (ChangedOption& change : changes) {
+    if (is_data(change.name) || change.name == "tokenizer-model") change.decides_training = false;
+  }
+  const Changes contents = changed_files(trainer.at("files"), files);
+  changes.insert(changes.end(), contents.begin(), contents.end());
+  return changes;
+}
+
+void refuse_unwanted(const Changes& changes, const RunSpec& spec, int64_t step) {
+  const std::vector<std::string> names = not_accepted(changes, spec.start.accepted_changes);
+  if (names.empty()) return;
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ",") + name;
+  throw ConfigError(concat("the run would continue at step ", step,
+                           " in another way than it was begun; what is different:\n",
+                           change_table(changes), "\nTo continue all the same: --accept-changes ",
+                           list));
+}
+
+void say_learning_rate(const Json& record, const RunSpec& spec, int64_t step) {
+  const auto before = recorded_learning_rate(record);
+  if (!before || *before == spec.lr) return;
+  const bool follows = before->decay_iters != spec.lr.decay_iters &&
+                       before->decay_iters == recorded_number(record, "train-iters") &&
+                       spec.lr.decay_iters == spec.steps.train;
+  if (follows && before->style == LrDecayStyle::kConstant &&
+      spec.lr.style == LrDecayStyle::kConstant && before->lr == spec.lr.lr)
+    return;  // it has no decay
+  log_info(concat("learning rate: of step ", step + 1, " it was to be ",
+                  learning_rate(*before, step), ", and is now ", learning_rate(spec.lr, step),
+                  follows ? concat(": its decay ends with train-iters, ", spec.lr.decay_iters,
+                                   " instead of ", before->decay_iters, "; lr-decay-iters ",
+                                   before->decay_iters, " would keep it")
+                          : ""));
+}
+
+// Whether samples come in another order from here on.
+bool begins_new_order(const Changes& changes) {
+  return std::any_of(changes.begin(), changes.end(), [](const ChangedOption& change) {
+    const std::string& name = change.name;
+    return change.decides_training &&
+           (is_data(name) || name == "split" || name == "seed" || name == "seq-length");
+  });
+}
+
+SampleCounts recorded_counts(const Json& trainer) {
+  if (trainer.contains("samples")) {
+    const Json& samples = trainer.at("samples");
+    return {samples.at("train").get<std::vector<int64_t>>(),
+            samples.at("validation").get<std::vector<int64_t>>(),
+            samples.at("begin").get<int64_t>()};
+  }
+  const Json& options = trainer.at("options");
+  const auto number = [&](const char* name) { return recorded_number(options, name); };
+  const int64_t batch = number("global-batch-size"), steps = number("train-iters");
+  const int64_t evaluations = steps / std::max<int64_t>(1, number("eval-interval")) + 1;
+  return {{steps * batch}, {evaluations * std::max<int64_t>(0, number("eval-iters")) * batch}, 0};
+}
+
+void extend(std::vector<int64_t>& counts, int64_t needed) {
+  if (counts == std::vector<int64_t>{0}) counts.clear();  // of a run that did not validate
+  if (counts.empty() || needed > counts.back()) counts.push_back(needed);
+}
+
+SampleCounts continued_counts(const Json& trainer, const RunSpec& spec, const ResumedRun& run,
+                              bool is_new_order) {
+  const SampleCounts own = sample_counts(spec);
+  const int64_t left =
+      std::max<int64_t>(0, spec.steps.train - run.step) * spec.batch.global_batch_size;
+  if (is_new_order) {
+    log_info(concat("data: another order of samples begins with step ", run.step + 1, ", after ",
+                    run.consumed_samples,
+                    " samples: some that were trained on may come again before all were"));
+    return {{std::max<int64_t>(1, left)}, own.validation, run.consumed_samples};
+  }
+  SampleCounts counts = recorded_counts(trainer);
+  const int64_t before = counts.train.back();
+  extend(counts.train, run.consumed_samples - counts.begin + left);
+  extend(counts.validation, own.validation.back());
+  if (counts.train.back() > before) {
+    log_info(concat("data: the order of samples was made for ", before, ", and ",
+                    counts.train.back(),
+                    " are needed: it is kept to the end of its pass over the "
+                    "data, and an order of its own follows for the rest, so that no sample repeats "
+                    "before all were seen (Megatron would draw another order at once)"));
+  }
+  return counts;
+}
+
+}  // namespace
+
+ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
+                   Communicator& world) {
+  const Json trainer = load_checkpoint(start.resume->folder, {}, {}, &world);
+  ResumedRun run{.step = start.resume->step,
+                 .consumed_samples = trainer.at("consumed_samples").get<int64_t>(),
+                 .optimizer_steps = trainer.at("optimizer_steps").get<int64_t>(),
+                 .has_optimizer = trainer.at("has_optimizer").get<bool>()};
+  const int64_t is_new_order = on_rank_zero(&world, [&] {
+    const Changes changes = find_changes(trainer, spec, files);
+    refuse_unwanted(changes, spec, run.step);
+    if (!changes.empty()) {
+      log_info(concat("changed since step ", run.step, " was saved:\n", change_table(changes)));
+    }
+    say_learning_rate(trainer.at("options"), spec, run.step);
+    return int64_t{begins_new_order(changes)};
+  });
+  run.samples = continued_counts(trainer, spec, run, is_new_order == 1);
+  return run;
+}
+
+Json describe_counts(const SampleCounts& counts) {
+  return {{"train", counts.train}, {"validation", counts.validation}, {"begin", counts.begin}};
+}
+
+}  // namespace moetron

@@ -1,0 +1,31 @@
+// What a run takes up from the checkpoint that it continues, and what must not change without a
+// word between the two.
+#pragma once
+
+#include <cstdint>
+
+#include "moetron/base/json.h"
+#include "moetron/run/run_spec.h"
+#include "moetron/train/datasets.h"
+#include "moetron/train/start.h"
+
+namespace moetron {
+
+struct ResumedRun {
+  int64_t step = 0;
+  int64_t consumed_samples = 0;
+  int64_t optimizer_steps = 0;
+  bool has_optimizer = false;
+  SampleCounts samples;
+};
+
+// Compares options and `files` (describe_files()) with what start.resume noted of them, and says
+// what differs. Throws ConfigError, with all differences in a table, where one that decides how the
+// run trains is not in --accept-changes. Collective over `world`.
+ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
+                   Communicator& world);
+
+// What a checkpoint notes of the samples.
+Json describe_counts(const SampleCounts& counts);
+
+}  // namespace moetron

@@ -1,0 +1,86 @@
+#include "moetron/train/start_files.h"
+
+#include <algorithm>
+#include <span>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/file.h"
+#include "moetron/base/hash.h"
+#include "moetron/base/path.h"
+#include "moetron/checkpoint/collective.h"
+#include "moetron/comm/communicator.h"
+#include "moetron/data/blend.h"
+#include "moetron/formats/indexed_dataset.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kShownDigits = 16;
+
+std::string digest(const std::string& text) {
+  return hash_hex(std::as_bytes(std::span(text))).substr(0, kShownDigits);
+}
+
+std::string describe_data(const std::string& prefix) {
+  const IndexedDataset data(prefix);
+  return concat(data.num_documents(), " documents, ", data.num_tokens(), " tokens, index ",
+                data.fingerprint().substr(0, kShownDigits), ", sample ",
+                data.sample_fingerprint().substr(0, kShownDigits));
+}
+
+std::string describe_tokenizer(const std::vector<CheckpointFile>& files) {
+  std::string all;
+  for (const CheckpointFile& file : files)
+    all += concat(file.name, "\n", file.text.size(), "\n") + file.text;
+  return concat(files.size(), " files of ", digest(all));
+}
+
+// A checkpoint is told by its manifest, which holds the hashes of all files.
+std::string describe_model(const fs::path& folder) {
+  if (path_exists(folder / "manifest.json"))
+    return concat("checkpoint ", digest(read_file(folder / "manifest.json")));
+  std::vector<std::string> weights;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    weights.push_back(concat(entry.path().filename().string(), " ", entry.file_size()));
+  }
+  std::sort(weights.begin(), weights.end());
+  std::string all;
+  for (const std::string& file : weights) all += file + "\n";
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (path_exists(index)) all += read_file(index);
+  return concat("config.json ", digest(read_file(folder / "config.json")), ", ", weights.size(),
+                " files of weights ", digest(all));
+}
+
+}  // namespace
+
+Json describe_files(const RunStart& start, const DataSpec& data, Communicator& world) {
+  Json files = Json::object();
+  const auto add = [&](const std::string& name, const std::string& place, std::string content) {
+    files[name] = {{"place", place}, {"content", std::move(content)}};
+  };
+  on_all_ranks(&world, [&] {
+    const DataBlend blend = parse_blend(data.path);
+    for (size_t i = 0; i < blend.prefixes.size(); ++i) {
+      const bool is_only = blend.prefixes.size() == 1;
+      std::string content = describe_data(blend.prefixes[i]);
+      if (!blend.weights.empty()) content += concat(", weight ", blend.weights[i]);
+      add(is_only ? "data-path" : concat("data-path, part ", i + 1), blend.prefixes[i],
+          std::move(content));
+    }
+    if (!start.tokenizer_files.empty()) {
+      add("tokenizer-model", start.tokenizer_folder.string(),
+          describe_tokenizer(start.tokenizer_files));
+    }
+    const fs::path model = start.model_folder();
+    if (!model.empty()) add("model", model.string(), describe_model(model));
+    return 0;
+  });
+  return files;
+}
+
+}  // namespace moetron
