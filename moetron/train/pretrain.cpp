@@ -60,6 +60,7 @@ class Pretraining {
         start_(std::move(start)),
         files_(std::move(files)),
         counts_(begin.samples),
+        log_(spec.log, spec.steps.train, world_.rank() == 0, begin.step),
         datasets_(open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
                                 start_.tokenizer.get(), world_)),
         model_(spec.model, model_settings(spec, mesh_, device)),
@@ -73,20 +74,19 @@ class Pretraining {
     step_ = begin.step;
     consumed_samples_ = begin.consumed_samples;
     load(begin);
-    log_.emplace(spec.log, spec.steps.train, world_.rank() == 0, step_);
-    log_->say(summary());
+    log_.say(summary());
   }
 
   int run() {
     if (step_ >= spec_.steps.train) {
-      log_->say(
+      log_.say(
           concat("nothing is left to do: step ", step_, " of ", spec_.steps.train, " is done"));
     }
     const int64_t first_step = step_ + 1;
     while (step_ < spec_.steps.train) {
       const StepRecord record = one_step();
-      log_->step(record);
-      if (step_ == first_step) log_->say(describe(*record.activation_memory));
+      log_.step(record);
+      if (step_ == first_step) log_.say(describe(*record.activation_memory));
       const StopReason reason = agree_on_stop();
       if (reason == StopReason::kDataFailed) end_without_data();
       const bool stops = reason == StopReason::kAsked;
@@ -97,11 +97,11 @@ class Pretraining {
       if (last) break;
       if (stops) return stopped();
       if (exits) {
-        log_->say(concat("exit-interval: left after step ", step_));
+        log_.say(concat("exit-interval: left after step ", step_));
         break;
       }
     }
-    log_->finish();
+    log_.finish();
     return kExitDone;
   }
 
@@ -142,7 +142,7 @@ class Pretraining {
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
     const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
-    if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
+    if (!picture.empty()) log_.say(concat("profile   ", picture.string(), " and .json"));
     consumed_samples_ += batches_.global_batch_size;
 
     StepRecord record;
@@ -213,7 +213,7 @@ class Pretraining {
 
   [[noreturn]] void end_without_data() {
     save();
-    log_->finish();
+    log_.finish();
     tell_data_failure();
     throw InternalError("data failed on no rank");
   }
@@ -249,13 +249,13 @@ class Pretraining {
     SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
     snapshot.borrow(*save_plan_, std::move(content));
     const auto folder = write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
-    log_->say(concat("saved ", folder.string()));
+    log_.say(concat("saved ", folder.string()));
   }
 
   int stopped() {
-    log_->say(concat("stopped on request after step ", step_,
-                     spec_.start.save.empty() ? "" : "; the same command continues"));
-    log_->finish();
+    log_.say(concat("stopped on request after step ", step_,
+                    spec_.start.save.empty() ? "" : "; the same command continues"));
+    log_.finish();
     // torchrun takes any other code for a fault and would end or restart the group.
     return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? kExitDone : kExitStopped;
   }
@@ -320,6 +320,7 @@ class Pretraining {
   RunStart start_;
   const Json files_;  // that the run reads, for the checkpoint
   const SampleCounts counts_;
+  RunLog log_;  // a place that cannot be written is known before data is looked at
   TrainingData datasets_;
   Model model_;
   TrainStep train_step_;
@@ -328,7 +329,6 @@ class Pretraining {
   std::exception_ptr evaluation_failure_;
   StepProfile profile_;
   StopRequest stop_;
-  std::optional<RunLog> log_;
   std::optional<SavePlan> save_plan_;  // made by the first save
   int64_t step_ = 0;
   int64_t consumed_samples_ = 0;

@@ -69,21 +69,20 @@ void refuse_unwanted(const Changes& changes, const RunSpec& spec, int64_t step) 
                            list));
 }
 
-void say_learning_rate(const Json& record, const RunSpec& spec, int64_t step) {
+// What becomes of the rate of the next step, as a further row; and why, where nothing but the
+// length of the run was changed.
+void add_learning_rate(const Json& record, const RunSpec& spec, int64_t step, Changes& changes) {
   const auto before = recorded_learning_rate(record);
-  if (!before || *before == spec.lr) return;
+  if (!before) return;
+  const double was = learning_rate(*before, step), is = learning_rate(spec.lr, step);
+  if (was == is) return;
+  changes.push_back({concat("learning rate of step ", step + 1), concat(was), concat(is)});
   const bool follows = before->decay_iters != spec.lr.decay_iters &&
                        before->decay_iters == recorded_number(record, "train-iters") &&
                        spec.lr.decay_iters == spec.steps.train;
-  if (follows && before->style == LrDecayStyle::kConstant &&
-      spec.lr.style == LrDecayStyle::kConstant && before->lr == spec.lr.lr)
-    return;  // it has no decay
-  log_info(concat("learning rate: of step ", step + 1, " it was to be ",
-                  learning_rate(*before, step), ", and is now ", learning_rate(spec.lr, step),
-                  follows ? concat(": its decay ends with train-iters, ", spec.lr.decay_iters,
-                                   " instead of ", before->decay_iters, "; lr-decay-iters ",
-                                   before->decay_iters, " would keep it")
-                          : ""));
+  if (!follows) return;
+  log_info(concat("the decay of the learning rate ends with train-iters, now ", spec.lr.decay_iters,
+                  ": lr-decay-iters ", before->decay_iters, " would keep it as it was"));
 }
 
 // Whether samples come in another order from here on.
@@ -149,12 +148,12 @@ ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files
                  .optimizer_steps = trainer.at("optimizer_steps").get<int64_t>(),
                  .has_optimizer = trainer.at("has_optimizer").get<bool>()};
   const int64_t is_new_order = on_rank_zero(&world, [&] {
-    const Changes changes = find_changes(trainer, spec, files);
+    Changes changes = find_changes(trainer, spec, files);
+    add_learning_rate(trainer.at("options"), spec, run.step, changes);
     refuse_unwanted(changes, spec, run.step);
     if (!changes.empty()) {
       log_info(concat("changed since step ", run.step, " was saved:\n", change_table(changes)));
     }
-    say_learning_rate(trainer.at("options"), spec, run.step);
     return int64_t{begins_new_order(changes)};
   });
   run.samples = continued_counts(trainer, spec, run, is_new_order == 1);
