@@ -83,9 +83,11 @@ def failure_blocks(text):
 
 
 class Ranks:
-    """Four ranks without a launcher, so that each one's own exit code is seen. What they print goes into files."""
+    """Four ranks without a launcher, so that each one's own exit code is seen. What they print goes into files.
+    `more`, `variables` and `places` hold what single ranks have besides: arguments, environment variables, and a
+    working directory."""
 
-    def __init__(self, arguments, folder, size=4):
+    def __init__(self, arguments, folder, size=4, more=None, variables=None, places=None):
         os.makedirs(folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -94,9 +96,12 @@ class Ranks:
         self.processes = []
         for rank in range(size):
             environment = {**ENVIRONMENT, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                           "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                           "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                           **(variables or {}).get(rank, {})}
+            command = [MOETRON, *arguments, *(more or {}).get(rank, [])]
             with open(f"{folder}/{rank}.out", "w") as out, open(f"{folder}/{rank}.err", "w") as err:
-                self.processes.append(subprocess.Popen([MOETRON, *arguments], env=environment, stdout=out, stderr=err))
+                self.processes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err,
+                                                       cwd=(places or {}).get(rank)))
 
     def __enter__(self):
         return self

@@ -1,6 +1,7 @@
 #include "moetron/cli/device.h"
 
 #include <chrono>
+#include <utility>
 
 #ifdef MOETRON_CUDA
 #include <c10/cuda/CUDAFunctions.h>
@@ -42,15 +43,15 @@ c10::Device choose_device(DeviceKind kind, int) {
 #endif
 
 std::unique_ptr<Communicator> connect_world(const Options& options,
-                                            const RankEnvironment& environment,
-                                            c10::Device device) {
+                                            const RankEnvironment& environment, c10::Device device,
+                                            Greeting greeting) {
   const RuntimeOptions& runtime = options.runtime;
   const auto timeout = std::chrono::milliseconds(static_cast<int64_t>(runtime.comm_timeout * 1000));
   const DistributedBackend backend = runtime.distributed_backend;
   MT_CHECK_CONFIG(backend != DistributedBackend::kNccl || device.is_cuda(),
                   "distributed-backend (nccl) needs device (", device, ") to be cuda");
   if (backend == DistributedBackend::kGloo || !device.is_cuda()) {
-    return connect_gloo(environment, timeout, timeout);
+    return connect_gloo(environment, timeout, timeout, std::move(greeting));
   }
 #ifdef MOETRON_CUDA
   MT_CHECK_CONFIG(environment.local_size <= count_gpus(), "distributed-backend (nccl) needs a GPU ",
@@ -58,7 +59,7 @@ std::unique_ptr<Communicator> connect_world(const Options& options,
                   count_gpus(), ": start fewer ranks, or set distributed-backend to gloo");
 #endif
   return connect_nccl(environment, device, timeout, timeout,
-                      static_cast<int>(runtime.nccl_max_ctas));
+                      static_cast<int>(runtime.nccl_max_ctas), std::move(greeting));
 }
 
 }  // namespace moetron

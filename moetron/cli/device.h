@@ -21,6 +21,7 @@ c10::Device choose_device(DeviceKind kind, int local_rank);
 // say gloo, else over gloo. Returns when all ranks have joined. Throws ConfigError for nccl on a
 // CPU or with fewer GPUs than ranks on this host, and as connect_gloo() and connect_nccl().
 std::unique_ptr<Communicator> connect_world(const Options& options,
-                                            const RankEnvironment& environment, c10::Device device);
+                                            const RankEnvironment& environment, c10::Device device,
+                                            Greeting greeting = {});
 
 }  // namespace moetron

@@ -1,6 +1,7 @@
 #include "moetron/cli/launcher_report.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
@@ -32,6 +33,18 @@ int leave_silently(int rank, const Error& error) {
   let_rank_zero_speak(rank);
   tell_launcher(error.what());
   return error.exit_code();
+}
+
+void say_failure(const std::string& cause) {
+  std::fprintf(stderr, "moetron: %s\n", cause.c_str());
+  tell_launcher(cause);
+}
+
+int leave_before_joining(const RankEnvironment& environment, const Greeting& greeting,
+                         const Error& error) {
+  if (environment.rank == 0) say_failure(error.what());
+  refuse_to_connect(environment, greeting, error);
+  return environment.rank == 0 ? error.exit_code() : leave_silently(environment.rank, error);
 }
 
 }  // namespace moetron

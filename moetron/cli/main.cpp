@@ -7,9 +7,11 @@
 #include "moetron/base/path.h"
 #include "moetron/base/shrunk_file.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/compute_threads.h"
 #include "moetron/cli/launcher_report.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/config/command_line.h"
+#include "moetron/config/option_table.h"
 #include "moetron/train/out_of_memory.h"
 
 namespace moetron {
@@ -35,12 +37,19 @@ int run_command(const ParsedCommandLine& parsed) {
   throw InternalError("unknown command");
 }
 
-int rank_of_environment() {
+// Of a command whose ranks wait for each other, the others hear of a mistake that one rank alone
+// has made.
+int refuse_command_line(int argc, char** argv, const Error& error) {
+  RankEnvironment environment;
   try {
-    return read_rank_environment().rank;
-  } catch (const ConfigError&) {
-    return 0;  // whoever does not know its rank speaks
+    environment = read_rank_environment();
+  } catch (const ConfigError&) {  // whoever does not know its rank speaks for itself
   }
+  const bool has_peers = argc > 1 && argv[1] == command_name(Command::kPretrain);
+  if (has_peers) return leave_before_joining(environment, {}, error);
+  if (environment.rank != 0) return leave_silently(environment.rank, error);
+  say_failure(error.what());
+  return error.exit_code();
 }
 
 int run(int argc, char** argv) {
@@ -48,9 +57,7 @@ int run(int argc, char** argv) {
   try {
     parsed = parse_command_line(argc, argv);
   } catch (const Error& error) {
-    const int rank = rank_of_environment();
-    if (rank == 0) throw;  // all ranks find the same mistakes: one says them
-    return leave_silently(rank, error);
+    return refuse_command_line(argc, argv, error);
   }
   if (parsed.help) {
     std::fputs(parsed.help_text.c_str(), stdout);
@@ -59,10 +66,8 @@ int run(int argc, char** argv) {
   return run_command(parsed);
 }
 
-// The run's last words, and its exit code.
 int say(const std::string& cause, int exit_code) {
-  std::fprintf(stderr, "moetron: %s\n", cause.c_str());
-  tell_launcher(cause);
+  say_failure(cause);
   return exit_code;
 }
 
@@ -71,6 +76,7 @@ int say(const std::string& cause, int exit_code) {
 }  // namespace moetron
 
 int main(int argc, char** argv) {
+  moetron::let_waiting_threads_sleep(argv);
   moetron::report_shrunk_files();
   try {
     return moetron::run(argc, argv);

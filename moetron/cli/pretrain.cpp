@@ -1,34 +1,28 @@
 // moetron pretrain: joins the run's other ranks, trains, and reports a failure once.
 #include "moetron/train/pretrain.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <thread>
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/compute_threads.h"
 #include "moetron/cli/device.h"
 #include "moetron/cli/launcher_report.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/join_ranks.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/run/resolve.h"
+#include "moetron/train/same_start.h"
 
 namespace moetron {
 namespace {
 
-// The user's threads, or an equal share of the host's cores.
-void set_threads(const Options& options, const RankEnvironment& environment) {
-  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  const int64_t share = std::max<int64_t>(1, cores / environment.local_size);
-  const int64_t wanted = options.runtime.num_threads;
-  at::set_num_threads(static_cast<int>(wanted > 0 ? wanted : share));
-}
+constexpr const char* kStart = "start";  // the phase before there is any
 
 // What the user can do about a failure, by its exit code.
 std::string advice(const Options& options, int exit_code) {
@@ -51,15 +45,29 @@ std::string indented(const std::string& cause) {
   return text;
 }
 
-void report_failure(Communicator& world, const Options& options, const std::string& cause,
-                    int exit_code) {
-  const std::string phase = world.phase().empty() ? "start" : world.phase();
+void report_failure(int rank, int num_ranks, const std::string& phase, const Options& options,
+                    const std::string& cause, int exit_code) {
   std::fprintf(
       stderr,
       "\nmoetron: the run failed\n  rank    %d of %d\n  phase   %s\n  cause   %s\n  next    %s\n",
-      world.world_rank(), world.size(), phase.c_str(), indented(cause).c_str(),
-      advice(options, exit_code).c_str());
-  tell_launcher(phase == "start" ? cause : concat(phase, ": ", cause));
+      rank, num_ranks, phase.c_str(), indented(cause).c_str(), advice(options, exit_code).c_str());
+  tell_launcher(phase == kStart ? cause : concat(phase, ": ", cause));
+}
+
+void report_failure(Communicator& world, const Options& options, const std::string& cause,
+                    int exit_code) {
+  report_failure(world.world_rank(), world.size(), world.phase().empty() ? kStart : world.phase(),
+                 options, cause, exit_code);
+}
+
+// Ranks that do not fit together, or one that cannot come: rank 0 tells, where it is there.
+int refused(const JoinRefused& error, const RankEnvironment& environment, const Options& options) {
+  if (environment.rank != 0 && error.rank_zero_knows()) {
+    return leave_silently(environment.rank, error);
+  }
+  report_failure(environment.rank, environment.size, kStart, options, error.what(),
+                 error.exit_code());
+  return error.exit_code();
 }
 
 // Rank 0 tells of every failure, its own or that of a peer which reaches it as a CommError; another
@@ -77,24 +85,29 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
+  const Greeting greeting{greeting_text(options_record(options), environment.size),
+                          name_difference};
   try {
     say_notices(parsed);
     validate(options, Command::kPretrain, environment.size);
   } catch (const ConfigError& error) {
-    if (environment.rank == 0) throw;  // all ranks find the same mistake: one says it
-    return leave_silently(environment.rank, error);
+    return leave_before_joining(environment, greeting, error);
   }
-  set_threads(options, environment);
+  log_info(set_compute_threads(options, environment));
   at::globalContext().setDeterministicAlgorithms(options.runtime.deterministic,
                                                  /*warn_only=*/false);
   c10::Device device = c10::kCPU;
   std::unique_ptr<Communicator> world;
   try {
     device = choose_device(options.runtime.device, environment.local_rank);
-    world = connect_world(options, environment, device);
-  } catch (const Error&) {
+    world = connect_world(options, environment, device, greeting);
+  } catch (const JoinRefused& error) {
+    return refused(error, environment, options);
+  } catch (const StoreError&) {
     let_rank_zero_speak(environment.rank);  // each rank may fail alone, but most fail alike
     throw;
+  } catch (const ConfigError& error) {
+    return leave_before_joining(environment, greeting, error);
   }
   try {
     return pretrain(options, *world, device);
