@@ -57,6 +57,39 @@ TEST_F(BaseTest, WriterShowsNothingBeforeCommit) {
   EXPECT_EQ(MappedFile(path).text(), "abc" + big);
 }
 
+TEST_F(BaseTest, WritersOfOnePathDoNotMeet) {
+  const fs::path path = folder_ / "text";
+  write_file(folder_ / "text.tmp", "a killed writer's");
+  {
+    FileWriter first(path), second(path);
+    first.write("first");
+    second.write("the second");
+    second.commit();
+    EXPECT_EQ(read_file(path), "the second");
+    FileWriter third(path);
+    third.write("3");
+    first.commit();
+    EXPECT_EQ(read_file(path), "first");
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+TEST_F(BaseTest, AFailedRenameLeavesNothing) {
+  fs::create_directories(folder_ / "text" / "in the way");
+  EXPECT_THROW(write_file(folder_ / "text", "abc"), ConfigError);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+TEST_F(BaseTest, ReadersTellWhatIsMissing) {
+  write_file(folder_ / "text", "0123456789");
+  const FileReader reader(folder_ / "text");
+  EXPECT_EQ(reader.size(), 10u);
+  std::string out(4, ' ');
+  reader.read(6, std::as_writable_bytes(std::span(out)));
+  EXPECT_EQ(out, "6789");
+  EXPECT_THROW(reader.read(7, std::as_writable_bytes(std::span(out))), InputError);
+}
+
 TEST_F(BaseTest, UnreadableFilesAreInputErrors) {
   EXPECT_THROW(read_file(folder_ / "absent"), InputError);
   EXPECT_THROW(read_file(folder_), InputError);

@@ -35,9 +35,27 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Reads at any place, without a map: where the disk fails, that is an InputError, not a signal.
+class FileReader {
+ public:
+  explicit FileReader(const std::filesystem::path& path);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+
+  size_t size() const { return size_; }  // bytes, when it was opened
+  // Fills `out` from byte `place` on.
+  void read(size_t place, std::span<std::byte> out) const;
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+  size_t size_ = 0;
+};
+
 // A buffered file that is written front to back. It lives under `path` + ".tmp" until commit(),
 // which flushes it to the disk (fsync), renames it and fsyncs the folder; without commit() it is
-// removed.
+// removed. Of several writers of one path at once, each has a temporary file of its own.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);
@@ -48,6 +66,9 @@ class FileWriter {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
   uint64_t position() const { return position_; }
+  // Brings what was written to the disk, still under the temporary name: what can fail for want of
+  // space has then been done. commit() does it too.
+  void sync();
   void commit();
 
  private:
