@@ -88,6 +88,11 @@ class Output {
  public:
   Output(const PreprocessSettings& settings, int64_t vocab_size, uint64_t bytes_total)
       : settings_(settings), bytes_total_(bytes_total) {
+    const auto folder = std::filesystem::path(settings.output_prefix).parent_path();
+    std::error_code error;
+    if (!folder.empty()) std::filesystem::create_directories(folder, error);
+    MT_CHECK_CONFIG(!error, "output-prefix: cannot make the folder ", folder.string(), ": ",
+                    error.message());
     for (const std::string& key : settings.keys) {
       report_.outputs.push_back(settings.output_prefix + "_" + key + "_document");
       writers_.push_back(std::make_unique<IndexedDatasetWriter>(report_.outputs.back(),

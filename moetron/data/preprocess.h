@@ -65,7 +65,8 @@ struct TextEncoder {
   std::vector<int32_t> begin;  // that prepend_bos writes
 };
 
-// Nothing appears under the output names unless all went well.
+// Nothing appears under the output names unless all went well, and what is there stays until then.
+// The folder of output_prefix is made where it is missing.
 PreprocessReport preprocess(const PreprocessSettings& settings, const TextEncoder& encoder);
 PreprocessReport preprocess(const PreprocessSettings& settings, const Tokenizer& tokenizer);
 

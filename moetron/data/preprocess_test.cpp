@@ -294,7 +294,7 @@ TEST_F(PreprocessTest, RefusesWhatCannotWork) {
   wanted.keys = {"a", "a"};
   EXPECT_THROW(preprocess(wanted, byte_encoder()), ConfigError);
   wanted = settings({path});
-  wanted.output_prefix = (folder_ / "no" / "such").string();
+  wanted.output_prefix = (path / "no" / "such").string();  // below a file
   EXPECT_THROW(preprocess(wanted, byte_encoder()), ConfigError);
   TextEncoder outside = byte_encoder();
   outside.vocab_size = 100;
@@ -344,6 +344,13 @@ TEST_F(PreprocessTest, AFailureStopsTheOtherWorkers) {
   EXPECT_THROW(preprocess(wanted, encoder), InputError);
   EXPECT_LT(calls, 200);
   EXPECT_EQ(num_outputs(), 0);
+}
+
+TEST_F(PreprocessTest, MakesTheFolderOfItsOutput) {
+  PreprocessSettings wanted = settings({input("a.jsonl", "{\"text\": \"abc\"}\n")});
+  wanted.output_prefix = (folder_ / "new" / "folder" / "out").string();
+  preprocess(wanted, byte_encoder());
+  EXPECT_EQ(IndexedDataset(wanted.output_prefix + "_text_document").num_documents(), 1);
 }
 
 TEST_F(PreprocessTest, TakesATokenizer) {

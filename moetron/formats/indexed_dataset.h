@@ -73,7 +73,8 @@ class IndexedDataset {
   const std::byte* documents_ = nullptr;
 };
 
-// Writes both files front to back; they appear under their names at commit(), .idx last.
+// Writes both files front to back; they appear under their names at commit(), .idx last. A pair
+// that is there already stays until both new files are complete and on the disk.
 class IndexedDatasetWriter {
  public:
   IndexedDatasetWriter(const std::string& prefix, TokenType type);
@@ -87,6 +88,8 @@ class IndexedDatasetWriter {
   void commit();
 
  private:
+  void put_in_place();
+
   TokenType type_;
   std::filesystem::path index_path_;
   FileWriter tokens_;

@@ -103,6 +103,27 @@ TEST_F(IndexedDatasetTest, NothingAppearsWithoutCommit) {
   EXPECT_THROW(IndexedDataset{prefix}, InputError);
 }
 
+TEST_F(IndexedDatasetTest, TheOldPairStaysUntilTheNewOneIsThere) {
+  const std::string prefix = (folder_ / "pair").string();
+  const auto write = [&](int32_t token) {
+    IndexedDatasetWriter writer(prefix, TokenType::kUint16);
+    writer.add_sequence(std::vector<int32_t>{token});
+    writer.end_document();
+    writer.commit();
+  };
+  write(1);
+  write(2);
+  EXPECT_EQ(read_sequence(IndexedDataset(prefix), 0), std::vector<int32_t>{2});
+  const std::string index = read_file(prefix + ".idx");
+  fs::remove(prefix + ".bin");
+  fs::create_directories(prefix + ".bin/in the way");
+  EXPECT_THROW(write(3), ConfigError);
+  EXPECT_EQ(read_file(prefix + ".idx"), index);
+  fs::remove_all(prefix + ".bin");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1)
+      << "a temporary file is left";
+}
+
 TEST_F(IndexedDatasetTest, TypeFollowsTheVocabulary) {
   EXPECT_EQ(token_type_for_vocab(65499), TokenType::kUint16);
   EXPECT_EQ(token_type_for_vocab(65500), TokenType::kInt32);

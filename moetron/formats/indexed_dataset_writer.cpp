@@ -2,6 +2,7 @@
 #include <string_view>
 
 #include "moetron/base/error.h"
+#include "moetron/base/path.h"
 #include "moetron/formats/indexed_dataset.h"
 
 namespace moetron {
@@ -83,9 +84,26 @@ void IndexedDatasetWriter::commit() {
     pointer += int64_t{length} * static_cast<int64_t>(token_type_bytes(type_));
   }
   index_.write(bytes_of(documents_));
-  // An .idx left from an earlier run must never describe the new .bin.
-  std::filesystem::remove(index_path_);
-  tokens_.commit();
+  tokens_.sync();
+  index_.sync();
+  put_in_place();
+}
+
+// An .idx of an earlier run must never describe the new .bin, so it goes first; it comes back where
+// the new .bin cannot take its place.
+void IndexedDatasetWriter::put_in_place() {
+  std::filesystem::path old = index_path_;
+  old += ".old";
+  const bool replaces = path_exists(index_path_);
+  std::error_code ignored;
+  if (replaces) rename_durable(index_path_, old);
+  try {
+    tokens_.commit();
+  } catch (const ConfigError&) {
+    if (replaces) std::filesystem::rename(old, index_path_, ignored);
+    throw;
+  }
+  std::filesystem::remove(old, ignored);  // its .bin is gone
   index_.commit();
 }
 
