@@ -162,6 +162,27 @@ TEST_F(GptDatasetTest, CacheGivesTheSameSamplesAndHealsItself) {
   expect_equal(open(prefix, 30, build));
 }
 
+TEST_F(GptDatasetTest, ADamagedCacheThatLooksSoundIsMadeAgainWithALine) {
+  const std::string prefix = write("a", {7, 1, 20, 3, 9});
+  const GptDatasetSettings settings = {.sequence_length = 4, .cache_folder = folder_ / "cache"};
+  const GptDataset expected = open(prefix, 30, settings);
+  for (const auto& entry : fs::directory_iterator(folder_ / "cache")) {
+    const fs::path path = entry.path();
+    if (!path.string().ends_with("shuffle_index.npy")) continue;
+    std::string bytes = read_file(path);
+    std::swap(bytes[bytes.size() - 4], bytes[bytes.size() - 8]);  // two samples change places
+    ASSERT_NE(bytes, read_file(path));
+    write_file(path, bytes);
+  }
+  testing::internal::CaptureStderr();
+  const GptDataset healed = open(prefix, 30, settings);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("shuffle_index.npy is damaged"), std::string::npos) << said;
+  EXPECT_NE(said.find("the index is made again"), std::string::npos) << said;
+  for (int64_t i = 0; i < expected.size(); ++i)
+    EXPECT_EQ(healed.get(i).labels, expected.get(i).labels);
+}
+
 TEST_F(GptDatasetTest, SurvivesADamagedCache) {
   const std::string prefix = write("a", {7, 1, 20, 3, 9});
   GptDatasetSettings settings = {.sequence_length = 4, .cache_folder = folder_ / "cache"};

@@ -12,6 +12,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/hash.h"
 #include "moetron/base/json.h"
+#include "moetron/base/log.h"
 
 namespace moetron {
 namespace {
@@ -125,7 +126,9 @@ GptIndex::GptIndex(const IndexedDataset& source, const GptIndexKey& key,
   }
   try {
     map(stem);
-  } catch (const InputError&) {  // absent or damaged: made anew
+  } catch (const InputError& failure) {  // absent or damaged: made anew
+    if (is_written(stem))
+      log_warning(concat("data-cache-path: ", failure.what(), "; the index is made again"));
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     MT_CHECK_CONFIG(!error, "cannot create data-cache-path ", folder.string(), ": ",

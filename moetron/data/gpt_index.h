@@ -51,8 +51,9 @@ class GptIndex {
  public:
   // In memory. Throws as plan_gpt_index().
   GptIndex(const IndexedDataset& source, const GptIndexKey& key);
-  // Mapped from folder/HASH-*.npy. With `build` they are written first when absent or damaged;
-  // without it that is an InputError.
+  // Mapped from folder/HASH-*.npy. With `build` they are written first when absent or damaged, the
+  // latter with a warning; without it that is an InputError. Reads the files once, to compare their
+  // hashes with those that the description holds.
   GptIndex(const IndexedDataset& source, const GptIndexKey& key,
            const std::filesystem::path& folder, bool build);
 
@@ -76,6 +77,7 @@ class GptIndex {
   template <class T>
   void build_shuffle(NumpyRandom* random);
   void write(const std::filesystem::path& stem, const std::string& description) const;
+  static bool is_written(const std::filesystem::path& stem);
   void map(const std::filesystem::path& stem);
 
   GptIndexKey key_;

@@ -1,6 +1,11 @@
 // How the indices of a GPT dataset lie on disk, and the checks of what is read from there.
+#include <nlohmann/json.hpp>
+
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/hash.h"
+#include "moetron/base/json.h"
+#include "moetron/base/path.h"
 #include "moetron/data/gpt_index.h"
 
 namespace moetron {
@@ -17,6 +22,26 @@ constexpr char kDocuments[] = "-document_index.npy";
 constexpr char kSamples[] = "-sample_index.npy";
 constexpr char kShuffle[] = "-shuffle_index.npy";
 constexpr char kDescription[] = "-description.json";
+constexpr char kHashes[] = "xxh3_128";  // its object of file name endings and hashes
+
+std::string hash_of(const fs::path& path) {
+  return hash_hex(MappedFile(path).bytes());
+}
+
+// A damaged value within its range would change what is learned, and nobody would see it.
+void check_hashes(const fs::path& stem) {
+  const fs::path path = with_suffix(stem, kDescription);
+  const Json description = read_json(path);
+  MT_CHECK_INPUT(description.is_object() && description.value(kHashes, Json()).is_object(),
+                 path.string(), " has no hashes");
+  for (const char* suffix : {kDocuments, kSamples, kShuffle}) {
+    const fs::path file = with_suffix(stem, suffix);
+    const Json expected = description[kHashes].value(suffix, Json());
+    const std::string found = hash_of(file);
+    MT_CHECK_INPUT(expected == found, file.string(), " is damaged: XXH3-128 ", expected.dump(),
+                   " expected, \"", found, "\" found");
+  }
+}
 
 }  // namespace
 
@@ -25,12 +50,19 @@ void GptIndex::write(const fs::path& stem, const std::string& description) const
   documents_.write(with_suffix(stem, kDocuments), {documents_.size()});
   samples_.write(with_suffix(stem, kSamples), {plan_.num_samples + 1, 2});
   shuffle_.write(with_suffix(stem, kShuffle), {plan_.num_samples});
-  write_file(with_suffix(stem, kDescription), description);
+  Json complete = parse_json(description, "description");
+  for (const char* suffix : {kDocuments, kSamples, kShuffle})
+    complete[kHashes][suffix] = hash_of(with_suffix(stem, suffix));
+  write_json(with_suffix(stem, kDescription), complete);
+}
+
+bool GptIndex::is_written(const fs::path& stem) {
+  return path_exists(with_suffix(stem, kDescription));
 }
 
 void GptIndex::map(const fs::path& stem) {
   const int64_t sequences = key_.range.end - key_.range.begin;
-  read_file(with_suffix(stem, kDescription));
+  check_hashes(stem);
   documents_ = IndexArray(NpyFile(with_suffix(stem, kDocuments)));
   samples_ = IndexArray(NpyFile(with_suffix(stem, kSamples)));
   shuffle_ = IndexArray(NpyFile(with_suffix(stem, kShuffle)));
