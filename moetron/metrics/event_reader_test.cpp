@@ -51,7 +51,7 @@ std::string message_of(const std::string& bytes) {
 class EventReader : public MetricsFolderTest {
  protected:
   std::string written() const {
-    TensorBoardWriter writer(folder_ / "events");
+    TensorBoardWriter writer(folder_ / "events", 0);
     writer.scalar("train/loss", 2.5, 1);
     writer.scalar("lr", 1e-3, int64_t{1} << 40);
     writer.scalar("train/loss", -0.125, 2);

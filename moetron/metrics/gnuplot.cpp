@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <optional>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <system_error>
+#include <thread>
 #include <unistd.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/path.h"
 
 extern char** environ;
 
@@ -25,7 +29,9 @@ namespace fs = std::filesystem;
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "moetron-plot-XXXXXX").string();
+    std::error_code error;
+    std::string name = (fs::temp_directory_path(error) / "moetron-plot-XXXXXX").string();
+    MT_CHECK_CONFIG(!error, "there is no folder for temporary files (TMPDIR): ", error.message());
     MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot make the folder ", name, ": ",
                     std::strerror(errno));
     path_ = name;
@@ -43,8 +49,27 @@ class TemporaryFolder {
   fs::path path_;
 };
 
+// The status of a child, which leads a process group, when it has ended; nothing where it had to be
+// killed, with what it started, after the limit.
+std::optional<int> wait_within(pid_t child, std::chrono::milliseconds limit) {
+  constexpr std::chrono::milliseconds kPause{10};
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  int status = 0;
+  while (true) {
+    const pid_t ended = ::waitpid(child, &status, WNOHANG);
+    if (ended == child) return status;
+    if (ended < 0 && errno != EINTR) return status;
+    if (std::chrono::steady_clock::now() > deadline) break;
+    std::this_thread::sleep_for(kPause);
+  }
+  ::kill(-child, SIGKILL);
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return std::nullopt;
+}
+
 // Runs `gnuplot script` in the folder; its complaints go to the file `log` there.
-void run_gnuplot(const fs::path& folder, const fs::path& picture) {
+void run_gnuplot(const fs::path& folder, const fs::path& picture, std::chrono::milliseconds limit) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
@@ -55,15 +80,19 @@ void run_gnuplot(const fs::path& folder, const fs::path& picture) {
   char script[] = "script";
   char* arguments[] = {program, script, nullptr};
   pid_t child = 0;
-  const int error = ::posix_spawnp(&child, program, &actions, nullptr, arguments, environ);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  const int error = ::posix_spawnp(&child, program, &actions, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   MT_CHECK_CONFIG(error != ENOENT, "cannot draw ", picture.string(),
                   ": gnuplot is missing (Debian package gnuplot-nox)");
   MT_CHECK_CONFIG(error == 0, "cannot run gnuplot: ", std::strerror(error));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+  const std::optional<int> status = wait_within(child, limit);
+  MT_CHECK_CONFIG(status, "cannot draw ", picture.string(), ": gnuplot was not done after ",
+                  limit.count(), " ms");
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return;
   std::string log = read_file(folder / "log");
   std::replace(log.begin(), log.end(), '\n', ' ');
   throw ConfigError(concat("cannot draw ", picture.string(), ": gnuplot failed: ", log));
@@ -86,13 +115,15 @@ void check_picture_name(const fs::path& path) {
 }
 
 void draw_with_gnuplot(const fs::path& path, const PictureSize& size, const std::string& script,
-                       const std::vector<PlotData>& data) {
+                       const std::vector<PlotData>& data, std::chrono::milliseconds limit) {
   check_picture_name(path);
   const TemporaryFolder folder;
   for (const PlotData& file : data) write_file(folder.path() / file.name, file.text);
   write_file(folder.path() / "script", terminal(path.extension() == ".png", size) +
                                            "set output 'picture'\nset decimalsign '.'\n" + script);
-  run_gnuplot(folder.path(), path);
+  run_gnuplot(folder.path(), path, limit);
+  MT_CHECK_CONFIG(path_exists(folder.path() / "picture"), "cannot draw ", path.string(),
+                  ": gnuplot made no picture");
   write_file(path, read_file(folder.path() / "picture"));
 }
 

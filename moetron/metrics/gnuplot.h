@@ -1,6 +1,7 @@
 // Pictures drawn by gnuplot.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -22,9 +23,11 @@ struct PictureSize {
 
 // Draws the script's picture, for which terminal and output are set and the variable `text` is the
 // size of its text. The end of the name, .png or
-// .svg, decides the kind. Throws ConfigError if it is another, or if gnuplot is missing or fails.
+// .svg, decides the kind. Throws ConfigError if it is another, or if gnuplot is missing, fails, or
+// is not done within the limit, when it is killed. Nothing temporary is left.
 void draw_with_gnuplot(const std::filesystem::path& path, const PictureSize& size,
-                       const std::string& script, const std::vector<PlotData>& data);
+                       const std::string& script, const std::vector<PlotData>& data,
+                       std::chrono::milliseconds limit = std::chrono::minutes(1));
 
 // Throws ConfigError if the name's end is not one of those that can be drawn.
 void check_picture_name(const std::filesystem::path& path);

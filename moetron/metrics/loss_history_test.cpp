@@ -81,7 +81,7 @@ TEST_F(LossHistory, ReadsMetricsAndTheirFolder) {
 
 TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
   {
-    TensorBoardWriter writer(folder_ / "ours");
+    TensorBoardWriter writer(folder_ / "ours", 0);
     StepRecord record = sample_record(3);
     record.loss = 2.5;
     writer.write(record);
@@ -90,7 +90,7 @@ TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
   EXPECT_EQ(read_history(folder_ / "ours", "seconds"), (History{{3, 0.75}}));
   std::filesystem::path path;
   {
-    TensorBoardWriter writer(folder_ / "megatron");
+    TensorBoardWriter writer(folder_ / "megatron", 0);
     path = writer.path();
     writer.scalar("lm loss", 4.0, 1);
     writer.scalar("lm loss vs samples", 9.0, 128);
@@ -109,7 +109,7 @@ TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
 // A run that went on from step 1 wrote a second file.
 TEST_F(LossHistory, TheLaterOfTwoEventFilesCounts) {
   const auto write = [&](const char* name, double loss) {
-    TensorBoardWriter writer(folder_ / "new");
+    TensorBoardWriter writer(folder_ / "new", 0);
     writer.scalar("train/loss", loss, 2);
     std::filesystem::create_directories(folder_ / "run");
     std::filesystem::rename(writer.path(), folder_ / "run" / name);

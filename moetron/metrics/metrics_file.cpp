@@ -24,20 +24,33 @@ std::optional<std::string_view> next_line(std::string_view& text) {
   return line;
 }
 
+// Whether a run that was cut short in its first record may have left this: the record's beginning,
+// or the zeros that some file systems put in its place.
+bool is_left_by_crash(std::string_view text) {
+  constexpr std::string_view kBegin = "{\"step\":";
+  if (text.find_first_not_of('\0') == std::string_view::npos) return true;
+  const std::string_view begin = text.substr(0, kBegin.size());
+  return text.find('\n') == std::string_view::npos && kBegin.starts_with(begin);
+}
+
 // Rewrites the file without what a run that continues after last_step must not find there.
 void drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
   const std::string before = read_file(path);
   std::string_view rest = before;
   std::string kept;
-  int64_t num_unreadable = 0;
+  int64_t num_records = 0, num_unreadable = 0;
   while (const auto line = next_line(rest)) {
     try {
       if (parse_step_record(*line, path.string()).step <= last_step) kept.append(*line) += '\n';
+      ++num_records;
     } catch (const InputError&) {
       ++num_unreadable;
     }
   }
   if (!rest.empty()) ++num_unreadable;
+  MT_CHECK_INPUT(num_records > 0 || is_left_by_crash(before), "metrics: ", path.string(),
+                 " holds no record of a step, and would be emptied: name another file, or remove "
+                 "it");
   if (num_unreadable > 0)
     log_warning(
         concat(path.string(), ": dropped ", num_unreadable,
@@ -70,13 +83,12 @@ MetricsWriter::~MetricsWriter() {
 }
 
 void MetricsWriter::write(const StepRecord& record) {
-  const std::string line = to_json_line(record) + "\n";
-  std::string_view rest = line;
-  while (!rest.empty()) {
-    const ssize_t written = ::write(fd_, rest.data(), rest.size());
+  pending_ += to_json_line(record) + "\n";
+  while (!pending_.empty()) {
+    const ssize_t written = ::write(fd_, pending_.data(), pending_.size());
     if (written < 0 && errno == EINTR) continue;
     MT_CHECK_CONFIG(written >= 0, "cannot write ", path_.string(), ": ", std::strerror(errno));
-    rest.remove_prefix(static_cast<size_t>(written));
+    pending_.erase(0, static_cast<size_t>(written));
   }
 }
 

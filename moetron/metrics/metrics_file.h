@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "moetron/metrics/step_record.h"
@@ -18,19 +19,22 @@ std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
 // records (a warning counts them). A fresh run passes 0.
 class MetricsWriter {
  public:
-  // Makes the folder if need be. Throws ConfigError if the file cannot be written.
+  // Makes the folder if need be. Throws ConfigError if the file cannot be written, and InputError,
+  // leaving it as it is, if it holds text of which no line is a record: it is somebody else's.
   MetricsWriter(const std::filesystem::path& path, int64_t last_step);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
   MetricsWriter& operator=(const MetricsWriter&) = delete;
 
   // Hands the whole line to the system at once: a reader never sees half of it, and a crash of this
-  // program loses none.
+  // program loses none. Throws ConfigError if the system refuses; the next call then writes what is
+  // missing, too.
   void write(const StepRecord& record);
 
  private:
   std::filesystem::path path_;
   int fd_ = -1;
+  std::string pending_;  // lines, the first perhaps begun, that the system has refused so far
 };
 
 }  // namespace moetron

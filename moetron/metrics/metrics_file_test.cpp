@@ -1,5 +1,10 @@
 #include "moetron/metrics/metrics_file.h"
 
+#include <csignal>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/metrics/metrics_test_data.h"
@@ -62,6 +67,58 @@ TEST_F(MetricsFile, ReadingDropsACutLastLineOnly) {
   } catch (const InputError& error) {
     EXPECT_EQ(std::string(error.what()).find(path_.string() + ":4"), 0u) << error.what();
   }
+}
+
+TEST_F(MetricsFile, AFileOfOtherContentIsRefusedAndStays) {
+  std::filesystem::create_directories(path_.parent_path());
+  for (const char* text : {"my notes\n", "no line end", "{\"loss\": 1}\n", "{\"step\": 1\n"}) {
+    write_file(path_, text);
+    try {
+      MetricsWriter writer(path_, 0);
+      FAIL() << text;
+    } catch (const InputError& error) {
+      EXPECT_NE(std::string(error.what()).find(path_.string()), std::string::npos);
+    }
+    EXPECT_EQ(read_file(path_), text);
+  }
+  // What a crash in the first record leaves is ours.
+  for (const std::string& text : {std::string(""), std::string("{\"step\":1,\"lo"),
+                                  std::string("{\"st"), std::string(50, '\0')}) {
+    write_file(path_, text);
+    write_steps(0, 1, 2);
+    EXPECT_EQ(steps(), std::vector<int64_t>{1}) << text;
+  }
+}
+
+TEST_F(MetricsFile, LinesThatTheSystemRefusedComeLater) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    MetricsWriter writer(path_, 0);
+    writer.write(sample_record(1));
+    const auto size = static_cast<rlim_t>(std::filesystem::file_size(path_));
+    const auto set_limit = [](rlim_t bytes) {
+      const rlimit limit{bytes, RLIM_INFINITY};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+    };
+    set_limit(size + 30);
+    int refused = 0;
+    for (const int64_t step : {2, 3}) {
+      try {
+        writer.write(sample_record(step));
+      } catch (const ConfigError&) {
+        ++refused;
+      }
+    }
+    set_limit(RLIM_INFINITY);
+    writer.write(sample_record(4));
+    ::_exit(refused);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  EXPECT_EQ(steps(), (std::vector<int64_t>{1, 2, 3, 4}));
 }
 
 TEST_F(MetricsFile, NamesAFileThatCannotBeWritten) {

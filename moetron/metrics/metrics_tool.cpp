@@ -13,9 +13,11 @@ namespace {
 
 using namespace moetron;
 
+// A run that begins with the first of the records.
 void write_folder(const std::filesystem::path& metrics, const std::filesystem::path& folder) {
   const auto records = read_metrics(metrics);
-  TensorBoardWriter writer(folder);
+  MT_CHECK_INPUT(!records.empty(), metrics.string(), " holds no record");
+  TensorBoardWriter writer(folder, records.front().step - 1);
   for (const StepRecord& record : records) writer.write(record);
   plot_losses(records, folder / "loss.png", "Qwen3-30B-A3B, 16 layers");
 }

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -7,6 +8,7 @@
 #include "moetron/base/file.h"
 #include "moetron/base/json.h"
 #include "moetron/metrics/chrome_trace.h"
+#include "moetron/metrics/gnuplot.h"
 #include "moetron/metrics/metrics_test_data.h"
 #include "moetron/metrics/plot.h"
 
@@ -58,6 +60,51 @@ TEST_F(Pictures, RefusesWhatItCannotDraw) {
   ::setenv("PATH", path.c_str(), 1);
   EXPECT_NE(message.find("gnuplot is missing (Debian package gnuplot-nox)"), std::string::npos)
       << message;
+}
+
+// A variable of the environment for the object's life.
+class SetVariable {
+ public:
+  SetVariable(const char* name, const std::string& value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~SetVariable() {
+    if (before_) ::setenv(name_, before_->c_str(), 1);
+    if (!before_) ::unsetenv(name_);
+  }
+  SetVariable(const SetVariable&) = delete;
+  SetVariable& operator=(const SetVariable&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+TEST_F(Pictures, AGnuplotThatHangsOrMakesNothingIsAnErrorAndLeavesNothing) {
+  namespace fs = std::filesystem;
+  const fs::path programs = folder_ / "bin", temporary = folder_ / "tmp";
+  for (const fs::path& folder : {programs, temporary}) fs::create_directories(folder);
+  const SetVariable path("PATH", concat(programs.string(), ":", std::getenv("PATH")));
+  const SetVariable tmpdir("TMPDIR", temporary.string());
+  const auto why_not_drawn = [&](const std::string& program) {
+    write_file(programs / "gnuplot", "#!/bin/sh\n" + program + "\n");
+    fs::permissions(programs / "gnuplot", fs::perms::owner_all);
+    try {
+      draw_with_gnuplot(folder_ / "loss.png", {}, "plot x\n", {}, std::chrono::milliseconds(300));
+    } catch (const ConfigError& error) {
+      EXPECT_TRUE(fs::is_empty(temporary)) << program;
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(why_not_drawn("sleep 100").find("gnuplot was not done after 300 ms"),
+            std::string::npos);
+  EXPECT_NE(why_not_drawn("exit 0").find("gnuplot made no picture"), std::string::npos);
+  EXPECT_NE(why_not_drawn("echo no font; exit 1").find("gnuplot failed: no font"),
+            std::string::npos);
+  fs::remove(temporary);
+  EXPECT_THROW(draw_with_gnuplot(folder_ / "loss.png", {}, "plot x\n", {}), ConfigError);
 }
 
 TEST_F(Pictures, WritesAChromeTrace) {

@@ -1,8 +1,10 @@
 #include "moetron/metrics/tensorboard.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <unistd.h>
@@ -55,12 +57,46 @@ double wall_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-// Event: 1 wall_time (double), 2 step (int64), 3 file_version (string), 5 summary (Summary).
+// Event: 1 wall_time (double), 2 step (int64), 3 file_version (string), 5 summary (Summary),
+// 7 session_log (SessionLog).
 std::string event_head() {
   std::string event;
   append_tag(event, 1, kFixed64);
   append_raw(event, wall_time());
   return event;
+}
+
+// SessionLog: 1 status, of which 1 is START. It makes TensorBoard drop what it has read of `step`
+// and later ones.
+std::string session_start(int64_t step) {
+  constexpr uint64_t kStart = 1;
+  std::string session;
+  append_tag(session, 1, kVarint);
+  append_varint(session, kStart);
+  std::string event = event_head();
+  append_tag(event, 2, kVarint);
+  append_varint(event, static_cast<uint64_t>(step));
+  append_bytes(event, 7, session);
+  return event;
+}
+
+constexpr std::string_view kFileStart = "events.out.tfevents.";
+
+// The seconds in the new file's name: TensorBoard reads the files of a folder in the order of their
+// names, so that they are later than those of every file there, whatever the clocks of hosts say.
+int64_t next_second(const std::filesystem::path& folder) {
+  auto second = static_cast<int64_t>(wall_time());
+  std::error_code ignored;  // opening reports what is wrong
+  for (std::filesystem::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kFileStart)) continue;
+    int64_t found = 0;
+    std::from_chars(name.data() + kFileStart.size(), name.data() + name.size(), found);
+    constexpr int64_t kLatest = int64_t{9'999'999'999};  // ten digits, as the order of names needs
+    if (found < kLatest) second = std::max(second, found + 1);
+  }
+  return second;
 }
 
 }  // namespace
@@ -77,12 +113,10 @@ uint32_t masked_crc(std::string_view bytes) {
   return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
 
-TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder) {
+TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder, int64_t last_step) {
   char host[256] = "localhost";
   ::gethostname(host, sizeof(host) - 1);
-  // TensorBoard reads the files of a folder in the order of their names: time comes first.
-  path_ = folder / concat("events.out.tfevents.", static_cast<int64_t>(wall_time()), ".", host, ".",
-                          ::getpid());
+  path_ = folder / concat(kFileStart, next_second(folder), ".", host, ".", ::getpid());
   std::error_code ignored;  // opening reports what is wrong
   std::filesystem::create_directories(folder, ignored);
   file_.open(path_, std::ios::binary | std::ios::app);
@@ -90,6 +124,7 @@ TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder) {
   std::string event = event_head();
   append_bytes(event, 3, "brain.Event:2");
   write_event(event);
+  write_event(session_start(last_step + 1));
 }
 
 void TensorBoardWriter::write_event(const std::string& event) {

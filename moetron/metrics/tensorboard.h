@@ -19,8 +19,10 @@ uint32_t masked_crc(std::string_view bytes);
 
 class TensorBoardWriter {
  public:
-  // Opens a new event file in the folder, which it makes if need be. Throws ConfigError.
-  explicit TensorBoardWriter(const std::filesystem::path& folder);
+  // Opens a new event file in the folder, which it makes if need be. `last_step` is the last that
+  // is done: of what earlier files hold behind it, for a run that was killed repeats those steps,
+  // TensorBoard shows nothing more. A fresh run passes 0. Throws ConfigError.
+  TensorBoardWriter(const std::filesystem::path& folder, int64_t last_step);
 
   // TensorBoard keeps scalars as fp32.
   void scalar(const std::string& tag, double value, int64_t step);

@@ -21,7 +21,7 @@ TEST(Crc32c, MatchesRfc3720) {
 TEST_F(TensorBoard, WritesFramesThatAddUp) {
   std::filesystem::path path;
   {
-    TensorBoardWriter writer(folder_ / "events");
+    TensorBoardWriter writer(folder_ / "events", 0);
     writer.write(sample_record(5));
     path = writer.path();
   }
@@ -36,7 +36,7 @@ TEST_F(TensorBoard, WritesFramesThatAddUp) {
     ++num_events;
   }
   EXPECT_EQ(at, bytes.size());
-  EXPECT_EQ(num_events, 1 + 10);  // the version, then a scalar each
+  EXPECT_EQ(num_events, 2 + 10);  // the version, the start, then a scalar each
   EXPECT_NE(bytes.find("train/loss"), std::string::npos);
   EXPECT_EQ(bytes.find("validation/loss"), std::string::npos);
 }
@@ -48,7 +48,7 @@ TEST_F(TensorBoard, WritesTheBalanceButNoSingleLayer) {
   record.activation_memory.emplace();
   record.activation_memory->add("experts", 1);
   {
-    TensorBoardWriter writer(folder_ / "events");
+    TensorBoardWriter writer(folder_ / "events", 0);
     writer.write(record);
     path = writer.path();
   }
@@ -62,7 +62,7 @@ TEST_F(TensorBoard, WritesTheBalanceButNoSingleLayer) {
 
 TEST_F(TensorBoard, NamesAFolderThatCannotBeWritten) {
   write_file(folder_ / "file", "x");
-  EXPECT_THROW(TensorBoardWriter(folder_ / "file"), ConfigError);
+  EXPECT_THROW(TensorBoardWriter(folder_ / "file", 0), ConfigError);
 }
 
 }  // namespace

@@ -18,13 +18,30 @@ RunLog::RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64
   printer_ = std::make_unique<StepPrinter>(std::cout, bar_.get());
   if (!metrics_path_.empty()) metrics_ = std::make_unique<MetricsWriter>(metrics_path_, first_step);
   if (!spec.tensorboard.empty())
-    tensorboard_ = std::make_unique<TensorBoardWriter>(spec.tensorboard);
+    tensorboard_ = std::make_unique<TensorBoardWriter>(spec.tensorboard, first_step);
+}
+
+// What cannot be written down is a warning: no trained step is lost for it.
+void RunLog::write_files(const StepRecord& record) {
+  try {
+    if (metrics_) metrics_->write(record);
+    metrics_fail_ = false;
+  } catch (const ConfigError& error) {
+    if (!metrics_fail_)
+      log_warning(concat(error.what(), "; the run goes on, and tries again at every step"));
+    metrics_fail_ = true;
+  }
+  try {
+    if (tensorboard_) tensorboard_->write(record);
+  } catch (const ConfigError& error) {
+    log_warning(concat(error.what(), "; the run goes on without TensorBoard"));
+    tensorboard_.reset();
+  }
 }
 
 void RunLog::step(const StepRecord& record) {
   if (printer_ == nullptr) return;
-  if (metrics_) metrics_->write(record);
-  if (tensorboard_) tensorboard_->write(record);
+  write_files(record);
   const bool is_first = record.step == first_step_ + 1;
   if (is_first || record.validation_loss || record.step % log_interval_ == 0) {
     printer_->print(record);
@@ -47,8 +64,8 @@ void RunLog::finish() {
   try {
     plot_losses(read_metrics(metrics_path_), picture_path_, "Loss");
     std::cout << "loss picture: " << picture_path_.string() << std::endl;
-  } catch (const ConfigError& error) {
-    log_warning(error.what());
+  } catch (const std::exception& error) {
+    log_warning(first_line(error));
   }
 }
 

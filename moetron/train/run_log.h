@@ -20,15 +20,17 @@ class RunLog {
   // are dropped.
   RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64_t first_step);
 
-  // Every step goes to the files; every log_interval-th, the first, and those with a validation
-  // loss are printed.
+  // Every step goes to the files, or a warning tells why not; every log_interval-th, the first, and
+  // those with a validation loss are printed.
   void step(const StepRecord& record);
   // A line of text above the progress bar.
   void say(const std::string& line);
-  // Draws SAVE/loss.png from metrics.jsonl; a missing gnuplot is a warning.
+  // Draws SAVE/loss.png from metrics.jsonl; what keeps it from being drawn is a warning.
   void finish();
 
  private:
+  void write_files(const StepRecord& record);
+
   int64_t log_interval_;
   int64_t first_step_;
   std::filesystem::path metrics_path_;
@@ -36,6 +38,7 @@ class RunLog {
   std::unique_ptr<ProgressBar> bar_;  // the rest is null on other ranks
   std::unique_ptr<StepPrinter> printer_;
   std::unique_ptr<MetricsWriter> metrics_;
+  bool metrics_fail_ = false;  // since the last step that was written
   std::unique_ptr<TensorBoardWriter> tensorboard_;
 };
 

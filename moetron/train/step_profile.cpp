@@ -5,6 +5,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 #include "moetron/comm/gather_texts.h"
 #include "moetron/metrics/chrome_trace.h"
 #include "moetron/parallel/mesh.h"
@@ -74,6 +75,20 @@ Simulation measured(std::vector<std::vector<SimulatedStep>> steps) {
   return result;
 }
 
+// Whether the work was done: a picture or a trace that cannot be written must not end the run.
+template <class Work>
+bool warn_of_failure(const Work& work) {
+  try {
+    work();
+    return true;
+  } catch (const ConfigError& error) {
+    log_warning(error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    log_warning(describe(error));
+  }
+  return false;
+}
+
 }  // namespace
 
 StepProfile::StepProfile(const LogSpec& spec, Mesh& mesh, c10::Device device)
@@ -100,10 +115,13 @@ PipelineTrace* StepProfile::begin(int64_t step) {
 
 std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
   if (!records(step)) return {};
-  std::filesystem::create_directories(folder_);
   const std::string name = concat("step_", step);
   if (gpu_) {
-    gpu_->save(folder_ / concat(name, "_gpu_", mesh_.pipeline().rank(), ".json"));
+    const auto path = folder_ / concat(name, "_gpu_", mesh_.pipeline().rank(), ".json");
+    warn_of_failure([&] {
+      std::filesystem::create_directories(folder_);
+      gpu_->save(path);
+    });
     gpu_.reset();
   }
   const std::vector<std::string> texts = gather_texts(mesh_.pipeline(), encode(trace_, origin_));
@@ -120,15 +138,13 @@ std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
     tracks.push_back({number, kComputes, "computes"});
     tracks.push_back({number, kWaits, "waits for communication"});
   }
-  write_chrome_trace(folder_ / (name + ".json"), spans, tracks);
   const std::filesystem::path picture = folder_ / (name + ".svg");
-  try {
+  const bool is_drawn = warn_of_failure([&] {
+    std::filesystem::create_directories(folder_);
+    write_chrome_trace(folder_ / (name + ".json"), spans, tracks);
     draw_simulation(picture, schedule, measured(std::move(steps)), "s");
-  } catch (const ConfigError& error) {
-    log_warning(error.what());
-    return {};
-  }
-  return picture;
+  });
+  return is_drawn ? picture : std::filesystem::path();
 }
 
 }  // namespace moetron

@@ -79,6 +79,22 @@ def check(tool, folder):
     print(f"{len(records)} steps, {len(TAGS)} tags, picture {os.path.join(events, 'loss.png')}")
 
 
+def check_resume(tool, folder):
+    """A run that was killed behind step 20 and resumed, twice within a second, from its checkpoint of step 15."""
+    events = os.path.join(folder, "resumed")
+    records = make_records(30)
+    path = os.path.join(folder, "part.jsonl")
+    for first, end in ((1, 20), (16, 22), (16, 18)):
+        with open(path, "w") as file:
+            file.writelines(json.dumps({**r, "loss": end}) + "\n" for r in records[first - 1:end])
+        subprocess.run([tool, "write", path, events], check=True)
+    read = EventAccumulator(events, size_guidance={"scalars": 0}, purge_orphaned_data=True)
+    read.Reload()
+    found = [(s.step, s.value) for s in read.Scalars("train/loss")]
+    assert found == [(step, 20) for step in range(1, 16)] + [(step, 18) for step in range(16, 19)], found
+    print("a resumed run shows every step once")
+
+
 def read_by_us(tool, path, metric):
     lines = subprocess.run([tool, "read", path, metric], check=True, capture_output=True, text=True).stdout
     return [(int(step), float(value)) for step, value in map(str.split, lines.splitlines())]
@@ -114,10 +130,12 @@ def main():
     if len(sys.argv) > 2:
         os.makedirs(sys.argv[2], exist_ok=True)
         check(sys.argv[1], sys.argv[2])
+        check_resume(sys.argv[1], sys.argv[2])
         check_reading(sys.argv[1], sys.argv[2])
     else:
         with tempfile.TemporaryDirectory() as folder:
             check(sys.argv[1], folder)
+            check_resume(sys.argv[1], folder)
             check_reading(sys.argv[1], folder)
 
 
