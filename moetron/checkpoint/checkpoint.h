@@ -16,16 +16,11 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/json.h"
+#include "moetron/checkpoint/companions.h"
 
 namespace moetron {
 
 class Communicator;
-
-// A small file, with all that is in it.
-struct CheckpointFile {
-  std::string name;
-  std::string text;
-};
 
 // What one rank brings to a checkpoint. `weights` and `states` are the boxes of named global
 // tensors that this rank holds: rows or columns where a tensor is divided, other experts' tensors
@@ -34,12 +29,11 @@ struct CheckpointFile {
 // box may be the same on several ranks (replicas), and is then taken from any. Padding is in no
 // box. All else is taken from rank 0.
 struct CheckpointContent {
-  std::string config;             // text of config.json
-  std::string generation_config;  // text of generation_config.json; empty: no such file
-  std::vector<CheckpointFile> tokenizer_files;  // those of tokenizer_files.h; may be none
-  std::vector<NamedSlice> weights;              // on the host or on a device
-  std::vector<NamedSlice> states;               // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"
-  std::string trainer;                          // text of state/trainer.json
+  std::string config;                     // text of config.json
+  std::vector<CompanionFile> companions;  // tokenizer, generation_config.json, code
+  std::vector<NamedSlice> weights;        // on the host or on a device
+  std::vector<NamedSlice> states;         // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"
+  std::string trainer;                    // text of state/trainer.json
 };
 
 // SAVE/step_0000100.
@@ -50,10 +44,19 @@ struct FoundCheckpoint {
   int64_t step = 0;
 };
 
-// The newest checkpoint in `save` whose manifest, sizes and hashes are right; none where the folder
-// is missing or holds none. Each newer but damaged one costs one warning that names file and
-// reason. Collective over `world`: rank 0 looks.
+// The newest checkpoint in `save` whose manifest, sizes and hashes are right, and whose step is the
+// one that its name says; none where the folder is missing or holds no step folder. Each newer but
+// damaged one costs one warning that names file and reason. InputError where the folder cannot be
+// listed, or where there are step folders and none can be loaded, with the reason of each: there
+// is a run's past, and nobody may take it for a fresh start. Reads what it checks once. Collective
+// over `world`: rank 0 looks, and all return or throw the same.
 std::optional<FoundCheckpoint> find_latest(const std::filesystem::path& save, Communicator* world);
+
+// Throws InputError, naming file and block, unless every file that the folder's manifest lists has
+// its size and hashes. A folder without a manifest, as other programs write them, passes. For
+// whoever reads a checkpoint that find_latest() did not find. Reads all files once; collective over
+// `world` (null: a single rank), whose ranks share them, and all throw the same.
+void check_model_files(const std::filesystem::path& folder, Communicator* world);
 
 // Throws InputError, naming file and reason, unless `folder` is a checkpoint whose every file has
 // its size (cheap; hashes are find_latest's business).

@@ -1,9 +1,13 @@
 #include "moetron/checkpoint/checkpoint_fixture.h"
 
 #include <unistd.h>
+#include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
 #include "moetron/checkpoint/save_snapshot.h"
+#include "moetron/checkpoint/trainer_state.h"
 #include "moetron/checkpoint/write_checkpoint.h"
 
 namespace moetron {
@@ -26,12 +30,18 @@ bool equal(const std::vector<NamedSlice>& a, const std::vector<NamedSlice>& b) {
 
 }  // namespace
 
+std::string trainer_text(int64_t step) {
+  return write_trainer_state({.step = step}).dump() + "\n";
+}
+
 std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
                                       const CheckpointContent& content, Communicator* world,
                                       const SaveSettings& settings) {
   const SavePlan plan = plan_save(content, world, settings);
+  CheckpointContent complete = content;
+  if (complete.trainer.empty()) complete.trainer = trainer_text(step);
   SaveSnapshot snapshot;
-  snapshot.borrow(plan, content);
+  snapshot.borrow(plan, std::move(complete));
   return write_checkpoint(save, step, plan, snapshot, world);
 }
 
@@ -46,7 +56,7 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-TinyModel::TinyModel(uint64_t seed, at::ScalarType dtype) : seed_(seed) {
+TinyModel::TinyModel(uint64_t seed, at::ScalarType dtype) {
   const auto add = [&](std::unique_ptr<Parameter> parameter) {
     parameter->initialize(seed, 1);
     if (parameter->settings().init == Init::kOnes) parameter->value().mul_(double(seed));
@@ -101,7 +111,6 @@ CheckpointContent TinyModel::content() const {
   content.config = "{\"model_type\": \"qwen3\", \"num_hidden_layers\": 1}\n";
   content.weights = weights();
   content.states = states();
-  content.trainer = concat("{\"step\": ", seed_, "}\n");
   return content;
 }
 

@@ -15,7 +15,11 @@
 
 namespace moetron {
 
-// Plans, borrows and writes at once, as a training run without background saves does.
+// A trainer.json of that step.
+std::string trainer_text(int64_t step);
+
+// Plans, borrows and writes at once, as a training run without background saves does. A content
+// without trainer.json gets one of the step.
 std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
                                       const CheckpointContent& content, Communicator* world,
                                       const SaveSettings& settings = {});
@@ -40,7 +44,7 @@ class TinyModel {
 
   std::vector<NamedSlice> weights() const;
   std::vector<NamedSlice> states() const;
-  CheckpointContent content() const;  // trainer.json says {"step": seed}
+  CheckpointContent content() const;  // without trainer.json
 
   // Moves masters away from what the weights' type can hold.
   void train(double amount);
@@ -54,7 +58,6 @@ class TinyModel {
     std::unique_ptr<Parameter> parameter;
     at::Tensor exp_avg, exp_avg_sq, master;
   };
-  uint64_t seed_;
   std::vector<Entry> entries_;
 };
 

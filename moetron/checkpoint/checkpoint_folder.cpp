@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,10 +11,13 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
-#include "moetron/base/file.h"
+#include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/collective.h"
+#include "moetron/checkpoint/trainer_state.h"
+#include "moetron/comm/communicator.h"
 #include "moetron/formats/manifest.h"
 
 namespace moetron {
@@ -39,61 +43,126 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
+// What a folder holds; nothing where it is missing. Of a folder that cannot be read to its end
+// nothing is known.
+std::vector<std::string> list_names(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(folder, error);
+  if (error == std::errc::no_such_file_or_directory) return names;
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+    names.push_back(entry->path().filename().string());
+  MT_CHECK_INPUT(!error, "cannot list ", folder.string(), ": ", error.message());
+  return names;
+}
+
+// Throws InputError unless everything in the folder is as it was written, and of the step that its
+// name says: a folder that was renamed, or copied over another's name, would be a run's past at
+// another place.
+void check_resumable(const fs::path& folder, int64_t step) {
+  check_checkpoint(folder);
+  const Json extra = verify_manifest(folder);
+  const fs::path trainer = folder / kTrainerFile;
+  const int64_t saved = parse_trainer_state(read_json(trainer), trainer).step;
+  const std::string rename_it = concat("; rename it to ", folder_name(saved));
+  MT_CHECK_INPUT(saved == step, folder.string(), " holds step ", saved, " by its ", kTrainerFile,
+                 ", not step ", step, rename_it);
+  const bool agrees = !extra.is_object() || !extra.contains("step") || extra["step"] == step;
+  MT_CHECK_INPUT(agrees, folder.string(), " holds step ", extra.value("step", Json()).dump(),
+                 " by its manifest.json, not step ", step);
+}
+
+// Why the folder cannot be resumed; empty: it can. Whatever keeps it from being read is a reason.
+std::string why_not_resumable(const fs::path& folder, int64_t step) {
+  try {
+    check_resumable(folder, step);
+    return "";
+  } catch (const fs::filesystem_error& error) {
+    return describe(error);
+  } catch (const std::exception& error) {
+    return first_line(error);
+  }
+}
+
+constexpr int64_t kNone = -1;
+
+// Passes over newer ones that are damaged, with a warning each.
+int64_t newest_sound_step(const fs::path& save) {
+  const std::vector<int64_t> steps = list_steps(save);
+  std::vector<std::string> reasons;
+  for (const int64_t step : steps) {
+    const std::string reason = why_not_resumable(checkpoint_folder(save, step), step);
+    if (reason.empty()) {
+      for (size_t i = 0; i < reasons.size(); ++i)
+        log_warning(concat("checkpoint ", checkpoint_folder(save, steps[i]).string(),
+                           " is left out: ", reasons[i]));
+      return step;
+    }
+    reasons.push_back(reason);
+  }
+  if (steps.empty()) return kNone;
+  std::string all;
+  for (const std::string& reason : reasons) all += concat(all.empty() ? "" : "; ", reason);
+  throw InputError(concat("none of the ", steps.size(), " checkpoints in ", save.string(),
+                          " can be loaded: ", all));
+}
+
 }  // namespace
 
 fs::path checkpoint_folder(const fs::path& save, int64_t step) {
   return save / folder_name(step);
 }
 
-fs::path temporary_folder(const fs::path& save, int64_t step) {
-  return save / concat(".", folder_name(step), kTemporarySuffix);
+fs::path temporary_folder(const fs::path& save, int64_t step, int64_t token) {
+  return save / concat(".", folder_name(step), ".", token, kTemporarySuffix);
 }
 
 std::vector<int64_t> list_steps(const fs::path& save) {
   std::vector<int64_t> steps;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(save, error)) {
-    const auto step = step_of(entry.path().filename().string());
-    if (step && entry.is_directory(error)) steps.push_back(*step);
+  for (const std::string& name : list_names(save)) {
+    if (const auto step = step_of(name)) steps.push_back(*step);
   }
   std::sort(steps.rbegin(), steps.rend());
   return steps;
 }
 
 void remove_leftovers(const fs::path& save) {
-  std::vector<fs::path> leftovers;
-  for (const fs::directory_entry& entry : fs::directory_iterator(save)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : list_names(save)) {
     if (!name.starts_with('.') || !name.ends_with(kTemporarySuffix)) continue;
-    if (step_of(name.substr(1, name.size() - 1 - kTemporarySuffix.size()))) {
-      leftovers.push_back(entry.path());
-    }
+    if (!step_of(name.substr(1, name.find('.', 1) - 1))) continue;
+    std::error_code error;
+    fs::remove_all(save / name, error);
+    if (error)
+      log_warning(concat("cannot delete ", (save / name).string(),
+                         ", which a killed run left: ", error.message()));
   }
-  for (const fs::path& leftover : leftovers) fs::remove_all(leftover);
 }
 
 std::optional<FoundCheckpoint> find_latest(const fs::path& save, Communicator* world) {
-  constexpr int64_t kNone = -1;
-  const int64_t found = on_rank_zero(world, [&] {
-    for (const int64_t step : list_steps(save)) {
-      const fs::path folder = checkpoint_folder(save, step);
-      try {
-        check_checkpoint(folder);
-        verify_manifest(folder);
-        return step;
-      } catch (const InputError& error) {
-        log_warning(concat("checkpoint ", folder.string(), " is left out: ", error.what()));
-      }
-    }
-    return kNone;
-  });
+  const int64_t found = on_rank_zero(world, [&] { return newest_sound_step(save); });
   if (found == kNone) return std::nullopt;
   return FoundCheckpoint{checkpoint_folder(save, found), found};
 }
 
+void check_model_files(const fs::path& folder, Communicator* world) {
+  on_all_ranks(world, [&] {
+    if (!path_exists(folder / kManifestFile)) return 0;
+    ManifestPart part;
+    if (world != nullptr)
+      part = {static_cast<uint64_t>(world->rank()), static_cast<uint64_t>(world->size())};
+    try {
+      verify_manifest(folder, part);
+    } catch (const InputError& error) {
+      throw InputError(concat(error.what(), "; where the change is meant, remove ",
+                              (folder / kManifestFile).string()));
+    }
+    return 0;
+  });
+}
+
 void check_checkpoint(const fs::path& folder) {
-  MT_CHECK_INPUT(fs::is_directory(folder), folder.string(), " is no folder");
-  MT_CHECK_INPUT(fs::exists(folder / "manifest.json"), folder.string(),
+  MT_CHECK_INPUT(is_folder(folder), folder.string(), " is no folder");
+  MT_CHECK_INPUT(path_exists(folder / kManifestFile), folder.string(),
                  " is no checkpoint: it holds no manifest.json");
   for (const ManifestFile& file : read_manifest(folder)) {
     const fs::path path = folder / file.name;

@@ -10,16 +10,21 @@ namespace moetron {
 inline constexpr char kConfigFile[] = "config.json";
 inline constexpr char kGenerationConfigFile[] = "generation_config.json";
 inline constexpr char kIndexFile[] = "model.safetensors.index.json";
+inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kOptimizerFile[] = "state/optimizer.safetensors";
 inline constexpr char kTrainerFile[] = "state/trainer.json";
 
-// SAVE/.step_0000100.tmp: a checkpoint that is being written or deleted.
-std::filesystem::path temporary_folder(const std::filesystem::path& save, int64_t step);
+// SAVE/.step_0000100.4711.tmp: a checkpoint that is being written or deleted. `token` is the
+// writer's own, so that no two write into one folder.
+std::filesystem::path temporary_folder(const std::filesystem::path& save, int64_t step,
+                                       int64_t token);
 
-// Steps of the folders that have a checkpoint's name, newest first; none where `save` is missing.
+// Steps of all that has a checkpoint's name, whatever it is, newest first; none where `save` is
+// missing. InputError where it cannot be listed: a checkpoint may be there all the same.
 std::vector<int64_t> list_steps(const std::filesystem::path& save);
 
-// Deletes the temporary folders that killed runs left behind.
+// Deletes the temporary folders that killed runs left behind, for whoever holds the folder's lock;
+// one that cannot be deleted is a warning.
 void remove_leftovers(const std::filesystem::path& save);
 
 }  // namespace moetron

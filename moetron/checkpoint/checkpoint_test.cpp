@@ -13,7 +13,6 @@
 #include "moetron/checkpoint/checkpoint_fixture.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/load_weights.h"
-#include "moetron/checkpoint/tokenizer_files.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/formats/safetensors.h"
 #include "moetron/formats/safetensors_writer_test.h"
@@ -57,7 +56,7 @@ TEST_F(Checkpoint, RoundTripKeepsEveryBit) {
   ASSERT_TRUE(found);
   EXPECT_EQ(found->step, 100);
   const Json trainer = load_checkpoint(found->folder, loaded.weights(), loaded.states());
-  EXPECT_EQ(trainer["step"], 1);
+  EXPECT_EQ(trainer["step"], 100);
   EXPECT_TRUE(loaded.equals(saved));
   EXPECT_EQ(read_json(folder / "config.json")["model_type"], "qwen3");
 }
@@ -177,24 +176,44 @@ TEST_F(Checkpoint, TheSameStepIsReplaced) {
   EXPECT_EQ(std::distance(fs::directory_iterator(save_), fs::directory_iterator()), 1);
 }
 
-TEST_F(Checkpoint, TokenizerFilesComeAlong) {
-  const fs::path tokenizer = folder_.path() / "tokenizer";
-  fs::create_directories(tokenizer);
-  write_file(tokenizer / "tokenizer.json", "{}");
-  write_file(tokenizer / "chat_template.jinja", "{{ messages }}");
-  write_file(tokenizer / "weights.bin", "not a tokenizer's");
-  TinyModel model(1);
-  CheckpointContent content = model.content();
-  content.tokenizer_files = read_tokenizer_files(tokenizer);
-  write_file(tokenizer / "chat_template.jinja", "{{ changed meanwhile }}");
-  content.generation_config = "{\"eos_token_id\": 1}\n";
+TEST_F(Checkpoint, TheFilesOfTheModelComeAlong) {
+  const fs::path from = folder_.path() / "model";
+  fs::create_directories(from / "additional_chat_templates");
+  const std::map<std::string, std::string> kept = {
+      {"tokenizer.json", "{}"},
+      {"special_tokens_map.json", "{\"eos_token\": \"</s>\"}"},
+      {"chat_template.jinja", "{{ messages }}"},
+      {"additional_chat_templates/tools.jinja", "{{ tools }}"},
+      {"qwen.tiktoken", "aa 0"},
+      {"generation_config.json", "{\"eos_token_id\": [1, 2], \"top_k\": 20}"},
+      {"modeling_x.py", "from .parts import *"},
+      {"parts.py", "pass"}};
+  for (const auto& [name, text] : kept) write_file(from / name, text);
+  write_file(from / "weights.bin", "not a tokenizer's");
+  write_file(from / "config.json", "{\"auto_map\": {\"AutoModel\": \"modeling_x.Model\"}}");
+  CheckpointContent content = TinyModel(1).content();
+  content.companions = read_tokenizer_files(from);
+  add_companions(content.companions, read_model_companions(from));
+  fs::remove_all(from);  // the checkpoint needs it no more
   const fs::path folder = save_checkpoint(save_, 1, content, nullptr);
-  EXPECT_EQ(read_file(folder / "chat_template.jinja"), "{{ messages }}");
-  EXPECT_EQ(read_file(folder / "generation_config.json"), content.generation_config);
+  for (const auto& [name, text] : kept) EXPECT_EQ(read_file(folder / name), text) << name;
   EXPECT_FALSE(fs::exists(folder / "weights.bin"));
-  testing::internal::CaptureStderr();
-  EXPECT_TRUE(read_tokenizer_files(folder_.path() / "nowhere").empty());
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("get no tokenizer"));
+  EXPECT_EQ(find_latest(save_, nullptr)->step, 1);
+}
+
+TEST_F(Checkpoint, CodeThatIsNotThereIsNotNamed) {
+  const auto dropped = [](const char* config) {
+    Json json = parse_json(config, "config");
+    drop_missing_code(json, {{"here.py", ""}});
+    return json.dump();
+  };
+  EXPECT_EQ(dropped(R"({"a":1,"auto_map":{"M":"gone.X"},"b":2})"), R"({"a":1,"b":2})");
+  EXPECT_EQ(dropped(R"({"auto_map":{"M":"here.X","C":"gone.Y"}})"),
+            R"({"auto_map":{"M":"here.X"}})");
+  const std::string fine = R"({"auto_map":{"M":"who/what--gone.X","T":["here.X",null]}})";
+  EXPECT_EQ(dropped(fine.c_str()), fine);
+  EXPECT_EQ(dropped(R"({"auto_map":{"T":["here.X","gone.Y"]}})"), "{}");
+  EXPECT_EQ(dropped("{}"), "{}");
 }
 
 TEST_F(Checkpoint, AFullOrImpossiblePlaceIsRefusedAndOldOnesStay) {

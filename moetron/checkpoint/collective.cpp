@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <span>
 
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/path.h"
 #include "moetron/comm/communicator.h"
 
 namespace moetron {
@@ -34,6 +36,11 @@ Outcome outcome_of(const std::function<int64_t()>& work) {
   Outcome outcome;
   try {
     outcome.result = work();
+  } catch (const std::filesystem::filesystem_error& error) {
+    outcome.failure = std::current_exception();
+    outcome.message = describe(error);
+    outcome.exit_code = kExitCorruptInput;
+    outcome.message_bytes = static_cast<int64_t>(outcome.message.size());
   } catch (const std::exception& error) {
     const auto* known = dynamic_cast<const Error*>(&error);
     outcome.failure = std::current_exception();

@@ -18,6 +18,7 @@
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_fixture.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
+#include "moetron/checkpoint/save_lock.h"
 
 namespace moetron {
 namespace {
@@ -30,7 +31,7 @@ constexpr int64_t kRows = 1000;
 CheckpointContent content_of(int64_t step) {
   CheckpointContent content;
   content.config = "{}\n";
-  content.trainer = concat("{\"step\": ", step, "}\n");
+  content.trainer = trainer_text(step);
   for (const char* name : {"a", "b", "c"}) {
     const at::Tensor values = at::full({kRows, 64}, static_cast<double>(step));
     content.weights.push_back({name, {kRows, 64}, {0, 0}, values});
@@ -54,7 +55,7 @@ void expect_consistent(const FoundCheckpoint& found) {
 
 bool has_leftovers(const fs::path& save) {
   for (const fs::directory_entry& entry : fs::directory_iterator(save)) {
-    if (entry.path().filename().string().starts_with('.')) return true;
+    if (entry.path().filename().string().starts_with(".step_")) return true;
   }
   return false;
 }
@@ -71,7 +72,7 @@ pid_t fork_child() {
 
 // As a user's script may: what is half deleted does not have a checkpoint's name.
 void hide_and_delete(const fs::path& save, int64_t step) {
-  const fs::path hidden = temporary_folder(save, step);
+  const fs::path hidden = temporary_folder(save, step, 0);
   if (!fs::exists(checkpoint_folder(save, step))) return;
   fs::rename(checkpoint_folder(save, step), hidden);
   fs::remove_all(hidden);
@@ -82,6 +83,8 @@ pid_t start_saver(const fs::path& save, int64_t first) {
   const pid_t child = fork_child();
   if (child != 0) return child;
   try {
+    const SaveLock lock(save);
+    remove_leftovers(save);
     for (int64_t step = first;; ++step) {
       save_checkpoint(save, step, content_of(step), nullptr);
       save_checkpoint(save, step, content_of(step), nullptr);
@@ -122,7 +125,7 @@ TEST(KilledSave, LeavesTheLatestOrTheOneBefore) {
   }
   EXPECT_GT(interrupted, 5);  // the kills did hit saves
   EXPECT_GT(latest, 5);       // and saves did get through
-  save_checkpoint(save, latest + 1, content_of(latest + 1), nullptr);
+  remove_leftovers(save);
   EXPECT_FALSE(has_leftovers(save));
 }
 

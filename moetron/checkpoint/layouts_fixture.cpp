@@ -4,6 +4,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/checkpoint/checkpoint_fixture.h"
 
 namespace moetron {
 namespace {
@@ -162,7 +163,7 @@ WholeTensors layouts_states() {
 CheckpointContent layouts_content(Layout weights, Layout states, int rank, int size) {
   CheckpointContent content;
   content.config = rank == 0 ? "{\"model_type\": \"qwen3\"}\n" : "not rank 0's";
-  content.trainer = rank == 0 ? "{\"step\": 1}\n" : "not rank 0's";
+  content.trainer = rank == 0 ? trainer_text(1) : "not rank 0's";
   content.weights = cut(layouts_weights(), weights, rank, size);
   content.states = cut(layouts_states(), states, rank, size);
   return content;

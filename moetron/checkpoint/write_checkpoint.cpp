@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <random>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -25,12 +26,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<CheckpointFile> list_small_files(const CheckpointContent& content) {
-  std::vector<CheckpointFile> files{{kConfigFile, content.config}};
-  if (!content.generation_config.empty()) {
-    files.push_back({kGenerationConfigFile, content.generation_config});
-  }
-  files.insert(files.end(), content.tokenizer_files.begin(), content.tokenizer_files.end());
+std::vector<CompanionFile> list_small_files(const CheckpointContent& content) {
+  std::vector<CompanionFile> files{{kConfigFile, content.config}};
+  files.insert(files.end(), content.companions.begin(), content.companions.end());
   files.push_back({kTrainerFile, content.trainer});
   return files;
 }
@@ -48,8 +46,8 @@ void write_index(const fs::path& folder, const std::vector<TensorFile>& files) {
   if (!index.weight_map.empty()) write_safetensors_index(folder / kIndexFile, index);
 }
 
-ManifestFile write_small_file(const fs::path& folder, const CheckpointFile& file) {
-  write_file(folder / file.name, file.text);
+ManifestFile write_small_file(const fs::path& folder, const CompanionFile& file) {
+  write_file(folder / file.name, file.text);  // which syncs the folder that it is in, too
   ManifestFile entry{file.name, file.text.size(), {}};
   const auto bytes = std::as_bytes(std::span(file.text.data(), file.text.size()));
   for (uint64_t begin = 0; begin < bytes.size(); begin += kManifestBlockBytes) {
@@ -57,6 +55,12 @@ ManifestFile write_small_file(const fs::path& folder, const CheckpointFile& file
     entry.blocks.push_back(hash_hex(bytes.subspan(begin, count)));
   }
   return entry;
+}
+
+uint64_t bytes_of(const std::vector<TensorFile>& files) {
+  uint64_t bytes = 0;
+  for (const TensorFile& file : files) bytes += file.layout.file_bytes;
+  return bytes;
 }
 
 void check_space(const fs::path& save, uint64_t needed) {
@@ -67,22 +71,22 @@ void check_space(const fs::path& save, uint64_t needed) {
 
 // Makes the temporary folder, with the tensor files at their full size.
 void prepare(const fs::path& save, const fs::path& temporary, const std::vector<TensorFile>& files,
-             const std::vector<CheckpointFile>& small_files) {
+             const std::vector<CompanionFile>& small_files) {
   fs::create_directories(save);
-  remove_leftovers(save);
-  uint64_t bytes = 0;
-  for (const TensorFile& file : files) bytes += file.layout.file_bytes;
-  for (const CheckpointFile& file : small_files) bytes += file.text.size();
+  uint64_t bytes = bytes_of(files);
+  for (const CompanionFile& file : small_files) bytes += file.text.size();
   check_space(save, bytes);
   fs::create_directories(temporary / "state");
+  for (const CompanionFile& file : small_files)
+    fs::create_directories((temporary / file.name).parent_path());
   create_tensor_files(temporary, files);
 }
 
 // Everything but the tensors, the manifest last.
 void write_the_rest(const fs::path& folder, const std::vector<TensorFile>& files,
-                    const std::vector<CheckpointFile>& small_files,
+                    const std::vector<CompanionFile>& small_files,
                     std::vector<ManifestFile> written, int64_t step) {
-  for (const CheckpointFile& file : small_files) written.push_back(write_small_file(folder, file));
+  for (const CompanionFile& file : small_files) written.push_back(write_small_file(folder, file));
   write_index(folder, files);
   if (fs::exists(folder / kIndexFile)) written.push_back(hash_file(folder, kIndexFile));
   sync_folder(folder / "state");
@@ -90,19 +94,38 @@ void write_the_rest(const fs::path& folder, const std::vector<TensorFile>& files
   sync_folder(folder);
 }
 
+// What a new checkpoint replaced. The new one is saved, whatever becomes of the old.
+void remove_replaced(const fs::path& folder) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (error)
+    log_warning(
+        concat("cannot delete the replaced checkpoint ", folder.string(), ": ", error.message()));
+}
+
 // Puts the finished folder in its place. One that is there is exchanged in one step where the file
-// system can, so that a kill leaves the old or the new one.
-void move_into_place(const fs::path& temporary, const fs::path& folder) {
-  if (!fs::exists(folder)) return rename_durable(temporary, folder);
+// system can, so that a kill leaves the old or the new one. `replaced`: a name for the old one.
+void move_into_place(const fs::path& temporary, const fs::path& folder, const fs::path& replaced) {
+  std::error_code ignored;  // what cannot be looked at is there
+  if (fs::symlink_status(folder, ignored).type() == fs::file_type::not_found)
+    return rename_durable(temporary, folder);
   const bool exchanged =
       ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0;
   if (exchanged) {
     sync_folder(folder.parent_path());
-    fs::remove_all(temporary);
-    return;
+    return remove_replaced(temporary);
   }
-  fs::remove_all(folder);
+  rename_durable(folder, replaced);
   rename_durable(temporary, folder);
+  remove_replaced(replaced);
+}
+
+// A name that no other writer has, whichever run it belongs to: told by rank 0.
+int64_t choose_token(Communicator* exchange) {
+  return on_rank_zero(exchange, [] {
+    std::random_device random;
+    return static_cast<int64_t>(random());
+  });
 }
 
 void check_together(const SavePlan& plan, const SaveSnapshot& snapshot, Communicator* exchange) {
@@ -113,27 +136,43 @@ void check_together(const SavePlan& plan, const SaveSnapshot& snapshot, Communic
   MT_CHECK(plan.layout() == snapshot.layout(), "the snapshot was taken by another plan");
 }
 
-// Rank 0's work on files, for all: what the system refuses is the user's to mend.
+// What the system refuses is the user's to mend.
+template <class Work>
+void with_files_of(const fs::path& save, const Work& work) {
+  try {
+    work();
+  } catch (const fs::filesystem_error& error) {
+    throw ConfigError(concat("cannot save to ", save.string(), ": ", error.code().message()));
+  }
+}
+
+// Rank 0's work on files, for all.
 template <class Work>
 void with_files_of(const fs::path& save, Communicator* world, const Work& work) {
   on_rank_zero(world, [&] {
-    try {
-      work();
-    } catch (const fs::filesystem_error& error) {
-      throw ConfigError(concat("cannot save to ", save.string(), ": ", error.code().message()));
-    }
+    with_files_of(save, work);
     return 0;
   });
 }
 
 }  // namespace
 
+void check_can_save(const fs::path& save, const SavePlan& plan) {
+  with_files_of(save, [&] {
+    const fs::path probe = temporary_folder(save, 0, choose_token(nullptr));
+    fs::create_directory(probe);
+    fs::remove(probe);
+    check_space(save, bytes_of(plan.files()));
+  });
+}
+
 fs::path write_checkpoint(const fs::path& save, int64_t step, const SavePlan& plan,
                           const SaveSnapshot& snapshot, Communicator* exchange) {
   const std::vector<TensorFile>& files = plan.files();
-  const fs::path temporary = temporary_folder(save, step);
+  const int64_t token = choose_token(exchange);
+  const fs::path temporary = temporary_folder(save, step, token);
   const fs::path folder = checkpoint_folder(save, step);
-  std::vector<CheckpointFile> small_files;
+  std::vector<CompanionFile> small_files;
   on_all_ranks(exchange, [&] {
     check_together(plan, snapshot, exchange);
     return 0;
@@ -147,7 +186,7 @@ fs::path write_checkpoint(const fs::path& save, int64_t step, const SavePlan& pl
         write_tensor_files(temporary, plan, snapshot, exchange);
     with_files_of(save, exchange, [&] {
       write_the_rest(temporary, files, small_files, written, step);
-      move_into_place(temporary, folder);
+      move_into_place(temporary, folder, temporary_folder(save, step, token + 1));
     });
   } catch (...) {
     std::error_code ignored;

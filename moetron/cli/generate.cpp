@@ -27,7 +27,10 @@ namespace fs = std::filesystem;
 
 // --load itself, or the newest checkpoint in it.
 fs::path model_folder(const fs::path& load) {
-  if (path_exists(load / "config.json")) return load;
+  if (path_exists(load / "config.json")) {
+    check_model_files(load, nullptr);
+    return load;
+  }
   const auto found = find_latest(load, nullptr);
   MT_CHECK_INPUT(found.has_value(), "load: ", load.string(),
                  " holds neither a config.json nor a checkpoint");

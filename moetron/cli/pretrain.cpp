@@ -1,6 +1,7 @@
 // moetron pretrain: joins the run's other ranks, trains, and reports a failure once.
 #include "moetron/train/pretrain.h"
 
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 
@@ -9,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/compute_threads.h"
 #include "moetron/cli/device.h"
@@ -24,6 +26,14 @@ namespace {
 
 constexpr const char* kStart = "start";  // the phase before there is any
 
+bool holds_checkpoints(const std::filesystem::path& save) {
+  try {
+    return !save.empty() && !list_steps(save).empty();
+  } catch (const InputError&) {
+    return false;  // another failure is being told
+  }
+}
+
 // What the user can do about a failure, by its exit code.
 std::string advice(const Options& options, int exit_code) {
   const std::filesystem::path save = options.checkpoint.save;
@@ -32,10 +42,9 @@ std::string advice(const Options& options, int exit_code) {
   }
   if (exit_code == kExitConfig || exit_code == kExitCorruptInput)
     return "mend the cause, then run again";
-  std::error_code ignored;
-  const bool may_continue = !save.empty() && std::filesystem::exists(save, ignored);
-  return may_continue ? "the same command continues from the newest checkpoint in " + save.string()
-                      : "mend the cause, then run again; there is no --save to continue from";
+  return holds_checkpoints(save)
+             ? "the same command continues from the newest checkpoint in " + save.string()
+             : "mend the cause, then run again; there is no checkpoint in --save to continue from";
 }
 
 // Lines behind the first stand below it.
@@ -83,6 +92,7 @@ int fail(Communicator& world, const Options& options, const std::string& cause, 
 
 int run_pretrain(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
+  std::signal(SIGPIPE, SIG_IGN);  // whoever read our lines may go: the run goes on
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
   const Greeting greeting{greeting_text(options_record(options), environment.size),

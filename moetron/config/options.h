@@ -117,6 +117,7 @@ struct CheckpointOptions {
   bool no_save_optim = false;
   bool no_load_optim = false;
   std::vector<std::string> accept_changes;  // names of options, or "all"
+  bool restart = false;
 };
 
 struct LoggingOptions {

@@ -48,6 +48,11 @@ void declare_checkpoint(OptionTable& table) {
            "of them, or those that are named.")
       .alone_means("all")
       .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, restart),
+           "Begins anew where save holds checkpoints of which none can be loaded; they are moved, "
+           "with the metrics, to a folder before_restart_N in it.")
+      .idle_when(idle_without_save);
   table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
   table.add_fieldless("no-load-rng", ValueKind::kFlag, "Starts with the seed's random state.")

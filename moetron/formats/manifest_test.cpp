@@ -58,7 +58,7 @@ TEST_F(ManifestTest, NamesTheDamagedBlock) {
             std::string::npos)
       << why_refused();
   dump(folder_ / "weights", "short");
-  EXPECT_NE(why_refused().find("has 5 bytes, its manifest 16777316"), std::string::npos);
+  EXPECT_NE(why_refused().find("has 5 bytes, its manifest says 16777316"), std::string::npos);
   fs::remove(folder_ / "weights");
   EXPECT_NE(why_refused().find("weights"), std::string::npos);
 }

@@ -52,11 +52,18 @@ std::vector<std::string> accepted_changes(const std::vector<std::string>& words)
     for (std::string name; std::getline(parts, name, ',');) {
       const auto found = option_table().find(name);
       MT_CHECK_CONFIG(found || name == "all", "accept-changes: no option is named ", name,
-                      "; the nearest known is ", option_table().nearest_name(name));
+                      option_table().suggestion(name, ""));
       names.push_back(found ? found->spec->name : name);
     }
   }
   return names;
+}
+
+// --metrics, or the one under --save; empty: none.
+std::string metrics_file(const Options& options) {
+  const std::string& save = options.checkpoint.save;
+  if (!options.logging.metrics.empty() || save.empty()) return options.logging.metrics;
+  return (std::filesystem::path(save) / "metrics.jsonl").string();
 }
 
 LogSpec log_spec(const Options& options) {
@@ -65,9 +72,8 @@ LogSpec log_spec(const Options& options) {
   LogSpec log;
   log.interval = logging.log_interval;
   log.tensorboard = logging.tensorboard_dir;
-  log.metrics = logging.metrics;
+  log.metrics = metrics_file(options);
   if (save.empty()) return log;
-  if (log.metrics.empty()) log.metrics = (save / "metrics.jsonl").string();
   log.picture = (save / "loss.png").string();
   if (!logging.profile) return log;
   log.profile_folder = (save / "profile").string();
@@ -130,7 +136,9 @@ StartSpec resolve_start(const Options& options) {
           .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
           .load_optimizer = !checkpoint.no_load_optim,
           .save_optimizer = !checkpoint.no_save_optim,
-          .accepted_changes = accepted_changes(checkpoint.accept_changes)};
+          .accepted_changes = accepted_changes(checkpoint.accept_changes),
+          .restart = checkpoint.restart,
+          .metrics = metrics_file(options)};
 }
 
 }  // namespace moetron

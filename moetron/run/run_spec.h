@@ -119,6 +119,8 @@ struct StartSpec {
   bool load_optimizer = true;
   bool save_optimizer = true;
   std::vector<std::string> accepted_changes;  // names of options, or "all"
+  bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
+  std::string metrics;   // file; empty: none
 };
 
 struct LogSpec {

@@ -16,10 +16,13 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/load_weights.h"
+#include "moetron/checkpoint/save_lock.h"
 #include "moetron/checkpoint/save_plan.h"
 #include "moetron/checkpoint/save_snapshot.h"
+#include "moetron/checkpoint/trainer_state.h"
 #include "moetron/checkpoint/write_checkpoint.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/measure/device_memory.h"
@@ -28,6 +31,7 @@
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/datasets.h"
+#include "moetron/train/model_files.h"
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/resume.h"
 #include "moetron/train/run_log.h"
@@ -49,18 +53,31 @@ bool is_multiple(int64_t step, int64_t interval) {
   return interval > 0 && step % interval == 0;
 }
 
+// Rank 0 opens the files, which it may not be able to: then all end. `step`: already done.
+RunLog open_log(const RunSpec& spec, Communicator& world, int64_t step) {
+  const bool is_first = world.rank() == 0;
+  std::optional<RunLog> log;
+  on_rank_zero(&world, [&] {
+    log.emplace(spec.log, spec.steps.train, is_first, step);
+    return 0;
+  });
+  if (!is_first) log.emplace(spec.log, spec.steps.train, is_first, step);
+  return *std::move(log);
+}
+
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files, Mesh& mesh,
-              c10::Device device)
+  // `owns_save`: no other run can be at work in the save folder. Rank 0's word counts.
+  Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files,
+              bool owns_save, Mesh& mesh, c10::Device device)
       : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
         start_(std::move(start)),
         files_(std::move(files)),
         counts_(begin.samples),
-        log_(spec.log, spec.steps.train, world_.rank() == 0, begin.step),
+        log_(open_log(spec, world_, begin.step)),
         datasets_(open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
                                 start_.tokenizer.get(), world_)),
         model_(spec.model, model_settings(spec, mesh_, device)),
@@ -74,6 +91,7 @@ class Pretraining {
     step_ = begin.step;
     consumed_samples_ = begin.consumed_samples;
     load(begin);
+    if (step_ < spec.steps.train) prepare_saves(owns_save);
     log_.say(summary());
   }
 
@@ -218,6 +236,26 @@ class Pretraining {
     throw InternalError("data failed on no rank");
   }
 
+  void add_tensors(CheckpointContent& content) {
+    content.weights = model_.weights();
+    if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
+  }
+
+  // Plans what every save writes, and refuses a place that could not take the first.
+  void prepare_saves(bool owns_save) {
+    if (spec_.start.save.empty()) return;
+    const PhaseScope phase(world_, "looking at the save folder");
+    CheckpointContent content;
+    add_tensors(content);
+    save_plan_.emplace(plan_save(content, &world_));
+    on_rank_zero(&world_, [&] {
+      model_files_ = collect_model_files(start_);
+      if (owns_save) remove_leftovers(spec_.start.save);
+      check_can_save(spec_.start.save, *save_plan_);
+      return 0;
+    });
+  }
+
   void save() {
     if (spec_.start.save.empty()) return;
     const PhaseScope phase(world_, concat("saving step ", step_));
@@ -225,24 +263,12 @@ class Pretraining {
     CheckpointContent content;
     ModelConfig config = spec_.model;
     config.dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
-    content.config = write_model_config(config).dump(2) + "\n";
-    if (start_.tokenizer != nullptr && start_.tokenizer->eos_id()) {
-      content.generation_config =
-          Json{{"eos_token_id", *start_.tokenizer->eos_id()}}.dump(2) + "\n";
-    }
-    content.tokenizer_files = start_.tokenizer_files;
-    content.weights = model_.weights();
-    if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
-    content.trainer = Json{{"step", step_},
-                           {"consumed_samples", consumed_samples_},
-                           {"optimizer_steps", train_step_.optimizer_steps()},
-                           {"has_optimizer", spec_.start.save_optimizer},
-                           {"ranks", world_.size()},
-                           {"samples", describe_counts(counts_)},
-                           {"files", files_},
-                           {"options", spec_.options}}
-                          .dump(2) +
-                      "\n";
+    Json written = write_model_config(config);
+    drop_missing_code(written, model_files_);
+    content.config = written.dump(2) + "\n";
+    content.companions = model_files_;
+    add_tensors(content);
+    content.trainer = trainer_text();
     if (!save_plan_ || !plan_fits(*save_plan_, content, &world_)) {
       save_plan_.emplace(plan_save(content, &world_));
     }
@@ -250,6 +276,18 @@ class Pretraining {
     snapshot.borrow(*save_plan_, std::move(content));
     const auto folder = write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
     log_.say(concat("saved ", folder.string()));
+  }
+
+  std::string trainer_text() const {
+    Json trainer = write_trainer_state({.step = step_,
+                                        .consumed_samples = consumed_samples_,
+                                        .optimizer_steps = train_step_.optimizer_steps(),
+                                        .has_optimizer = spec_.start.save_optimizer});
+    trainer["ranks"] = world_.size();
+    trainer["samples"] = describe_counts(counts_);
+    trainer["files"] = files_;
+    trainer["options"] = spec_.options;
+    return trainer.dump(2) + "\n";
   }
 
   int stopped() {
@@ -329,7 +367,8 @@ class Pretraining {
   std::exception_ptr evaluation_failure_;
   StepProfile profile_;
   StopRequest stop_;
-  std::optional<SavePlan> save_plan_;  // made by the first save
+  std::optional<SavePlan> save_plan_;
+  std::vector<CompanionFile> model_files_;  // on rank 0, of every checkpoint
   int64_t step_ = 0;
   int64_t consumed_samples_ = 0;
 };
@@ -337,7 +376,13 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& options, Communicator& world, c10::Device device) {
-  RunStart start = find_start(resolve_start(options), world);
+  const StartSpec start_spec = resolve_start(options);
+  std::optional<SaveLock> lock;  // on rank 0, before anything in --save is read
+  on_rank_zero(&world, [&] {
+    if (!start_spec.save.empty()) lock.emplace(start_spec.save);
+    return 0;
+  });
+  RunStart start = find_start(start_spec, world);
   const Json files = describe_files(start, resolve_data(options), world);
   check_same_files(files, world);
   RunFacts facts{.world_size = world.size(),
@@ -352,7 +397,8 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
   if (start.resume) begin = take_up(start, spec, files, world);
   Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model));
   try {
-    return Pretraining(spec, std::move(start), begin, files, mesh, device).run();
+    const bool owns_save = lock && lock->is_held();
+    return Pretraining(spec, std::move(start), begin, files, owns_save, mesh, device).run();
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

@@ -9,7 +9,9 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
+#include "moetron/checkpoint/trainer_state.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/run/changed_options.h"
 
@@ -94,6 +96,37 @@ bool begins_new_order(const Changes& changes) {
   });
 }
 
+bool are_counts(const Json& samples, const char* key) {
+  const Json counts = samples.value(key, Json());
+  return counts.is_array() && !counts.empty() &&
+         std::all_of(counts.begin(), counts.end(),
+                     [](const Json& count) { return count.is_number_integer() && count >= 0; });
+}
+
+bool is_description(const Json& file) {
+  return file.is_object() && file.value("place", Json()).is_string() &&
+         file.value("content", Json()).is_string();
+}
+
+// What a run notes for those that continue it, beside TrainerState; an older one has less of it.
+void check_notes(const Json& trainer, const std::string& path) {
+  const Json& options = trainer.value("options", Json());
+  MT_CHECK_INPUT(options.is_object() && std::all_of(options.begin(), options.end(),
+                                                    [](const Json& g) { return g.is_object(); }),
+                 path, ": options is no object of objects");
+  if (trainer.contains("samples")) {
+    const Json& samples = trainer.at("samples");
+    MT_CHECK_INPUT(samples.is_object() && are_counts(samples, "train") &&
+                       are_counts(samples, "validation") &&
+                       samples.value("begin", Json()).is_number_integer(),
+                   path, ": samples does not hold numbers under train, validation and begin");
+  }
+  if (!trainer.contains("files")) return;
+  const Json& files = trainer.at("files");
+  MT_CHECK_INPUT(files.is_object() && std::all_of(files.begin(), files.end(), is_description), path,
+                 ": files does not tell of each its place and its content");
+}
+
 SampleCounts recorded_counts(const Json& trainer) {
   if (trainer.contains("samples")) {
     const Json& samples = trainer.at("samples");
@@ -143,10 +176,13 @@ SampleCounts continued_counts(const Json& trainer, const RunSpec& spec, const Re
 ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
                    Communicator& world) {
   const Json trainer = load_checkpoint(start.resume->folder, {}, {}, &world);
-  ResumedRun run{.step = start.resume->step,
-                 .consumed_samples = trainer.at("consumed_samples").get<int64_t>(),
-                 .optimizer_steps = trainer.at("optimizer_steps").get<int64_t>(),
-                 .has_optimizer = trainer.at("has_optimizer").get<bool>()};
+  const std::filesystem::path path = start.resume->folder / kTrainerFile;
+  const TrainerState state = parse_trainer_state(trainer, path);
+  check_notes(trainer, path.string());
+  ResumedRun run{.step = state.step,
+                 .consumed_samples = state.consumed_samples,
+                 .optimizer_steps = state.optimizer_steps,
+                 .has_optimizer = state.has_optimizer};
   const int64_t is_new_order = on_rank_zero(&world, [&] {
     Changes changes = find_changes(trainer, spec, files);
     add_learning_rate(trainer.at("options"), spec, run.step, changes);

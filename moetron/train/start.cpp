@@ -3,7 +3,9 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
-#include "moetron/checkpoint/tokenizer_files.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
+#include "moetron/checkpoint/collective.h"
+#include "moetron/checkpoint/set_aside.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/tokenizer/tokenizer.h"
 
@@ -14,6 +16,28 @@ namespace fs = std::filesystem;
 
 bool is_model_folder(const fs::path& folder) {
   return path_exists(folder / "config.json");
+}
+
+// What to continue from in --save. Where none of its checkpoints loads, --restart moves them aside;
+// where they cannot be listed, it does not help.
+std::optional<FoundCheckpoint> find_in_save(const StartSpec& spec, Communicator& world) {
+  on_rank_zero(&world, [&] { return static_cast<int64_t>(list_steps(spec.save).size()); });
+  try {
+    return find_latest(spec.save, &world);
+  } catch (const InputError& error) {
+    if (!spec.restart)
+      throw InputError(concat(error.what(),
+                              "; nothing was changed: mend it, or begin anew with "
+                              "--restart or another --save"));
+  }
+  on_rank_zero(&world, [&] {
+    const fs::path aside = set_aside(spec.save, spec.metrics);
+    log_warning(concat("restart: none of the checkpoints in ", spec.save,
+                       " can be loaded; they were moved to ", aside.string(),
+                       ", with the metrics, and the run begins anew"));
+    return 0;
+  });
+  return std::nullopt;
 }
 
 }  // namespace
@@ -30,7 +54,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   const fs::path save = spec.save;
   const fs::path load = spec.load;
 
-  if (!save.empty()) start.resume = find_latest(save, &world);
+  if (!save.empty()) start.resume = find_in_save(spec, world);
   if (start.resume) {
     log_info(
         concat("continues at step ", start.resume->step, " from ", start.resume->folder.string(),
@@ -45,6 +69,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   if (!start.resume && !load.empty()) {
     MT_CHECK_INPUT(is_model_folder(load), "load: ", load.string(),
                    " holds neither a config.json nor a checkpoint");
+    check_model_files(load, &world);
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {
       log_info(concat(

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/companions.h"
 #include "moetron/run/run_spec.h"
 
 namespace moetron {
@@ -19,7 +20,7 @@ struct RunStart {
   std::optional<FoundCheckpoint> resume;        // continue it: weights, optimizer, step
   std::filesystem::path weights;                // else begin with these weights; empty: fresh ones
   std::filesystem::path tokenizer_folder;       // empty: none
-  std::vector<CheckpointFile> tokenizer_files;  // of that folder, as they were at the start
+  std::vector<CompanionFile> tokenizer_files;   // of that folder, as they were at the start
   std::shared_ptr<const Tokenizer> tokenizer;   // null where the run names none
 
   // Whose config.json is the model; empty: the options describe it.
@@ -27,7 +28,9 @@ struct RunStart {
 };
 
 // A valid checkpoint in --save wins over --load, said in one line. --load may be a Hugging Face
-// directory (weights) or the --save folder of another run (all of it). Collective over `world`.
+// directory (weights) or the --save folder of another run (all of it). InputError where there are
+// checkpoints and none can be loaded; of --save, --restart moves them aside then (set_aside.h).
+// Files that a manifest lists are read once, to check them. Collective over `world`.
 RunStart find_start(const StartSpec& spec, Communicator& world);
 
 // The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.

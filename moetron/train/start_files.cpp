@@ -31,9 +31,9 @@ std::string describe_data(const std::string& prefix) {
                 data.sample_fingerprint().substr(0, kShownDigits));
 }
 
-std::string describe_tokenizer(const std::vector<CheckpointFile>& files) {
+std::string describe_tokenizer(const std::vector<CompanionFile>& files) {
   std::string all;
-  for (const CheckpointFile& file : files)
+  for (const CompanionFile& file : files)
     all += concat(file.name, "\n", file.text.size(), "\n") + file.text;
   return concat(files.size(), " files of ", digest(all));
 }
