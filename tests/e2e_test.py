@@ -139,13 +139,13 @@ def test_mistakes():
         file.write(index[:-5])
     with open("bad.jsonl", "w") as file:
         file.write('{"text": "fine"}\n{"text": "no end\n{"text": "fine"}\n')
-    shutil.copytree("one/step_0000050", "broken")
+    shutil.copytree("one/step_0000050", "broken", ignore=shutil.ignore_patterns("manifest.json"))
     with open("broken/config.json") as file:
         config = json.load(file)
     del config["hidden_size"]
     with open("broken/config.json", "w") as file:
         json.dump(config, file)
-    shutil.copytree("one/step_0000050", "contradiction")
+    shutil.copytree("one/step_0000050", "contradiction", ignore=shutil.ignore_patterns("manifest.json"))
     config["hidden_size"] = 48
     config["num_experts_per_tok"] = 9
     with open("contradiction/config.json", "w") as file:
