@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Looks for what nobody thought of: damaged files of every kind, runs that are killed or stopped, options that change on
-a resume, odd paths, each drawn with a seed. Finds nothing, or prints how to see it again.
+"""Looks for what nobody thought of: damaged files of every kind, runs that are killed or stopped, calls of the system
+that fail (tests/fail_calls.cpp), options that change on a resume, odd paths, each drawn with a seed. Finds nothing, or
+prints how to see it again.
 
-    campaign.py MOETRON [--minutes 120] [--seed N] [--trial SEED/NUMBER] [--jobs 2]
+    campaign.py MOETRON [--faults FAIL_CALLS_LIBRARY] [--minutes 120] [--seed N] [--trial SEED/NUMBER] [--jobs 2]
 
 What may never happen: an end by a signal that we did not send, a hang, an internal error or a stack trace, a refusal
 without a sentence, a reported step that is lost, losses that are not those of an undisturbed run, files of others that
 are gone. tests/CMakeLists.txt runs half a minute of it on every push."""
+
 import argparse
 import collections
 import concurrent.futures
+import errno
 import json
 import os
 import random
@@ -30,7 +33,16 @@ RUN = f"""--seq-length 32 --micro-batch-size 2 --global-batch-size 4 --lr 2e-3 -
   --split 95,5,0 --log-interval 1 --save-interval 2 --fp32 --num-threads 1 --train-iters {STEPS}""".split()
 MEMORY = 16 << 30  # bytes of addresses: what asks for more is told so
 KNOWN_CODES = {0, 2, 3, 75, 93}
-NEVER_SAID = ("internal error", "terminate called", "frame #", "Traceback", "enforce fail", "c10::", "std::", "runtime error:")
+NEVER_SAID = (
+    "internal error",
+    "terminate called",
+    "frame #",
+    "Traceback",
+    "enforce fail",
+    "c10::",
+    "std::",
+    "runtime error:",
+)
 Finding = collections.namedtuple("Finding", "trial what words")
 
 
@@ -42,8 +54,17 @@ def limit():
 def moetron(words, folder, environment=None, timeout=HANG):
     """The end of a run, as a CompletedProcess with text; code "hang" where it does not end."""
     try:
-        return subprocess.run([MOETRON, *words], cwd=folder, capture_output=True, text=True, errors="replace", timeout=timeout,
-                              env={**ENVIRONMENT, **(environment or {})}, preexec_fn=limit, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            [MOETRON, *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**ENVIRONMENT, **(environment or {})},
+            preexec_fn=limit,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired as late:
         return subprocess.CompletedProcess(words, "hang", "", (late.stderr or b"").decode(errors="replace"))
 
@@ -67,14 +88,17 @@ def complaint(done, codes=frozenset(KNOWN_CODES)):
 class Ground:
     """What every trial starts from: made once, copied by whoever changes it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, faults):
         os.chdir(folder)
+        self.faults = faults  # a library; None: no calls fail
         self.folder = folder
         os.makedirs("data")
         make_text()
         make_data()
         self.train = ["pretrain", *MODEL, *RUN, "--data-path", f"{folder}/data/pages_text_document"]
-        done = moetron([*self.train, "--save", "run", "--tensorboard-dir", "events", "--data-cache-path", "cache"], folder)
+        done = moetron(
+            [*self.train, "--save", "run", "--tensorboard-dir", "events", "--data-cache-path", "cache"], folder
+        )
         if complaint(done, {0}):
             sys.exit(f"the ground does not stand: {done.stderr}")
         self.steps = sorted(name for name in os.listdir("run") if name.startswith("step_"))
@@ -85,14 +109,21 @@ class Ground:
 
     def make_tokenizer(self):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         with open("text/pages.jsonl") as lines:
             pages = [json.loads(line)["text"] for line in lines]
-        tokenizer.train_from_iterator(pages, trainers.BpeTrainer(vocab_size=400, show_progress=False,
-                                                                 special_tokens=["<|endoftext|>"],
-                                                                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        tokenizer.train_from_iterator(
+            pages,
+            trainers.BpeTrainer(
+                vocab_size=400,
+                show_progress=False,
+                special_tokens=["<|endoftext|>"],
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            ),
+        )
         os.makedirs("tokenizer")
         tokenizer.save("tokenizer/tokenizer.json")
         with open("tokenizer/tokenizer_config.json", "w") as out:
@@ -102,13 +133,22 @@ class Ground:
         with open("curve.csv", "w") as out:
             out.write("step,loss\n" + "".join(f"{i},{5 / i}\n" for i in range(1, 9)))
         with open("golden.json", "w") as out:
-            json.dump({"lm loss": {"start_step": 1, "end_step": 8, "step_interval": 1,
-                                   "values": {str(i): 5 / i for i in range(1, 9)}}}, out)
+            json.dump(
+                {
+                    "lm loss": {
+                        "start_step": 1,
+                        "end_step": 8,
+                        "step_interval": 1,
+                        "values": {str(i): 5 / i for i in range(1, 9)},
+                    }
+                },
+                out,
+            )
         with open("run.toml", "w") as out:
-            out.write('[training]\nseq-length = 32\nmicro-batch-size = 2\nglobal-batch-size = 4\ntrain-iters = 1\n'
-                      '[optimizer]\nlr = 1e-3\n[data]\nsplit = [95, 5, 0]\n')
-        hardware = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configs", "hardware")
-        self.hardware = [os.path.join(hardware, name) for name in sorted(os.listdir(hardware))] if os.path.isdir(hardware) else []
+            out.write(
+                "[training]\nseq-length = 32\nmicro-batch-size = 2\nglobal-batch-size = 4\ntrain-iters = 1\n"
+                "[optimizer]\nlr = 1e-3\n[data]\nsplit = [95, 5, 0]\n"
+            )
 
 
 def losses(folder):
@@ -125,8 +165,38 @@ def losses(folder):
 
 # Damage.
 
-ODD_VALUES = [None, True, False, -1, 0, 1, 2, 3, 7, 64, 10**9, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.5, 1e-300, 1e308, "", "x",
-              "\u0000", "é" * 50, "a" * 100000, [], [None], [[]], {}, {"type": "yarn"}, {"a": {"b": [1]}}]
+ODD_VALUES = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    64,
+    10**9,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    0.5,
+    -0.5,
+    1e-300,
+    1e308,
+    "",
+    "x",
+    "\u0000",
+    "é" * 50,
+    "a" * 100000,
+    [],
+    [None],
+    [[]],
+    {},
+    {"type": "yarn"},
+    {"a": {"b": [1]}},
+]
 
 
 def places_of(value, path=()):
@@ -161,13 +231,15 @@ def change_bytes(data, rng):
         length = rng.choice((1, 1, 2, 8, 100, 5000))
         kind = rng.randrange(5)
         if kind == 0:
-            data[at:at + length] = rng.randbytes(min(length, len(data) - at))
+            data[at : at + length] = rng.randbytes(min(length, len(data) - at))
         elif kind == 1:
-            del data[at:at + length]
+            del data[at : at + length]
         elif kind == 2:
-            data[at:at] = rng.choice((b"\0", b"\xff" * 8, b"{", b"\"", b"\n", b"[" * 1000, b"9" * 30, b"\xef\xbb\xbf", b"\r"))
+            data[at:at] = rng.choice(
+                (b"\0", b"\xff" * 8, b"{", b'"', b"\n", b"[" * 1000, b"9" * 30, b"\xef\xbb\xbf", b"\r")
+            )
         elif kind == 3:
-            data[at:at] = data[at:at + length]
+            data[at:at] = data[at : at + length]
         else:
             data = data[:at]
     return bytes(data)
@@ -199,9 +271,11 @@ def damage(path, rng):
 
 def damaged_file(ground, folder, rng):
     """Of a model, a checkpoint, data, text, options or curves: read or refused."""
+
     def copied(name):
         source = os.path.join(ground.folder, name)
-        (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, os.path.join(folder, os.path.basename(name)))
+        copy = shutil.copytree if os.path.isdir(source) else shutil.copy
+        copy(source, os.path.join(folder, os.path.basename(name)))
 
     def any_file(name):
         files = [os.path.join(place, file) for place, _, files in os.walk(os.path.join(folder, name)) for file in files]
@@ -213,9 +287,22 @@ def damaged_file(ground, folder, rng):
         copied(ground.model)
         model = os.path.basename(ground.model)
         target = any_file(model)
-        words = rng.choice((["generate", "--load", model, "--tokenizer", "bytes", "--prompt", "a", "--max-new-tokens", "3"],
-                            ["pretrain", "--load", model, *RUN, "--tokenizer", "bytes", "--data-path",
-                             f"{ground.folder}/data/pages_text_document", *fresh]))
+        words = rng.choice(
+            (
+                ["generate", "--load", model, "--tokenizer", "bytes", "--prompt", "a", "--max-new-tokens", "3"],
+                [
+                    "pretrain",
+                    "--load",
+                    model,
+                    *RUN,
+                    "--tokenizer",
+                    "bytes",
+                    "--data-path",
+                    f"{ground.folder}/data/pages_text_document",
+                    *fresh,
+                ],
+            )
+        )
     elif kind == 1:
         copied("run")
         target = any_file("run")
@@ -231,15 +318,39 @@ def damaged_file(ground, folder, rng):
     elif kind == 4:
         copied("tokenizer")
         target = any_file("tokenizer")
-        words = ["preprocess", "--input", f"{ground.folder}/text", "--tokenizer-model", "tokenizer", "--output-prefix", "out"]
+        words = [
+            "preprocess",
+            "--input",
+            f"{ground.folder}/text",
+            "--tokenizer-model",
+            "tokenizer",
+            "--output-prefix",
+            "out",
+        ]
     elif kind == 5:
         copied("text")
         target = any_file("text")
-        words = ["preprocess", "--input", rng.choice(("text", target)), "--tokenizer", "bytes", "--output-prefix", "out"]
+        words = [
+            "preprocess",
+            "--input",
+            rng.choice(("text", target)),
+            "--tokenizer",
+            "bytes",
+            "--output-prefix",
+            "out",
+        ]
     elif kind == 6:
         copied("run.toml")
         target = f"{folder}/run.toml"
-        words = ["pretrain", "--config", "run.toml", *MODEL, "--data-path", f"{ground.folder}/data/pages_text_document", *fresh]
+        words = [
+            "pretrain",
+            "--config",
+            "run.toml",
+            *MODEL,
+            "--data-path",
+            f"{ground.folder}/data/pages_text_document",
+            *fresh,
+        ]
     else:
         name = rng.choice(("curve.csv", "golden.json", "run/metrics.jsonl", "events"))
         copied(name)
@@ -300,16 +411,67 @@ def killed_run(ground, folder, rng):
     return wrong and (wrong, words)
 
 
+def failing_calls(ground, folder, rng):
+    """A disk that fails at some call, then a sound one: nothing that was reported saved is lost."""
+    if rng.random() < 0.5:
+        shutil.copytree(f"{ground.folder}/run", f"{folder}/run")
+        for step in ground.steps[rng.randrange(1, len(ground.steps)) :]:
+            shutil.rmtree(f"{folder}/run/{step}")
+    newest = max(
+        [0, *(int(name[5:]) for name in os.listdir(f"{folder}/run") if name.startswith("step_"))]
+        if os.path.isdir(f"{folder}/run")
+        else [0]
+    )
+    words = [*ground.train, "--save", "run"]
+    fault = {
+        "FAIL_BELOW": f"{folder}/run",
+        "FAIL_CALL": rng.choice(("open", "read", "write", "fsync", "rename", "mkdir", "unlink", "opendir")),
+        "FAIL_NUMBER": str(rng.choice((rng.randrange(1, 12), rng.randrange(1, 400)))),
+        "FAIL_TIMES": rng.choice(("1", "2", "1000000")),
+        "FAIL_ERRNO": str(rng.choice((errno.EIO, errno.ENOSPC))),
+    }
+    done = moetron(words, folder, {**fault, "LD_PRELOAD": ground.faults})
+    what = " ".join(f"{name}={value}" for name, value in fault.items() if name != "FAIL_BELOW")
+    # One that cannot say what it saved has not.
+    wrong = complaint(done, KNOWN_CODES)
+    newest = max([newest, *saved_steps(done.stdout)])
+    if wrong is None:
+        done = moetron(words, folder)
+        wrong = complaint(done, {0})
+    if wrong is None:
+        began = re.search(r"^steps +(\d+) to", done.stdout, re.M)
+        if not began or int(began[1]) < newest:
+            wrong = f"goes on at step {began and began[1]}, though step {newest} was saved"
+        wrong = wrong or wrong_losses(ground, f"{folder}/run", until=STEPS)
+    return wrong and (f"{what}: {wrong}", words)
+
+
 # Changed on a resume: what may differ without a word, and what must be accepted first.
 FREE = [["--log-interval", "2"], ["--save-interval", "3"], ["--exit-interval", "5"], ["--comm-timeout", "60"]]
-MEANT = [["--seed", "5"], ["--seq-length", "16"], ["--lr", "1e-3"], ["--global-batch-size", "8"], ["--weight-decay", "0.3"],
-         ["--adam-beta2", "0.9"], ["--split", "90,10,0"], ["--lr-decay-style", "cosine"], ["--clip-grad", "0.5"], ["--bf16"]]
-OTHER_MODEL = [["--num-layers", "4"], ["--hidden-size", "64"], ["--num-experts", "16"], ["--moe-router-topk", "1"], ["--q-lora-rank", "8"]]
+MEANT = [
+    ["--seed", "5"],
+    ["--seq-length", "16"],
+    ["--lr", "1e-3"],
+    ["--global-batch-size", "8"],
+    ["--weight-decay", "0.3"],
+    ["--adam-beta2", "0.9"],
+    ["--split", "90,10,0"],
+    ["--lr-decay-style", "cosine"],
+    ["--clip-grad", "0.5"],
+    ["--bf16"],
+]
+OTHER_MODEL = [
+    ["--num-layers", "4"],
+    ["--hidden-size", "64"],
+    ["--num-experts", "16"],
+    ["--moe-router-topk", "1"],
+    ["--q-lora-rank", "8"],
+]
 
 
 def changed_resume(ground, folder, rng):
     shutil.copytree(f"{ground.folder}/run", f"{folder}/run")
-    for step in ground.steps[rng.randrange(1, len(ground.steps)):]:
+    for step in ground.steps[rng.randrange(1, len(ground.steps)) :]:
         shutil.rmtree(f"{folder}/run/{step}")
     kept = open(f"{folder}/run/metrics.jsonl").read()
     changes = rng.choice((FREE, MEANT, OTHER_MODEL))
@@ -352,7 +514,7 @@ def odd_path(folder, rng):
         return rng.choice(("/dev/full", "/dev/null", "/proc/self/mem", "/proc", "/"))
     else:
         os.mkdir(path)
-        path = os.path.join(path, ".." , name)
+        path = os.path.join(path, "..", name)
     return path
 
 
@@ -368,27 +530,48 @@ def odd_paths(ground, folder, rng):
         [*fresh, "--data-path", data, "--save", "new", "--config", path],
         ["pretrain", *RUN, "--data-path", data, "--load", path],
         ["generate", "--load", path, "--prompt", "a"],
-        ["generate", "--load", f"{ground.folder}/{ground.model}", "--tokenizer", "bytes", "--prompt-file", path, "--max-new-tokens", "2"],
+        [
+            "generate",
+            "--load",
+            f"{ground.folder}/{ground.model}",
+            "--tokenizer",
+            "bytes",
+            "--prompt-file",
+            path,
+            "--max-new-tokens",
+            "2",
+        ],
         ["preprocess", "--input", path, "--tokenizer", "bytes", "--output-prefix", "out"],
         ["preprocess", "--input", f"{ground.folder}/text", "--tokenizer", "bytes", "--output-prefix", path],
         ["preprocess", "--input", f"{ground.folder}/text", "--tokenizer-model", path, "--output-prefix", "out"],
         ["plot", f"{ground.folder}/curve.csv", "--picture", path + ".svg"],
         ["plot", path],
         ["compare-loss", path, f"{ground.folder}/curve.csv"],
-        ["simulate", "--cost", "unit", "--num-micro-batches", "8", "--pipeline-model-parallel-size", "2", "--draw", path + ".svg"],
+        [
+            "simulate",
+            "--cost",
+            "unit",
+            "--num-micro-batches",
+            "8",
+            "--pipeline-model-parallel-size",
+            "2",
+            "--draw",
+            path + ".svg",
+        ],
     ]
     words = rng.choice(choices)
     wrong = complaint(moetron(words, folder))
     return wrong and (wrong, words)
 
 
-SCENARIOS = [(damaged_file, 6), (killed_run, 2), (changed_resume, 1), (odd_paths, 3)]
+SCENARIOS = [(damaged_file, 6), (killed_run, 2), (failing_calls, 3), (changed_resume, 1), (odd_paths, 3)]
 
 
 def trial(ground, name):
     """One situation, all of which follows from its name."""
     rng = random.Random(name)
-    scenario = rng.choices([s for s, _ in SCENARIOS], [weight for _, weight in SCENARIOS])[0]
+    scenarios = [(s, weight) for s, weight in SCENARIOS if ground.faults or s is not failing_calls]
+    scenario = rng.choices([s for s, _ in scenarios], [weight for _, weight in scenarios])[0]
     with tempfile.TemporaryDirectory() as folder:
         found = scenario(ground, folder, rng)
     return scenario.__name__, found and Finding(name, *found)
@@ -397,6 +580,7 @@ def trial(ground, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("moetron")
+    parser.add_argument("--faults", type=os.path.abspath)
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--trial", help="one trial of a campaign once more")
@@ -405,7 +589,7 @@ def main():
     print(f"campaign: seed {asked.seed}, {asked.minutes:g} minutes, {asked.jobs} at a time", flush=True)
     counts, findings = collections.Counter(), []
     with tempfile.TemporaryDirectory() as folder:
-        ground = Ground(folder)
+        ground = Ground(folder, asked.faults)
         if asked.trial:
             print(trial(ground, asked.trial))
             return 0
@@ -422,9 +606,15 @@ def main():
                     counts[scenario] += 1
                     if finding:
                         findings.append(finding)
-                        print(f"FOUND {finding.trial} ({scenario}): {finding.what}\n      moetron {shlex.join(finding.words)}",
-                              flush=True)
-    print("campaign: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) + f"; {len(findings)} found")
+                        print(
+                            f"FOUND {finding.trial} ({scenario}): {finding.what}\n      moetron {shlex.join(finding.words)}",
+                            flush=True,
+                        )
+    print(
+        "campaign: "
+        + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        + f"; {len(findings)} found"
+    )
     return 1 if findings else 0
 
 
