@@ -7,6 +7,7 @@
 #include "moetron/comm/fake_communicator.h"
 #include "moetron/models/model.h"
 #include "moetron/plan/memory.h"
+#include "moetron/plan/step_program.h"
 #include "moetron/run/division.h"
 #include "moetron/schedule/stage_layout.h"
 
@@ -84,6 +85,25 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
     EXPECT_EQ(found.buffers, wanted.buffers) << label << ", rank " << rank;
     EXPECT_EQ(found.tied, wanted.tied) << label << ", rank " << rank;
     EXPECT_NEAR(found.updated, wanted.updated, 1e-6) << label << ", rank " << rank;
+  }
+}
+
+// What the planner times is what the layers of the model run.
+TEST(Parameters, ThePlannerTimesTheProgramsOfTheModelsLayers) {
+  ModelConfig dense = tiny_qwen_moe();
+  dense.family = ModelConfig::Family::kQwen3;
+  dense.moe.reset();
+  const Hardware hardware = read_hardware("configs/hardware/h100-ib400.toml");
+  for (const ModelConfig& config : {tiny_deepseek(), tiny_qwen_moe(), dense}) {
+    const RunSpec spec{.model = config, .batch = {.seq_length = 32, .micro_batch_size = 1}};
+    Model model(config);
+    const auto& layers = model.chunks()[0].layers;  // between the ends
+    ASSERT_EQ(static_cast<int64_t>(layers.size()), config.num_layers + 2);
+    for (int64_t i = 0; i < config.num_layers; ++i) {
+      const LayerTimes times = layer_times(spec, hardware, config.is_moe_layer(i));
+      EXPECT_EQ(&program_of(times), &layers[static_cast<size_t>(i + 1)]->program())
+          << family_name(config.family) << ", layer " << i;
+    }
   }
 }
 

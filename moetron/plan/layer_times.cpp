@@ -139,6 +139,7 @@ LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_e
   times.attention = attention_of(spec, clock);
   if (!has_experts) {
     times.experts = mlp_of(spec, clock, spec.model.intermediate_size);
+    times.has_experts = false;
     return times;
   }
   const MoeConfig& moe = *spec.model.moe;

@@ -20,6 +20,7 @@ struct LayerTimes {
   PartTimes experts;    // with permutation
   PartTimes shared;
   double dispatch = 0;  // or combine, in both directions
+  bool has_experts = true;
 };
 
 // Products take their FLOPs at the rate that kernels of their kind reach, or their bytes at that of

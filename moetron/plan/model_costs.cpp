@@ -5,18 +5,23 @@
 namespace moetron {
 namespace {
 
-// Kinds of steps, whatever their micro-batches.
-constexpr size_t kNumActions = 5 * 2 * 3;
-constexpr size_t kNumSteps = kNumActions * (kNumActions + 1);
+// Actions and steps of so many chunks, told apart but for their micro-batches.
+constexpr size_t num_actions(size_t num_chunks) {
+  return 5 * num_chunks * 3;
+}
+constexpr size_t num_steps(size_t num_chunks) {
+  return num_actions(num_chunks) * (num_actions(num_chunks) + 1);
+}
 
-size_t number_of(const Action& action) {
-  return (static_cast<size_t>(action.kind) * 2 + static_cast<size_t>(action.chunk)) * 3 +
+size_t number_of(const Action& action, size_t num_chunks) {
+  const auto kind = static_cast<size_t>(action.kind);
+  return (kind * num_chunks + static_cast<size_t>(action.chunk)) * 3 +
          static_cast<size_t>(action.part);
 }
 
-size_t number_of(const Step& step) {
-  const size_t beside = step.beside ? number_of(*step.beside) + 1 : 0;
-  return number_of(step.action) * (kNumActions + 1) + beside;
+size_t number_of(const Step& step, size_t num_chunks) {
+  const size_t beside = step.beside ? number_of(*step.beside, num_chunks) + 1 : 0;
+  return number_of(step.action, num_chunks) * (num_actions(num_chunks) + 1) + beside;
 }
 
 // Bytes/s of a ring over so many ranks that lie `stride` apart.
@@ -69,7 +74,7 @@ double message_time(const RunSpec& spec, const Hardware& hardware, int from, int
 ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule,
                        const std::vector<StageLayers>& stages,
                        const std::vector<StageParameters>& parameters)
-    : costs_(schedule.steps.size()) {
+    : num_chunks_(size_t(schedule.placement.num_chunks())), costs_(schedule.steps.size()) {
   const Placement& placement = schedule.placement;
   const double compute_rate = 1 - hardware.dispatch_multiprocessors / hardware.multiprocessors;
   const ProgramSettings settings{.lone_steps_wait = spec.experts.lone_steps_wait,
@@ -83,10 +88,10 @@ ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Sche
       return chunks[size_t(placement.stage(rank, action.chunk))];
     };
     std::vector<StepCost>& costs = costs_[size_t(rank)];
-    costs.resize(kNumSteps);
-    std::vector<bool> is_known(kNumSteps, false);
+    costs.resize(num_steps(num_chunks_));
+    std::vector<bool> is_known(costs.size(), false);
     for (const Step& step : schedule.steps[size_t(rank)]) {
-      const size_t number = number_of(step);
+      const size_t number = number_of(step, num_chunks_);
       if (is_known[number]) continue;
       is_known[number] = true;
       costs[number] = step_cost(step, chunk_of(step.action),
@@ -103,7 +108,7 @@ ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Sche
 }
 
 StepCost ModelCosts::step(int rank, const Step& step) const {
-  return costs_[size_t(rank)][number_of(step)];
+  return costs_[size_t(rank)][number_of(step, num_chunks_)];
 }
 
 double ModelCosts::transfer(const Message& message) const {

@@ -19,6 +19,7 @@ class ModelCosts final : public CostModel {
   double transfer(const Message& message) const override;
 
  private:
+  size_t num_chunks_;                           // of a rank
   std::vector<std::vector<StepCost>> costs_;    // by rank and kind of step
   std::vector<std::vector<double>> transfers_;  // by stage: to the next, to the previous
 };

@@ -18,9 +18,7 @@ struct TimedChunk {
     std::vector<const LayerProgram*> programs;
     if (made.embedding.forward > 0) programs.push_back(&embedding_program());
     first_decoder = static_cast<int>(programs.size());
-    for (const LayerTimes& layer : made.layers) {
-      programs.push_back(&sparse_layer_program(layer.shared.forward > 0));
-    }
+    for (const LayerTimes& layer : made.layers) programs.push_back(&program_of(layer));
     if (made.head.forward > 0) programs.push_back(&head_program());
     program = ChunkProgram(std::move(programs), recompute);
   }
@@ -34,6 +32,7 @@ struct TimedChunk {
       case NodeRole::kAttention:
         return layer.attention;
       case NodeRole::kExperts:
+      case NodeRole::kMlp:
         return layer.experts;
       case NodeRole::kSharedExpert:
         return layer.shared;
@@ -161,6 +160,10 @@ class Program {
 };
 
 }  // namespace
+
+const LayerProgram& program_of(const LayerTimes& layer) {
+  return layer.has_experts ? sparse_layer_program(layer.shared.forward > 0) : dense_layer_program();
+}
 
 StepCost step_cost(const Step& step, const ChunkTimes& action_times, const ChunkTimes& beside_times,
                    const ProgramSettings& settings) {

@@ -23,6 +23,9 @@ struct ProgramSettings {
   RecomputeSettings recompute;
 };
 
+// The program of the layer that takes so long: the one that the model's layer has.
+const LayerProgram& program_of(const LayerTimes& layer);
+
 // Seconds of a step whose actions are of these chunks: of the list that the executor runs
 // (schedule/instructions.h).
 StepCost step_cost(const Step& step, const ChunkTimes& action_chunk, const ChunkTimes& beside_chunk,
