@@ -55,7 +55,7 @@ std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
   if (has_labels && wants_sum && shard_.size() == 1 && has_linear_cross_entropy(normed)) {
     return {{},
             {.data = linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
-                                              micro_batch.d_loss, run)}};
+                                              micro_batch.d_loss * loss_weight(), run)}};
   }
   const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
   if (has_labels) {

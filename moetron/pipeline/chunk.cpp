@@ -57,6 +57,7 @@ ChunkRun::ChunkRun(Chunk& chunk, const MicroBatch& micro_batch)
       micro_batch_(micro_batch),
       program_(chunk.program()),
       layers_(chunk.layers.size()),
+      label_losses_(chunk.layers.size()),
       balance_losses_(chunk.layers.size()) {}
 
 void ChunkRun::begin_forward(std::vector<Value> inputs, WalkSettings settings) {
@@ -175,16 +176,17 @@ void ChunkRun::write(const At& at, Slot slot, Value value) {
   const std::vector<int>& readers = at.program.readers(slot);
   const auto reads_again = static_cast<int>(std::count_if(
       readers.begin(), readers.end(), [&](int reader) { return at.recompute.runs_again(reader); }));
+  const std::vector<Slot>& outputs = at.program.outputs();
+  const bool leaves = std::find(outputs.begin(), outputs.end(), slot) != outputs.end();
+  const int leaving = leaves ? 1 : 0;  // outputs_of() is its last reader
   if (at.pass == Pass::kAgain) {
-    state.reads_left = reads_again;
+    state.reads_left = reads_again + leaving;
   } else {
-    state.reads_left = static_cast<int>(readers.size());
+    state.reads_left = static_cast<int>(readers.size()) + leaving;
     state.kept = kept_of(at, slot, value, reads_again);
     state.kept_reads_left = reads_again;
   }
-  const std::vector<Slot>& outputs = at.program.outputs();
-  const bool leaves = std::find(outputs.begin(), outputs.end(), slot) != outputs.end();
-  if (leaves || state.reads_left > 0) state.value = std::move(value);
+  if (state.reads_left > 0) state.value = std::move(value);
 }
 
 Value ChunkRun::read(const At& at, Slot slot) {
@@ -231,7 +233,7 @@ void ChunkRun::compute(const At& at) {
       state.roots.push_back(slot);
     }
     if (at.program.type(slot) == SlotType::kLabelLoss) {
-      label_loss_ = std::move(outputs[i].data);
+      label_losses_[static_cast<size_t>(at.layer)] = std::move(outputs[i].data);
     } else if (at.program.type(slot) == SlotType::kBalanceLoss) {
       balance_losses_[static_cast<size_t>(at.layer)] = std::move(outputs[i].data);
     } else {
@@ -317,13 +319,33 @@ void ChunkRun::finish_back(const At& at) {
   add_grad(at, at.node.inputs[1], std::move(grads.d_probabilities));
 }
 
+at::Tensor ChunkRun::label_loss() const {
+  const at::NoGradGuard no_grad;
+  at::Tensor sum;
+  for (size_t i = 0; i < label_losses_.size(); ++i) {
+    if (!label_losses_[i].defined()) continue;
+    const double weight = chunk_.layers[i]->loss_weight();
+    const at::Tensor part = weight == 1 ? label_losses_[i] : label_losses_[i] * weight;
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum;
+}
+
+void ChunkRun::set_d_label_loss(at::Tensor d) {
+  const auto count = std::count_if(label_losses_.begin(), label_losses_.end(),
+                                   [](const at::Tensor& loss) { return loss.defined(); });
+  MT_CHECK(count == 1, "one gradient for ", count, " label losses");
+  d_label_loss_ = std::move(d);
+}
+
 at::Tensor ChunkRun::d_root(const At& at, Slot slot) {
+  const auto layer = static_cast<size_t>(at.layer);
   switch (at.program.type(slot)) {
     case SlotType::kLabelLoss:
-      return d_label_loss_.defined() ? std::exchange(d_label_loss_, {})
-                                     : at::full_like(label_loss_, micro_batch_.d_loss);
+      if (d_label_loss_.defined()) return std::exchange(d_label_loss_, {});
+      return at::full_like(label_losses_[layer], micro_batch_.d_loss * at.code.loss_weight());
     case SlotType::kBalanceLoss:
-      return at::full_like(balance_losses_[static_cast<size_t>(at.layer)], micro_batch_.d_aux);
+      return at::full_like(balance_losses_[layer], micro_batch_.d_aux);
     default:
       return take_grad(at.layer, slot);
   }

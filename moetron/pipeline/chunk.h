@@ -53,13 +53,14 @@ class ChunkRun {
   std::vector<at::Tensor> take_d_inputs();  // at a backward's
   WeightGradQueue& weight_grads() { return weight_grads_; }
 
-  // Detached: the summed loss, a scalar, or the log-probability of each label where the record
-  // wants that; undefined without a head.
-  const at::Tensor& label_loss() const { return label_loss_; }
+  // Detached: the weighted sum of the layers' label losses, a scalar, or the log-probability of
+  // each label where the record wants that; undefined where no layer has one.
+  at::Tensor label_loss() const;
   // By layer: scalars, undefined without.
   const std::vector<at::Tensor>& balance_losses() const { return balance_losses_; }
-  // The gradient of the labels' log-probabilities, where it is not known before the forward.
-  void set_d_label_loss(at::Tensor d) { d_label_loss_ = std::move(d); }
+  // The gradient of the labels' log-probabilities, where it is not known before the forward: of a
+  // chunk with one such root.
+  void set_d_label_loss(at::Tensor d);
 
  private:
   struct SlotState {
@@ -117,8 +118,8 @@ class ChunkRun {
   std::vector<at::Tensor> d_outputs_;
   std::vector<LayerState> layers_;
   WeightGradQueue weight_grads_;
-  at::Tensor label_loss_, d_label_loss_;
-  std::vector<at::Tensor> balance_losses_;
+  std::vector<at::Tensor> label_losses_, balance_losses_;  // by layer
+  at::Tensor d_label_loss_;
 };
 
 }  // namespace moetron

@@ -142,6 +142,48 @@ TEST(ChunkRun, LayersHandOnSeveralValues) {
   EXPECT_EQ(d.at(1)[0][0].item<double>(), 30);
 }
 
+// A root of its own beside what flows on: the loss is `factor` times the sum of what it reads,
+// which it hands on untouched.
+class ScoringLayer final : public Layer {
+ public:
+  ScoringLayer(double factor, double weight, bool hands_on)
+      : factor_(factor),
+        weight_(weight),
+        program_({SlotType::kTokens, SlotType::kTokens, SlotType::kLabelLoss},
+                 {{NodeRole::kHead, Stretch::kBegin, {Slot{0}}, {Slot{1}, Slot{2}}}}, {Slot{0}},
+                 hands_on ? std::vector<Slot>{Slot{0}} : std::vector<Slot>{}) {}
+
+  const LayerProgram& program() const override { return program_; }
+  std::vector<Value> compute(const Node&, std::vector<Value> inputs, const NodeCall&) override {
+    return {{}, {.data = inputs[0].data.sum() * factor_}};
+  }
+  double loss_weight() const override { return weight_; }
+  void visit(const std::function<void(Parameter&)>&) override {}
+
+ private:
+  double factor_, weight_;
+  LayerProgram program_;
+};
+
+// Each root's gradient is the step's times its own weight; a slot that is read within a layer may
+// leave it, too.
+TEST(ChunkRun, LossesAreRootsWithWeightsOfTheirOwn) {
+  for (const auto kind : {RecomputeSettings::Kind::kNone, RecomputeSettings::Kind::kFull}) {
+    Chunk chunk;
+    chunk.recompute.kind = kind;
+    chunk.layers.push_back(std::make_unique<ScoringLayer>(3, 1, /*hands_on=*/true));
+    chunk.layers.push_back(std::make_unique<ScoringLayer>(8, 0.25, /*hands_on=*/false));
+    MicroBatch micro_batch = four_tokens();
+    micro_batch.d_loss = 0.5;
+    ChunkRun run(chunk, micro_batch);
+    EXPECT_TRUE(forward_chunk(run, {{.data = at::ones({4, 8})}}).empty());
+    EXPECT_EQ(run.label_loss().item<double>(), 32 * (3 + 0.25 * 8));
+    EXPECT_THROW(run.set_d_label_loss(at::ones({})), InternalError);
+    const at::Tensor d = backward_chunk(run, {}).at(0);
+    EXPECT_TRUE(at::equal(d, at::full({4, 8}, 0.5 * (3 + 0.25 * 8))));
+  }
+}
+
 TEST(ChunkRun, AChunkWithoutLayersHandsOn) {
   Chunk chunk;
   const MicroBatch micro_batch = four_tokens();

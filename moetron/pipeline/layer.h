@@ -51,6 +51,8 @@ class Layer {
   // own graph, and so are the outputs.
   virtual std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                                      const NodeCall& call) = 0;
+  // How much the label loss that it gives counts in the step's.
+  virtual double loss_weight() const { return 1; }
   // Of a layer whose program dispatches.
   virtual Dispatcher* dispatcher() { return nullptr; }
   virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;

@@ -18,6 +18,7 @@ class WrappedLayer : public Layer {
                              const NodeCall& call) override {
     return inner_->compute(node, std::move(inputs), call);
   }
+  double loss_weight() const override { return inner_->loss_weight(); }
   Dispatcher* dispatcher() override { return inner_->dispatcher(); }
   void visit(const std::function<void(Parameter&)>& visitor) override { inner_->visit(visitor); }
 

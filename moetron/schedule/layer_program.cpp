@@ -96,6 +96,10 @@ LayerProgram::LayerProgram(std::vector<SlotType> slots, std::vector<Node> nodes,
     has_experts_ = has_experts_ || node.role == NodeRole::kDispatch;
   }
   for (const Slot slot : outputs_) check_written(slot);
+  for (const SlotType root : {SlotType::kLabelLoss, SlotType::kBalanceLoss}) {
+    MT_CHECK(std::count(slots_.begin(), slots_.end(), root) <= 1,
+             "a layer has one label loss and one balance loss at most");
+  }
 }
 
 const LayerProgram& sparse_layer_program(bool has_shared_expert) {

@@ -1,6 +1,6 @@
 // What a layer does with a micro-batch, as data (DESIGN: idea 1): nodes that read and write slots.
 // Decoder layers, embedding and head are programs of one kind; the executor runs them
-// (pipeline/chunk_run.h), the planner times them (plan/step_program.h), and neither knows a layer
+// (pipeline/chunk.h), the planner times them (plan/step_program.h), and neither knows a layer
 // by anything else.
 #pragma once
 
