@@ -24,7 +24,8 @@ enum Setting {
   kNumSettings
 };
 constexpr int kFirstFree = kDispatcher;  // those before it are the row's own
-constexpr std::array<int64_t, kNumSettings> kNumValues = {2, 0, 0, 0, 0, 4, 5, 2, 4, 4, 3, 2};
+constexpr std::array<int64_t, kNumSettings> kNumValues = {2, 0, 0, 0, 0, num_plain_dispatchers(),
+                                                          5, 2, 4, 4, 3, 2};
 
 std::vector<SettingValues> rows() {
   std::vector<SettingValues> all;
@@ -94,7 +95,7 @@ MatrixCase to_case(const SettingValues& v) {
   layout.tp = v[kTp];
   layout.ep = v[kEp];
   layout.tpe = v[kTpe];
-  layout.model.experts.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
+  layout.model.experts.dispatcher = plain_dispatcher(v[kDispatcher]);
   layout.model.recompute = recompute_of(v[kRecompute]);
   layout.model.experts.grouped_gemm = v[kProduct] == 0;
   layout.model.latent_attention.replicate_down = v[kMla] % 2 == 1;

@@ -98,6 +98,22 @@ void print_bits(const std::string& label, const TrainedOutcome& outcome);
 // DeepSeek-V3: a dense layer and two with experts, latent attention, a bias and a sequence-wise
 // loss. Qwen3-MoE: grouped queries with 2 key-value heads, batch-wise loss. Both have 8 heads, 8
 // experts and an odd vocabulary.
+// Dispatchers that differ: the overlap kinds are others of them under schedules with blocks.
+constexpr bool is_plain(const NamedDispatcher& dispatcher) {
+  return !std::string_view(dispatcher.name).starts_with("overlap_");
+}
+constexpr int64_t num_plain_dispatchers() {
+  int64_t count = 0;
+  for (const NamedDispatcher& dispatcher : kDispatchers) count += is_plain(dispatcher) ? 1 : 0;
+  return count;
+}
+constexpr TokenDispatcher plain_dispatcher(int64_t number) {
+  for (const NamedDispatcher& dispatcher : kDispatchers) {
+    if (is_plain(dispatcher) && number-- == 0) return dispatcher.kind;
+  }
+  return {};
+}
+
 ModelConfig tiny_deepseek();
 ModelConfig tiny_qwen_moe();
 

@@ -53,10 +53,6 @@ std::string case_name(const ::testing::TestParamInfo<MatrixCase>& tested) {
 
 INSTANTIATE_TEST_SUITE_P(All, LayoutMatrixTest, ::testing::ValuesIn(layout_matrix()), case_name);
 
-constexpr TokenDispatcher kDispatchers[] = {TokenDispatcher::kAllGather,
-                                            TokenDispatcher::kAllGatherFused,
-                                            TokenDispatcher::kAllToAll, TokenDispatcher::kDeepep};
-
 // Two experts get every token, six get none: whole ranks have nothing to compute.
 TEST(UnevenRouting, ExpertsAndRanksWithoutATokenTrainAsOneRank) {
   TrainedTask task = task_of(true);
@@ -68,7 +64,8 @@ TEST(UnevenRouting, ExpertsAndRanksWithoutATokenTrainAsOneRank) {
   };
   const TrainedOutcome one = train_in_layout(task, {});
   EXPECT_EQ(one.steps.front().balance->num_dead, 12);  // six in each of two layers
-  for (const TokenDispatcher dispatcher : kDispatchers) {
+  for (int64_t number = 0; number < num_plain_dispatchers(); ++number) {
+    const TokenDispatcher dispatcher = plain_dispatcher(number);
     for (const auto& [tp, ep, tpe] :
          {std::array{1, 8, 1}, std::array{2, 4, 2}, std::array{4, 2, 1}}) {
       LayoutCase layout{.world = 8, .tp = tp, .ep = ep, .tpe = tpe};
@@ -84,7 +81,8 @@ TEST(OneToken, IsPaddedToTheTensorParallelRanks) {
     TrainedTask task = task_of(is_deepseek);
     task.seq_length = 1;  // queries and keys have no gradient but rounding
     const TrainedOutcome one = train_in_layout(task, {});
-    for (const TokenDispatcher dispatcher : kDispatchers) {
+    for (int64_t number = 0; number < num_plain_dispatchers(); ++number) {
+      const TokenDispatcher dispatcher = plain_dispatcher(number);
       LayoutCase layout{.world = 4, .tp = 4, .ep = 2, .tpe = 2};
       layout.model.experts.dispatcher = dispatcher;
       expect_equal_training(train_in_layout(task, layout), one, "one token, " + layout.name());
@@ -228,7 +226,8 @@ TEST(Frozen, ParametersAreReadAlone) {
       task.steps = 2;
       const TrainedOutcome whole = train_in_layout(task, {});
       task.prepare = [&](Parameter& parameter) {
-        const bool may_freeze = parameter.role() != Role::kBuffer && !parameter.is_tied();
+        // Of a tied weight the owner alone: its other uses follow.
+        const bool may_freeze = parameter.role() == Role::kTrained && !parameter.is_tied();
         if (may_freeze && is_frozen(parameter.label(), trains_experts)) parameter.freeze();
       };
       const TrainedOutcome one = train_in_layout(task, {});

@@ -28,7 +28,8 @@ enum Setting {
   kFilling,
   kNumSettings
 };
-constexpr int64_t kNumValues[kNumSettings] = {0, 3, 3, 4, 3, 2, 3, 2, 2, 2, 4, 5, 4, 2, 2};
+constexpr int64_t kNumValues[kNumSettings] = {0, 3, 3, 4, 3, 2, 3, 2, 2, 2, num_plain_dispatchers(),
+                                              5, 4, 2, 2};
 constexpr size_t kFirstFree = kModel;
 
 enum Division { kEven, kUneven, kNoneAtEnds, kNoneInside };
@@ -196,7 +197,7 @@ PipelineCase to_case(const SettingValues& v) {
   layout.tpe = int64_t{1} << v[kTpe];
   layout.schedule = request_of(v);
   layout.stage_layers = stage_layers(v);
-  layout.model.experts.dispatcher = static_cast<TokenDispatcher>(v[kDispatcher]);
+  layout.model.experts.dispatcher = plain_dispatcher(v[kDispatcher]);
   layout.model.recompute = recompute_of(v[kRecompute]);
   layout.model.latent_attention.recompute_norms = v[kRecompute] % 2 == 1;
   layout.model.experts.grouped_gemm = v[kProduct] == 0;

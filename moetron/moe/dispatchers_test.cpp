@@ -26,12 +26,6 @@ constexpr int64_t kHidden = 16;
 constexpr int64_t kWidth = 16;
 constexpr double kSums = 4 * kRounding;  // of two products and of a token's experts
 
-constexpr TokenDispatcher kKinds[] = {
-    TokenDispatcher::kAllGather,      TokenDispatcher::kAllGatherFused,
-    TokenDispatcher::kAllToAll,       TokenDispatcher::kDeepep,
-    TokenDispatcher::kOverlapDeepep,  TokenDispatcher::kOverlapAllGatherFused,
-    TokenDispatcher::kOverlapAllToAll};
-
 struct Sizes {
   int64_t ep = 1;
   int64_t tpe = 1;
@@ -193,7 +187,8 @@ std::string label_of(const Sizes& sizes, TokenDispatcher kind) {
 void expect_every_layout_equals_one_rank(const Tokens& tokens, double tolerance = kSums) {
   const Outcome expected = run_on_one_rank(tokens);
   for (const Sizes& sizes : kSizes) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       const Outcome actual = run_on_ranks(sizes, {.kind = kind}, tokens);
       expect_same(actual, expected, tolerance, label_of(sizes, kind));
       EXPECT_EQ(actual.rows_per_expert, expected.rows_per_expert) << label_of(sizes, kind);
@@ -242,7 +237,8 @@ TEST_F(DispatchersTest, OneTokenARankEqualsOneRank) {
   const Tokens tokens = with_experts(random_experts(8));
   const Outcome expected = run_on_one_rank(tokens);
   for (const Sizes& sizes : {Sizes{8, 1}, Sizes{4, 2}, Sizes{2, 4}, Sizes{1, 8}}) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       expect_same(run_on_ranks(sizes, {.kind = kind}, tokens), expected, kSums,
                   label_of(sizes, kind));
     }
@@ -293,7 +289,8 @@ TEST_F(DispatchersTest, Bf16EqualsFp32WithinItsRounding) {
   const Tokens tokens = with_experts(random_experts(8 * 4)).to(at::kBFloat16);
   const Outcome expected = run_on_one_rank(tokens.to(at::kFloat));
   for (const Sizes& sizes : kSizes) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       const Outcome actual = run_on_ranks(sizes, {.kind = kind, .dtype = at::kBFloat16}, tokens);
       EXPECT_EQ(actual.y.scalar_type(), at::kBFloat16);
       EXPECT_EQ(actual.d_probabilities.scalar_type(), at::kFloat);
@@ -313,7 +310,8 @@ TEST_F(DispatchersTest, FillingUpChangesTheRowCountsAlone) {
   ASSERT_NE(filled, expected.rows_per_expert);
   ASSERT_GT(*std::max_element(filled.begin(), filled.end()), kRows);
   for (const Sizes& sizes : kSizes) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       const Outcome actual = run_on_ranks(sizes, {.kind = kind, .rows_at_least = kRows}, tokens);
       EXPECT_EQ(actual.rows_per_expert, filled) << label_of(sizes, kind);
       expect_same(actual, expected, kSums, label_of(sizes, kind));
@@ -334,7 +332,8 @@ TEST_F(DispatchersTest, AlignmentChangesTheRowCountsAlone) {
   ASSERT_NE(aligned, expected.rows_per_expert);
   ASSERT_EQ(aligned.back(), 0);
   for (const Sizes& sizes : kSizes) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       const Outcome actual = run_on_ranks(sizes, {.kind = kind, .alignment = kAlignment}, tokens);
       EXPECT_EQ(actual.rows_per_expert, aligned) << label_of(sizes, kind);
       expect_same(actual, expected, kSums, label_of(sizes, kind));
@@ -355,7 +354,8 @@ TEST_F(DispatchersTest, MoreTokensThanItIsMadeForAreRefused) {
 
 TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
   const Tokens tokens = with_experts(random_experts(8 * 3));
-  for (const TokenDispatcher kind : kKinds) {
+  for (const NamedDispatcher& named : kDispatchers) {
+    const TokenDispatcher kind = named.kind;
     run_ranks(4, [&](Communicator& world) {
       const ExpertLayout layout = layout_of(world, {4, 1});
       const Dispatched d = [&] {
@@ -380,7 +380,8 @@ TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
 TEST_F(DispatchersTest, StartedOperationsFinishInAnyOrder) {
   const Tokens a = with_experts(random_experts(8)), b = with_experts(random_experts(12));
   const Outcome only_a = run_on_one_rank(a), only_b = run_on_one_rank(b);
-  for (const TokenDispatcher kind : kKinds) {
+  for (const NamedDispatcher& named : kDispatchers) {
+    const TokenDispatcher kind = named.kind;
     run_ranks(4, [&](Communicator& world) {
       const ExpertLayout layout = layout_of(world, {2, 2});
       const auto dispatcher = make_dispatcher({.kind = kind, .layout = layout});
@@ -441,7 +442,8 @@ TEST_F(DispatchersTest, NoKindWaitsForItself) {
   experts.narrow(0, 6, 3).fill_(kNotRouted);
   const Tokens tokens = with_experts(experts);
   for (const Sizes& sizes : kSizes) {
-    for (const TokenDispatcher kind : kKinds) {
+    for (const NamedDispatcher& named : kDispatchers) {
+      const TokenDispatcher kind = named.kind;
       std::vector<CommLog> logs;
       for (int rank = 0; rank < sizes.ranks(); ++rank) {
         logs.push_back(log_of(sizes, rank, {.kind = kind}, tokens.of_rank(rank, sizes.ranks())));

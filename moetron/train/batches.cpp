@@ -4,6 +4,7 @@
 #include <functional>
 
 #include <ATen/ATen.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "moetron/base/error.h"
@@ -144,12 +145,23 @@ PendingStepBatch::PendingStepBatch(const TokenDataset& dataset, int64_t consumed
     failure_ = std::current_exception();
     sums_.data_ptr<double>()[2] = 1;
   }
-  const at::Tensor on_device = sums_.to(settings.device, /*non_blocking=*/true);
-  mesh.data().all_reduce(on_device).wait();
-  if (!settings.device.is_cuda()) return;
-  sums_.copy_(on_device, /*non_blocking=*/true);
-  done_.emplace(settings.device.type());
-  done_->record(c10::impl::VirtualGuardImpl(settings.device.type()).getStream(settings.device));
+  sum_counts(settings.device, mesh.data());
+}
+
+// Nobody waits here: the step before computes meanwhile, on a GPU on another stream.
+void PendingStepBatch::sum_counts(c10::Device device, Communicator& data) {
+  if (!device.is_cuda()) {
+    summing_ = data.all_reduce(sums_);
+    return;
+  }
+  const c10::Stream side =
+      c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+  const c10::StreamGuard guard(side);
+  on_device_ = sums_.to(device, /*non_blocking=*/true);
+  data.all_reduce(on_device_).wait();  // the stream does
+  sums_.copy_(on_device_, /*non_blocking=*/true);
+  done_.emplace(device.type());
+  done_->record(side);
 }
 
 void PendingStepBatch::make(const TokenDataset& dataset, SequentialSampler& sampler,
@@ -169,6 +181,7 @@ void PendingStepBatch::make(const TokenDataset& dataset, SequentialSampler& samp
 
 StepBatch PendingStepBatch::finish() {
   if (failure_ != nullptr) std::rethrow_exception(failure_);
+  summing_.wait();
   if (done_) done_->synchronize();
   const double* sums = sums_.const_data_ptr<double>();
   MT_CHECK_INPUT(sums[2] == 0, "data of another rank cannot be read");

@@ -8,6 +8,7 @@
 
 #include <c10/core/Event.h>
 
+#include "moetron/comm/communicator.h"
 #include "moetron/parallel/micro_batch.h"
 
 namespace moetron {
@@ -55,10 +56,13 @@ class PendingStepBatch {
  private:
   void make(const TokenDataset& dataset, SequentialSampler& sampler, const BatchSettings& settings,
             Mesh& mesh, bool training);
+  void sum_counts(c10::Device device, Communicator& data);
 
   StepBatch batch_;
   std::exception_ptr failure_;
   at::Tensor sums_;                 // [3] fp64 on the host: divisor, tokens, ranks that failed
+  at::Tensor on_device_;            // the same on a GPU
+  Work summing_;                    // of a CPU
   std::optional<c10::Event> done_;  // of a GPU: the sums have come to the host
 };
 

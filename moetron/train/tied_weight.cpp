@@ -27,6 +27,18 @@ TiedWeight::TiedWeight(Tie tie, Mesh& mesh, const Placement& placement)
     connect(*link, /*from=*/1, tie_.uses.front().parameter->value().device());
     links_[rank_ == owner ? copy : owner] = std::move(link);
   }
+  agree_on_training();
+}
+
+// The owner's role counts for its copies, too.
+void TiedWeight::agree_on_training() {
+  const at::Tensor& value = tie_.uses.front().parameter->value();
+  is_trained_ = !is_owner_here() || tie_.uses.front().parameter->needs_grad();
+  for (const auto& [other, link] : links_) {
+    const at::Tensor word = at::full({1}, int64_t{is_trained_}, value.options().dtype(at::kLong));
+    (is_owner_here() ? link->send(word, /*peer=*/1) : link->recv(word, /*peer=*/0)).wait();
+    if (!is_owner_here()) is_trained_ = word.item<int64_t>() != 0;
+  }
 }
 
 bool TiedWeight::is_owner_here() const {
@@ -38,7 +50,11 @@ void TiedWeight::share_values() {
   for (const auto& [other, link] : links_) {
     const at::Tensor& value = tie_.uses.front().parameter->value();
     (is_owner_here() ? link->send(value, /*peer=*/1) : link->recv(value, /*peer=*/0)).wait();
-    if (!is_owner_here()) tie_.uses.front().parameter->value_changed();
+    if (is_owner_here()) continue;
+    for (const TiedUse& use : tie_.uses) {
+      if (!use.parameter->value().is_same(value)) use.parameter->value().copy_(value);
+      use.parameter->value_changed();
+    }
   }
 }
 
@@ -57,7 +73,7 @@ void TiedWeight::fold(std::vector<Parameter*>& done) {
   const size_t num_new = std::erase_if(done, is_use);
   num_done_ += num_new;
   const bool is_complete = num_new > 0 && num_done_ == tie_.uses.size();
-  if (!is_complete || !tie_.uses.front().parameter->needs_grad()) return;
+  if (!is_complete || !is_trained_) return;
   if (is_owner_here()) {
     add_grads();
     done.push_back(owner());

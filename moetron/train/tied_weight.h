@@ -38,6 +38,7 @@ class TiedWeight {
 
  private:
   bool is_owner_here() const;
+  void agree_on_training();
   // Between the owner's rank (0 of the two) and one that has copies (1).
   Communicator& link_to(int rank) { return *links_.at(rank); }
   void send_grads();
@@ -48,6 +49,7 @@ class TiedWeight {
   std::vector<int> rank_of_use_;                        // of all uses, in the order of the model
   std::map<int, std::unique_ptr<Communicator>> links_;  // of this rank, by the other one
   size_t num_done_ = 0;                                 // uses here, in this step
+  bool is_trained_ = true;
 };
 
 }  // namespace moetron
