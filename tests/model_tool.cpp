@@ -95,7 +95,7 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   forward_chunk(chunk_run, {});
   out.push_back({"loss", chunk_run.label_loss() / targets});
   backward_chunk(chunk_run, {});
-  model.fold_tied_grads();
+  for (Parameter* parameter : model.parameters()) parameter->fold_tied_grad();
   for (Parameter* parameter : model.parameters()) {
     if (parameter->role() != Role::kTrained || parameter->is_tied()) continue;
     for (const NamedSlice& slice : parameter->slices(parameter->grad(), "grad.")) {

@@ -220,7 +220,7 @@ struct SimulateOptions {
 };
 
 enum class Benchmark { kStep, kOps, kOverlap };
-// A few layers of a published model, with the experts of one rank (cli/bench_slice.h).
+// A few layers of a published model, with the experts of one rank (bench/bench_slice.h).
 enum class BenchSlice { kQwen3235b, kDeepseekV3 };
 
 struct BenchOptions {

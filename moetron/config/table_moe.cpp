@@ -69,7 +69,9 @@ void declare_router(OptionTable& table) {
       .deciding_training();
   table
       .add_fieldless("moe-router-dtype", ValueKind::kChoice,
-                     "Precision of logits and scores; always fp32.")
+                     "Precision of the scores; always fp32. Logits are what the family has: "
+                     "DeepSeek's are fp32, "
+                     "Qwen's of the activations' type.")
       .one_of({Choice("fp32"), {"fp64", Standing::kNotYet, "a router in fp64"}});
   table.add_fieldless("moe-z-loss-coeff", ValueKind::kNumber, "Weight of the router's z-loss.")
       .only("0", "the router's z-loss");

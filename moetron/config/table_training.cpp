@@ -69,6 +69,12 @@ void declare_training(OptionTable& table) {
 
 namespace {
 
+std::string idle_without_decay(const Options& options) {
+  return options.optimizer.lr_decay_style == LrDecayStyle::kConstant
+             ? "with lr-decay-style constant nothing decays"
+             : "";
+}
+
 std::string idle_without_hybrid(const Options& options) {
   return options.optimizer.optimizer == OptimizerKind::kHybridAdam
              ? ""
@@ -128,7 +134,8 @@ void declare_optimizer(OptionTable& table) {
   table.add(MT_FIELD(optimizer, lr), "Peak learning rate.").above(0).required().deciding_training();
   table.add(MT_FIELD(optimizer, min_lr), "Learning rate at the end of the decay.")
       .at_least(0)
-      .deciding_training();
+      .deciding_training()
+      .idle_when(idle_without_decay);
   table.add(MT_FIELD(optimizer, lr_decay_style), "Shape of the decay after the warm-up.")
       .one_of({{"constant", LrDecayStyle::kConstant},
                {"linear", LrDecayStyle::kLinear},
@@ -141,7 +148,8 @@ void declare_optimizer(OptionTable& table) {
            "Step at which the decay ends; without it, train-iters.")
       .unit("steps")
       .count()
-      .deciding_training();
+      .deciding_training()
+      .idle_when(idle_without_decay);
   table
       .add(MT_FIELD(optimizer, lr_warmup_iters),
            "Steps in which the learning rate rises from zero to its peak.")

@@ -99,15 +99,18 @@ RouterSettings router_settings(const ModelConfig& config, double normalize_eps) 
   return s;
 }
 
-std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
-                                             const ModelSettings& settings) {
+BuiltLayer make_layer(const ModelConfig& config, int64_t index, const ModelSettings& settings) {
+  const auto built = [](std::unique_ptr<TransformerLayer> layer) {
+    Router* router = layer->router();
+    return BuiltLayer{std::move(layer), router};
+  };
   switch (traits_of(config.family).kind) {
     case ModelFamily::kDeepseek:
-      return make_deepseek_layer(config, index, settings);
+      return built(make_deepseek_layer(config, index, settings));
     case ModelFamily::kQwen:
-      return make_qwen_layer(config, index, settings);
+      return built(make_qwen_layer(config, index, settings));
     case ModelFamily::kLlama:
-      return make_llama_layer(config, index, settings);
+      return built(make_llama_layer(config, index, settings));
   }
   throw InternalError("a family without a model");
 }

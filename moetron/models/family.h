@@ -17,9 +17,13 @@ std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int
 std::unique_ptr<TransformerLayer> make_llama_layer(const ModelConfig& config, int64_t index,
                                                    const ModelSettings& settings);
 
-// The one switch over families.
-std::unique_ptr<TransformerLayer> make_layer(const ModelConfig& config, int64_t index,
-                                             const ModelSettings& settings);
+struct BuiltLayer {
+  std::unique_ptr<Layer> layer;
+  Router* router = nullptr;  // of the layer; null: it has none
+};
+
+// The one switch over families, and over the kinds of layers of one.
+BuiltLayer make_layer(const ModelConfig& config, int64_t index, const ModelSettings& settings);
 
 // The one that all layers of the model share on this rank; null where it has no experts.
 std::unique_ptr<Dispatcher> make_rank_dispatcher(const ModelConfig& config,

@@ -29,9 +29,9 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
       layers.push_back(std::move(made));
     }
     for (int64_t index = stage.first; index < stage.first + stage.count; ++index) {
-      auto layer = make_layer(config, index, settings);
-      if (layer->router() != nullptr) routers_.push_back({index, layer->router()});
-      layers.push_back(std::move(layer));
+      BuiltLayer built = make_layer(config, index, settings);
+      if (built.router != nullptr) routers_.push_back({index, built.router});
+      layers.push_back(std::move(built.layer));
     }
     if (stage.has_head) {
       auto made = std::make_unique<HeadLayer>(config.vocab_size, config.hidden_size,
@@ -79,10 +79,6 @@ std::vector<NamedSlice> Model::weights() const {
     for (NamedSlice& slice : parameter->slices(parameter->value())) all.push_back(std::move(slice));
   }
   return all;
-}
-
-void Model::fold_tied_grads() {
-  for (Parameter* parameter : parameters_) parameter->fold_tied_grad();
 }
 
 at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyValueCache* cache) {

@@ -57,9 +57,6 @@ class Model {
   void initialize(uint64_t seed);
   // What a Hugging Face directory holds, as far as this rank does.
   std::vector<NamedSlice> weights() const;
-  // Of a whole model: adds the later uses of a tied weight to the first; once, when all
-  // micro-batches are done.
-  void fold_tied_grads();
   // The same on every rank but for the uses.
   const std::vector<Tie>& ties() const { return ties_; }
 

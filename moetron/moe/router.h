@@ -54,7 +54,6 @@ class Router {
   // How often each expert was chosen by this rank's tokens since the last take, [E] int64; before
   // any drop.
   at::Tensor& counts() { return counts_; }
-  bool has_bias() const { return bias_.has_value(); }
   // bias += rate * sign(mean load - load), from the counts of the whole global batch; zeroes them.
   void update_bias();
 

@@ -44,6 +44,21 @@ std::string own_choices(const Options& options, const ModelConfig& model) {
   return list.text();
 }
 
+// What was asked for of experts that the model does not have.
+std::string idle_without_experts(const Options& options) {
+  const MoeOptions& moe = options.moe;
+  List list;
+  list.add_if(options.memory.moe_layer_recompute, "moe-layer-recompute");
+  list.add_if(options.memory.mlp_recompute, "mlp-recompute");
+  list.add_if(moe.moe_grouped_gemm, "moe-grouped-gemm");
+  list.add_if(moe.moe_expert_capacity_factor.has_value(), "moe-expert-capacity-factor");
+  list.add_if(moe.force_drop_and_padding, "force-drop-and-padding");
+  list.add_if(moe.moe_aux_loss_coeff.has_value(), "moe-aux-loss-coeff");
+  list.add_if(moe.moe_router_load_balancing_type.has_value(), "moe-router-load-balancing-type");
+  list.add_if(moe.moe_router_pre_softmax.value_or(false), "moe-router-pre-softmax");
+  return list.text();
+}
+
 }  // namespace
 
 std::vector<std::string> start_remarks(const Options& options, const RunSpec& spec) {
@@ -53,7 +68,12 @@ std::vector<std::string> start_remarks(const Options& options, const RunSpec& sp
   if (!own.empty()) {
     remarks.push_back(concat(traits_of(model.family).model_type, " sets by itself: ", own));
   }
-  if (!model.moe) return remarks;
+  if (model.num_moe_layers() == 0) {
+    const std::string idle = idle_without_experts(options);
+    if (!idle.empty())
+      remarks.push_back(concat("no effect here: ", idle, " (the model has no experts)"));
+    return remarks;
+  }
   if (model.moe->top_k == 1 && model.moe->norm_topk_prob) {
     remarks.push_back(concat(
         "moe-router-topk (1): the weight of a token's one expert is normalised to 1, so that the "

@@ -33,6 +33,19 @@ TEST(StartRemarks, TellWhatNoOptionHasAskedFor) {
   EXPECT_THAT(start_remarks(options, spec), IsEmpty());
 }
 
+TEST(StartRemarks, TellWhatAModelWithoutExpertsHasNoUseFor) {
+  Options options;
+  RunSpec spec;
+  spec.model.num_layers = 2;
+  options.memory.moe_layer_recompute = true;
+  options.moe.moe_aux_loss_coeff = 0.01;
+  EXPECT_THAT(start_remarks(options, spec),
+              ElementsAre("no effect here: moe-layer-recompute, moe-aux-loss-coeff (the model has "
+                          "no experts)"));
+  spec.model.moe = MoeConfig{.num_experts = 8, .top_k = 2, .first_k_dense_replace = 2};
+  EXPECT_EQ(start_remarks(options, spec).size(), 1u) << "experts that no layer has";
+}
+
 TEST(StartRemarks, TellWhatTrainsLessAndWhatMegatronDoesOtherwise) {
   Options options;
   options.moe.moe_router_pre_softmax = false;

@@ -3,16 +3,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <optional>
-#include <thread>
 #include <utility>
 
-#include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
 #include "moetron/arch/config_writer.h"
 #include "moetron/arch/flops.h"
-#include "moetron/arch/inventory.h"
-#include "moetron/arch/mesh_layout.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -36,6 +32,7 @@
 #include "moetron/train/resume.h"
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_settings.h"
+#include "moetron/train/run_summary.h"
 #include "moetron/train/same_start.h"
 #include "moetron/train/start.h"
 #include "moetron/train/start_files.h"
@@ -92,7 +89,7 @@ class Pretraining {
     consumed_samples_ = begin.consumed_samples;
     load(begin);
     if (step_ < spec.steps.train) prepare_saves(owns_save);
-    log_.say(summary());
+    log_.say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
   }
 
   int run() {
@@ -296,60 +293,6 @@ class Pretraining {
     log_.finish();
     // torchrun takes any other code for a fault and would end or restart the group.
     return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? kExitDone : kExitStopped;
-  }
-
-  std::string summary() {
-    const int64_t total = count_parameters(tensor_inventory(spec_.model));
-    const double flops = flops_per_token(spec_.model, spec_.batch.seq_length);
-    const ModelConfig& m = spec_.model;
-    std::string text =
-        concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
-               " M parameters, ", m.num_layers, " layers");
-    if (m.num_moe_layers() > 0)
-      text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
-    text += concat(", vocabulary ", m.vocab_size, ", ",
-                   model_.options().dtype() == at::kFloat ? "fp32" : "bf16");
-    text += concat("\nmesh      ", describe(mesh_.sizes()), "; ", at::get_num_threads(),
-                   at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
-    if (world_.size() > 1) text += concat("\n          ", describe_groups(mesh_.sizes()));
-    if (mesh_.sizes().pp > 1) text += concat("\npipeline  ", describe_pipeline());
-    if (const auto places = describe_states()) text += concat("\nadam      ", *places);
-    text += concat("\nbatch     ", batches_.global_batch_size, " sequences of ",
-                   spec_.batch.seq_length, " tokens, ", batches_.micro_batch_size,
-                   " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
-    text += concat("\ndata      ", datasets_.description);
-    text += concat("\nsteps     ", step_, " to ", spec_.steps.train);
-    return text;
-  }
-
-  // Where a rank's states lie, if they are divided between a GPU and its host.
-  std::optional<std::string> describe_states() {
-    const auto gibibytes = [&](c10::DeviceType where) {
-      const auto bytes = static_cast<double>(train_step_.optimizer().state_bytes(where));
-      return readable_number(bytes / (int64_t{1} << 30));
-    };
-    const c10::DeviceType device = model_.options().device().type();
-    const bool is_divided = spec_.optimizer.is_hybrid;
-    if (device == c10::kCPU || !is_divided) return std::nullopt;
-    return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
-                  gibibytes(device), " GiB on the GPU");
-  }
-
-  // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
-  std::string describe_pipeline() const {
-    const ScheduleRequest& request = spec_.pipeline.request;
-    const Placement placement = placement_of(request);
-    std::string text =
-        concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
-    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
-      if (placement.num_chunks() > 1) text += concat(chunk > 0 ? "," : "", " chunk ", chunk);
-      text += " layers";
-      for (int rank = 0; rank < request.num_ranks; ++rank) {
-        const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
-        text += concat(" ", spec_.pipeline.stages[stage].count);
-      }
-    }
-    return text;
   }
 
   const RunSpec& spec_;

@@ -17,11 +17,11 @@ class Communicator;
 class Tokenizer;
 
 struct RunStart {
-  std::optional<FoundCheckpoint> resume;        // continue it: weights, optimizer, step
-  std::filesystem::path weights;                // else begin with these weights; empty: fresh ones
-  std::filesystem::path tokenizer_folder;       // empty: none
-  std::vector<CompanionFile> tokenizer_files;   // of that folder, as they were at the start
-  std::shared_ptr<const Tokenizer> tokenizer;   // null where the run names none
+  std::optional<FoundCheckpoint> resume;       // continue it: weights, optimizer, step
+  std::filesystem::path weights;               // else begin with these weights; empty: fresh ones
+  std::filesystem::path tokenizer_folder;      // empty: none
+  std::vector<CompanionFile> tokenizer_files;  // of that folder, as they were at the start
+  std::shared_ptr<const Tokenizer> tokenizer;  // null where the run names none
 
   // Whose config.json is the model; empty: the options describe it.
   std::filesystem::path model_folder() const { return resume ? resume->folder : weights; }

@@ -1,0 +1,75 @@
+#include "moetron/train/run_summary.h"
+
+#include <optional>
+
+#include <ATen/Parallel.h>
+
+#include "moetron/arch/flops.h"
+#include "moetron/arch/inventory.h"
+#include "moetron/arch/mesh_layout.h"
+#include "moetron/base/error.h"
+#include "moetron/metrics/step_printer.h"
+#include "moetron/models/model.h"
+#include "moetron/optim/adamw.h"
+
+namespace moetron {
+namespace {
+
+// Where a rank's states lie, if they are divided between a GPU and its host.
+std::optional<std::string> describe_states(const RunSpec& spec, const Model& model,
+                                           AdamW& optimizer) {
+  const auto gibibytes = [&](c10::DeviceType where) {
+    const auto bytes = static_cast<double>(optimizer.state_bytes(where));
+    return readable_number(bytes / (int64_t{1} << 30));
+  };
+  const c10::DeviceType device = model.options().device().type();
+  if (device == c10::kCPU || !spec.optimizer.is_hybrid) return std::nullopt;
+  return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
+                gibibytes(device), " GiB on the GPU");
+}
+
+// "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
+std::string describe_pipeline(const RunSpec& spec) {
+  const ScheduleRequest& request = spec.pipeline.request;
+  const Placement placement = placement_of(request);
+  std::string text =
+      concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
+  for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
+    if (placement.num_chunks() > 1) text += concat(chunk > 0 ? "," : "", " chunk ", chunk);
+    text += " layers";
+    for (int rank = 0; rank < request.num_ranks; ++rank) {
+      const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
+      text += concat(" ", spec.pipeline.stages[stage].count);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimizer,
+                          const std::string& data, int64_t step) {
+  const int64_t total = count_parameters(tensor_inventory(spec.model));
+  const double flops = flops_per_token(spec.model, spec.batch.seq_length);
+  const ModelConfig& m = spec.model;
+  std::string text = concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
+                            " M parameters, ", m.num_layers, " layers");
+  if (m.num_moe_layers() > 0)
+    text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
+  text += concat(", vocabulary ", m.vocab_size, ", ",
+                 model.options().dtype() == at::kFloat ? "fp32" : "bf16");
+  text += concat("\nmesh      ", describe(spec.sizes), "; ", at::get_num_threads(),
+                 at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
+  if (spec.sizes.world > 1) text += concat("\n          ", describe_groups(spec.sizes));
+  if (spec.sizes.pp > 1) text += concat("\npipeline  ", describe_pipeline(spec));
+  if (const auto places = describe_states(spec, model, optimizer))
+    text += concat("\nadam      ", *places);
+  text += concat("\nbatch     ", spec.batch.global_batch_size, " sequences of ",
+                 spec.batch.seq_length, " tokens, ", spec.batch.micro_batch_size,
+                 " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
+  text += concat("\ndata      ", data);
+  text += concat("\nsteps     ", step, " to ", spec.steps.train);
+  return text;
+}
+
+}  // namespace moetron
