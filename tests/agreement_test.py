@@ -99,7 +99,7 @@ def test_variables():
 
 def test_waiting_threads():
     """Threads that wait for each other sleep soon, for which the variable must be there before the program begins."""
-    for given, expected in (({}, "GOMP_SPINCOUNT=1000"), ({"OMP_WAIT_POLICY": "active"}, "OMP_WAIT_POLICY=active")):
+    for given, expected in (({}, "GOMP_SPINCOUNT=4000"), ({"OMP_WAIT_POLICY": "active"}, "OMP_WAIT_POLICY=active")):
         name = "threads_" + expected.split("=")[0]
         more = ["--train-iters", "100000", "--save", name]
         with Ranks([*COMMAND, *more], f"{name}_log", 1, variables={0: {"OMP_NUM_THREADS": "2", **given}}) as ranks:

@@ -13,8 +13,8 @@
 namespace moetron {
 namespace {
 
-// Some microseconds: operations that follow each other find their threads awake.
-constexpr const char* kSpins = "1000";
+// Less than a millisecond: operations that follow each other find their threads awake.
+constexpr const char* kSpins = "4000";
 
 }  // namespace
 
