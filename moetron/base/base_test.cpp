@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "moetron/base/build.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/hash.h"
@@ -25,6 +26,12 @@ class BaseTest : public ::testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
   fs::path folder_ = fs::temp_directory_path() / ("moetron_base_" + std::to_string(::getpid()));
 };
+
+TEST(Build, KnowsItsVersionAndCommit) {
+  const std::string identity = build_identity();
+  EXPECT_TRUE(identity.starts_with("0.") && identity.ends_with(")")) << identity;
+  EXPECT_NE(identity.find(" (commit "), std::string::npos) << identity;
+}
 
 TEST_F(BaseTest, ChecksNameValuesAndCarryExitCodes) {
   try {
