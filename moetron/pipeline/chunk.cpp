@@ -320,7 +320,6 @@ void ChunkRun::finish_back(const At& at) {
 }
 
 at::Tensor ChunkRun::label_loss() const {
-  const at::NoGradGuard no_grad;
   at::Tensor sum;
   for (size_t i = 0; i < label_losses_.size(); ++i) {
     if (!label_losses_[i].defined()) continue;
