@@ -207,6 +207,7 @@ def test_mistakes():
     done = run(["preprocess", "--input", "bad.jsonl", "--tokenizer", "bytes", "--output-prefix", "skipped",
                 "--skip-bad-lines"])
     check("1 bad lines were skipped" in done.stdout, "    and counts it")
+    check(run(["--version"]).stdout.startswith("moetron "), "    says which program it is")
 
 
 if __name__ == "__main__":

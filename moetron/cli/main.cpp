@@ -3,7 +3,9 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <string_view>
 
+#include "moetron/base/build.h"
 #include "moetron/base/error.h"
 #include "moetron/base/path.h"
 #include "moetron/base/shrunk_file.h"
@@ -54,6 +56,10 @@ int refuse_command_line(int argc, char** argv, const Error& error) {
 }
 
 int run(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    std::printf("moetron %s\n", build_identity().c_str());
+    return kExitDone;
+  }
   ParsedCommandLine parsed;
   try {
     parsed = parse_command_line(argc, argv);

@@ -183,7 +183,9 @@ std::string command_list(const std::vector<Command>& commands) {
 }
 
 std::string help_text() {
-  std::string out = "usage: moetron COMMAND [--option value ...] [--config run.toml]\n\n";
+  std::string out =
+      "usage: moetron COMMAND [--option value ...] [--config run.toml]\n"
+      "       moetron --version\n\n";
   std::string later;
   for (const CommandSpec& spec : command_table()) {
     if (spec.command) {

@@ -33,7 +33,7 @@ std::vector<ChangedOption> changed_options(const Json& before, const Json& now) 
     const Json* old_value = find_value(before, spec.group, spec.name);
     const Json* value = find_value(now, spec.group, spec.name);
     if (old_value == nullptr || value == nullptr || *old_value == *value) continue;
-    if (spec.name == "accept-changes") continue;
+    if (spec.name == "accept-changes" || spec.name == "restart") continue;  // act at a start alone
     changes.push_back({spec.name, spelled(*old_value), spelled(*value), spec.decides_training});
   }
   return changes;
