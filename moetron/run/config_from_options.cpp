@@ -231,6 +231,12 @@ void fill_moe(const Options& options, ModelConfig& config) {
   config.moe = moe;
 }
 
+// Megatron's for a gated MLP: as many parameters as one without a gate has that is four times as
+// wide as the hidden states, in multiples of 64.
+int64_t usual_mlp_width(int64_t hidden_size) {
+  return std::max<int64_t>(1, 8 * hidden_size / 3 / 64) * 64;
+}
+
 // A dense model would leave these out, and contradict them when the run is resumed.
 void check_without_experts(const MoeOptions& given, Mistakes& mistakes) {
   for (const auto& [name, is_given] :
@@ -258,10 +264,10 @@ ModelConfig model_config_from_options(const Options& options) {
   };
   take(model.num_layers, "num-layers", config.num_layers);
   take(model.hidden_size, "hidden-size", config.hidden_size);
-  take(model.ffn_hidden_size, "ffn-hidden-size", config.intermediate_size);
   take(model.num_attention_heads, "num-attention-heads", config.num_attention_heads);
   take(model.vocab_size, "vocab-size", config.vocab_size);
   mistakes.throw_if_any();  // the rest needs these
+  config.intermediate_size = model.ffn_hidden_size.value_or(usual_mlp_width(config.hidden_size));
   config.num_key_value_heads = model.num_query_groups.value_or(config.num_attention_heads);
   MT_CHECK_CONFIG(model.group_query_attention.value_or(true) ||
                       config.num_key_value_heads == config.num_attention_heads,

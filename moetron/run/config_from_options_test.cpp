@@ -120,6 +120,11 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   options = dense_options();
   options.model.rotary_mscale = 1.0;
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
+  options = dense_options();
+  options.model.ffn_hidden_size.reset();
+  EXPECT_EQ(model_config_from_options(options).intermediate_size, 128);  // of 64: 170 in 64s
+  options.model.hidden_size = 4096;
+  EXPECT_EQ(model_config_from_options(options).intermediate_size, 10880);
   options = qwen_options();
   options.moe.moe_router_topk = 9;
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),

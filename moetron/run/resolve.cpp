@@ -144,7 +144,7 @@ bool describe_the_model(const Options& options) {
   const CheckpointOptions& c = options.checkpoint;
   std::error_code ignored;
   return c.load.empty() && (c.save.empty() || !fs::exists(c.save, ignored)) && m.num_layers &&
-         m.hidden_size && m.ffn_hidden_size && m.num_attention_heads;
+         m.hidden_size && m.num_attention_heads;
 }
 
 void validate_pretrain(const Options& options, int64_t world_size) {

@@ -70,8 +70,6 @@ TEST(Resolve, TellsTheMistakesOfAModelTogether) {
             "moe-ffn-hidden-size needs num-experts, which is not given");
   EXPECT_EQ(refusal(pretrain("--hidden-size 64")),
             "num-layers is missing: without a model in --load the options must give its shape\n"
-            "ffn-hidden-size is missing: without a model in --load the options must give its "
-            "shape\n"
             "num-attention-heads is missing: without a model in --load the options must give its "
             "shape");
   EXPECT_EQ(invalid(pretrain("--hidden-size 64")), "") << "a checkpoint may say the rest";

@@ -100,7 +100,7 @@ struct StepsSpec {
 struct DataSpec {
   std::vector<std::string> path;  // as --data-path has it
   std::vector<double> split;      // shares of training, validation, test
-  std::string cache_path;         // empty: beside the data
+  std::string cache_path;         // empty: indices are kept in memory
   bool eod_mask_loss = false;
   bool reset_position_ids = false;
   bool reset_attention_mask = false;

@@ -38,6 +38,9 @@ std::string own_choices(const Options& options, const ModelConfig& model) {
   list.add_if(model.qk_norm && !options.model.qk_layernorm, "a norm of queries and keys");
   list.add_if(model.attention_bias && !options.model.add_qkv_bias,
               "a bias of queries, keys and values");
+  const bool has_dense_layers = model.num_moe_layers() < model.num_layers;
+  list.add_if(has_dense_layers && options.checkpoint.load.empty() && !options.model.ffn_hidden_size,
+              concat("dense MLPs of width ", model.intermediate_size));
   list.add_if(model.rope.type != RopeType::kDefault && !options.model.rotary_scaling_factor,
               concat("rotary embeddings scaled by ", model.rope.factor));
   if (model.moe) list_router(options.moe, *model.moe, list);
