@@ -1,5 +1,5 @@
-// Products of bf16 factors on a GPU by cuBLASLt, each shape with the algorithm that was measured to
-// be its fastest. Only in builds with CUDA.
+// Products of bf16 factors, or of 8 bits, on a GPU by cuBLASLt, each shape with the algorithm that
+// was measured to be its fastest. Only in builds with CUDA.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,5 +16,16 @@ struct BlasFactor {
 // written a second time, the likeliest ones are tried on the spot, waiting for the GPU, and the
 // fastest stays. Under torch's deterministic algorithms the favourite stays.
 void blas_product(const at::Tensor& d, BlasFactor a, BlasFactor b, bool adds);
+
+// The same of E4M3 factors with their scales (kernels/fp8.h), both with what is summed along their
+// rows: d [m, n] = a b^T; b by rows, or by blocks where its scales lie so. cuBLASLt wants more than
+// our kernels do: has_fp8_blas tells of which it has products.
+struct Fp8Factor {
+  const at::Tensor& values;
+  const at::Tensor& scales;
+  bool by_block = false;
+};
+bool has_fp8_blas(const Fp8Factor& a, const Fp8Factor& b);
+void fp8_blas_product(const at::Tensor& d, const Fp8Factor& a, const Fp8Factor& b, bool adds);
 
 }  // namespace moetron

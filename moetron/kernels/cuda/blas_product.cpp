@@ -18,6 +18,18 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
              "cublasLtMatmulPreferenceSetAttribute");
 }
 
+template <class T>
+void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t name, T value) {
+  check_blas(cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof value),
+             "cublasLtMatmulDescSetAttribute");
+}
+
+// cuBLASLt's first factor is b, its second one a.
+void set_scales(cublasLtMatmulDesc_t operation, BlasScales scales) {
+  set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scales.b);
+  set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scales.a);
+}
+
 }  // namespace
 
 void BlasProduct::Destroy::operator()(cublasLtMatmulDescOpaque_t* operation) const {
@@ -39,24 +51,30 @@ BlasProduct::Layout BlasProduct::layout(cudaDataType_t type, int64_t rows, int64
 }
 
 // d^T = b^T a^T: cuBLASLt's first factor is b, its second one a.
-BlasProduct::BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int most)
-    : handle_(handle) {
+BlasProduct::BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int most,
+                         BlasScales scales)
+    : handle_(handle), scaled_(shape.factors != BlasFactors::kBf16) {
   cublasLtMatmulDesc_t operation = nullptr;
   check_blas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
              "cublasLtMatmulDescCreate");
   operation_.reset(operation);
   const cublasOperation_t first = shape.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t second = shape.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check_blas(
-      cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first),
-      "CUBLASLT_MATMUL_DESC_TRANSA");
-  check_blas(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSB, &second,
-                                            sizeof second),
-             "CUBLASLT_MATMUL_DESC_TRANSB");
-  first_ = shape.b_transposed ? layout(CUDA_R_16BF, shape.n, shape.k, shape.b_stride)
-                              : layout(CUDA_R_16BF, shape.k, shape.n, shape.b_stride);
-  second_ = shape.a_transposed ? layout(CUDA_R_16BF, shape.k, shape.m, shape.a_stride)
-                               : layout(CUDA_R_16BF, shape.m, shape.k, shape.a_stride);
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSA, first);
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSB, second);
+  if (scaled_) {
+    const auto by_row = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    const auto by_block = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+    set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+        shape.factors == BlasFactors::kFp8ByBlock ? by_block : by_row);
+    set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, by_row);
+    set_scales(operation, scales);
+  }
+  const cudaDataType_t type = scaled_ ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
+  first_ = shape.b_transposed ? layout(type, shape.n, shape.k, shape.b_stride)
+                              : layout(type, shape.k, shape.n, shape.b_stride);
+  second_ = shape.a_transposed ? layout(type, shape.k, shape.m, shape.a_stride)
+                               : layout(type, shape.m, shape.k, shape.a_stride);
   result_ = layout(shape.fp32_result ? CUDA_R_32F : CUDA_R_16BF, shape.m, shape.n, shape.d_stride);
 
   cublasLtMatmulPreference_t preference = nullptr;
@@ -95,12 +113,14 @@ int64_t BlasProduct::workspace_bytes(int algorithm) const {
   return static_cast<int64_t>(algorithms_[algorithm].workspaceSize);
 }
 
-void BlasProduct::run(int algorithm, const void* a, const void* b, void* d, bool adds,
-                      void* workspace, cudaStream_t stream) const {
+void BlasProduct::run(int algorithm, const void* a, const void* b, BlasScales scales, void* d,
+                      bool adds, void* workspace, cudaStream_t stream) const {
   const float alpha = 1, beta = adds ? 1 : 0;
   const cublasLtMatmulHeuristicResult_t& chosen = algorithms_[algorithm];
-  check_blas(cublasLtMatmul(handle_, operation_.get(), &alpha, b, first_.get(), a, second_.get(),
-                            &beta, d, result_.get(), d, result_.get(), &chosen.algo, workspace,
+  cublasLtMatmulDescOpaque_t operation = *operation_;  // threads share it, and their scales differ
+  if (scaled_) set_scales(&operation, scales);
+  check_blas(cublasLtMatmul(handle_, &operation, &alpha, b, first_.get(), a, second_.get(), &beta,
+                            d, result_.get(), d, result_.get(), &chosen.algo, workspace,
                             chosen.workspaceSize, stream),
              "cublasLtMatmul");
 }

@@ -1,4 +1,4 @@
-// One matrix product of bf16 factors by cuBLASLt, on raw pointers.
+// One matrix product of bf16 factors, or of scaled ones of 8 bits, by cuBLASLt, on raw pointers.
 #pragma once
 
 #include <compare>
@@ -11,9 +11,21 @@
 
 namespace moetron {
 
+// kFp8: E4M3, with a scale for each 128 along what is summed, of every row of a and column of b;
+// kFp8ByBlock: b with one for each 128 x 128.
+enum class BlasFactors { kBf16, kFp8, kFp8ByBlock };
+
+// a's scales lie [k / 128, m], b's [k / 128, n] or [n / 128, k / 128], where k / 128 must then be a
+// multiple of 4. Null of bf16 factors.
+struct BlasScales {
+  const float* a = nullptr;
+  const float* b = nullptr;
+};
+
 // d [m, n] = a b, or += ; every matrix lies row by row.
 struct BlasShape {
   int device = 0;
+  BlasFactors factors = BlasFactors::kBf16;
   int64_t m = 0, n = 0, k = 0;
   bool a_transposed = false;                                  // a lies as [k, m]; else as [m, k]
   bool b_transposed = false;                                  // b lies as [n, k]; else as [k, n]
@@ -25,14 +37,15 @@ struct BlasShape {
 
 class BlasProduct {
  public:
-  // Asks cuBLASLt for its `most` likeliest algorithms, of the current GPU.
-  BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int most);
+  // Asks cuBLASLt for its `most` likeliest algorithms, of the current GPU. `scales`: as some run
+  // will have them.
+  BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int most, BlasScales scales);
 
   int size() const { return static_cast<int>(algorithms_.size()); }
   int64_t workspace_bytes(int algorithm) const;
   // Sums in fp32; what d held is kept and added to where `adds`.
-  void run(int algorithm, const void* a, const void* b, void* d, bool adds, void* workspace,
-           cudaStream_t stream) const;
+  void run(int algorithm, const void* a, const void* b, BlasScales scales, void* d, bool adds,
+           void* workspace, cudaStream_t stream) const;
 
  private:
   struct Destroy {
@@ -44,6 +57,7 @@ class BlasProduct {
   static Layout layout(cudaDataType_t type, int64_t rows, int64_t columns, int64_t stride);
 
   cublasLtHandle_t handle_;
+  bool scaled_;
   Operation operation_;
   Layout first_, second_, result_;
   std::vector<cublasLtMatmulHeuristicResult_t> algorithms_;
