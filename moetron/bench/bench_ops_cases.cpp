@@ -9,6 +9,7 @@
 #include "moetron/bench/bench_ops.h"
 #include "moetron/kernels/adamw.h"
 #include "moetron/kernels/cross_entropy.h"
+#include "moetron/kernels/fp8_product.h"
 #include "moetron/kernels/grad_norm.h"
 #include "moetron/kernels/heads.h"
 #include "moetron/kernels/norm.h"
@@ -169,6 +170,28 @@ std::vector<Linear> dense_products(const ModelConfig& model) {
   return products;
 }
 
+// On values that were quantised before: what they cost is not in the time.
+void visit_fp8_product(const Linear& linear, int64_t tokens, const Visit& visit) {
+  const at::Tensor x = random({tokens, linear.in}), d_y = random({tokens, linear.out});
+  const Fp8Rows x_rows = quantise_rows(x, {}), d_y_rows = quantise_rows(d_y, {});
+  const Fp8Rows x_columns = quantise_columns(x, {}), d_y_columns = quantise_columns(d_y, {});
+  const Fp8Blocks weight = quantise_blocks(random({linear.out, linear.in}), {});
+  const Fp8Blocks back = transposed(weight);
+  const double flops = product_flops(tokens, linear.in, linear.out);
+  const auto shape = concat("[", tokens, ", ", linear.in, "] -> ", linear.out);
+  const auto name = [&](const char* what) { return concat(linear.name, " fp8 ", what); };
+  visit({name("forward"), shape, bytes_of({x_rows.values, weight.values, d_y}), flops,
+         [&] { fp8_product(x_rows, weight); }});
+  visit({name("backward"), shape, bytes_of({d_y_rows.values, weight.values, x}), flops,
+         [&] { fp8_product(d_y_rows, back); }});
+  const at::Tensor sum = at::empty({linear.out, linear.in}, x.options().dtype(at::kFloat));
+  const double bytes = bytes_of({x_columns.values, d_y_columns.values, sum});
+  visit({name("weight_grad, first"), shape, bytes, flops,
+         [&] { fp8_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/false); }});
+  visit({name("weight_grad, adds"), shape, bytes + bytes_of({sum}), flops,
+         [&] { fp8_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/true); }});
+}
+
 void visit_dense_product(const Linear& linear, int64_t tokens, const Visit& visit) {
   const at::Tensor x = random({tokens, linear.in}), weight = random({linear.out, linear.in}),
                    d_y = random({tokens, linear.out});
@@ -269,6 +292,31 @@ void visit_grouped_product(const Linear& linear, int64_t rows, const at::Tensor&
          [&] { grouped_weight_grad_product(sum, d_y, x, ends, /*adds=*/true); }});
 }
 
+void visit_fp8_grouped_product(const Linear& linear, int64_t rows, const at::Tensor& ends,
+                               const Visit& visit) {
+  const at::Tensor x = random({rows, linear.in}), d_y = random({rows, linear.out});
+  const Fp8Rows x_rows = quantise_rows(x, {}), d_y_rows = quantise_rows(d_y, {});
+  const Fp8Columns x_columns = quantise_columns_of_groups(x, ends, {});
+  const Fp8Columns d_y_columns = quantise_columns_of_groups(d_y, ends, {});
+  const Fp8Blocks weight = quantise_blocks(random({ends.size(0), linear.out, linear.in}), {});
+  const Fp8Blocks back = transposed(weight);
+  const double flops = product_flops(rows, linear.in, linear.out);
+  const auto shape =
+      concat(ends.size(0), " x [", linear.in, " -> ", linear.out, "], ", rows, " rows");
+  const auto name = [&](const char* what) { return concat(linear.name, " grouped fp8 ", what); };
+  visit({name("forward"), shape, bytes_of({x_rows.values, weight.values, d_y}), flops,
+         [&] { fp8_grouped_rows_product(x_rows, weight, ends); }});
+  visit({name("backward"), shape, bytes_of({d_y_rows.values, weight.values, x}), flops,
+         [&] { fp8_grouped_rows_product(d_y_rows, back, ends); }});
+  const at::Tensor sum =
+      at::empty({ends.size(0), linear.out, linear.in}, x.options().dtype(at::kFloat));
+  const double bytes = bytes_of({x_columns.rows.values, d_y_columns.rows.values, sum});
+  visit({name("weight_grad, first"), shape, bytes, flops,
+         [&] { fp8_grouped_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/false); }});
+  visit({name("weight_grad, adds"), shape, bytes + bytes_of({sum}), flops,
+         [&] { fp8_grouped_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/true); }});
+}
+
 void visit_experts(const ModelConfig& model, int64_t tokens, const Visit& visit) {
   const MoeConfig& moe = *model.moe;
   const int64_t width = moe.expert_intermediate_size, num_rows = tokens * moe.top_k;
@@ -279,8 +327,11 @@ void visit_experts(const ModelConfig& model, int64_t tokens, const Visit& visit)
   if (moe.shared_intermediate_size > 0) {
     visit_swiglu(tokens, moe.shared_intermediate_size, {}, visit);
   }
-  visit_grouped_product({"gate_up", model.hidden_size, 2 * width}, num_rows, map.ends, visit);
-  visit_grouped_product({"down", width, model.hidden_size}, num_rows, map.ends, visit);
+  for (const Linear& linear : {Linear{"gate_up", model.hidden_size, 2 * width},
+                               Linear{"down", width, model.hidden_size}}) {
+    visit_grouped_product(linear, num_rows, map.ends, visit);
+    visit_fp8_grouped_product(linear, num_rows, map.ends, visit);
+  }
 }
 
 void visit_loss(const ModelConfig& model, int64_t tokens, const Visit& visit) {
@@ -328,7 +379,10 @@ void visit_kernel_cases(const ModelConfig& model, int64_t batch, int64_t seq, co
   }
   visit_attention(model, batch, seq, visit);
   visit_experts(model, tokens, visit);
-  for (const Linear& linear : dense_products(model)) visit_dense_product(linear, tokens, visit);
+  for (const Linear& linear : dense_products(model)) {
+    visit_dense_product(linear, tokens, visit);
+    visit_fp8_product(linear, tokens, visit);
+  }
   visit_loss(model, tokens, visit);
   visit_optimizer(model, visit);
 }
