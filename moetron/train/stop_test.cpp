@@ -3,6 +3,8 @@
 
 #include <csignal>
 #include <fstream>
+#include <mutex>
+#include <set>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -19,18 +21,19 @@ class StopTest : public ::testing::Test {
   StopTest() { fs::create_directories(folder_); }
   ~StopTest() override { fs::remove_all(folder_); }
 
-  // What each of three ranks is told, which must be the same.
-  bool agreed(const StopRequest& stop) {
-    int told = 0;
+  // What each of three ranks is told, which must be the same. `failing`: whose data failed.
+  StopReason reason(const StopRequest& stop, int failing = -1) {
     std::mutex mutex;
+    std::set<StopReason> told;
     run_ranks(3, [&](Communicator& world) {
-      const bool stops = stop.agreed(world);
+      const StopReason mine = stop.agreed(world, world.rank() == failing);
       const std::lock_guard lock(mutex);
-      told += stops ? 1 : 0;
+      told.insert(mine);
     });
-    EXPECT_TRUE(told == 0 || told == 3) << told << " of 3 ranks stop";
-    return told == 3;
+    EXPECT_EQ(told.size(), 1u) << "the ranks differ";
+    return *told.begin();
   }
+  bool agreed(const StopRequest& stop) { return reason(stop) == StopReason::kAsked; }
 
   fs::path folder_ = fs::path(testing::TempDir()) / ("moetron_stop_" + std::to_string(::getpid()));
 };
@@ -58,6 +61,15 @@ TEST_F(StopTest, EitherSignalAsksOnceForAll) {
     std::raise(signal);  // a launcher forwards what the scheduler has sent already
     EXPECT_TRUE(agreed(stop));
   }
+}
+
+// More urgent than what somebody asked for.
+TEST_F(StopTest, DataThatFailsOnOneRankStopsAll) {
+  const StopRequest stop(folder_);
+  for (const int rank : {0, 2}) EXPECT_EQ(reason(stop, rank), StopReason::kDataFailed);
+  std::ofstream(folder_ / "stop").put('\n');
+  EXPECT_EQ(reason(stop, 1), StopReason::kDataFailed);
+  EXPECT_EQ(reason(stop), StopReason::kAsked);
 }
 
 }  // namespace
