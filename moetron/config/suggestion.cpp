@@ -1,6 +1,7 @@
 #include "moetron/config/suggestion.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <numeric>
 #include <set>
