@@ -1,4 +1,7 @@
 // Every layout of ranks trains the same model as one rank (docs/parallelism.md).
+#include <algorithm>
+#include <limits>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -124,6 +127,14 @@ TEST(Recomputation, GivesTheSameBits) {
   }
 }
 
+// Of all steps: what peers of a collective still read counts, too, as long as they do.
+int64_t least_kept(const TrainedOutcome& outcome) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const StepResult& step : outcome.steps)
+    least = std::min(least, step.activation_memory.kept_bytes());
+  return least;
+}
+
 // Nor does that of the norms in front of latent attention's projections, however these lie; and
 // less is kept.
 TEST(Recomputation, OfNormsGivesTheSameBitsAndKeepsLess) {
@@ -138,9 +149,7 @@ TEST(Recomputation, OfNormsGivesTheSameBitsAndKeepsLess) {
         layout.model.latent_attention.recompute_norms = true;
         const TrainedOutcome fewer = train_in_layout(task, layout);
         EXPECT_EQ(first_difference(fewer, kept), "") << layout.name();
-        EXPECT_LT(fewer.steps[0].activation_memory.kept_bytes(),
-                  kept.steps[0].activation_memory.kept_bytes())
-            << layout.name();
+        EXPECT_LT(least_kept(fewer), least_kept(kept)) << layout.name();
       }
     }
   }

@@ -148,7 +148,7 @@ TEST_P(VolumeTest, IsThatOfTheFormulas) {
   const Elements elements = count_elements(config, sizes);
   const int64_t stage_extra = (8 - 1) * (1 + layers) * fp64;  // the losses of every rank
   const int64_t counts = 2 * (8 - 1) * layers * experts * int64 / 8;
-  const int64_t targets = 2 * (sizes.dp - 1) * 2 * fp64 / sizes.dp;  // and tokens
+  const int64_t targets = 2 * (sizes.dp - 1) * 3 * fp64 / sizes.dp;  // tokens, ranks that failed
   if (GetParam()) {
     for (const char* operation : {"reduce_scatter", "all_gather"}) {
       const bool gathers = operation[0] == 'a';

@@ -44,8 +44,12 @@ void declare_model(OptionTable& table) {
       .idle_when(idle_for_single_kernels)
       .for_commands({Command::kPretrain, Command::kSimulate, Command::kBench});
   table.add(MT_FIELD(model, hidden_size), "Width of the residual stream.").count();
-  table.add(MT_FIELD(model, ffn_hidden_size), "Inner width of a dense MLP; without it, as in Megatron, 8/3 of hidden-size in multiples of "
-           "64.").count();
+  table
+      .add(MT_FIELD(model, ffn_hidden_size),
+           "Inner width of a dense MLP; without it, as in Megatron, 8/3 of hidden-size in "
+           "multiples of "
+           "64.")
+      .count();
   table.add(MT_FIELD(model, num_attention_heads), "Number of query heads.").count();
   table.add(MT_FIELD(model, group_query_attention),
             "Several query heads share one key and value head.");

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "moetron/base/error_test_support.h"
 #include "moetron/run/run_test_data.h"
 
 namespace moetron {
@@ -142,6 +143,12 @@ TEST(GuideScripts, QwenIsAcceptedOnOneRank) {
   EXPECT_TRUE(has_notice(parsed, "--cross-entropy-loss-fusion"));
 }
 
+// The guide's list asks for a shape that is not there yet: experts behind attention with a bias and
+// without norms of queries and keys, for which transformers has no class. With --load a model's own
+// config.json decides.
+const char* const kQwenWithBias =
+    "Qwen3-MoE needs qk-layernorm without add-qkv-bias, not qk-layernorm (0) and add-qkv-bias (1)";
+
 // The scripts without a pipeline, in the layouts of the guide.
 TEST(GuideScripts, EveryExpertLayoutIsAccepted) {
   const Shell fast{.ep = 16,
@@ -161,7 +168,7 @@ TEST(GuideScripts, EveryExpertLayoutIsAccepted) {
   EXPECT_TRUE(has_notice(parsed, "--mlp-recompute")) << "RECOMPUTE beats MLP_RECOMPUTE";
   const Shell baseline{.ep = 8, .optional = "--force-drop-and-padding --moe-layer-recompute "};
   const Options qwen = parse(qwen_script(baseline)).options;
-  EXPECT_NO_THROW(validate(qwen, Command::kPretrain, 64));
+  EXPECT_EQ(config_error([&] { validate(qwen, Command::kPretrain, 64); }), kQwenWithBias);
   EXPECT_TRUE(qwen.moe.force_drop_and_padding);
   EXPECT_TRUE(qwen.memory.moe_layer_recompute);
   EXPECT_FALSE(qwen.moe.moe_grouped_gemm);
@@ -193,7 +200,7 @@ TEST(GuideScripts, EveryPipelineIsAccepted) {
                            "--optimizer hybridadam --optimizer-offload-policy static "
                            "--optimizer-offload-fraction 1 --optimizer-enable-pin"};
   const Options offloaded = parse(qwen_script(baseline)).options;
-  EXPECT_NO_THROW(validate(offloaded, Command::kPretrain, 64));
+  EXPECT_EQ(config_error([&] { validate(offloaded, Command::kPretrain, 64); }), kQwenWithBias);
   EXPECT_EQ(offloaded.optimizer.optimizer, OptimizerKind::kHybridAdam);
   EXPECT_EQ(offloaded.optimizer.optimizer_offload_fraction, 1);
   EXPECT_TRUE(offloaded.optimizer.optimizer_enable_pin);

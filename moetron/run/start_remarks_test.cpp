@@ -19,6 +19,7 @@ TEST(StartRemarks, TellWhatNoOptionHasAskedFor) {
   spec.model.family = ModelConfig::Family::kQwen3Moe;
   EXPECT_THAT(start_remarks(options, spec), IsEmpty());
   spec.model.qk_norm = true;
+  spec.model.num_layers = 1;
   spec.model.moe = MoeConfig{.num_experts = 8,
                              .top_k = 2,
                              .routed_scaling_factor = 2.5,
@@ -37,6 +38,7 @@ TEST(StartRemarks, TellWhatAModelWithoutExpertsHasNoUseFor) {
   Options options;
   RunSpec spec;
   spec.model.num_layers = 2;
+  options.model.ffn_hidden_size = 64;
   options.memory.moe_layer_recompute = true;
   options.moe.moe_aux_loss_coeff = 0.01;
   EXPECT_THAT(start_remarks(options, spec),
@@ -50,6 +52,7 @@ TEST(StartRemarks, TellWhatTrainsLessAndWhatMegatronDoesOtherwise) {
   Options options;
   options.moe.moe_router_pre_softmax = false;
   RunSpec spec;
+  spec.model.num_layers = 1;
   spec.model.moe = MoeConfig{.num_experts = 8, .top_k = 1, .norm_topk_prob = true};
   EXPECT_THAT(start_remarks(options, spec),
               ElementsAre(HasSubstr("moe-router-topk (1): the weight of a token's one expert is "

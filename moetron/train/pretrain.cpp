@@ -74,34 +74,35 @@ class Pretraining {
         start_(std::move(start)),
         files_(std::move(files)),
         counts_(begin.samples),
-        log_(open_log(spec, world_, begin.step)),
-        datasets_(open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
-                                start_.tokenizer.get(), world_)),
         model_(spec.model, model_settings(spec, mesh_, device)),
         train_step_(model_, mesh_, train_settings(spec)),
         batches_{spec.batch.micro_batch_size, spec.batch.global_batch_size, device},
         profile_(spec.log, mesh, device),
         stop_(spec.start.save) {
+    step_ = begin.step;
+    consumed_samples_ = begin.consumed_samples;
+    // What cannot be written is known before data is looked at, which takes longer.
+    if (step_ < spec.steps.train) prepare_saves(owns_save);
+    log_.emplace(open_log(spec, world_, begin.step));
+    datasets_ = open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
+                              start_.tokenizer.get(), world_);
     const auto count = static_cast<size_t>(spec.batch.num_micro_batches);
     train_step_.plan(count);  // every list that the run will use is proved here
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
-    step_ = begin.step;
-    consumed_samples_ = begin.consumed_samples;
     load(begin);
-    if (step_ < spec.steps.train) prepare_saves(owns_save);
-    log_.say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
+    log_->say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
   }
 
   int run() {
     if (step_ >= spec_.steps.train) {
-      log_.say(
+      log_->say(
           concat("nothing is left to do: step ", step_, " of ", spec_.steps.train, " is done"));
     }
     const int64_t first_step = step_ + 1;
     while (step_ < spec_.steps.train) {
       const StepRecord record = one_step();
-      log_.step(record);
-      if (step_ == first_step) log_.say(describe(*record.activation_memory));
+      log_->step(record);
+      if (step_ == first_step) log_->say(describe(*record.activation_memory));
       const StopReason reason = agree_on_stop();
       if (reason == StopReason::kDataFailed) end_without_data();
       const bool stops = reason == StopReason::kAsked;
@@ -112,11 +113,11 @@ class Pretraining {
       if (last) break;
       if (stops) return stopped();
       if (exits) {
-        log_.say(concat("exit-interval: left after step ", step_));
+        log_->say(concat("exit-interval: left after step ", step_));
         break;
       }
     }
-    log_.finish();
+    log_->finish();
     return kExitDone;
   }
 
@@ -157,7 +158,7 @@ class Pretraining {
     const StepResult result = train_step_.run(batch, step_ + 1, lr);
     ++step_;
     const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
-    if (!picture.empty()) log_.say(concat("profile   ", picture.string(), " and .json"));
+    if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
     consumed_samples_ += batches_.global_batch_size;
 
     StepRecord record;
@@ -228,7 +229,7 @@ class Pretraining {
 
   [[noreturn]] void end_without_data() {
     save();
-    log_.finish();
+    log_->finish();
     tell_data_failure();
     throw InternalError("data failed on no rank");
   }
@@ -272,7 +273,7 @@ class Pretraining {
     SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
     snapshot.borrow(*save_plan_, std::move(content));
     const auto folder = write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
-    log_.say(concat("saved ", folder.string()));
+    log_->say(concat("saved ", folder.string()));
   }
 
   std::string trainer_text() const {
@@ -288,9 +289,9 @@ class Pretraining {
   }
 
   int stopped() {
-    log_.say(concat("stopped on request after step ", step_,
-                    spec_.start.save.empty() ? "" : "; the same command continues"));
-    log_.finish();
+    log_->say(concat("stopped on request after step ", step_,
+                     spec_.start.save.empty() ? "" : "; the same command continues"));
+    log_->finish();
     // torchrun takes any other code for a fault and would end or restart the group.
     return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? kExitDone : kExitStopped;
   }
@@ -301,10 +302,10 @@ class Pretraining {
   RunStart start_;
   const Json files_;  // that the run reads, for the checkpoint
   const SampleCounts counts_;
-  RunLog log_;  // a place that cannot be written is known before data is looked at
-  TrainingData datasets_;
   Model model_;
   TrainStep train_step_;
+  std::optional<RunLog> log_;
+  TrainingData datasets_;
   BatchSettings batches_;
   std::optional<PendingStepBatch> next_;
   std::exception_ptr evaluation_failure_;

@@ -35,9 +35,11 @@ void TiedWeight::agree_on_training() {
   const at::Tensor& value = tie_.uses.front().parameter->value();
   is_trained_ = !is_owner_here() || tie_.uses.front().parameter->needs_grad();
   for (const auto& [other, link] : links_) {
-    const at::Tensor word = at::full({1}, int64_t{is_trained_}, value.options().dtype(at::kLong));
-    (is_owner_here() ? link->send(word, /*peer=*/1) : link->recv(word, /*peer=*/0)).wait();
-    if (!is_owner_here()) is_trained_ = word.item<int64_t>() != 0;
+    const at::Tensor is_frozen =
+        at::full({1}, is_trained_ ? 0 : 1, value.options().dtype(at::kLong));
+    (is_owner_here() ? link->send(is_frozen, /*peer=*/1) : link->recv(is_frozen, /*peer=*/0))
+        .wait();
+    if (!is_owner_here()) is_trained_ = is_frozen.item<int64_t>() == 0;
   }
 }
 
