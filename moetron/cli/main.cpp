@@ -40,6 +40,12 @@ int run_command(const ParsedCommandLine& parsed) {
   throw InternalError("unknown command");
 }
 
+// Whether the command has operators of the engine work on several threads.
+bool computes(Command command) {
+  return command == Command::kPretrain || command == Command::kGenerate ||
+         command == Command::kBench;
+}
+
 // Of a command whose ranks wait for each other, the others hear of a mistake that one rank alone
 // has made.
 int refuse_command_line(int argc, char** argv, const Error& error) {
@@ -70,6 +76,8 @@ int run(int argc, char** argv) {
     std::fputs(parsed.help_text.c_str(), stdout);
     return kExitDone;
   }
+  // Starting once more takes a quarter of a second: those that do not compute go without.
+  if (computes(parsed.command)) let_waiting_threads_sleep(argv);
   return run_command(parsed);
 }
 
@@ -83,7 +91,6 @@ int say(const std::string& cause, int exit_code) {
 }  // namespace moetron
 
 int main(int argc, char** argv) {
-  moetron::let_waiting_threads_sleep(argv);
   moetron::report_shrunk_files();
   // A write beyond a limit on the size of files then fails, like one to a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
