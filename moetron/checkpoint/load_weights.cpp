@@ -1,7 +1,6 @@
 #include "moetron/checkpoint/load_weights.h"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <optional>
 #include <set>
@@ -14,6 +13,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/base/parse_number.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_reader.h"
@@ -33,12 +33,10 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// The number that all of `text` is.
-std::optional<int64_t> whole_number(std::string_view text) {
-  int64_t number = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || stop != text.data() + text.size() || number < 0) return std::nullopt;
-  return number;
+// Of a layer or an expert.
+std::optional<int64_t> parse_index(std::string_view text) {
+  const auto number = parse_number<int64_t>(text);
+  return number && *number >= 0 ? number : std::nullopt;
 }
 
 // "PREFIX.mlp.experts.3.gate_proj.weight" taken apart.
@@ -56,7 +54,7 @@ std::optional<ExpertName> parse_expert_name(std::string_view name) {
   const size_t number_begin = found + kExperts.size();
   const size_t dot = name.find('.', number_begin);
   if (dot == std::string_view::npos) return std::nullopt;
-  const auto expert = whole_number(name.substr(number_begin, dot - number_begin));
+  const auto expert = parse_index(name.substr(number_begin, dot - number_begin));
   if (!expert) return std::nullopt;
   const std::string prefix(name.substr(0, number_begin));
   const std::string_view rest = name.substr(dot + 1);
@@ -87,7 +85,7 @@ class IgnorableTensors {
     if (name == kHead) return !untied_;
     if (!name.starts_with(layers)) return false;
     const std::string_view rest = name.substr(layers.size());
-    const auto layer = whole_number(rest.substr(0, rest.find('.')));
+    const auto layer = parse_index(rest.substr(0, rest.find('.')));
     return layer && *layer >= num_layers_;  // multi-token prediction
   }
 

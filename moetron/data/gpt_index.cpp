@@ -1,7 +1,6 @@
 #include "moetron/data/gpt_index.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -13,6 +12,7 @@
 #include "moetron/base/hash.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
+#include "moetron/base/parse_number.h"
 
 namespace moetron {
 namespace {
@@ -37,12 +37,10 @@ std::array<SequenceRange, 3> split_sequences(std::string_view split, int64_t num
     std::string_view part = rest.substr(0, comma);
     while (part.starts_with(' ')) part.remove_prefix(1);
     while (part.ends_with(' ')) part.remove_suffix(1);
-    double weight = -1;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), weight);
-    const bool sound = error == std::errc() && end == part.data() + part.size() && count < 3 &&
-                       weight >= 0 && std::isfinite(weight);
-    MT_CHECK_CONFIG(sound, "split (", split, ") must be up to three numbers >= 0 with commas");
-    weights[count++] = weight;
+    const auto weight = parse_number<double>(part);
+    MT_CHECK_CONFIG(weight && count < 3 && *weight >= 0 && std::isfinite(*weight), "split (", split,
+                    ") must be up to three numbers >= 0 with commas");
+    weights[count++] = *weight;
     if (comma == std::string_view::npos) break;
     rest.remove_prefix(comma + 1);
   }

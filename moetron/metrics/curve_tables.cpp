@@ -1,7 +1,6 @@
 #include "moetron/metrics/curve_tables.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -11,6 +10,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
+#include "moetron/base/parse_number.h"
 
 namespace moetron {
 namespace {
@@ -22,11 +22,7 @@ template <class Number>
 std::optional<Number> whole_number(std::string_view text) {
   const size_t first = text.find_first_not_of(" \r");
   if (first == std::string_view::npos) return std::nullopt;
-  text = text.substr(first, text.find_last_not_of(" \r") - first + 1);
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return value;
+  return parse_number<Number>(text.substr(first, text.find_last_not_of(" \r") - first + 1));
 }
 
 std::string_view first_line_of(std::string_view text) {

@@ -8,6 +8,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/parse_number.h"
 #include "moetron/base/path.h"
 #include "moetron/metrics/curve_tables.h"
 #include "moetron/metrics/event_reader.h"
@@ -117,11 +118,8 @@ std::optional<double> field_value(std::string_view fields, std::string_view name
     const std::string_view field = fields.substr(0, end);
     const size_t colon = field.rfind(':');
     if (colon == std::string_view::npos || trimmed(field.substr(0, colon)) != name) continue;
-    const std::string_view text = trimmed(field.substr(colon + 1));
-    double value = 0;
-    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    MT_CHECK_INPUT(error == std::errc{} && stop == text.data() + text.size(), place, ": ", name,
-                   " is not a number");
+    const auto value = parse_number<double>(trimmed(field.substr(colon + 1)));
+    MT_CHECK_INPUT(value, place, ": ", name, " is not a number");
     return value;
   }
   return std::nullopt;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <string_view>
 #include <unordered_map>
 
@@ -10,6 +9,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
+#include "moetron/base/parse_number.h"
 #include "moetron/base/path.h"
 
 namespace moetron {
@@ -143,13 +143,10 @@ class ConfigReader {
       MT_CHECK_INPUT(decoder->is_object(), place("added_tokens_decoder"), " is not an object");
       for (const auto& [number, value] : decoder->items()) {
         const std::string shown = place("added_tokens_decoder: ") + number;
-        int64_t id = -1;
-        const auto [stop, error] =
-            std::from_chars(number.data(), number.data() + number.size(), id);
-        MT_CHECK_INPUT(error == std::errc() && stop == number.data() + number.size() && id >= 0,
-                       shown, " is not an id");
+        const auto id = parse_number<int64_t>(number);
+        MT_CHECK_INPUT(id && *id >= 0, shown, " is not an id");
         numbered_.push_back(read_token(value, shown));
-        numbered_.back().id = id;
+        numbered_.back().id = *id;
         numbered_.back().has_flags = true;
       }
     }
