@@ -9,10 +9,6 @@
 namespace moetron {
 namespace {
 
-int64_t num_tiles(int64_t size) {
-  return (size + kFp8Tile - 1) / kFp8Tile;
-}
-
 double largest_of(at::ScalarType dtype) {
   MT_CHECK(dtype == at::kFloat8_e4m3fn || dtype == at::kFloat8_e5m2, dtype,
            " is no number of 8 bits");
@@ -37,8 +33,8 @@ at::Tensor scales_of(const at::Tensor& largest, const Fp8Recipe& recipe) {
 // Zeros behind the last dims, up to multiples of 128.
 at::Tensor padded(const at::Tensor& x, bool both_dims) {
   const int64_t columns = x.size(-1), rows = x.size(-2);
-  return at::constant_pad_nd(x, {0, num_tiles(columns) * kFp8Tile - columns, 0,
-                                 both_dims ? num_tiles(rows) * kFp8Tile - rows : 0});
+  return at::constant_pad_nd(x, {0, num_fp8_tiles(columns) * kFp8Tile - columns, 0,
+                                 both_dims ? num_fp8_tiles(rows) * kFp8Tile - rows : 0});
 }
 
 // scales [..., blocks, blocks] -> one for each number [..., rows, columns]
@@ -47,11 +43,6 @@ at::Tensor spread(const at::Tensor& scales, int64_t rows, int64_t columns) {
       .narrow(-2, 0, rows)
       .repeat_interleave(kFp8Tile, -1)
       .narrow(-1, 0, columns);
-}
-
-// scales [tiles, rows] -> [rows, size]
-at::Tensor spread_over_rows(const at::Tensor& scales, int64_t size) {
-  return scales.t().repeat_interleave(kFp8Tile, 1).narrow(1, 0, size);
 }
 
 // In memory whose rows begin at multiples of 16 bytes.
@@ -64,9 +55,13 @@ at::Tensor with_aligned_rows(const at::Tensor& scales) {
 
 }  // namespace
 
+at::Tensor spread_over_rows(const at::Tensor& scales, int64_t size) {
+  return scales.t().repeat_interleave(kFp8Tile, 1).narrow(1, 0, size);
+}
+
 Fp8Rows quantise_rows(const at::Tensor& x, const Fp8Recipe& recipe) {
   MT_CHECK(x.dim() == 2, "[", x.sizes(), "] is no matrix");
-  const int64_t rows = x.size(0), size = x.size(1), tiles = num_tiles(size);
+  const int64_t rows = x.size(0), size = x.size(1), tiles = num_fp8_tiles(size);
   const at::Tensor numbers = x.to(at::kFloat);
   const at::Tensor largest =
       padded(numbers, /*both_dims=*/false).view({rows, tiles, kFp8Tile}).abs().amax({2});
@@ -82,7 +77,7 @@ Fp8Rows quantise_columns(const at::Tensor& x, const Fp8Recipe& recipe) {
 Fp8Columns quantise_columns_of_groups(const at::Tensor& x, const at::Tensor& ends,
                                       const Fp8Recipe& recipe) {
   const int64_t rows = x.size(0), num_groups = ends.size(0);
-  const int64_t most = num_tiles(rows + num_groups * (kFp8Tile - 1)) * kFp8Tile;
+  const int64_t most = num_fp8_tiles(rows + num_groups * (kFp8Tile - 1)) * kFp8Tile;
   const at::Tensor all_ends = ends.to(at::kLong);
   const at::Tensor firsts = at::constant_pad_nd(all_ends, {1, 0}).narrow(0, 0, num_groups);
   const at::Tensor tiles =
@@ -107,10 +102,11 @@ Fp8Blocks quantise_blocks(const at::Tensor& weight, const Fp8Recipe& recipe) {
   MT_CHECK(weight.dim() == 2 || weight.dim() == 3, "[", weight.sizes(), "] is no weight");
   const int64_t out = weight.size(-2), in = weight.size(-1);
   const at::Tensor numbers = weight.to(at::kFloat);
-  const at::Tensor largest = padded(numbers, /*both_dims=*/true)
-                                 .view({-1, num_tiles(out), kFp8Tile, num_tiles(in), kFp8Tile})
-                                 .abs()
-                                 .amax({2, 4});  // [groups, blocks of out, blocks of in]
+  const at::Tensor largest =
+      padded(numbers, /*both_dims=*/true)
+          .view({-1, num_fp8_tiles(out), kFp8Tile, num_fp8_tiles(in), kFp8Tile})
+          .abs()
+          .amax({2, 4});  // [groups, blocks of out, blocks of in]
   at::Tensor scales = scales_of(largest, recipe);
   if (weight.dim() == 2) scales = scales[0];
   return {.values = (numbers / spread(scales, out, in)).to(recipe.dtype), .scales = scales};

@@ -8,6 +8,9 @@
 namespace moetron {
 
 constexpr int64_t kFp8Tile = 128;  // numbers that share a scale; the last of a row may be fewer
+constexpr int64_t num_fp8_tiles(int64_t size) {
+  return (size + kFp8Tile - 1) / kFp8Tile;
+}
 
 struct Fp8Recipe {
   at::ScalarType dtype = at::kFloat8_e4m3fn;  // or kFloat8_e5m2
@@ -32,6 +35,9 @@ struct Fp8Blocks {
 // finite makes the scale NaN, and with it all that the tile or block goes into. x: fp32 or bf16.
 Fp8Rows quantise_rows(const at::Tensor& x, const Fp8Recipe& recipe);  // x [rows, size]
 Fp8Blocks quantise_blocks(const at::Tensor& weight, const Fp8Recipe& recipe);
+
+// scales [tiles, rows] -> [rows, size]: one for each number.
+at::Tensor spread_over_rows(const at::Tensor& scales, int64_t size);
 
 // Of x [rows, size], with a scale for each 128 rows, as the rows of its transposed: what a weight
 // gradient sums over. values [size, rows].

@@ -12,15 +12,11 @@
 namespace moetron {
 namespace {
 
-int64_t num_tiles(int64_t size) {
-  return (size + kFp8Tile - 1) / kFp8Tile;
-}
-
 // a [m, k], b [n, k], each with scales [tiles, m] and [tiles, n] -> fp32 [m, n].
 at::Tensor scaled_sums(const at::Tensor& a, const at::Tensor& a_scales, const at::Tensor& b,
                        const at::Tensor& b_scales) {
   at::Tensor total = at::zeros({a.size(0), b.size(0)}, a_scales.options());
-  for (int64_t tile = 0; tile < num_tiles(a.size(1)); ++tile) {
+  for (int64_t tile = 0; tile < num_fp8_tiles(a.size(1)); ++tile) {
     const int64_t first = tile * kFp8Tile, size = std::min(kFp8Tile, a.size(1) - first);
     const at::Tensor sums =
         a.narrow(1, first, size).to(at::kFloat).matmul(b.narrow(1, first, size).to(at::kFloat).t());
@@ -31,8 +27,7 @@ at::Tensor scaled_sums(const at::Tensor& a, const at::Tensor& a_scales, const at
 
 at::Tensor product_by_operators(const Fp8Rows& x, const Fp8Blocks& weight) {
   const int64_t out = weight.values.size(0);
-  const at::Tensor of_rows =
-      weight.scales.t().repeat_interleave(kFp8Tile, 1).narrow(1, 0, out);  // [tiles, out]
+  const at::Tensor of_rows = spread_over_rows(weight.scales, out);  // [tiles, out]
   return scaled_sums(x.values, x.scales, weight.values, of_rows).to(at::kBFloat16);
 }
 
