@@ -50,18 +50,6 @@ bool is_multiple(int64_t step, int64_t interval) {
   return interval > 0 && step % interval == 0;
 }
 
-// Rank 0 opens the files, which it may not be able to: then all end. `step`: already done.
-RunLog open_log(const RunSpec& spec, Communicator& world, int64_t step) {
-  const bool is_first = world.rank() == 0;
-  std::optional<RunLog> log;
-  on_rank_zero(&world, [&] {
-    log.emplace(spec.log, spec.steps.train, is_first, step);
-    return 0;
-  });
-  if (!is_first) log.emplace(spec.log, spec.steps.train, is_first, step);
-  return *std::move(log);
-}
-
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
@@ -83,7 +71,7 @@ class Pretraining {
     consumed_samples_ = begin.consumed_samples;
     // What cannot be written is known before data is looked at, which takes longer.
     if (step_ < spec.steps.train) prepare_saves(owns_save);
-    log_.emplace(open_log(spec, world_, begin.step));
+    open_log();
     datasets_ = open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
                               start_.tokenizer.get(), world_);
     const auto count = static_cast<size_t>(spec.batch.num_micro_batches);
@@ -146,6 +134,16 @@ class Pretraining {
     log_info(concat("the optimizer begins anew (",
                     begin.has_optimizer ? "no-load-optim" : "no-save-optim",
                     "): the losses will differ from an uninterrupted run's"));
+  }
+
+  // Rank 0 opens the files, which it may not be able to: then all end.
+  void open_log() {
+    const auto open = [this] {
+      log_.emplace(spec_.log, spec_.steps.train, world_.rank() == 0, step_);
+      return 0;
+    };
+    on_rank_zero(&world_, open);
+    if (!log_) open();
   }
 
   StepRecord one_step() {
