@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 
-from process_support import ENVIRONMENT, HANG, MODEL, MOETRON, make_data, make_text
+from process_support import ENVIRONMENT, HANG, MODEL, MOETRON, first_step, make_data, make_text, saved_steps
 
 STEPS = 12
 RUN = f"""--seq-length 32 --micro-batch-size 2 --global-batch-size 4 --lr 2e-3 --lr-decay-style constant --eval-iters 0
@@ -374,10 +374,6 @@ def wrong_losses(ground, folder, until):
     return None
 
 
-def saved_steps(text):
-    return [int(step) for step in re.findall(r"^saved .*step_0*(\d+)$", text, re.M)]
-
-
 def killed_run(ground, folder, rng):
     """Killed or stopped at any time, again and again: it goes on behind what it said was saved, to the same losses."""
     words = [*ground.train, "--save", "run"]
@@ -395,15 +391,15 @@ def killed_run(ground, folder, rng):
         said, told = open(f"{folder}/out").read(), open(f"{folder}/err").read()
         if code not in (0, 75, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGUSR1):
             return f"ends with {code}: {told[-400:]}", words
-        if newest and re.search(r"^steps +0 to", said, re.M):
+        if newest and first_step(said) == 0:
             return f"begins anew, though step {newest} was saved: {told[-400:]}", words
         newest = max([newest, *saved_steps(said)])
     done = moetron(words, folder)
     wrong = complaint(done, {0})
     if wrong is None:
-        began = re.search(r"^steps +(\d+) to", done.stdout, re.M)
-        if began and int(began[1]) < newest:
-            wrong = f"goes on at step {began[1]}, though step {newest} was saved"
+        began = first_step(done.stdout)
+        if began is not None and began < newest:
+            wrong = f"goes on at step {began}, though step {newest} was saved"
     if wrong is None and list(losses(f"{folder}/run")) != list(range(1, STEPS + 1)):
         wrong = f"the metrics hold the steps {list(losses(f'{folder}/run'))}"
     if wrong is None:
@@ -439,9 +435,9 @@ def failing_calls(ground, folder, rng):
         done = moetron(words, folder)
         wrong = complaint(done, {0})
     if wrong is None:
-        began = re.search(r"^steps +(\d+) to", done.stdout, re.M)
-        if not began or int(began[1]) < newest:
-            wrong = f"goes on at step {began and began[1]}, though step {newest} was saved"
+        began = first_step(done.stdout)
+        if began is None or began < newest:
+            wrong = f"goes on at step {began}, though step {newest} was saved"
         wrong = wrong or wrong_losses(ground, f"{folder}/run", until=STEPS)
     return wrong and (f"{what}: {wrong}", words)
 

@@ -3,6 +3,7 @@ each other by their environment. The first argument of such a test is the progra
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,17 @@ def run(arguments, code=0, launcher=(), **kwargs):
         print(done.stdout[-2000:], done.stderr[-2000:])
     check(done.returncode == code, f"exit {code}: {' '.join(arguments)[:100]}")
     return done
+
+
+def saved_steps(text):
+    """The steps that a run said it had saved."""
+    return [int(step) for step in re.findall(r"^saved .*/step_0*(\d+)$", text, re.M)]
+
+
+def first_step(text):
+    """The step behind which a run said it begins; None if it said none."""
+    found = re.search(r"^steps +(\d+) to", text, re.M)
+    return int(found[1]) if found else None
 
 
 def records(folder):

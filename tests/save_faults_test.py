@@ -18,7 +18,8 @@ import subprocess
 import sys
 
 import process_support
-from process_support import ENVIRONMENT, HANG, MODEL, MOETRON, RUN, Ranks, check, make_data, run_tests, wait_for_step
+from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, Ranks, check, first_step, make_data, run_tests,
+                             saved_steps, wait_for_step)
 
 LIBRARY = os.path.abspath(sys.argv[2])
 THOROUGH = "--thorough" in sys.argv
@@ -55,15 +56,6 @@ def tree(folder):
                 with open(path, "rb") as file:
                     found[path] = hashlib.sha256(file.read()).hexdigest()
     return found
-
-
-def saved_steps(text):
-    return [int(step) for step in re.findall(r"^saved .*/step_0*(\d+)$", text, re.M)]
-
-
-def first_step(done):
-    found = re.search(r"^steps +(\d+) to", done.stdout, re.M)
-    return int(found[1]) if found else None
 
 
 def test_setup():
@@ -119,19 +111,19 @@ def one_trial(trial, start, fault, table):
     reported = saved_steps(done.stdout)
     if start == "begun":
         reported += [2, 4]
-        if first_step(done) == 0:
+        if first_step(done.stdout) == 0:
             problems.append("it began anew")
     again = moetron(command(folder))
     if again.returncode != 0:
         problems.append(f"the same command ends with {again.returncode}: {again.stderr[-300:]}")
-    elif reported and (first_step(again) or 0) < max(reported):
+    elif reported and (first_step(again.stdout) or 0) < max(reported):
         problems.append(f"it lost step {max(reported)}: {again.stdout[-300:]}")
     else:
         for file in ("model.safetensors", "state/optimizer.safetensors"):
             if not filecmp.cmp(f"{folder}/step_0000006/{file}", f"whole/step_0000006/{file}", shallow=False):
                 problems.append(f"another {file} than an undisturbed run's")
         left = [name for name in os.listdir(folder) if name.endswith(".tmp")]
-        if left and first_step(again) != STEPS:
+        if left and first_step(again.stdout) != STEPS:
             problems.append(f"left behind: {left}")
     if problems or not THOROUGH:
         check(not problems, what + (": " + "; ".join(problems) if problems else f" ({done.returncode})"))
@@ -154,7 +146,7 @@ def test_nothing_is_begun_anew():
                                           "FAIL_TIMES": 1000000})
         check(done.returncode in (2, 3), f"{call} fails: {done.stderr.strip()[-200:]}")
     done = moetron(command("damaged", "--restart"))
-    check(done.returncode == 0 and first_step(done) == 0, f"--restart begins anew: {done.stderr.strip()[-300:]}")
+    check(done.returncode == 0 and first_step(done.stdout) == 0, f"--restart begins anew: {done.stderr.strip()[-300:]}")
     moved = {name.replace("damaged/", "damaged/before_restart_1/"): text for name, text in before.items()}
     check({name: text for name, text in tree("damaged/before_restart_1").items()} == moved,
           "    what was there was moved as it is")
@@ -166,7 +158,7 @@ def test_renamed():
     shutil.copytree("begun", "renamed")
     os.rename("renamed/step_0000004", "renamed/step_0000008")
     done = moetron(command("renamed"))
-    check(done.returncode == 0 and first_step(done) == 2 and "step_0000008 holds step 4" in done.stderr,
+    check(done.returncode == 0 and first_step(done.stdout) == 2 and "step_0000008 holds step 4" in done.stderr,
           "a renamed step is left out")
     shutil.rmtree("renamed/step_0000002")
     for step in (4, 6):
