@@ -1,15 +1,5 @@
 #!/bin/bash
 # Qwen3-235B cut down to 47 layers on 16 nodes of 8 GPUs: 1f1b, the baseline of the script without this ending. Each
 # variable may be set otherwise. From one checkpoint (LOAD_PATH) the losses of the two are equal.
-export TP=${TP:-1}
-export TPE=${TPE:-1}
-export EP=${EP:-16}
-export PP=${PP:-8}
-export NNODES=${NNODES:-16}
-export NUM_LAYERS=${NUM_LAYERS:-47}
-export TD=${TD:-allgather_fused}
-export SCHED=${SCHED:-1f1b}
-export GROUP_GEMM_TE=${GROUP_GEMM_TE:-1}
-export USE_FLASH3=${USE_FLASH3:-1}
-export HPP="${HPP:-6 6 6 6 6 6 6 5}"
-exec "$(dirname "${BASH_SOURCE[0]}")/qwen3_235b.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/cut_down.sh"
+cut_down qwen3_235b.sh 1f1b EP=16 PP=8 NNODES=16 NUM_LAYERS=47 HPP="6 6 6 6 6 6 6 5"

@@ -1,15 +1,5 @@
 #!/bin/bash
 # Qwen3-235B cut down to 30 layers on 8 nodes of 8 GPUs: DualPipeV, expert communication hidden behind compute. Each
 # variable may be set otherwise. From one checkpoint (LOAD_PATH) the losses of the two are equal.
-export TP=${TP:-1}
-export TPE=${TPE:-1}
-export EP=${EP:-16}
-export PP=${PP:-4}
-export NNODES=${NNODES:-8}
-export NUM_LAYERS=${NUM_LAYERS:-30}
-export TD=${TD:-overlap_deepep}
-export SCHED=${SCHED:-dualpipev}
-export GROUP_GEMM_TE=${GROUP_GEMM_TE:-1}
-export USE_FLASH3=${USE_FLASH3:-1}
-export HPP="${HPP:-3 4 4 4 3 4 4 4}"
-exec "$(dirname "${BASH_SOURCE[0]}")/qwen3_235b.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/cut_down.sh"
+cut_down qwen3_235b.sh dualpipev EP=16 PP=4 NNODES=8 NUM_LAYERS=30 HPP="3 4 4 4 3 4 4 4"

@@ -1,15 +1,5 @@
 #!/bin/bash
 # Qwen3-235B cut down to 30 layers on 8 nodes of 8 GPUs: 1f1b, the baseline of the script without this ending. Each
 # variable may be set otherwise. From one checkpoint (LOAD_PATH) the losses of the two are equal.
-export TP=${TP:-1}
-export TPE=${TPE:-1}
-export EP=${EP:-16}
-export PP=${PP:-4}
-export NNODES=${NNODES:-8}
-export NUM_LAYERS=${NUM_LAYERS:-30}
-export TD=${TD:-allgather_fused}
-export SCHED=${SCHED:-1f1b}
-export GROUP_GEMM_TE=${GROUP_GEMM_TE:-1}
-export USE_FLASH3=${USE_FLASH3:-1}
-export HPP="${HPP:-7 8 8 7}"
-exec "$(dirname "${BASH_SOURCE[0]}")/qwen3_235b.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/cut_down.sh"
+cut_down qwen3_235b.sh 1f1b EP=16 PP=4 NNODES=8 NUM_LAYERS=30 HPP="7 8 8 7"
