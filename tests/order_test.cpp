@@ -200,7 +200,7 @@ TEST(DispatchVolume, IsThatOfEvenRouting) {
             {.kind = kind,
              .layout = {.group = world.get(), .ep = ranks, .num_experts = num_experts}});
         const Dispatched d =
-            dispatcher->start_dispatch(at::rand({tokens, hidden}), routing).finish();
+            dispatcher->start_dispatch({.data = at::rand({tokens, hidden})}, routing).finish();
         log->clear();
         dispatcher->start_combine_backward(at::rand({tokens, hidden}), d.plan).finish();
         sent += static_cast<double>(sum_bytes_sent(*log, "world"));

@@ -46,11 +46,11 @@ class LendingDispatcher final : public WrappedDispatcher {
   LendingDispatcher(Dispatcher& inner, BufferPool& pool) : WrappedDispatcher(inner), pool_(pool) {}
 
  private:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    Pending<Dispatched> sent = WrappedDispatcher::send_tokens(hidden, routing);
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
+    Pending<Dispatched> sent = WrappedDispatcher::send_tokens(tokens, routing);
     return Pending<Dispatched>([this, sent = std::move(sent)]() mutable {
       Dispatched dispatched = sent.finish();
-      dispatched.rows = pool_.lend(dispatched.rows);
+      dispatched.rows.data = pool_.lend(dispatched.rows.data);
       return dispatched;
     });
   }

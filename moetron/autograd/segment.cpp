@@ -18,6 +18,11 @@ using torch::autograd::variable_list;
 
 namespace {
 
+// No gradient is in 8 bits: where a value is, the engine must leave its gradient's type alone.
+bool has_gradient_of_other_type(const at::Tensor& value) {
+  return at::isFloat8Type(value.scalar_type());
+}
+
 // libtorch 2.13 counts nodes intrusively, 2.11 by shared_ptr.
 using NodePointer = decltype(Edge::function);
 
@@ -90,6 +95,7 @@ at::Tensor SegmentRun::input(const at::Tensor& value) {
   if (!with_grad_) return value;
   at::Tensor leaf = value.detach();
   leaf.requires_grad_();
+  if (has_gradient_of_other_type(leaf)) leaf.set_grad_dtype(std::nullopt);
   graph_->leaves.push_back(leaf);
   return leaf;
 }
@@ -139,7 +145,11 @@ void SegmentRun::attach(const std::vector<at::Tensor*>& outputs,
   }
   edges.push_back(torch::autograd::impl::gradient_edge(graph_->anchor));
   node->set_next_edges(std::move(edges));
-  for (at::Tensor* output : outputs) torch::autograd::create_gradient_edge(*output, node);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    torch::autograd::create_gradient_edge(*outputs[i], node);
+    if (has_gradient_of_other_type(*outputs[i]))
+      node->mutable_input_metadata(i).set_grad_dtype(std::nullopt);
+  }
 }
 
 }  // namespace moetron

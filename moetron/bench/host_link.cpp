@@ -41,8 +41,8 @@ class LinkedDispatcher final : public WrappedDispatcher {
   }
 
  private:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    return behind_transfer(WrappedDispatcher::send_tokens(hidden, routing));
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
+    return behind_transfer(WrappedDispatcher::send_tokens(tokens, routing));
   }
 
   template <class Result>

@@ -80,7 +80,8 @@ at::Tensor gather_rows(const at::Tensor& hidden, const at::Tensor& row_of_choice
            row_of_choice.size(0));
   const at::Tensor in_a_row = hidden.contiguous();
   const auto element_bytes = static_cast<int>(hidden.element_size());
-  MT_CHECK(element_bytes == 2 || element_bytes == 4, "rows of type ", hidden.scalar_type());
+  MT_CHECK(element_bytes == 1 || element_bytes == 2 || element_bytes == 4, "rows of type ",
+           hidden.scalar_type());
   const at::Tensor gathered = zeros ? at::zeros({rows, hidden.size(1)}, hidden.options())
                                     : at::empty({rows, hidden.size(1)}, hidden.options());
   if (gathered.numel() == 0 || hidden.numel() == 0) return gathered;

@@ -9,7 +9,7 @@
 namespace moetron {
 
 // Whether the functions below take these choices: on a GPU, and a build with CUDA. They move rows
-// of bf16 and fp32, of a whole number of 16 bytes or not.
+// of bf16 and fp32, gather_rows also of bytes, of a whole number of 16 bytes or not.
 bool has_row_map(const at::Tensor& experts);
 
 struct RowMap {

@@ -117,6 +117,11 @@ TEST(RowMap, MovesRows) {
     const at::Tensor choices = wanted.choice_of_row.narrow(0, 0, wanted.num_rows).to(at::kLong);
     const at::Tensor copies = choices.floor_divide(c.top_k).cuda();
     for (const int64_t hidden : {4096, 7168, 100, 33, 8}) {
+      const at::Tensor bytes =
+          at::randint(256, {c.copies, hidden}, at::TensorOptions(at::kCUDA).dtype(at::kByte));
+      poison_gpu_memory();
+      EXPECT_TRUE(at::equal(gather_rows(bytes, map.row_of_choice, wanted.num_rows),
+                            bytes.index_select(0, copies)));
       for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
         SCOPED_TRACE(::testing::Message() << c.copies << " x " << hidden << " " << dtype);
         const at::Tensor x = random_bf16({c.copies, hidden}).to(dtype);

@@ -96,25 +96,27 @@ class AllToAllDispatcher final : public Dispatcher {
   }
 
  private:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
     auto plan = make_plan(routing.experts);
-    exchange_counts(*plan, hidden.device());
+    exchange_counts(*plan, tokens.data.device());
     Communicator& group = *layout().group;
+    const auto start = [&](const at::Tensor& copies) {
+      return start_exchange(copies, plan->sent, plan->received, group);
+    };
     group.group_begin();
-    PendingTensor rows = start_exchange(hidden.index_select(0, plan->token_of_copy), plan->sent,
-                                        plan->received, group);
-    PendingTensor choices =
-        start_exchange(pack_choices(routing, *plan), plan->sent, plan->received, group);
+    PendingValue sent{.data = start(tokens.data.index_select(0, plan->token_of_copy))};
+    if (tokens.scales.defined())
+      sent.scales = start(tokens.scales.index_select(0, plan->token_of_copy));
+    PendingTensor choices = start(pack_choices(routing, *plan));
     group.group_end();
     return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor copies = rows.finish();  // [received, hidden]
+      const Value copies = sent.finish();  // [received, ...]
       // Both [received, K'], K' = K or 1.
       const auto parts = choices.finish().chunk(2, 1);
       plan->permutation = Permutation(parts[0].to(at::kLong), settings_);
       Dispatched out;
-      out.rows = plan->permutation.gather(copies);
+      out.rows = plan->permutation.rows_of(copies);
       out.probabilities = plan->permutation.gather_choices(parts[1].contiguous().view(at::kFloat));
-      out.rows_per_expert = plan->permutation.rows_per_expert();
       out.plan = plan;
       return out;
     });

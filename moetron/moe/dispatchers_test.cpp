@@ -14,8 +14,10 @@
 #include "moetron/base/error.h"
 #include "moetron/comm/order_check.h"
 #include "moetron/comm/thread_ranks.h"
+#include "moetron/kernels/fp8.h"
 #include "moetron/kernels/kernel_test_support.h"
 #include "moetron/moe/experts.h"
+#include "moetron/pipeline/block.h"
 
 namespace moetron {
 namespace {
@@ -74,13 +76,13 @@ struct Outcome {
 };
 
 Outcome run_chain(Dispatcher& dispatcher, Experts& experts, const Tokens& tokens) {
-  const Dispatched d = dispatcher.start_dispatch(tokens.hidden, tokens.routing).finish();
+  const Dispatched d = dispatcher.start_dispatch({.data = tokens.hidden}, tokens.routing).finish();
   SegmentRun run(true);
-  const at::Tensor rows = run.input(d.rows), probabilities = run.input(d.probabilities);
+  const at::Tensor rows = run.input(d.rows.data), probabilities = run.input(d.probabilities);
   const at::Tensor weighted =
-      run.output(experts.forward(rows, probabilities, d.rows_per_expert, run));
+      run.output(experts.forward(rows, probabilities, d.rows_per_expert(), run));
   Outcome outcome;
-  outcome.rows_per_expert = d.rows_per_expert.counts;
+  outcome.rows_per_expert = d.rows_per_expert().counts;
   outcome.y = dispatcher.start_combine(weighted, d.plan).finish();
   const auto grads = run.backward({dispatcher.start_combine_backward(tokens.d_y, d.plan).finish()});
   const DispatchGrads back =
@@ -346,10 +348,10 @@ TEST_F(DispatchersTest, MoreTokensThanItIsMadeForAreRefused) {
   for (const int64_t most : {0, 5, 6}) {
     const auto dispatcher =
         make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = most});
-    EXPECT_NO_THROW(dispatcher->start_dispatch(tokens.hidden, tokens.routing).finish());
+    EXPECT_NO_THROW(dispatcher->start_dispatch({.data = tokens.hidden}, tokens.routing).finish());
   }
   const auto dispatcher = make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = 4});
-  EXPECT_THROW(dispatcher->start_dispatch(tokens.hidden, tokens.routing), InternalError);
+  EXPECT_THROW(dispatcher->start_dispatch({.data = tokens.hidden}, tokens.routing), InternalError);
 }
 
 TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
@@ -361,7 +363,7 @@ TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
       const Dispatched d = [&] {
         const auto dispatcher = make_dispatcher({.kind = kind, .layout = layout});
         const Tokens mine = tokens.of_rank(world.rank(), 4);
-        return dispatcher->start_dispatch(mine.hidden, mine.routing).finish();
+        return dispatcher->start_dispatch({.data = mine.hidden}, mine.routing).finish();
       }();
       std::vector<at::Tensor> rows, probabilities;
       for (int64_t e = layout.first_local(); e < layout.first_local() + layout.num_local(); ++e) {
@@ -370,9 +372,152 @@ TEST_F(DispatchersTest, RowsAreInTheOrderOfTokensWithinAnExpert) {
         probabilities.push_back(
             tokens.routing.probabilities.index({places.select(1, 0), places.select(1, 1)}));
       }
-      EXPECT_TRUE(at::equal(d.rows, at::cat(rows)));
+      EXPECT_TRUE(at::equal(d.rows.data, at::cat(rows)));
       EXPECT_TRUE(at::equal(d.probabilities, at::cat(probabilities)));
     });
+  }
+}
+
+// Tokens in 8 bits with two scales each, there and with the rows that they become.
+struct ScaledTokens {
+  Value values;
+  at::Tensor numbers;  // what they stand for
+
+  static ScaledTokens of(const at::Tensor& x, bool as_bytes) {
+    if (!as_bytes) {
+      const Fp8Rows rows = quantise_rows(x, {});
+      return {{.data = rows.values, .scales = rows.scales.t()}, dequantise(rows)};
+    }
+    const at::Tensor bytes = at::randint(256, x.sizes(), at::kByte);
+    const at::Tensor scales = at::rand({x.size(0), 2});
+    return {{.data = bytes, .scales = scales}, multiplied({.data = bytes, .scales = scales})};
+  }
+  static at::Tensor multiplied(const Value& value) {
+    return value.data.to(at::kFloat) * spread_over_rows(value.scales.t(), value.data.size(1));
+  }
+  ScaledTokens of_rank(int64_t rank, int64_t ranks) const {
+    const int64_t n = numbers.size(0) / ranks;
+    const auto part = [&](const at::Tensor& x) { return x.narrow(0, rank * n, n); };
+    return {{.data = part(values.data), .scales = part(values.scales)}, part(numbers)};
+  }
+};
+
+TEST_F(DispatchersTest, ValuesWithScalesArriveAsTheirNumbers) {
+  at::Tensor chosen = random_experts(8 * 4);
+  chosen.masked_fill_(at::rand(chosen.sizes()).lt(0.3), kNotRouted);
+  chosen.narrow(0, 8, 4).fill_(kNotRouted);
+  const Tokens tokens = with_experts(chosen);
+  for (const bool as_bytes : {false, true}) {
+    const ScaledTokens all = ScaledTokens::of(at::randn({8 * 4, 200}), as_bytes);
+    for (const Sizes& sizes : kSizes) {
+      for (const NamedDispatcher& named : kDispatchers) {
+        for (const auto& [at_least, alignment] : {std::pair(0, 1), {10, 1}, {0, 8}}) {
+          run_ranks(static_cast<int>(sizes.ranks()), [&, fill = at_least,
+                                                      to = alignment](Communicator& world) {
+            const auto dispatcher = make_dispatcher({.kind = named.kind,
+                                                     .layout = layout_of(world, sizes),
+                                                     .rows_at_least = fill,
+                                                     .alignment = to});
+            const ScaledTokens mine = all.of_rank(world.rank(), world.size());
+            const Routing routing = tokens.of_rank(world.rank(), world.size()).routing;
+            const Dispatched d = dispatcher->start_dispatch(mine.values, routing).finish();
+            const Dispatched plain =
+                dispatcher->start_dispatch({.data = mine.numbers}, routing).finish();
+            EXPECT_EQ(d.rows.data.scalar_type(), all.values.data.scalar_type());
+            EXPECT_FALSE(plain.rows.scales.defined());
+            EXPECT_TRUE(at::equal(ScaledTokens::multiplied(d.rows), plain.rows.data))
+                << label_of(sizes, named.kind);
+            EXPECT_TRUE(at::equal(d.probabilities, plain.probabilities));
+            EXPECT_EQ(d.rows_per_expert().counts, plain.rows_per_expert().counts);
+            const at::Tensor filled = d.probabilities.eq(0);  // of no row that is a choice
+            EXPECT_TRUE(fill + to > 1 || !filled.any().item<bool>());
+            EXPECT_FALSE(d.rows.scales.index({filled}).any().item<bool>());
+            EXPECT_FALSE(d.rows.data.view(at::kByte).index({filled}).any().item<bool>());
+          });
+        }
+      }
+    }
+  }
+}
+
+TEST_F(DispatchersTest, ScalesThatAreNotTheTokensAreRefused) {
+  const Tokens tokens = with_experts(random_experts(4));
+  const auto dispatcher = make_dispatcher({.layout = {.num_experts = kExperts}});
+  for (const at::Tensor& scales :
+       {at::ones({3, 1}), at::ones({4}), at::ones({4, 1}, at::kDouble)}) {
+    EXPECT_THROW(
+        dispatcher->start_dispatch({.data = tokens.hidden, .scales = scales}, tokens.routing),
+        InternalError);
+  }
+}
+
+class Identity final : public PureOperation {
+ public:
+  std::vector<at::Tensor> backward_input(const at::Tensor& d) override { return {d}; }
+};
+
+// Rounds what it dispatches to 8 bits, which travel as they are, or as the numbers that they stand
+// for. Gradients pass by the rounding.
+class RoundingLayer final : public Layer {
+ public:
+  RoundingLayer(std::unique_ptr<Dispatcher> dispatcher, at::Tensor experts, bool in_8_bits)
+      : dispatcher_(std::move(dispatcher)), experts_(std::move(experts)), in_8_bits_(in_8_bits) {}
+
+  const LayerProgram& program() const override { return sparse_layer_program(false); }
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    const at::Tensor& x = inputs[0].data;
+    const auto as_it_is = [&](at::Tensor y) {
+      call.run.attach(y, std::make_shared<Identity>(), {x});
+      return y;
+    };
+    if (node.role == NodeRole::kExperts) {
+      const at::Tensor rows =
+          in_8_bits_
+              ? as_it_is(ScaledTokens::multiplied({.data = x.detach(), .scales = inputs[0].scales}))
+              : x;
+      return {{.data = rows.sin() * inputs[1].data.unsqueeze(1)}};
+    }
+    const ScaledTokens rounded = ScaledTokens::of(x.detach(), /*as_bytes=*/false);
+    Value sent{.data = as_it_is(in_8_bits_ ? rounded.values.data : rounded.numbers)};
+    if (in_8_bits_) sent.scales = rounded.values.scales;
+    const Routing routing{experts_, x.narrow(1, 0, kTopK).sigmoid(), experts_};
+    return {{.data = x * 0.5}, sent, Value::of(routing), {}};
+  }
+  Dispatcher* dispatcher() override { return dispatcher_.get(); }
+  void visit(const std::function<void(Parameter&)>&) override {}
+
+ private:
+  std::unique_ptr<Dispatcher> dispatcher_;
+  at::Tensor experts_;
+  bool in_8_bits_;
+};
+
+// Through a layer's program: the same bits, of the gradients as well, which are in no 8 bits.
+TEST_F(DispatchersTest, ALayerMayDispatchIn8Bits) {
+  const at::Tensor x = at::randn({8, 130}), d_y = at::randn({8, 130}), chosen = random_experts(8);
+  using Kind = RecomputeSettings::Kind;
+  for (const NamedDispatcher& named : kDispatchers) {
+    for (const Kind recompute : {Kind::kNone, Kind::kMoeLayer, Kind::kFull}) {
+      run_ranks(2, [&](Communicator& world) {
+        const auto part = [&](const at::Tensor& of) { return of.narrow(0, 4 * world.rank(), 4); };
+        std::vector<at::Tensor> y, d_x;
+        for (const bool in_8_bits : {true, false}) {
+          Chunk chunk;
+          chunk.recompute.kind = recompute;
+          chunk.layers.push_back(std::make_unique<RoundingLayer>(
+              make_dispatcher({.kind = named.kind, .layout = layout_of(world, {2, 1})}),
+              part(chosen), in_8_bits));
+          const MicroBatch micro_batch = make_micro_batch(at::zeros({1, 4}, at::kLong));
+          ChunkRun run(chunk, micro_batch);
+          y.push_back(forward_chunk(run, {{.data = part(x)}}).at(0).data);
+          d_x.push_back(backward_chunk(run, {part(d_y)}).at(0));
+        }
+        EXPECT_TRUE(at::equal(y[0], y[1]));
+        EXPECT_EQ(d_x[0].scalar_type(), at::kFloat);
+        EXPECT_TRUE(at::equal(d_x[0], d_x[1]));
+      });
+    }
   }
 }
 
@@ -387,13 +532,13 @@ TEST_F(DispatchersTest, StartedOperationsFinishInAnyOrder) {
       const auto dispatcher = make_dispatcher({.kind = kind, .layout = layout});
       const auto experts = make_experts(layout, at::kFloat);
       const Tokens mine_a = a.of_rank(world.rank(), 4), mine_b = b.of_rank(world.rank(), 4);
-      auto pending_a = dispatcher->start_dispatch(mine_a.hidden, mine_a.routing);
-      auto pending_b = dispatcher->start_dispatch(mine_b.hidden, mine_b.routing);
+      auto pending_a = dispatcher->start_dispatch({.data = mine_a.hidden}, mine_a.routing);
+      auto pending_b = dispatcher->start_dispatch({.data = mine_b.hidden}, mine_b.routing);
       const Dispatched dispatched_b = pending_b.finish(), dispatched_a = pending_a.finish();
       SegmentRun run(false);
       const auto start_combine = [&](const Dispatched& d) {
         return dispatcher->start_combine(
-            experts->forward(d.rows, d.probabilities, d.rows_per_expert, run), d.plan);
+            experts->forward(d.rows.data, d.probabilities, d.rows_per_expert(), run), d.plan);
       };
       auto combined_a = start_combine(dispatched_a), combined_b = start_combine(dispatched_b);
       const at::Tensor y_b = combined_b.finish(), y_a = combined_a.finish();
@@ -411,10 +556,10 @@ TEST_F(DispatchersTest, APlanOfAnotherDispatcherIsRefused) {
       make_dispatcher({.kind = TokenDispatcher::kAllGather, .layout = layout_of(*world, {2, 1})});
   const auto exchange =
       make_dispatcher({.kind = TokenDispatcher::kAllToAll, .layout = layout_of(*world, {2, 1})});
-  const Dispatched a = gather->start_dispatch(tokens.hidden, tokens.routing).finish();
-  const Dispatched b = exchange->start_dispatch(tokens.hidden, tokens.routing).finish();
-  EXPECT_THROW(gather->start_combine(b.rows, b.plan), InternalError);
-  EXPECT_THROW(exchange->start_combine(a.rows, a.plan), InternalError);
+  const Dispatched a = gather->start_dispatch({.data = tokens.hidden}, tokens.routing).finish();
+  const Dispatched b = exchange->start_dispatch({.data = tokens.hidden}, tokens.routing).finish();
+  EXPECT_THROW(gather->start_combine(b.rows.data, b.plan), InternalError);
+  EXPECT_THROW(exchange->start_combine(a.rows.data, a.plan), InternalError);
 }
 
 TEST_F(DispatchersTest, AGroupOfAnotherSizeIsRefused) {
@@ -556,6 +701,32 @@ TEST_F(DispatchVolumeTest, NeighbouringChoicesShareACopy) {
             3 * 8 + 36 * (4 * 64 + 1 * 12));
   EXPECT_EQ(sum_bytes_sent(log_of(sizes, 0, {TokenDispatcher::kDeepep}, tokens), "world"),
             3 * 8 + 27 * (4 * 64 + 2 * 12));
+}
+
+// In 8 bits with a scale for each 128: a quarter of fp32's bytes a row and 4 for each scale.
+TEST_F(DispatchVolumeTest, ScalesTravelBesideNumbersOf8Bits) {
+  const Tokens tokens = with_experts(random_experts(kTokens));
+  const Fp8Rows rows = quantise_rows(at::randn({kTokens, 256}), {});
+  const Sizes sizes{4, 1};
+  for (const NamedDispatcher& named : kDispatchers) {
+    const auto log = std::make_shared<CommLog>();
+    const auto world = make_fake_world(0, 4, log);
+    const auto dispatcher =
+        make_dispatcher({.kind = named.kind, .layout = layout_of(*world, sizes)});
+    dispatcher->start_dispatch({.data = rows.values, .scales = rows.scales.t()}, tokens.routing)
+        .finish();
+    const auto bytes = [&](int64_t copies, int64_t beside) { return copies * (256 + 8 + beside); };
+    int64_t wanted = 3 * 8;  // counts
+    if (named.scheme == DispatchScheme::kAllGather) {
+      const int64_t choices = named.kind == TokenDispatcher::kAllGather ? 8 + 4 : 4 + 4;
+      wanted = bytes(3 * kTokens, kTopK * choices);
+    } else {
+      const bool deduplicated = named.scheme == DispatchScheme::kPerRank;
+      wanted += bytes(copies_sent(sizes, 0, tokens.routing.experts, deduplicated),
+                      deduplicated ? kTopK * (4 + 4) : 4 + 4);
+    }
+    EXPECT_EQ(sum_bytes_sent(*log, "world"), wanted) << label_of(sizes, named.kind);
+  }
 }
 
 }  // namespace

@@ -20,15 +20,13 @@ const Permutation& permutation_of(const DispatchPlan& plan) {
 }
 
 // The local part of dispatch: copies and their choices to rows.
-Dispatched permute(const at::Tensor& hidden, const at::Tensor& experts,
-                   const at::Tensor& probabilities, const DispatcherSettings& settings,
-                   bool all_here = false) {
+Dispatched permute(const Value& copies, const at::Tensor& experts, const at::Tensor& probabilities,
+                   const DispatcherSettings& settings, bool all_here = false) {
   auto plan = std::make_shared<PermutedPlan>();
   plan->permutation = Permutation(experts, settings, all_here);
   Dispatched out;
-  out.rows = plan->permutation.gather(hidden);
+  out.rows = plan->permutation.rows_of(copies);
   out.probabilities = plan->permutation.gather_choices(probabilities);
-  out.rows_per_expert = plan->permutation.rows_per_expert();
   out.plan = std::move(plan);
   return out;
 }
@@ -58,9 +56,9 @@ class LocalDispatcher final : public Dispatcher {
   }
 
  private:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
     return Pending<Dispatched>([=, this] {
-      return permute(hidden, routing.experts, routing.probabilities, settings_, routing.all_go);
+      return permute(tokens, routing.experts, routing.probabilities, settings_, routing.all_go);
     });
   }
 
@@ -76,6 +74,12 @@ PendingTensor start_gather(const at::Tensor& x, Communicator& group) {
   return pending;
 }
 
+PendingValue start_gather(const Value& tokens, Communicator& group) {
+  PendingValue pending{.data = start_gather(tokens.data, group)};
+  if (tokens.scales.defined()) pending.scales = start_gather(tokens.scales, group);
+  return pending;
+}
+
 // x [ranks * n, ...], partial sums -> [n, ...]
 PendingTensor start_reduce(const at::Tensor& x, Communicator& group) {
   std::vector<int64_t> sizes = x.sizes().vec();
@@ -85,42 +89,58 @@ PendingTensor start_reduce(const at::Tensor& x, Communicator& group) {
   return pending;
 }
 
-// A token as bytes: hidden, experts (int32), probabilities (fp32), filled up to 16 bytes.
-struct PackedRow {
-  int64_t hidden_bytes;
-  int64_t choice_bytes;  // of the experts, and of the probabilities
+// A token as bytes: data, experts (int32), probabilities (fp32), scales, filled up to 16 bytes.
+class PackedRow {
+ public:
+  PackedRow(const Value& tokens, int64_t top_k)
+      : data_bytes_(row_bytes(tokens.data)),
+        choice_bytes_(top_k * 4),
+        scale_bytes_(tokens.scales.defined() ? row_bytes(tokens.scales) : 0),
+        data_type_(tokens.data.scalar_type()) {}
 
-  PackedRow(const at::Tensor& hidden, int64_t top_k)
-      : hidden_bytes(hidden.size(1) * static_cast<int64_t>(hidden.element_size())),
-        choice_bytes(top_k * 4) {}
-  int64_t size() const { return (hidden_bytes + 2 * choice_bytes + 15) / 16 * 16; }
+  // [tokens, bytes of a row]
+  at::Tensor pack(const Value& tokens, const Routing& routing) const {
+    const int64_t size = (data_bytes_ + 2 * choice_bytes_ + scale_bytes_ + 15) / 16 * 16;
+    const at::Tensor bytes =
+        at::zeros({tokens.data.size(0), size}, tokens.data.options().dtype(at::kByte));
+    const auto put = [&](int64_t begin, const at::Tensor& values) {
+      const at::Tensor raw = values.contiguous().view(at::kByte);
+      bytes.narrow(1, begin, raw.size(1)).copy_(raw);
+    };
+    put(0, tokens.data);
+    put(data_bytes_, routing.experts.to(at::kInt));
+    put(data_bytes_ + choice_bytes_, routing.probabilities);
+    if (scale_bytes_ > 0) put(data_bytes_ + 2 * choice_bytes_, tokens.scales);
+    return bytes;
+  }
 
-  at::Tensor hidden_of(const at::Tensor& packed, at::ScalarType dtype) const {
-    return packed.narrow(1, 0, hidden_bytes).contiguous().view(dtype);
+  Value tokens_of(const at::Tensor& packed) const {
+    Value tokens{.data = part(packed, 0, data_bytes_, data_type_)};
+    if (scale_bytes_ > 0)
+      tokens.scales = part(packed, data_bytes_ + 2 * choice_bytes_, scale_bytes_, at::kFloat);
+    return tokens;
   }
   at::Tensor experts_of(const at::Tensor& packed) const {
-    return packed.narrow(1, hidden_bytes, choice_bytes).contiguous().view(at::kInt);
+    return part(packed, data_bytes_, choice_bytes_, at::kInt);
   }
   at::Tensor probabilities_of(const at::Tensor& packed) const {
-    return packed.narrow(1, hidden_bytes + choice_bytes, choice_bytes)
-        .contiguous()
-        .view(at::kFloat);
+    return part(packed, data_bytes_ + choice_bytes_, choice_bytes_, at::kFloat);
   }
-};
 
-// [tokens, packed.size()] bytes
-at::Tensor pack(const at::Tensor& hidden, const Routing& routing, const PackedRow& packed) {
-  const at::Tensor bytes =
-      at::zeros({hidden.size(0), packed.size()}, hidden.options().dtype(at::kByte));
-  const auto put = [&](int64_t begin, const at::Tensor& values) {
-    const at::Tensor raw = values.contiguous().view(at::kByte);
-    bytes.narrow(1, begin, raw.size(1)).copy_(raw);
-  };
-  put(0, hidden);
-  put(packed.hidden_bytes, routing.experts.to(at::kInt));
-  put(packed.hidden_bytes + packed.choice_bytes, routing.probabilities);
-  return bytes;
-}
+ private:
+  static int64_t row_bytes(const at::Tensor& x) {
+    return x.size(1) * static_cast<int64_t>(x.element_size());
+  }
+  static at::Tensor part(const at::Tensor& packed, int64_t begin, int64_t size,
+                         at::ScalarType type) {
+    return packed.narrow(1, begin, size).contiguous().view(type);
+  }
+
+  int64_t data_bytes_;
+  int64_t choice_bytes_;  // of the experts, and of the probabilities
+  int64_t scale_bytes_;
+  at::ScalarType data_type_;
+};
 
 class GatherDispatcher final : public Dispatcher {
  public:
@@ -166,26 +186,25 @@ class GatherDispatcher final : public Dispatcher {
   }
 
  private:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    if (fused_) return start_fused_dispatch(hidden, routing);
-    PendingTensor rows = start_gather(hidden, group());
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
+    if (fused_) return start_fused_dispatch(tokens, routing);
+    PendingValue all = start_gather(tokens, group());
     PendingTensor experts = start_gather(routing.experts, group());
     PendingTensor probabilities = start_gather(routing.probabilities, group());
     return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor all_rows = rows.finish();
+      const Value copies = all.finish();
       const at::Tensor all_experts = experts.finish();
-      return permute(all_rows, all_experts, probabilities.finish(), settings_);
+      return permute(copies, all_experts, probabilities.finish(), settings_);
     });
   }
 
-  Pending<Dispatched> start_fused_dispatch(const at::Tensor& hidden, const Routing& routing) {
-    const PackedRow packed(hidden, routing.experts.size(1));
-    const auto dtype = hidden.scalar_type();
-    PendingTensor all = start_gather(pack(hidden, routing, packed), group());
+  Pending<Dispatched> start_fused_dispatch(const Value& tokens, const Routing& routing) {
+    const PackedRow row(tokens, routing.experts.size(1));
+    PendingTensor all = start_gather(row.pack(tokens, routing), group());
     return Pending<Dispatched>([=, this]() mutable {
-      const at::Tensor bytes = all.finish();
-      return permute(packed.hidden_of(bytes, dtype), packed.experts_of(bytes).to(at::kLong),
-                     packed.probabilities_of(bytes), settings_);
+      const at::Tensor packed = all.finish();
+      return permute(row.tokens_of(packed), row.experts_of(packed).to(at::kLong),
+                     row.probabilities_of(packed), settings_);
     });
   }
 

@@ -77,9 +77,15 @@ at::Tensor Permutation::placed(const at::Tensor& own_rows) const {
   return at::zeros(sizes, own_rows.options()).index_copy_(0, place_of_row_, own_rows);
 }
 
-at::Tensor Permutation::gather(const at::Tensor& hidden) const {
-  if (map_) return gather_rows(hidden, map_->row_of_choice, num_rows_, /*zeros=*/is_filled_);
-  return placed(hidden.index_select(0, choice_of_row_.floor_divide(top_k_)));
+Value Permutation::rows_of(const Value& copies) const {
+  Value rows{.data = gather(copies.data), .layout = rows_per_expert_};
+  if (copies.scales.defined()) rows.scales = gather(copies.scales);
+  return rows;
+}
+
+at::Tensor Permutation::gather(const at::Tensor& x) const {
+  if (map_) return gather_rows(x, map_->row_of_choice, num_rows_, /*zeros=*/is_filled_);
+  return placed(x.index_select(0, choice_of_row_.floor_divide(top_k_)));
 }
 
 at::Tensor Permutation::gather_choices(const at::Tensor& probabilities) const {

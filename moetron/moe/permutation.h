@@ -22,11 +22,11 @@ class Permutation {
   // is one of a local expert: a GPU need not be waited for then.
   Permutation(const at::Tensor& experts, const DispatcherSettings& settings, bool all_here = false);
 
-  const ExpertRows& rows_per_expert() const { return rows_per_expert_; }
-
-  // hidden [copies, hidden] -> [rows, hidden], zero in filled-up rows. `rows` is a bound: it may
-  // exceed the last expert's end under `all_here`.
-  at::Tensor gather(const at::Tensor& hidden) const;
+  // Data and scales of copies -> those of the rows, whose layout says where each expert's are.
+  Value rows_of(const Value& copies) const;
+  // x [copies, width] -> [rows, width], zero in filled-up rows. `rows` is a bound: it may exceed
+  // the last expert's end under `all_here`.
+  at::Tensor gather(const at::Tensor& x) const;
   // probabilities [copies, K] fp32 -> [rows], zero in filled-up rows.
   at::Tensor gather_choices(const at::Tensor& probabilities) const;
   // rows [rows, hidden] -> [copies, hidden]: a copy's rows, added in fp32 in the order of its

@@ -259,12 +259,12 @@ void ChunkRun::start(const At& at) {
   const at::NoGradGuard no_grad;
   Dispatcher& dispatcher = *at.code.dispatcher();
   Value moved = read(at, at.node.inputs[0]);
-  MT_CHECK(!moved.scales.defined(), "a dispatcher is given quantised rows");
   if (dispatches) {
     const Routing routing = read(at, at.node.inputs[1]).routing();
-    at.state.dispatching = dispatcher.start_dispatch(moved.data, routing);
+    at.state.dispatching = dispatcher.start_dispatch(moved, routing);
     return;
   }
+  MT_CHECK(!moved.scales.defined(), "rows to be summed have scales");
   at.state.combining = dispatcher.start_combine(std::move(moved.data), at.state.plan);
   // The backward reads it, unless the tokens are dispatched again by then.
   const bool is_last = at.pass == Pass::kForward && at.recompute.runs_again(0);
@@ -279,8 +279,7 @@ void ChunkRun::finish(const At& at) {
     Dispatched dispatched = at.state.dispatching->finish();
     at.state.dispatching.reset();
     at.state.plan = std::move(dispatched.plan);
-    write(at, at.node.outputs[0],
-          {std::move(dispatched.rows), {}, std::move(dispatched.rows_per_expert)});
+    write(at, at.node.outputs[0], std::move(dispatched.rows));
     write(at, at.node.outputs[1], {std::move(dispatched.probabilities), {}, {}});
     return;
   }

@@ -6,35 +6,17 @@
 #pragma once
 
 #include <functional>
-#include <variant>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/segment.h"
 #include "moetron/parallel/micro_batch.h"
 #include "moetron/pipeline/dispatch.h"
+#include "moetron/pipeline/value.h"
 #include "moetron/schedule/layer_program.h"
 
 namespace moetron {
 
 class Parameter;
-
-// The rows of SlotType::kTokens: as the record's TokenLayout says.
-struct TokenRows {};
-
-// What flows between nodes. Of a slot that holds nothing (logits where there are labels) `data` is
-// undefined.
-struct Value {
-  at::Tensor data;    // what gradients flow through
-  at::Tensor scales;  // of data in fewer bits, which it is to be multiplied by; undefined: none
-  // How the rows lie. Of a kRouting slot: the routing but for its probabilities, which are `data`.
-  std::variant<TokenRows, ExpertRows, Routing> layout;
-
-  // Of a kRouting slot.
-  static Value of(Routing routing);
-  Routing routing() const;
-};
 
 // What a node may read besides its inputs.
 struct NodeCall {

@@ -46,8 +46,8 @@ class WrappedDispatcher : public Dispatcher {
   }
 
  protected:
-  Pending<Dispatched> send_tokens(const at::Tensor& hidden, const Routing& routing) override {
-    return inner_.start_dispatch(hidden, routing);
+  Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
+    return inner_.start_dispatch(tokens, routing);
   }
 
  private:

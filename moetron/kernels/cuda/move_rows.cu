@@ -144,7 +144,8 @@ void launch_gather_rows(const GatherRows& args, cudaStream_t stream) {
   const bool aligned = args.row_bytes % 16 == 0 && is_aligned(args.hidden) && is_aligned(args.rows);
   const auto launch = aligned                   ? gather<uint4>
                       : args.element_bytes == 4 ? gather<float>
-                                                : gather<unsigned short>;
+                      : args.element_bytes == 2 ? gather<unsigned short>
+                                                : gather<unsigned char>;
   launch(args, stream);
   check_cuda(cudaGetLastError(), "gather_rows_kernel");
 }

@@ -30,7 +30,7 @@ struct GatherRows {
   int64_t num_rows;
   int top_k;
   int64_t row_bytes;  // a multiple of element_bytes
-  int element_bytes;  // 2 or 4
+  int element_bytes;  // 1, 2 or 4
 };
 void launch_gather_rows(const GatherRows& args, cudaStream_t stream);
 

@@ -1,6 +1,6 @@
-#include "moetron/pipeline/layer.h"
+#include "moetron/pipeline/value.h"
 
-#include <ATen/ATen.h>
+#include <utility>
 
 namespace moetron {
 
