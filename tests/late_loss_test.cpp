@@ -63,8 +63,9 @@ Outcome run_once(const ParallelSizes& sizes, ScheduleKind kind, bool late) {
     Model model(config, settings);
     model.initialize(5);
     StageLinks links(mesh.pipeline(), placement, at::kCPU);
-    PipelineExecutor executor(model.chunks(), links,
-                              hidden_states_border(config.hidden_size, at::kFloat));
+    const StageBorders borders(static_cast<size_t>(placement.num_stages() - 1),
+                               handed_on(config, Dtype::kFp32));
+    PipelineExecutor executor(model.chunks(), links, borders);
     std::vector<MicroBatch> batch = micro_batches(mesh);
     for (MicroBatch& micro_batch : batch) micro_batch.wants_log_probabilities = late;
     PipelineTask task;

@@ -147,7 +147,9 @@ Measured train(const ScheduleRequest& request, TokenDispatcher kind) {
     const auto pipeline = world.subgroup(pipeline_ranks, "pp");
     StageLinks links(*pipeline, schedule.placement, at::kCPU);
     std::vector<Chunk> chunks = make_chunks(schedule.placement, stage_rank, kind, *experts);
-    PipelineExecutor executor(chunks, links, hidden_states_border(kHidden, at::kFloat));
+    const StageBorders borders(static_cast<size_t>(schedule.placement.num_stages() - 1),
+                               {{SlotType::kTokens, kHidden, Dtype::kFp32}});
+    PipelineExecutor executor(chunks, links, borders);
     std::vector<MicroBatch> micro_batches(kMicroBatches);
     for (int i = 0; i < kMicroBatches; ++i) {
       micro_batches[i] = make_micro_batch(at::full({1, kTokens}, i + 1, at::kLong));

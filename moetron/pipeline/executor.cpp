@@ -23,6 +23,15 @@ void add_growth(ActivationMemory& sum, const ActivationMemory& before,
   }
 }
 
+at::ScalarType scalar_type(Dtype dtype) {
+  MT_CHECK(dtype != Dtype::kAuto, "a slot at a stage's border has no type of its own");
+  return dtype == Dtype::kFp32 ? at::kFloat : at::kBFloat16;
+}
+
+at::Tensor empty_slot(const SlotShape& slot, int64_t rows, c10::Device device) {
+  return at::empty({rows, slot.width}, at::TensorOptions(device).dtype(scalar_type(slot.dtype)));
+}
+
 std::vector<Value> values_of(std::vector<at::Tensor> tensors) {
   std::vector<Value> values(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) values[i].data = std::move(tensors[i]);
@@ -45,13 +54,8 @@ class PipelineExecutor::Run {
         task_(task),
         steps_(schedule_.steps.at(static_cast<size_t>(links_.rank()))),
         receives_(plan.receives.at(static_cast<size_t>(links_.rank()))),
-        inbox_(links_, [&executor, &task](const Message& message) {
-          std::vector<Value> values =
-              executor.border_(task.micro_batches[static_cast<size_t>(message.micro_batch)]);
-          if (message.is_forward) return values;
-          for (Value& gradient : values) gradient.scales.reset();
-          return values;
-        }) {
+        borders_(executor.borders_),
+        inbox_(links_, [this](const Message& message) { return empty_message(message); }) {
     outcome_.losses.resize(task.micro_batches.size());
     outcome_.aux_losses.assign(chunks_.size(),
                                std::vector<std::vector<at::Tensor>>(task.micro_batches.size()));
@@ -170,7 +174,42 @@ class PipelineExecutor::Run {
     if (receiver(schedule_.placement, *message) == links_.rank()) {
       own_messages_[{message->from_stage, message->micro_batch}] = std::move(values);
     } else {
+      complete(*message, values);
       links_.send(*message, values);
+    }
+  }
+
+  const HandedOn& slots_of(const Message& message) const {
+    return borders_[static_cast<size_t>(message.from_stage - (message.is_forward ? 0 : 1))];
+  }
+  int64_t rows_of(const Message& message) const {
+    return task_.micro_batches[static_cast<size_t>(message.micro_batch)].layout.slice_size();
+  }
+  // What it is received into.
+  std::vector<Value> empty_message(const Message& message) const {
+    std::vector<Value> values;
+    for (const SlotShape& slot : slots_of(message)) {
+      values.push_back({.data = empty_slot(slot, rows_of(message), links_.device())});
+    }
+    return values;
+  }
+  // The receiver waits for all of it: a gradient that nobody had a part in is zero.
+  void complete(const Message& message, std::vector<Value>& values) const {
+    const HandedOn& slots = slots_of(message);
+    const int64_t rows = rows_of(message);
+    MT_CHECK(values.size() == slots.size(), "a message of ", values.size(), " slots instead of ",
+             slots.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      at::Tensor& data = values[i].data;
+      const at::ScalarType type = scalar_type(slots[i].dtype);
+      if (!data.defined() && !message.is_forward)
+        data = empty_slot(slots[i], rows, links_.device()).zero_();
+      MT_CHECK(!values[i].scales.defined(), "slot ", i, " of stage ", message.from_stage,
+               " has scales, which no border describes");
+      MT_CHECK(data.defined() && data.sizes().vec() == std::vector({rows, slots[i].width}) &&
+                   data.scalar_type() == type,
+               "slot ", i, " of stage ", message.from_stage, " is not [", rows, ", ",
+               slots[i].width, "] of type ", type);
     }
   }
 
@@ -217,6 +256,7 @@ class PipelineExecutor::Run {
   const PipelineTask& task_;
   const StepList& steps_;
   const std::vector<std::vector<Message>>& receives_;  // by step
+  const StageBorders& borders_;
   Inbox inbox_;
   // From F to W, by chunk and micro-batch.
   std::map<std::pair<int, int>, ChunkRun> held_;
@@ -228,17 +268,22 @@ class PipelineExecutor::Run {
   double step_begin_ = 0;  // of the trace
 };
 
-StageBorder hidden_states_border(int64_t hidden_size, const at::TensorOptions& options) {
-  return [=](const MicroBatch& micro_batch) {
-    std::vector<Value> values(1);
-    values[0].data = at::empty({micro_batch.layout.slice_size(), hidden_size}, options);
-    return values;
-  };
-}
-
 PipelineExecutor::PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links,
-                                   StageBorder border)
-    : chunks_(chunks), links_(links), border_(std::move(border)) {}
+                                   StageBorders borders)
+    : chunks_(chunks), links_(links), borders_(std::move(borders)) {
+  const Placement& placement = links.placement();
+  const auto num_borders = static_cast<size_t>(placement.num_stages() - 1);
+  MT_CHECK(borders_.size() == num_borders, borders_.size(), " borders of ", placement.num_stages(),
+           " stages");
+  for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
+    if (chunks[chunk].layers.empty()) continue;
+    const auto stage = static_cast<size_t>(placement.stage(links.rank(), static_cast<int>(chunk)));
+    const LayerProgram& first = chunks[chunk].layers.front()->program();
+    const LayerProgram& last = chunks[chunk].layers.back()->program();
+    if (stage > 0) check_handed_on(borders_[stage - 1], first, first.inputs());
+    if (stage < num_borders) check_handed_on(borders_[stage], last, last.outputs());
+  }
+}
 
 PipelineOutcome PipelineExecutor::run(const PipelinePlan& plan, const PipelineTask& task) {
   const Schedule& schedule = plan.schedule;

@@ -10,6 +10,7 @@
 #include "moetron/pipeline/chunk.h"
 #include "moetron/pipeline/stage_links.h"
 #include "moetron/schedule/receive_plan.h"
+#include "moetron/schedule/stage_border.h"
 
 namespace moetron {
 
@@ -28,12 +29,6 @@ struct LateLoss {
   at::Tensor loss;                 // scalar
   at::Tensor d_log_probabilities;  // [tokens] fp32, its gradient
 };
-
-// What one stage sends to the next for a micro-batch: empty values of the shapes and types that its
-// last layer's outputs have. Their gradients are tensors like their data.
-using StageBorder = std::function<std::vector<Value>(const MicroBatch&)>;
-// Hidden states alone: [slice, hidden_size] of the micro-batch's layout.
-StageBorder hidden_states_border(int64_t hidden_size, const at::TensorOptions& options);
 
 // One pass of micro-batches through the pipeline.
 struct PipelineTask {
@@ -62,8 +57,9 @@ struct PipelineOutcome {
 
 class PipelineExecutor {
  public:
-  // The references outlive the object.
-  PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, StageBorder border);
+  // The references outlive the object. Throws InternalError unless the chunks' layers have the
+  // slots that cross the borders of their stages.
+  PipelineExecutor(std::vector<Chunk>& chunks, StageLinks& links, StageBorders borders);
 
   // The schedule has this placement and as many micro-batches as the task. Weight gradients are
   // added to the accumulators in the order of micro-batches.
@@ -74,7 +70,7 @@ class PipelineExecutor {
 
   std::vector<Chunk>& chunks_;
   StageLinks& links_;
-  StageBorder border_;
+  StageBorders borders_;
 };
 
 }  // namespace moetron

@@ -28,7 +28,7 @@ void connect(Communicator& pair, int from, c10::Device device) {
 }
 
 StageLinks::StageLinks(Communicator& pipeline, const Placement& placement, c10::Device device)
-    : placement_(placement), rank_(pipeline.rank()) {
+    : placement_(placement), rank_(pipeline.rank()), device_(device) {
   MT_CHECK(pipeline.size() == placement.num_ranks(), "a pipeline of ", placement.num_ranks(),
            " ranks over a group of ", pipeline.size());
   std::set<Key> keys;  // in one order on every rank

@@ -31,6 +31,7 @@ class StageLinks {
 
   const Placement& placement() const { return placement_; }
   int rank() const { return rank_; }
+  c10::Device device() const { return device_; }  // of messages
 
   // A message is the list of its values' tensors, data and scales, whose shapes the receiver knows.
   // Does not wait; the message owns them until they have left.
@@ -48,6 +49,7 @@ class StageLinks {
 
   Placement placement_;
   int rank_;
+  c10::Device device_;
   std::map<Key, std::unique_ptr<Communicator>> links_;  // of this rank
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "moetron/schedule/stage_border.h"
+
 namespace moetron {
 namespace {
 
@@ -64,7 +66,7 @@ double message_time(const RunSpec& spec, const Hardware& hardware, int from, int
   const int64_t stride = spec.sizes.world / spec.sizes.pp;
   const bool same_node =
       from * stride / hardware.gpus_per_node == to * stride / hardware.gpus_per_node;
-  const double bytes = 2 * spec.tokens_per_rank() * static_cast<double>(spec.model.hidden_size);
+  const double bytes = bytes_of(handed_on(spec.model, spec.dtype), spec.tokens_per_rank());
   return hardware.message_latency +
          bytes / (same_node ? hardware.node_rate : hardware.network_rate);
 }

@@ -13,6 +13,16 @@
 
 namespace moetron {
 
+namespace {
+
+StageBorders borders_of(const Model& model, const Placement& placement) {
+  const Dtype dtype = model.options().dtype() == at::kBFloat16 ? Dtype::kBf16 : Dtype::kFp32;
+  return StageBorders(static_cast<size_t>(placement.num_stages() - 1),
+                      handed_on(model.config(), dtype));
+}
+
+}  // namespace
+
 TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
     : model_(model),
       mesh_(mesh),
@@ -21,8 +31,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       optimizer_(buckets_.owned(), settings.adamw, settings.offload),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(request(1)), model.options().device()),
-      executor_(model.chunks(), links_,
-                hidden_states_border(model.config().hidden_size, model.options())) {
+      executor_(model.chunks(), links_, borders_of(model, links_.placement())) {
   for (const Tie& tie : model.ties())
     ties_.push_back(std::make_unique<TiedWeight>(tie, mesh, links_.placement()));
   for (const Chunk& chunk : model.chunks()) {
