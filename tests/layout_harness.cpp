@@ -74,13 +74,9 @@ class Assembly {
   std::map<std::string, at::Tensor> tensors_;
 };
 
-std::vector<StageLayers> stages_here(const ModelConfig& config, const LayoutCase& layout,
-                                     Mesh& mesh) {
-  const Placement placement =
-      placement_of(layout.schedule.kind, static_cast<int>(layout.pp), layout.schedule.loop_chunks);
-  const auto stages =
-      stage_layout(placement, config.num_layers, layout.stage_layers, "hetero-pipeline-stages");
-  return stages_of_rank(stages, placement, mesh.pipeline().rank());
+Placement placement_of(const LayoutCase& layout) {
+  return placement_of(layout.schedule.kind, static_cast<int>(layout.pp),
+                      layout.schedule.loop_chunks);
 }
 
 void append_copies(const std::vector<NamedSlice>& slices, std::vector<NamedSlice>& all) {
@@ -181,7 +177,9 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   Mesh mesh(world, sizes, head_copies(sizes, task.config));
   ModelSettings settings = layout.model;
   settings.mesh = &mesh;
-  settings.stages = stages_here(task.config, layout, mesh);
+  const std::vector<StageLayers> stages = stage_layout(
+      placement_of(layout), task.config.num_layers, layout.stage_layers, "hetero-pipeline-stages");
+  settings.stages = stages_of_rank(stages, placement_of(layout), mesh.pipeline().rank());
   settings.micro_batch_tokens = task.micro_batch_size * task.seq_length;
   Model model(task.config, settings);
   model.initialize(11);
@@ -194,7 +192,8 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
                        {.adamw = {.eps = task.adam_eps, .weight_decay = 0.1},
                         .clip_grad = task.clip_grad,
                         .buckets = layout.buckets,
-                        .schedule = layout.schedule});
+                        .schedule = layout.schedule,
+                        .stages = stages});
   train_step.optimizer().reset_masters();
   if (task.change_training) task.change_training(train_step, world);
   const PatternDataset pattern(task.seq_length, task.filling);

@@ -11,9 +11,11 @@
 #include <gtest/gtest.h>
 
 #include "layout_harness.h"
+#include "moetron/autograd/parameter.h"
 #include "moetron/base/error.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/models/model.h"
+#include "moetron/nn/embedding.h"
 #include "moetron/pipeline/wrapped_layer.h"
 #include "pipeline_cases.h"
 
@@ -114,6 +116,77 @@ TEST(TiedWeight, GiveTheBitsOfOneRankUnderEverySchedule) {
 }
 
 // Evaluation runs with any number of micro-batches, also with fewer than ranks.
+// A decoder layer that adds its tokens' rows of the embedding's table to what it hands on.
+class TableLayer final : public WrappedLayer {
+ public:
+  TableLayer(std::unique_ptr<Layer> inner, const ModelConfig& config)
+      : WrappedLayer(std::move(inner)),
+        shard_{nullptr, config.vocab_size},
+        table_(vocab_parameter("table", shard_, config.hidden_size, at::kFloat)) {}
+
+  std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
+                             const NodeCall& call) override {
+    std::vector<Value> outputs = WrappedLayer::compute(node, std::move(inputs), call);
+    if (node.role == NodeRole::kAttention) {
+      at::Tensor& residual = outputs[0].data;
+      residual = residual + embedding(call.micro_batch.tokens.flatten(), table_, shard_, call.run);
+    }
+    return outputs;
+  }
+  void visit(const std::function<void(Parameter&)>& visitor) override {
+    WrappedLayer::visit(visitor);
+    visitor(table_);
+  }
+  Parameter& table() { return table_; }
+
+ private:
+  VocabShard shard_;
+  Parameter table_;
+};
+
+// The layer at `place` becomes a third user of the table, on whatever rank it is.
+void tie_table_to(Model& model, int64_t place) {
+  const int64_t layer = place - 1;
+  Parameter* here = nullptr;
+  for (size_t i = 0; i < model.chunks().size(); ++i) {
+    const StageLayers& stage = model.stages()[i];
+    if (layer < stage.first || layer >= stage.first + stage.count) continue;
+    auto& in_chunk = model.chunks()[i].layers.at(
+        static_cast<size_t>(layer - stage.first + (stage.has_embedding ? 1 : 0)));
+    auto made = std::make_unique<TableLayer>(std::move(in_chunk), model.config());
+    here = &made->table();
+    in_chunk = std::move(made);
+  }
+  model.ties().at(0).add(place, here);
+}
+
+// Uses between the ends: two of middle layers, told in another order than the model's.
+TEST(TiedWeight, UsesOnMiddleStagesGiveTheBitsOfOneRank) {
+  TrainedTask task{.config = tiny_deepseek(), .steps = 2, .seq_length = 4};
+  task.config.tie_word_embeddings = true;
+  const TrainedTask two_uses = task;
+  for (const int64_t pp : {1, 2, 4}) {
+    task.config.num_layers = 2 * pp;
+    task.global_batch_size = 2 * pp;
+    task.change_model = [&](Model& model, Communicator&) {
+      tie_table_to(model, 1 + pp);
+      if (pp > 1) tie_table_to(model, 2);
+    };
+    const TrainedOutcome one = train_in_layout(task, {});
+    for (const ScheduleRequest& request : schedule_requests(static_cast<int>(pp))) {
+      for (const bool overlaps : {false, true}) {
+        LayoutCase layout{.world = pp, .pp = pp, .schedule = request};
+        layout.buckets.overlap_reduce = overlaps;
+        EXPECT_EQ(first_difference(train_in_layout(task, layout), one), "") << layout.name();
+      }
+    }
+    TrainedTask without = two_uses;
+    without.config.num_layers = task.config.num_layers;
+    without.global_batch_size = task.global_batch_size;
+    EXPECT_NE(first_difference(train_in_layout(without, {}), one), "") << "the uses count";
+  }
+}
+
 TEST(Evaluation, GivesTheBitsOfOneRank) {
   TrainedTask task{.config = tiny_deepseek(), .steps = 1, .keeps_gradients = false};
   for (const int64_t size : {1, 3, 8}) {

@@ -32,8 +32,6 @@ class HeadLayer final : public Layer {
   std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                              const NodeCall& call) override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
-  // The head reads the embedding's table instead of one of its own.
-  void tie_to(EmbeddingLayer& embedding) { weight_.tie_to(embedding.table()); }
   Parameter& weight() { return weight_; }
 
  private:

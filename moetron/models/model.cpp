@@ -1,5 +1,7 @@
 #include "moetron/models/model.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 
 #include "moetron/arch/initial_std.h"
@@ -10,6 +12,19 @@
 #include "moetron/pipeline/block.h"
 
 namespace moetron {
+
+void Tie::add(int64_t place, Parameter* here) {
+  const auto is_before = [](const TiedUse& use, int64_t other) { return use.place < other; };
+  MT_CHECK(places.empty() || place > places.front(), "the use of a weight at place ", place,
+           " cannot come before its owner's");
+  places.insert(std::lower_bound(places.begin(), places.end(), place), place);
+  if (here == nullptr) return;
+  const bool is_owner = places.size() == 1;
+  const bool is_owner_here = !uses.empty() && uses.front().place == places.front();
+  if (is_owner_here) here->tie_to(*uses.front().parameter);
+  if (!is_owner && !is_owner_here) here->become_copy();
+  uses.insert(std::lower_bound(uses.begin(), uses.end(), place, is_before), {place, here});
+}
 
 Model::Model(const ModelConfig& config, const ModelSettings& given)
     : config_(config), options_(given.options), stages_(given.stages) {
@@ -51,17 +66,9 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
 
 // Either may be on another rank.
 void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
-  const int64_t head_place = 1 + config_.num_layers;
   Tie& tie = ties_.emplace_back();
-  tie.places = {{0, /*is_last_stage=*/false}, {head_place, /*is_last_stage=*/true}};
-  if (embedding != nullptr) tie.uses.push_back({0, &embedding->table()});
-  if (head == nullptr) return;
-  tie.uses.push_back({head_place, &head->weight()});
-  if (embedding != nullptr) {
-    head->tie_to(*embedding);
-  } else {
-    head->weight().become_copy();
-  }
+  tie.add(0, embedding != nullptr ? &embedding->table() : nullptr);
+  tie.add(1 + config_.num_layers, head != nullptr ? &head->weight() : nullptr);
 }
 
 void Model::initialize(uint64_t seed) {

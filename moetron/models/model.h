@@ -29,15 +29,15 @@ struct TiedUse {
   Parameter* parameter;
 };
 
-// A weight that several layers use, the first of which owns it. Both lists in the order of the
-// model.
+// A weight that several layers use, on any stages, the first of which owns it. Both lists in the
+// order of the model.
 struct Tie {
-  struct Place {
-    int64_t place;       // as TiedUse has it
-    bool is_last_stage;  // of the pipeline, else the first
-  };
-  std::vector<Place> places;  // of all uses, on all ranks
-  std::vector<TiedUse> uses;  // on this rank; without the owner they are copies of it
+  std::vector<int64_t> places;  // of all uses, on all ranks, as TiedUse has them
+  std::vector<TiedUse> uses;    // on this rank; without the owner they are copies of it
+
+  // A use by the layer at `place`, which may be on another rank: then `here` is null. Called on
+  // every rank, the owner first.
+  void add(int64_t place, Parameter* here);
 };
 
 class Model {
@@ -58,7 +58,7 @@ class Model {
   // What a Hugging Face directory holds, as far as this rank does.
   std::vector<NamedSlice> weights() const;
   // The same on every rank but for the uses.
-  const std::vector<Tie>& ties() const { return ties_; }
+  std::vector<Tie>& ties() { return ties_; }
 
   // Of a whole model in one chunk.
   // tokens [batch, seq] int64 -> [batch, seq, vocab], without gradients. With a cache the tokens

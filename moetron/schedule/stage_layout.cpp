@@ -62,4 +62,19 @@ std::vector<StageLayers> stages_of_rank(const std::vector<StageLayers>& stages,
   return own;
 }
 
+int stage_of(const std::vector<StageLayers>& stages, int64_t place) {
+  const int64_t layer = place - 1;
+  int64_t num_layers = 0;
+  for (const StageLayers& stage : stages) num_layers += stage.count;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const StageLayers& stage = stages[i];
+    const bool is_here = layer < 0 ? stage.has_embedding
+                         : layer == num_layers
+                             ? stage.has_head
+                             : layer >= stage.first && layer < stage.first + stage.count;
+    if (is_here) return static_cast<int>(i);
+  }
+  throw InternalError(concat("no stage of a model of ", num_layers, " layers has place ", place));
+}
+
 }  // namespace moetron

@@ -23,4 +23,8 @@ std::vector<StageLayers> stage_layout(const Placement& placement, int64_t num_la
 std::vector<StageLayers> stages_of_rank(const std::vector<StageLayers>& stages,
                                         const Placement& placement, int rank);
 
+// Which of all stages holds layer `place` of the model: 0 the embedding, 1 + i decoder layer i,
+// then the head.
+int stage_of(const std::vector<StageLayers>& stages, int64_t place);
+
 }  // namespace moetron

@@ -28,7 +28,8 @@ TrainSettings train_settings(const RunSpec& spec) {
           .buckets = {.distributed = optimizer.distributed,
                       .overlap_reduce = optimizer.overlap_reduce,
                       .overlap_gather = optimizer.overlap_gather},
-          .schedule = spec.pipeline.request};
+          .schedule = spec.pipeline.request,
+          .stages = spec.pipeline.stages};
 }
 
 ModelSettings model_settings(const RunSpec& spec, Mesh& mesh, c10::Device device) {

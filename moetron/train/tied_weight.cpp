@@ -8,13 +8,15 @@
 #include "moetron/base/error.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/pipeline/stage_links.h"
+#include "moetron/schedule/stage_layout.h"
 
 namespace moetron {
 
-TiedWeight::TiedWeight(Tie tie, Mesh& mesh, const Placement& placement)
+TiedWeight::TiedWeight(Tie tie, Mesh& mesh, const Placement& placement,
+                       const std::vector<StageLayers>& stages)
     : tie_(std::move(tie)), rank_(mesh.pipeline().rank()) {
-  for (const Tie::Place& place : tie_.places) {
-    rank_of_use_.push_back(placement.rank(place.is_last_stage ? placement.num_stages() - 1 : 0));
+  for (const int64_t place : tie_.places) {
+    rank_of_use_.push_back(placement.rank(stage_of(stages, place)));
   }
   MT_CHECK(std::count(rank_of_use_.begin(), rank_of_use_.end(), rank_) ==
                static_cast<std::ptrdiff_t>(tie_.uses.size()),

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "moetron/arch/stage_layers.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/models/model.h"
 #include "moetron/schedule/schedule.h"
@@ -19,9 +20,10 @@ class Mesh;
 
 class TiedWeight {
  public:
-  // Collective over the ranks of the mesh's pipelines that have uses. The model outlives the
-  // object.
-  TiedWeight(Tie tie, Mesh& mesh, const Placement& placement);
+  // `stages`: all of the pipeline. Collective over the ranks of the mesh's pipelines that have
+  // uses. The model outlives the object.
+  TiedWeight(Tie tie, Mesh& mesh, const Placement& placement,
+             const std::vector<StageLayers>& stages);
 
   // Before a pass: the owner's values go to the ranks that have copies. Collective over the ranks
   // that have uses.

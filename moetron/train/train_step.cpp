@@ -32,8 +32,10 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(request(1)), model.options().device()),
       executor_(model.chunks(), links_, borders_of(model, links_.placement())) {
+  const std::vector<StageLayers>& stages =
+      settings.stages.empty() ? model.stages() : settings.stages;
   for (const Tie& tie : model.ties())
-    ties_.push_back(std::make_unique<TiedWeight>(tie, mesh, links_.placement()));
+    ties_.push_back(std::make_unique<TiedWeight>(tie, mesh, links_.placement(), stages));
   for (const Chunk& chunk : model.chunks()) {
     for (const auto& layer : chunk.layers) {
       std::vector<Parameter*>& parameters = parameters_of_layer_[layer.get()];

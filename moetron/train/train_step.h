@@ -30,6 +30,7 @@ struct TrainSettings {
   BucketSettings buckets = {};
   // The numbers of ranks and micro-batches in it follow from mesh and batch.
   ScheduleRequest schedule = {};
+  std::vector<StageLayers> stages = {};  // all of the pipeline; empty: the model's, on one rank
 };
 
 struct StepResult {
