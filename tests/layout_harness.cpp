@@ -202,8 +202,11 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
                               settings.options.device()};
   RankOutcome outcome;
   for (int64_t step = 1; step <= task.steps; ++step) {
-    const StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches,
-                                            mesh, /*training=*/true);
+    StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches, mesh,
+                                      /*training=*/true);
+    if (task.change_micro_batch) {
+      for (MicroBatch& micro_batch : batch.micro_batches) task.change_micro_batch(micro_batch);
+    }
     if (step == 1 && task.keeps_gradients) {
       train_step.accumulate(batch, step);
       for (const auto& [layer, router] : model.routers()) router->counts().zero_();

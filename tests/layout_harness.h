@@ -57,8 +57,9 @@ struct TrainedTask {
   // Changes what is about to train, given the rank's world.
   std::function<void(Model&, Communicator& world)> change_model = {};
   std::function<void(TrainStep&, Communicator& world)> change_training = {};
-  std::optional<LinkSpeed> links = {};  // how slow the ranks' communication is
-  int64_t evaluation_batch_size = 0;    // global, of two batches evaluated at the end; 0: none
+  std::function<void(MicroBatch&)> change_micro_batch = {};  // each of a step's
+  std::optional<LinkSpeed> links = {};                       // how slow the ranks' communication is
+  int64_t evaluation_batch_size = 0;  // global, of two batches evaluated at the end; 0: none
 };
 
 struct TrainedOutcome {

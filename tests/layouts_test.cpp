@@ -8,6 +8,7 @@
 #include "layout_cases.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/error.h"
+#include "moetron/parallel/zig_zag_test.h"
 
 namespace moetron {
 namespace {
@@ -97,6 +98,30 @@ TEST(OneToken, IsPaddedToTheTensorParallelRanks) {
 }
 
 // Sequences of 7 tokens on 4 TP ranks: slices of 2, the last rank's half padding.
+// Slices that are not in the order of the ranks: divided evenly, and with a rank that has fewer
+// tokens than another.
+TEST(ZigZagSlices, TrainAsThoseInOrder) {
+  for (const bool is_deepseek : {true, false}) {
+    for (const int64_t length : {16, 13}) {
+      TrainedTask task = task_of(is_deepseek);
+      task.steps = 2;
+      task.seq_length = length;
+      const TrainedOutcome one = train_in_layout(task, {});
+      int num_changed = 0;
+      task.change_micro_batch = [&](MicroBatch& micro_batch) {
+        TokenLayout& layout = micro_batch.layout;
+        layout = TokenLayout(layout.group, zig_zag(layout.size(), layout.num_tokens), at::kCPU);
+        if (layout.rank() == 0 && layout.row_of_token.defined()) ++num_changed;
+      };
+      for (const LayoutCase& layout :
+           {LayoutCase{.world = 2, .tp = 2, .ep = 2}, LayoutCase{.world = 4, .tp = 4, .ep = 4}}) {
+        expect_equal_training(train_in_layout(task, layout), one, layout.name());
+      }
+      EXPECT_GT(num_changed, 0);
+    }
+  }
+}
+
 TEST(PaddedTokens, CountNowhere) {
   TrainedTask task = task_of(true);
   task.seq_length = 7;

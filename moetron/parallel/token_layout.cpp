@@ -5,9 +5,16 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/base/error.h"
 
 namespace moetron {
 namespace {
+
+int64_t count_of(const std::vector<TokenStretch>& stretches) {
+  int64_t count = 0;
+  for (const TokenStretch& stretch : stretches) count += stretch.count;
+  return count;
+}
 
 // [rows, ...] with the first dimension replaced.
 std::vector<int64_t> with_rows(const at::Tensor& x, int64_t rows) {
@@ -22,6 +29,14 @@ at::Tensor padded(const at::Tensor& x, int64_t rows_wanted) {
   at::Tensor y = at::zeros(with_rows(x, rows_wanted), x.options());
   y.narrow(0, 0, x.size(0)).copy_(x);
   return y;
+}
+
+// x [tokens, ...] -> [size * slice, ...], the rows of all ranks, one rank after the other; zeros in
+// rows that are no token.
+at::Tensor rows_of_all(const at::Tensor& x, const TokenLayout& layout) {
+  const int64_t rows = layout.slice_size() * layout.size();
+  if (!layout.row_of_token.defined()) return padded(x, rows);
+  return at::zeros(with_rows(x, rows), x.options()).index_copy_(0, layout.row_of_token, x);
 }
 
 // y = function(x) in the graph, with the opposite function as its backward.
@@ -70,16 +85,44 @@ at::Tensor split_features(const at::Tensor& x, const TokenLayout& layout) {
 }  // namespace
 
 TokenLayout::TokenLayout(Communicator* tensor_group, int64_t tokens)
-    : group(tensor_group), num_tokens(tokens) {
+    : group(tensor_group), num_tokens(tokens), rows_of_rank((tokens + size() - 1) / size()) {
   const int64_t begin = std::min(rank() * slice_size(), num_tokens);
   const int64_t count = std::min(slice_size(), num_tokens - begin);
   if (count > 0) stretches.push_back({begin, count});
 }
 
+TokenLayout::TokenLayout(Communicator* tensor_group,
+                         std::vector<std::vector<TokenStretch>> of_ranks, c10::Device device)
+    : group(tensor_group) {
+  MT_CHECK(static_cast<int64_t>(of_ranks.size()) == size(), "stretches of ", of_ranks.size(),
+           " ranks in a group of ", size());
+  for (const auto& of_rank : of_ranks) {
+    num_tokens += count_of(of_rank);
+    rows_of_rank = std::max(rows_of_rank, count_of(of_rank));
+  }
+  std::vector<int64_t> rows(static_cast<size_t>(num_tokens), -1);
+  for (size_t of = 0; of < of_ranks.size(); ++of) {
+    int64_t row = static_cast<int64_t>(of) * rows_of_rank;
+    for (const auto& [begin, count] : of_ranks[of]) {
+      MT_CHECK(begin >= 0 && count >= 0 && begin + count <= num_tokens, "tokens from ", begin, ", ",
+               count, " of them, in a micro-batch of ", num_tokens);
+      for (int64_t token = begin; token < begin + count; ++token) {
+        int64_t& place = rows[static_cast<size_t>(token)];
+        MT_CHECK(place < 0, "token ", token, " is on two ranks");
+        place = row++;
+      }
+    }
+  }
+  stretches = std::move(of_ranks[static_cast<size_t>(rank())]);
+  bool is_in_order = true;
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    is_in_order = is_in_order && rows[static_cast<size_t>(token)] == token;
+  }
+  if (!is_in_order) row_of_token = at::tensor(rows, at::kLong).to(device);
+}
+
 int64_t TokenLayout::num_local() const {
-  int64_t count = 0;
-  for (const TokenStretch& stretch : stretches) count += stretch.count;
-  return count;
+  return count_of(stretches);
 }
 
 at::Tensor TokenLayout::token_of_row(c10::Device device) const {
@@ -94,14 +137,14 @@ at::Tensor gather_tokens(const at::Tensor& x, const TokenLayout& layout) {
   if (layout.size() == 1) return x;
   at::Tensor all = at::empty(with_rows(x, layout.size() * x.size(0)), x.options());
   layout.group->all_gather(all, x.contiguous()).wait();
+  if (layout.row_of_token.defined()) return all.index_select(0, layout.row_of_token);
   return all.narrow(0, 0, layout.num_tokens);
 }
 
 at::Tensor reduce_scatter_tokens(const at::Tensor& x, const TokenLayout& layout) {
   if (layout.size() == 1) return x;
-  const int64_t slice = layout.slice_size();
-  at::Tensor mine = at::empty(with_rows(x, slice), x.options());
-  layout.group->reduce_scatter(mine, padded(x, slice * layout.size())).wait();
+  at::Tensor mine = at::empty(with_rows(x, layout.slice_size()), x.options());
+  layout.group->reduce_scatter(mine, rows_of_all(x, layout)).wait();
   return mine;
 }
 

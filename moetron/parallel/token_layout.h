@@ -23,20 +23,29 @@ struct TokenStretch {
 };
 
 // How the tokens of one micro-batch lie on the ranks of a tensor-parallel group. Every rank holds
-// slice_size() rows: its stretches in their order, then rows beyond the last token, on the last
-// ranks, which are zero in every gradient and count nowhere.
+// slice_size() rows: its stretches in their order, then, where it has fewer tokens than another,
+// rows that are none, which are zero in every gradient and count nowhere.
 struct TokenLayout {
   TokenLayout() = default;
   // Slices in the order of the ranks. `group` null: one rank holds them all.
   TokenLayout(Communicator* tensor_group, int64_t tokens);
+  // The stretches of every rank, in any order: each token is in one (InternalError otherwise).
+  // `device`: of what is to be gathered. What is gathered is brought into the micro-batch's order
+  // by one copy, unless the slices are in the order of the ranks.
+  TokenLayout(Communicator* tensor_group, std::vector<std::vector<TokenStretch>> of_ranks,
+              c10::Device device);
 
   Communicator* group = nullptr;
   int64_t num_tokens = 0;               // of the whole micro-batch
+  int64_t rows_of_rank = 0;             // the same on every rank
   std::vector<TokenStretch> stretches;  // of this rank; none: it holds nothing but rows beyond
+  // [tokens] int64 on the device: where each token is among the rows of all ranks, one rank after
+  // the other; undefined: in the order of the tokens.
+  at::Tensor row_of_token;
 
   int64_t size() const { return group == nullptr ? 1 : group->size(); }
   int64_t rank() const { return group == nullptr ? 0 : group->rank(); }
-  int64_t slice_size() const { return (num_tokens + size() - 1) / size(); }
+  int64_t slice_size() const { return rows_of_rank; }
   int64_t num_local() const;  // tokens of this rank's slice
   // [num_local] int64: which token of the micro-batch each row is.
   at::Tensor token_of_row(c10::Device device) const;
