@@ -297,9 +297,9 @@ TEST_F(Shapes, ThatCannotBeAreRefusedInOneSentence) {
            {"Llama", "--num-attention-heads 3",
             "num-attention-heads (3) must divide hidden-size (8) since kv-channels is not given"},
            {"Llama", "--num-attention-heads 3 --kv-channels 4",
-            "num-attention-heads (3) must divide hidden-size (8)"},
+            "hidden-size (8) must be a multiple of num-attention-heads (3)"},
            {"DeepseekV2", "--num-attention-heads 3",
-            "num-attention-heads (3) must divide hidden-size (8)"},
+            "hidden-size (8) must be a multiple of num-attention-heads (3)"},
            {"Qwen3", "--num-query-groups 3",
             "num-attention-heads (2) must be a multiple of num-query-groups (3)"},
            {"Qwen2", "--kv-channels 7", "kv-channels (7) must be even for rotary embeddings"},
@@ -320,7 +320,7 @@ TEST_F(Shapes, ThatCannotBeAreRefusedInOneSentence) {
            {"DeepseekV3", "--moe-router-num-groups 2 --moe-router-group-topk 3",
             "moe-router-group-topk (3) must be at most moe-router-num-groups (2)"},
            {"DeepseekV3", "--moe-router-topk 3 --moe-router-num-groups 2 --moe-router-group-topk 1",
-            "moe-router-topk (3) must not exceed the 2 experts of the groups that "
+            "moe-router-topk (3) must be at most the 2 experts of the groups that "
             "moe-router-group-topk (1) of moe-router-num-groups (2) keeps"},
            {"DeepseekV3", "--moe-router-num-groups 4 --moe-router-group-topk 2",
             "moe-router-num-groups (4) leaves fewer than 2 of num-experts (4) in a group"},

@@ -13,14 +13,14 @@ std::string field(const char* name, int64_t value) {
   return concat(name, " (", value, ")");
 }
 
-std::string must_divide(const char* divisor, int64_t divisor_value, const char* name,
-                        int64_t value) {
-  return concat(field(divisor, divisor_value), " must divide ", field(name, value));
+std::string must_be_multiple(const char* name, int64_t value, const char* divisor,
+                             int64_t divisor_value) {
+  return concat(field(name, value), " must be a multiple of ", field(divisor, divisor_value));
 }
 
-std::string must_not_exceed(const char* small, int64_t small_value, const char* large,
+std::string must_be_at_most(const char* small, int64_t small_value, const char* large,
                             int64_t large_value) {
-  return concat(field(small, small_value), " must not exceed ", field(large, large_value));
+  return concat(field(small, small_value), " must be at most ", field(large, large_value));
 }
 
 // Without these, nothing else can be said.
@@ -42,15 +42,15 @@ void check_attention(const ModelConfig& config, const FieldNames& names, Mistake
   const int64_t heads = config.num_attention_heads;
   mistakes.check(
       !traits_of(config.family).heads_divide_width || config.hidden_size % heads == 0,
-      must_divide(names.num_attention_heads, heads, names.hidden_size, config.hidden_size));
+      must_be_multiple(names.hidden_size, config.hidden_size, names.num_attention_heads, heads));
   if (config.mla) {
     mistakes.check(config.num_key_value_heads == heads,
                    field(names.num_key_value_heads, config.num_key_value_heads), " must equal ",
                    field(names.num_attention_heads, heads), " under multi-head latent attention");
   } else {
     mistakes.check(heads % config.num_key_value_heads == 0,
-                   must_divide(names.num_key_value_heads, config.num_key_value_heads,
-                               names.num_attention_heads, heads));
+                   must_be_multiple(names.num_attention_heads, heads, names.num_key_value_heads,
+                                    config.num_key_value_heads));
   }
   mistakes.check(config.rope.dim % 2 == 0,
                  field(config.mla ? names.qk_rope_head_dim : names.head_dim, config.rope.dim),
@@ -61,15 +61,15 @@ void check_groups(const MoeConfig& moe, const FieldNames& names, Mistakes& mista
   const bool fits =
       mistakes.check(
           moe.num_experts % moe.num_groups == 0,
-          must_divide(names.num_groups, moe.num_groups, names.num_experts, moe.num_experts)) &&
+          must_be_multiple(names.num_experts, moe.num_experts, names.num_groups, moe.num_groups)) &&
       mistakes.check(
           moe.group_topk <= moe.num_groups,
-          must_not_exceed(names.group_topk, moe.group_topk, names.num_groups, moe.num_groups));
+          must_be_at_most(names.group_topk, moe.group_topk, names.num_groups, moe.num_groups));
   if (!fits) return;
   const int64_t group_size = moe.num_experts / moe.num_groups;
   if (moe.top_k <= moe.num_experts)
     mistakes.check(moe.top_k <= group_size * moe.group_topk, field(names.top_k, moe.top_k),
-                   " must not exceed the ", group_size * moe.group_topk,
+                   " must be at most the ", group_size * moe.group_topk,
                    " experts of the groups that ", field(names.group_topk, moe.group_topk), " of ",
                    field(names.num_groups, moe.num_groups), " keeps");
   if (moe.group_score != GroupScore::kTopTwoSum) return;
@@ -87,7 +87,7 @@ void check_experts(const ModelConfig& config, const FieldNames& names, Mistakes&
                  field(names.num_experts, moe.num_experts), " is more than ",
                  kMaxExpertsOfAllLayers, " experts");
   mistakes.check(moe.top_k <= moe.num_experts,
-                 must_not_exceed(names.top_k, moe.top_k, names.num_experts, moe.num_experts));
+                 must_be_at_most(names.top_k, moe.top_k, names.num_experts, moe.num_experts));
   check_groups(moe, names, mistakes);
 }
 

@@ -184,7 +184,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{llama_json, "num_attention_heads", "5",
                 "num_attention_heads (5) must divide hidden_size (64) since head_dim is not given"},
         Refusal{llama_json, "num_key_value_heads", "3",
-                "num_key_value_heads (3) must divide num_attention_heads (4)"},
+                "num_attention_heads (4) must be a multiple of num_key_value_heads (3)"},
         Refusal{llama_json, "head_dim", "15", "head_dim (15) must be even for rotary embeddings"},
         Refusal{llama_json, "hidden_act", "\"gelu\"",
                 "hidden_act (\"gelu\") is not supported: it must be \"silu\""},
@@ -216,15 +216,16 @@ INSTANTIATE_TEST_SUITE_P(
                 "the key num_key_value_heads is missing"},
         Refusal{qwen3_moe_json, "num_experts", "absent", "the key num_experts is missing"},
         Refusal{qwen3_moe_json, "num_experts", "1",
-                "num_experts_per_tok (2) must not exceed num_experts (1)"},
+                "num_experts_per_tok (2) must be at most num_experts (1)"},
         Refusal{qwen3_moe_json, "mlp_only_layers", "[-1]",
                 "mlp_only_layers ([-1]) must be from 0 to 1024"},
-        Refusal{deepseek_v3_json, "n_group", "3", "n_group (3) must divide n_routed_experts (8)"},
-        Refusal{deepseek_v3_json, "topk_group", "5", "topk_group (5) must not exceed n_group (4)"},
+        Refusal{deepseek_v3_json, "n_group", "3",
+                "n_routed_experts (8) must be a multiple of n_group (3)"},
+        Refusal{deepseek_v3_json, "topk_group", "5", "topk_group (5) must be at most n_group (4)"},
         Refusal{deepseek_v3_json, "num_experts_per_tok", "9",
-                "num_experts_per_tok (9) must not exceed n_routed_experts (8)"},
+                "num_experts_per_tok (9) must be at most n_routed_experts (8)"},
         Refusal{deepseek_v3_json, "num_experts_per_tok", "5",
-                "num_experts_per_tok (5) must not exceed the 4 experts of the groups that "
+                "num_experts_per_tok (5) must be at most the 4 experts of the groups that "
                 "topk_group (2) of n_group (4) keeps"},
         Refusal{deepseek_v3_json, "num_key_value_heads", "2",
                 "num_key_value_heads (2) must equal num_attention_heads (4) under multi-head "
@@ -248,7 +249,7 @@ TEST(ConfigReader, TellsAllContradictionsTogether) {
   EXPECT_THAT(reading_error(json),
               AllOf(HasSubstr("dir/config.json: num_key_value_heads (2) must equal"),
                     HasSubstr("; qk_rope_head_dim (7) must be even"),
-                    HasSubstr("; n_group (3) must divide n_routed_experts (8)")));
+                    HasSubstr("; n_routed_experts (8) must be a multiple of n_group (3)")));
 }
 
 TEST(ConfigReader, NeverAllocatesForAbsurdProducts) {

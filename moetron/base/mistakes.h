@@ -20,18 +20,20 @@ class Mistakes {
   }
   void add(std::string sentence);  // one that is known already is not told twice
 
-  // Does the work; a ConfigError that it throws becomes a mistake. Whether the work was done.
+  // Does the work; a ConfigError that it throws becomes a mistake, each of its lines one. Whether
+  // the work was done.
   template <class Work>
   bool collect(const Work& work) {
     try {
       work();
       return true;
     } catch (const ConfigError& error) {
-      add(error.what());
+      add_lines(error.what());
       return false;
     }
   }
 
+  void add_lines(const std::string& sentences);
   size_t count() const { return sentences_.size(); }
   std::string joined(const char* separator) const;
   // A ConfigError with a line for each mistake, if there are any.

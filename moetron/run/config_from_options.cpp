@@ -11,11 +11,12 @@ namespace {
 
 using Family = ModelConfig::Family;
 
+// 0 where it is missing.
 template <class T>
-T required(const std::optional<T>& value, const char* name) {
-  MT_CHECK_CONFIG(value.has_value(), name,
-                  " is missing: without a model in --load the options must give its shape");
-  return *value;
+T required(const std::optional<T>& value, const char* name, Mistakes& mistakes) {
+  mistakes.check(value.has_value(), name,
+                 " is missing: without a model in --load the options must give its shape");
+  return value.value_or(T());
 }
 
 bool wants_latent_attention(const Options& options) {
@@ -121,110 +122,114 @@ void check_real_numbers(const ModelOptions& model, const MoeOptions& moe, Mistak
                    range.high);
 }
 
-void fill_mla(const ModelOptions& model, ModelConfig& config) {
+void fill_mla(const ModelOptions& model, ModelConfig& config, Mistakes& mistakes) {
   MlaConfig mla;
   mla.q_lora_rank = model.q_lora_rank.value_or(0);
-  mla.kv_lora_rank = required(model.kv_lora_rank, "kv-lora-rank");
+  mistakes.check(model.kv_lora_rank.has_value(), "multi-latent-attention needs kv-lora-rank");
+  mla.kv_lora_rank = model.kv_lora_rank.value_or(0);
   mla.qk_nope_head_dim = model.qk_nope_head_dim.value_or(128);
   mla.qk_rope_head_dim = model.qk_rope_head_dim.value_or(64);
   mla.v_head_dim = model.v_head_dim.value_or(128);
-  MT_CHECK_CONFIG(model.kv_channels.value_or(mla.v_head_dim) == mla.v_head_dim, "kv-channels (",
-                  model.kv_channels.value_or(0), ") must equal v-head-dim (", mla.v_head_dim,
-                  ") under multi-head latent attention");
+  mistakes.check(model.kv_channels.value_or(mla.v_head_dim) == mla.v_head_dim, "kv-channels (",
+                 model.kv_channels.value_or(0), ") must equal v-head-dim (", mla.v_head_dim,
+                 ") under multi-head latent attention");
   config.head_dim = mla.qk_head_dim();
   config.mla = mla;
 }
 
-void fill_head_dim(const ModelOptions& model, ModelConfig& config) {
-  MT_CHECK_CONFIG(
+// Beside what is missing of hidden-size and num-attention-heads, which are 0 then.
+void fill_head_dim(const ModelOptions& model, ModelConfig& config, Mistakes& mistakes) {
+  mistakes.check(
       !model.q_lora_rank && !model.qk_rope_head_dim && !model.qk_nope_head_dim && !model.v_head_dim,
       "q-lora-rank, qk-rope-head-dim, qk-nope-head-dim and v-head-dim need kv-lora-rank");
-  MT_CHECK_CONFIG(model.kv_channels || config.hidden_size % config.num_attention_heads == 0,
-                  "num-attention-heads (", config.num_attention_heads,
-                  ") must divide hidden-size (", config.hidden_size,
-                  ") since kv-channels is not given");
-  config.head_dim = model.kv_channels.value_or(config.hidden_size / config.num_attention_heads);
-  MT_CHECK_CONFIG(model.kv_channels || config.head_dim % 2 == 0, "hidden-size (",
-                  config.hidden_size, ") over num-attention-heads (", config.num_attention_heads,
-                  "), the width of a head without kv-channels, must be even for rotary embeddings");
+  config.head_dim = model.kv_channels.value_or(0);
+  if (model.kv_channels || config.num_attention_heads < 1) return;
+  config.head_dim = config.hidden_size / config.num_attention_heads;
+  const bool is_whole =
+      mistakes.check(config.hidden_size % config.num_attention_heads == 0, "num-attention-heads (",
+                     config.num_attention_heads, ") must divide hidden-size (", config.hidden_size,
+                     ") since kv-channels is not given");
+  mistakes.check(!is_whole || config.head_dim % 2 == 0, "hidden-size (", config.hidden_size,
+                 ") over num-attention-heads (", config.num_attention_heads,
+                 "), the width of a head without kv-channels, must be even for rotary embeddings");
 }
 
-void fill_rope(const ModelOptions& model, ModelConfig& config) {
+void fill_rope(const ModelOptions& model, ModelConfig& config, Mistakes& mistakes) {
   RopeConfig& rope = config.rope;
   rope.dim = config.mla ? config.mla->qk_rope_head_dim : config.head_dim;
   rope.interleaved = config.mla.has_value();
   rope.theta = model.rotary_base.value_or(rope.theta);
   if (!model.rotary_scaling_factor) {
-    MT_CHECK_CONFIG(!model.rotary_mscale && !model.rotary_mscale_all_dim &&
-                        !model.original_max_position_embeddings && !model.rotary_beta_fast &&
-                        !model.rotary_beta_slow,
-                    "rotary-mscale, rotary-mscale-all-dim, original-max-position-embeddings, "
-                    "rotary-beta-fast and rotary-beta-slow need rotary-scaling-factor");
+    mistakes.check(!model.rotary_mscale && !model.rotary_mscale_all_dim &&
+                       !model.original_max_position_embeddings && !model.rotary_beta_fast &&
+                       !model.rotary_beta_slow,
+                   "rotary-mscale, rotary-mscale-all-dim, original-max-position-embeddings, "
+                   "rotary-beta-fast and rotary-beta-slow need rotary-scaling-factor");
     return;
   }
   rope.type = RopeType::kYarn;
   rope.factor = *model.rotary_scaling_factor;
-  rope.original_max_position_embeddings =
-      required(model.original_max_position_embeddings, "original-max-position-embeddings");
+  rope.original_max_position_embeddings = required(model.original_max_position_embeddings,
+                                                   "original-max-position-embeddings", mistakes);
   rope.beta_fast = model.rotary_beta_fast.value_or(rope.beta_fast);
   rope.beta_slow = model.rotary_beta_slow.value_or(rope.beta_slow);
   rope.mscale = model.rotary_mscale;
   rope.mscale_all_dim = model.rotary_mscale_all_dim;
-  MT_CHECK_CONFIG(rope.beta_fast >= rope.beta_slow, "rotary-beta-fast (", rope.beta_fast,
-                  ") must not be below rotary-beta-slow (", rope.beta_slow, ")");
+  mistakes.check(rope.beta_slow <= rope.beta_fast, "rotary-beta-slow (", rope.beta_slow,
+                 ") must be at most rotary-beta-fast (", rope.beta_fast, ")");
 }
 
-void fill_deepseek_router(const Options& options, MoeConfig& moe) {
+void fill_deepseek_router(const Options& options, MoeConfig& moe, Mistakes& mistakes) {
   const MoeOptions& given = options.moe;
   const bool v3 = given.moe_router_deepseekv3.value_or(false);
   moe.router_fp32 = true;
   moe.routed_scaling_factor = given.moe_router_topk_scaling_factor.value_or(1.0);
   moe.num_groups = given.moe_router_num_groups.value_or(1);
   moe.group_topk = given.moe_router_group_topk.value_or(1);
-  MT_CHECK_CONFIG(
-      given.moe_router_num_groups.has_value() == given.moe_router_group_topk.has_value(),
-      "moe-router-num-groups (", moe.num_groups, ") and moe-router-group-topk (", moe.group_topk,
-      ") must be given together");
+  mistakes.check(given.moe_router_num_groups.has_value() == given.moe_router_group_topk.has_value(),
+                 "moe-router-num-groups (", moe.num_groups, ") and moe-router-group-topk (",
+                 moe.group_topk, ") must be given together");
   moe.first_k_dense_replace = given.first_k_dense_replace.value_or(0);
   const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value());
-  MT_CHECK_CONFIG(shared || !given.num_shared_experts, "num-shared-experts (",
-                  given.num_shared_experts.value_or(0),
-                  ") contradicts enable-shared-expert (false)");
+  mistakes.check(shared || !given.num_shared_experts, "num-shared-experts (",
+                 given.num_shared_experts.value_or(0),
+                 ") contradicts enable-shared-expert (false)");
   moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
   moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
   if (!v3) {
-    MT_CHECK_CONFIG(given.moe_router_pre_softmax.value_or(true),
-                    "moe-router-pre-softmax (false) is not supported with DeepSeek-V2's router");
+    mistakes.check(given.moe_router_pre_softmax.value_or(true),
+                   "moe-router-pre-softmax (false) is not supported with DeepSeek-V2's router");
     return;
   }
-  MT_CHECK_CONFIG(given.moe_router_score_function.value_or(RouterScoreFunction::kSigmoid) ==
-                      RouterScoreFunction::kSigmoid,
-                  "moe-router-score-function (softmax) is not supported with "
-                  "moe-router-deepseekv3: it must be sigmoid");
-  MT_CHECK_CONFIG(given.moe_router_enable_expert_bias.value_or(true),
-                  "moe-router-enable-expert-bias (false) is not supported with "
-                  "moe-router-deepseekv3");
+  mistakes.check(given.moe_router_score_function.value_or(RouterScoreFunction::kSigmoid) ==
+                     RouterScoreFunction::kSigmoid,
+                 "moe-router-score-function (softmax) is not supported with "
+                 "moe-router-deepseekv3: it must be sigmoid");
+  mistakes.check(given.moe_router_enable_expert_bias.value_or(true),
+                 "moe-router-enable-expert-bias (false) is not supported with "
+                 "moe-router-deepseekv3");
   moe.score_function = ScoreFunction::kSigmoid;
   moe.group_score = GroupScore::kTopTwoSum;
   moe.norm_topk_prob = true;
   moe.expert_bias = true;
 }
 
-void fill_moe(const Options& options, ModelConfig& config) {
+void fill_moe(const Options& options, ModelConfig& config, Mistakes& mistakes) {
   const MoeOptions& given = options.moe;
   MoeConfig moe;
-  moe.num_experts = required(given.num_experts, "num-experts");
-  moe.top_k = required(given.moe_router_topk, "moe-router-topk");
-  moe.expert_intermediate_size = required(given.moe_ffn_hidden_size, "moe-ffn-hidden-size");
+  moe.num_experts = required(given.num_experts, "num-experts", mistakes);
+  moe.top_k = required(given.moe_router_topk, "moe-router-topk", mistakes);
+  moe.expert_intermediate_size =
+      required(given.moe_ffn_hidden_size, "moe-ffn-hidden-size", mistakes);
   if (config.mla) {
-    fill_deepseek_router(options, moe);
+    fill_deepseek_router(options, moe, mistakes);
   } else {
-    MT_CHECK_CONFIG(!given.enable_shared_expert.value_or(false) && !given.num_shared_experts,
-                    "enable-shared-expert is not supported with model-family (qwen) yet");
-    MT_CHECK_CONFIG(!given.moe_router_num_groups && !given.moe_router_group_topk,
-                    "moe-router-num-groups does not go with model-family (qwen)");
-    MT_CHECK_CONFIG(!given.moe_router_deepseekv3.value_or(false),
-                    "moe-router-deepseekv3 does not go with model-family (qwen)");
+    mistakes.check(!given.enable_shared_expert.value_or(false) && !given.num_shared_experts,
+                   "enable-shared-expert is not supported with model-family (qwen) yet");
+    mistakes.check(!given.moe_router_num_groups && !given.moe_router_group_topk,
+                   "moe-router-num-groups does not go with model-family (qwen)");
+    mistakes.check(!given.moe_router_deepseekv3.value_or(false),
+                   "moe-router-deepseekv3 does not go with model-family (qwen)");
     // Softmax over the chosen logits is softmax over all of them, normalised after the choice.
     moe.norm_topk_prob = !given.moe_router_pre_softmax.value_or(false);
   }
@@ -250,6 +255,17 @@ void check_without_experts(const MoeOptions& given, Mistakes& mistakes) {
     mistakes.check(!is_given, name, " needs num-experts, which is not given");
 }
 
+void fill_parts(const Options& options, ModelConfig& config, Mistakes& mistakes) {
+  const bool is_latent = wants_latent_attention(options);
+  is_latent ? fill_mla(options.model, config, mistakes)
+            : fill_head_dim(options.model, config, mistakes);
+  if (is_latent || config.family == Family::kQwen3Moe) {
+    fill_moe(options, config, mistakes);
+  } else {
+    check_without_experts(options.moe, mistakes);
+  }
+}
+
 }  // namespace
 
 ModelConfig model_config_from_options(const Options& options) {
@@ -258,21 +274,24 @@ ModelConfig model_config_from_options(const Options& options) {
   check_whole_numbers(model, options.moe, mistakes);
   check_real_numbers(model, options.moe, mistakes);
   ModelConfig config;
-  mistakes.collect([&] { config.family = choose_family(options); });
-  const auto take = [&](const std::optional<int64_t>& value, const char* name, int64_t& field) {
-    mistakes.collect([&] { field = required(value, name); });
-  };
-  take(model.num_layers, "num-layers", config.num_layers);
-  take(model.hidden_size, "hidden-size", config.hidden_size);
-  take(model.num_attention_heads, "num-attention-heads", config.num_attention_heads);
-  take(model.vocab_size, "vocab-size", config.vocab_size);
-  mistakes.throw_if_any();  // the rest needs these
+  config.num_layers = required(model.num_layers, "num-layers", mistakes);
+  config.hidden_size = required(model.hidden_size, "hidden-size", mistakes);
+  config.num_attention_heads = required(model.num_attention_heads, "num-attention-heads", mistakes);
+  config.vocab_size = required(model.vocab_size, "vocab-size", mistakes);
+  if (mistakes.collect([&] { config.family = choose_family(options); }))
+    fill_parts(options, config, mistakes);
+  // What follows of numbers that are missing or absurd is none of the user's mistakes.
+  const bool has_numbers = mistakes.count() == 0;
+  fill_rope(model, config, mistakes);
   config.intermediate_size = model.ffn_hidden_size.value_or(usual_mlp_width(config.hidden_size));
   config.num_key_value_heads = model.num_query_groups.value_or(config.num_attention_heads);
-  MT_CHECK_CONFIG(model.group_query_attention.value_or(true) ||
-                      config.num_key_value_heads == config.num_attention_heads,
-                  "num-query-groups (", config.num_key_value_heads,
-                  ") contradicts group-query-attention (false)");
+  mistakes.check(model.group_query_attention.value_or(true) ||
+                     config.num_key_value_heads == config.num_attention_heads,
+                 "num-query-groups (", config.num_key_value_heads,
+                 ") contradicts group-query-attention (false)");
+  if (has_numbers) mistakes.add_lines(contradictions(config, option_names()).joined("\n"));
+  mistakes.collect([&] { apply_training_options(options, config); });
+  mistakes.throw_if_any();
   config.max_position_embeddings =
       model.max_position_embeddings.value_or(options.training.seq_length);
   config.rms_norm_eps = model.norm_epsilon.value_or(config.family == Family::kLlama ? 1e-5 : 1e-6);
@@ -281,18 +300,6 @@ ModelConfig model_config_from_options(const Options& options) {
   config.attention_bias = traits_of(config.family).attention_bias;
   config.qk_norm = traits_of(config.family).qk_norm;
   config.dtype = options.training.dtype == Dtype::kFp32 ? "float32" : "bfloat16";
-  const bool is_latent = wants_latent_attention(options);
-  mistakes.collect([&] { is_latent ? fill_mla(model, config) : fill_head_dim(model, config); });
-  mistakes.throw_if_any();
-  mistakes.collect([&] { fill_rope(model, config); });
-  if (is_latent || config.family == Family::kQwen3Moe) {
-    mistakes.collect([&] { fill_moe(options, config); });
-  } else {
-    check_without_experts(options.moe, mistakes);
-  }
-  mistakes.throw_if_any();
-  contradictions(config, option_names()).throw_if_any();
-  apply_training_options(options, config);
   return config;
 }
 

@@ -128,7 +128,7 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   options = qwen_options();
   options.moe.moe_router_topk = 9;
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
-            "moe-router-topk (9) must not exceed num-experts (8)");
+            "moe-router-topk (9) must be at most num-experts (8)");
   options = qwen_options();
   options.model.add_qkv_bias = true;
   EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");

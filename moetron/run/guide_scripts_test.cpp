@@ -193,12 +193,12 @@ TEST(GuideScripts, EveryPipelineIsAccepted) {
                        .pp = 4,
                        .optional =
                            "--moe-grouped-gemm --force-drop-and-padding "
-                           "--num-layers-per-virtual-pipeline-stage 2 "
                            "--hetero-pipeline-stages 7 8 8 7 "
                            "--recompute-method uniform --recompute-num-layers 1 "
                            "--recompute-granularity full "
                            "--optimizer hybridadam --optimizer-offload-policy static "
-                           "--optimizer-offload-fraction 1 --optimizer-enable-pin"};
+                           "--optimizer-offload-fraction 1 --optimizer-enable-pin",
+                       .paths = "--num-layers 30 "};
   const Options offloaded = parse(qwen_script(baseline)).options;
   EXPECT_EQ(config_error([&] { validate(offloaded, Command::kPretrain, 64); }), kQwenWithBias);
   EXPECT_EQ(offloaded.optimizer.optimizer, OptimizerKind::kHybridAdam);

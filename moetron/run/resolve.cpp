@@ -19,7 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using MakeModel = std::function<ModelConfig()>;
+// The model, as far as it is known; what is wrong with it joins the mistakes.
+using MakeModel = std::function<std::optional<ModelConfig>(Mistakes&)>;
 
 // A resolution under way, topic by topic. What needs a topic that has mistakes is left out.
 class Resolution {
@@ -30,8 +31,8 @@ class Resolution {
   Mistakes& mistakes() { return mistakes_; }
   bool knows_model() const { return knows_model_; }
 
-  // `make_model` throws ConfigError; null: the model is not known yet. `num_micro_batches`: of a
-  // step; empty: the batch sizes say.
+  // `make_model` null: the model is not known yet. `num_micro_batches`: of a step; empty: the batch
+  // sizes say.
   void resolve(const MakeModel& make_model, std::optional<int64_t> num_micro_batches = {}) {
     resolve_model(make_model);
     resolve_mesh();
@@ -50,10 +51,11 @@ class Resolution {
 
  private:
   void resolve_model(const MakeModel& make_model) {
-    const size_t before = mistakes_.count();
     check_model_options(options_, mistakes_);
-    if (!make_model || mistakes_.count() > before) return;
-    knows_model_ = mistakes_.collect([&] { spec_.model = make_model(); });
+    if (!make_model) return;
+    std::optional<ModelConfig> model = make_model(mistakes_);
+    knows_model_ = model.has_value();
+    if (model) spec_.model = std::move(*model);
   }
 
   void resolve_mesh() {
@@ -89,12 +91,15 @@ class Resolution {
     });
   }
 
+  // Of a model that is not known, what the options say of its layers.
   void resolve_pipeline() {
-    if (!knows_model_ || !knows_batch_) return;
+    const auto num_layers =
+        knows_model_ ? std::optional(spec_.model.num_layers) : options_.model.num_layers;
+    if (!num_layers) return;
     mistakes_.collect([&] {
-      spec_.pipeline = pipeline_settings(options_.parallel, spec_.model.num_layers,
-                                         spec_.batch.num_micro_batches);
-      check_schedule(spec_.pipeline.request);
+      spec_.pipeline =
+          pipeline_settings(options_.parallel, *num_layers, spec_.batch.num_micro_batches);
+      if (knows_batch_) check_schedule(spec_.pipeline.request);
     });
   }
 
@@ -120,21 +125,33 @@ int64_t vocabulary_from_tokenizer(const Options& options, const RunFacts::Vocabu
   throw InternalError("unknown tokenizer patch");
 }
 
-ModelConfig model_of_folder(const fs::path& folder, const Options& options) {
-  ModelConfig config = read_model_config(folder);
-  check_options_match(config, options, (folder / "config.json").string());
-  apply_training_options(options, config);
+// Known, however much of the options contradicts it.
+std::optional<ModelConfig> model_of_folder(const fs::path& folder, const Options& options,
+                                           Mistakes& mistakes) {
+  std::optional<ModelConfig> config;
+  mistakes.collect([&] { config = read_model_config(folder); });
+  if (!config) return {};
+  const std::string file = (folder / "config.json").string();
+  mistakes.collect([&] { check_options_match(*config, options, file); });
+  mistakes.collect([&] { apply_training_options(options, *config); });
   return config;
 }
 
-ModelConfig fresh_model(const Options& options, const std::optional<RunFacts::Vocabulary>& known) {
+// What serves where nothing depends on the vocabulary.
+constexpr RunFacts::Vocabulary kAnyVocabulary{3, 3};
+
+std::optional<ModelConfig> fresh_model(const Options& options,
+                                       const std::optional<RunFacts::Vocabulary>& known,
+                                       Mistakes& mistakes) {
   Options filled = options;
-  if (!filled.model.vocab_size) {
-    MT_CHECK_CONFIG(known,
-                    "vocab-size: give it, or --tokenizer-model, or --load, for a fresh model");
-    filled.model.vocab_size = vocabulary_from_tokenizer(options, *known);
-  }
-  return model_config_from_options(filled);
+  const bool knows_vocabulary =
+      mistakes.check(filled.model.vocab_size || known,
+                     "vocab-size: give it, or --tokenizer-model, or --load, for a fresh model");
+  if (!filled.model.vocab_size)
+    filled.model.vocab_size = vocabulary_from_tokenizer(options, known.value_or(kAnyVocabulary));
+  std::optional<ModelConfig> config;
+  mistakes.collect([&] { config = model_config_from_options(filled); });
+  return knows_vocabulary ? config : std::nullopt;
 }
 
 // Whether the options are all that there is to know of the model, but for a tokenizer's vocabulary:
@@ -153,8 +170,7 @@ void validate_pretrain(const Options& options, int64_t world_size) {
   resolution.mistakes().collect([&] { resolve_start(options); });
   MakeModel make_model;
   if (describe_the_model(options)) {
-    // Any vocabulary will do: nothing needs to divide it.
-    make_model = [&] { return fresh_model(options, RunFacts::Vocabulary{3, 3}); };
+    make_model = [&](Mistakes& mistakes) { return fresh_model(options, kAnyVocabulary, mistakes); };
   }
   resolution.resolve(make_model);
   check_learning_rate(options, resolution.mistakes());
@@ -166,9 +182,10 @@ void validate_pretrain(const Options& options, int64_t world_size) {
 Resolution resolution_of_simulated(const Options& options) {
   Resolution resolution(options, *options.simulate.world_size);
   resolution.resolve(
-      [&] {
+      [&](Mistakes& mistakes) {
         const fs::path load = options.checkpoint.load;
-        return load.empty() ? fresh_model(options, {}) : model_of_folder(load, options);
+        return load.empty() ? fresh_model(options, {}, mistakes)
+                            : model_of_folder(load, options, mistakes);
       },
       options.simulate.num_micro_batches);
   return resolution;
@@ -200,9 +217,9 @@ void validate(const Options& options, Command command, int64_t world_size) {
 
 RunSpec resolve_run(const Options& options, const RunFacts& facts) {
   Resolution resolution(options, facts.world_size);
-  resolution.resolve([&] {
-    return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer)
-                                      : model_of_folder(facts.model_folder, options);
+  resolution.resolve([&](Mistakes& found) {
+    return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer, found)
+                                      : model_of_folder(facts.model_folder, options, found);
   });
   Mistakes& mistakes = resolution.mistakes();
   check_learning_rate(options, mistakes);

@@ -64,7 +64,8 @@ TEST(Resolve, TellsAllMistakesTogether) {
 TEST(Resolve, TellsTheMistakesOfAModelTogether) {
   EXPECT_EQ(invalid(shaped("--norm-epsilon 1e-31 --kv-channels 1000000 --moe-router-topk 2")),
             "kv-channels (1000000) must be from 1 to 262144\n"
-            "norm-epsilon (1e-31) must be from 1e-30 to 1");
+            "norm-epsilon (1e-31) must be from 1e-30 to 1\n"
+            "moe-router-topk needs num-experts, which is not given");
   EXPECT_EQ(invalid(shaped("--moe-router-topk 2 --moe-ffn-hidden-size 8")),
             "moe-router-topk needs num-experts, which is not given\n"
             "moe-ffn-hidden-size needs num-experts, which is not given");
@@ -73,6 +74,27 @@ TEST(Resolve, TellsTheMistakesOfAModelTogether) {
             "num-attention-heads is missing: without a model in --load the options must give its "
             "shape");
   EXPECT_EQ(invalid(pretrain("--hidden-size 64")), "") << "a checkpoint may say the rest";
+}
+
+// Of the numbers of the model, of its parts, of what divides it and of the run: none hides another.
+TEST(Resolve, MistakesOfTheModelHideNoOthers) {
+  const std::string options =
+      "--norm-epsilon 1e-31 --rotary-mscale 1 --moe-router-topk 9 --moe-router-num-groups 2 "
+      "--tensor-model-parallel-size 2 --expert-model-parallel-size 3 "
+      "--pipeline-model-parallel-size 3 --hetero-pipeline-stages 1 1 1 --min-lr 1";
+  const std::string all =
+      "moe-router-topk (9) must be at most num-experts (8)\n"
+      "norm-epsilon (1e-31) must be from 1e-30 to 1\n"
+      "moe-router-num-groups does not go with model-family (qwen)\n"
+      "rotary-mscale, rotary-mscale-all-dim, original-max-position-embeddings, rotary-beta-fast "
+      "and rotary-beta-slow need rotary-scaling-factor\n"
+      "num-experts (8) must be a multiple of expert-model-parallel-size (3)\n"
+      "global-batch-size (8) must be a multiple of micro-batch-size (2) times the data-parallel "
+      "ranks (3)\n"
+      "hetero-pipeline-stages is 3 layers in all, but num-layers is 4\n"
+      "min-lr (1) must be at most lr (0.001)";
+  EXPECT_EQ(invalid(moe_shaped(options), 18), all);
+  EXPECT_EQ(refusal(moe_shaped(options), {.world_size = 18}), all);
 }
 
 TEST(Resolve, OptionsThatContradictTheLoadedModelAreToldTogether) {
@@ -93,6 +115,11 @@ TEST(Resolve, OptionsThatContradictTheLoadedModelAreToldTogether) {
             "num-attention-heads (4) must be a multiple of tensor-model-parallel-size (3)\n"
             "num-shared-experts (1) times moe-ffn-hidden-size (32) must be a multiple of "
             "tensor-model-parallel-size (3)");
+  EXPECT_EQ(refusal(load + " --num-layers 5 --tensor-model-parallel-size 3", facts),
+            "num-layers (5) contradicts the model that is loaded: " + file + " says 3\n" +
+                "num-attention-heads (4) must be a multiple of tensor-model-parallel-size (3)\n"
+                "num-shared-experts (1) times moe-ffn-hidden-size (32) must be a multiple of "
+                "tensor-model-parallel-size (3)");
   const RunSpec spec = resolved(load, facts);
   EXPECT_EQ(spec.model.num_mtp_layers, 0);
   ASSERT_FALSE(spec.remarks.empty());
