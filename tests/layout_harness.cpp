@@ -279,7 +279,7 @@ std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& 
       return x == y ? "" : concat("step ", i + 1, ", ", what, ": ", x, " is not ", y);
     };
     std::string difference = differs("loss", a.loss, b.loss);
-    if (difference.empty()) difference = differs("auxiliary loss", a.aux_loss, b.aux_loss);
+    if (difference.empty()) difference = differs("aux loss", a.aux_loss, b.aux_loss);
     if (difference.empty()) difference = differs("gradient norm", a.grad_norm, b.grad_norm);
     if (!difference.empty()) return difference;
     for (size_t layer = 0; b.balance && layer < b.balance->layers.size(); ++layer) {

@@ -87,7 +87,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
 void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wanted,
                            const std::string& label);
 
-// The first thing in which two trainings differ by any bit: a step's loss, auxiliary loss, gradient
+// The first thing in which two trainings differ by any bit: a step's loss, aux loss, gradient
 // norm or loads, the validation loss, a gradient or a weight by name. Empty if they are the same.
 std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted);
 

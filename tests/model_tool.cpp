@@ -48,10 +48,10 @@ void write_floats(const std::string& path, const std::vector<NamedTensor>& tenso
   writer.commit();
 }
 
-// Each router's balance loss with coefficient 1, a layer at a time.
-void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string& label,
-                        const std::string& folder, const MicroBatch& micro_batch,
-                        std::vector<NamedTensor>& out) {
+// Each router's aux loss with coefficient 1, a layer at a time.
+void add_aux_losses(ModelConfig config, AuxLossKind kind, const std::string& label,
+                    const std::string& folder, const MicroBatch& micro_batch,
+                    std::vector<NamedTensor>& out) {
   config.moe->aux_loss = kind;
   config.moe->aux_loss_coeff = 1;
   Model model(config);
@@ -59,8 +59,8 @@ void add_balance_losses(ModelConfig config, AuxLossKind kind, const std::string&
   ChunkRun run(model.chunks()[0], micro_batch);
   forward_chunk(run, {}, {.with_grad = false});
   const double tokens = static_cast<double>(micro_batch.tokens.numel());
-  for (size_t i = 0; i < run.balance_losses().size(); ++i) {
-    const at::Tensor& loss = run.balance_losses()[i];
+  for (size_t i = 0; i < run.aux_losses().size(); ++i) {
+    const at::Tensor& loss = run.aux_losses()[i];
     if (loss.defined()) out.push_back({concat("aux.", label, ".", i - 1), loss / tokens});
   }
 }
@@ -103,8 +103,8 @@ void run(const std::string& folder, const std::string& input_path, const std::st
     }
   }
   if (config.moe) {
-    add_balance_losses(config, AuxLossKind::kSequence, "sequence", folder, micro_batch, out);
-    add_balance_losses(config, AuxLossKind::kBatch, "batch", folder, micro_batch, out);
+    add_aux_losses(config, AuxLossKind::kSequence, "sequence", folder, micro_batch, out);
+    add_aux_losses(config, AuxLossKind::kBatch, "batch", folder, micro_batch, out);
   }
   if (input.find("generate.prompt") != nullptr) {
     const at::Tensor prompts = read_integers(input, "generate.prompt");

@@ -126,7 +126,7 @@ def test_pipelines():
 
 
 def test_qwen():
-    """More tensor-parallel ranks than key and value heads, and a balance loss."""
+    """More tensor-parallel ranks than key and value heads, and an aux loss."""
     run(["pretrain", *QWEN, *SHORT, "--save", "qwen"])
     train("qwen_tp4_ep4", layout(4, 4, 1, "--moe-token-dispatcher-type deepep --use-distributed-optimizer"), QWEN)
     compare_runs("qwen_tp4_ep4", "qwen", "qwen, tp4_ep4")

@@ -146,7 +146,7 @@ void refuse_other_count(const JsonFields& fields, const char* key, const char* r
     fields.refuse(key, concat("contradicts ", read_key, " (", num_experts, ")"));
 }
 
-// DeepSeek's balance loss. Its own code takes 0.001 per sequence where the keys are missing.
+// DeepSeek's aux loss. Its own code takes 0.001 per sequence where the keys are missing.
 void read_deepseek_aux_loss(const JsonFields& fields, MoeConfig& moe) {
   moe.aux_loss_coeff = fields.number("aux_loss_alpha", 0.0, kMaxAuxLossCoeff).value_or(0.001);
   const bool per_sequence = fields.boolean("seq_aux").value_or(true);

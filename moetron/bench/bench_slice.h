@@ -10,7 +10,7 @@ namespace moetron {
 class Model;
 
 // Layers of Qwen3-235B-A22B or DeepSeek-V3 between an embedding and a head of 32000 tokens, with 16
-// experts, top-8, no groups, no expert bias, no auxiliary loss.
+// experts, top-8, no groups, no expert bias, no aux loss.
 ModelConfig slice_config(BenchSlice slice, int64_t num_layers, int64_t seq_length);
 
 // "qwen3-235b", "deepseek-v3", as the option spells it.

@@ -64,7 +64,7 @@ void declare_router(OptionTable& table) {
                {"global_aux_loss", Standing::kNotYet, "balance over the global batch"},
                {"sinkhorn", Standing::kNotYet, "Sinkhorn routing"}})
       .deciding_training();
-  table.add(MT_FIELD(moe, moe_aux_loss_coeff), "Weight of the balance loss.")
+  table.add(MT_FIELD(moe, moe_aux_loss_coeff), "Weight of the aux loss.")
       .at_least(0)
       .deciding_training();
   table

@@ -38,7 +38,7 @@ constexpr Metric kMetrics[] = {
     {"validation_loss", "validation loss (nats per token)",
      [](const StepRecord& r) { return r.validation_loss; }, "validation/loss", "lm loss validation",
      "lm loss value"},
-    {"aux_loss", "auxiliary loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
+    {"aux_loss", "aux loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
      "load_balancing_loss", "load_balancing_loss"},
     {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },
      "train/grad_norm", "grad-norm", "grad norm"},

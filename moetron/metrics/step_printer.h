@@ -9,7 +9,7 @@
 
 namespace moetron {
 
-// The first record decides which of the optional columns there are: auxiliary loss, MFU, memory,
+// The first record decides which of the optional columns there are: aux loss, MFU, memory,
 // and the balance of the experts (imbalance, the mean of the layers', and the number of dead
 // experts).
 class StepPrinter {

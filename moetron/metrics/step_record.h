@@ -14,7 +14,7 @@ namespace moetron {
 
 struct StepRecord {
   int64_t step = 0;
-  double loss = 0.0;  // mean over the step's target tokens, without auxiliary losses
+  double loss = 0.0;  // mean over the step's target tokens, without aux losses
   std::optional<double> aux_loss;
   std::optional<double> grad_norm;  // before clipping
   double lr = 0.0;

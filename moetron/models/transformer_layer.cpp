@@ -51,7 +51,7 @@ std::vector<Value> TransformerLayer::compute(const Node& node, std::vector<Value
   }
 }
 
-// -> residual, normed; of a layer with experts also routing and balance loss
+// -> residual, normed; of a layer with experts also routing and aux loss
 std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const NodeCall& call) {
   const MicroBatch& micro_batch = call.micro_batch;
   SegmentRun& run = call.run;

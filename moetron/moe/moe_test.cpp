@@ -79,7 +79,7 @@ TEST_F(MoeTest, TheBiasFollowsTheLoad) {
   EXPECT_EQ(router.counts().sum().item<int64_t>(), 0);
 }
 
-TEST_F(MoeTest, AuxiliaryLossOfAnEvenRouterIsOnePerToken) {
+TEST_F(MoeTest, AuxLossOfAnEvenRouterIsOnePerToken) {
   for (const auto kind : {RouterSettings::AuxLoss::kSequence, RouterSettings::AuxLoss::kBatch}) {
     RouterSettings s = small_router();
     s.top_k = s.num_experts;  // every expert chosen: f_e = 1
@@ -164,7 +164,7 @@ Routed route(Router& router, const at::Tensor& x, const MicroBatch& micro_batch)
 }
 
 // Two sequences of five tokens, of which the last one and the last three are padding, against the
-// same without padding: loads, capacity, auxiliary loss and gradients are those of the others.
+// same without padding: loads, capacity, aux loss and gradients are those of the others.
 TEST_F(MoeTest, PaddingCountsNowhere) {
   const std::vector<int64_t> real = {0, 1, 2, 3, 5, 6};
   const at::Tensor places = at::tensor(real);

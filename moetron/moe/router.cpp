@@ -90,7 +90,7 @@ RouterOutput Router::forward(const at::Tensor& x, const MicroBatch& micro_batch,
                               ? scored.weights
                               : scored.weights.masked_fill(routing.experts.eq(kNotRouted), 0);
   if (s.aux_loss != RouterSettings::AuxLoss::kNone && s.aux_loss_coeff != 0) {
-    output.aux_loss = balance_loss(scored.scores.narrow(0, 0, num_local), chosen, micro_batch);
+    output.aux_loss = aux_loss(scored.scores.narrow(0, 0, num_local), chosen, micro_batch);
   }
   return output;
 }
@@ -177,8 +177,8 @@ at::Tensor Router::choose(const at::Tensor& scores) const {
 // whole sequence's, counted over the tensor-parallel ranks; P is a sum over tokens, so that each
 // rank's tokens give a part of the loss and no more needs to be exchanged. scores [local, E],
 // experts [local, K].
-at::Tensor Router::balance_loss(const at::Tensor& scores, const at::Tensor& experts,
-                                const MicroBatch& micro_batch) const {
+at::Tensor Router::aux_loss(const at::Tensor& scores, const at::Tensor& experts,
+                            const MicroBatch& micro_batch) const {
   const RouterSettings& s = settings_;
   const TokenLayout& layout = micro_batch.layout;
   const at::Tensor& padding = micro_batch.padding;

@@ -75,8 +75,8 @@ class Router {
   at::Tensor choose(const at::Tensor& scores) const;
   at::Tensor drop(const at::Tensor& chosen, const at::Tensor& probabilities,
                   const MicroBatch& micro_batch) const;
-  at::Tensor balance_loss(const at::Tensor& scores, const at::Tensor& experts,
-                          const MicroBatch& micro_batch) const;
+  at::Tensor aux_loss(const at::Tensor& scores, const at::Tensor& experts,
+                      const MicroBatch& micro_batch) const;
 
   RouterSettings settings_;
   Parameter weight_;               // [E, hidden]

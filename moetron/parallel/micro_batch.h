@@ -35,7 +35,7 @@ struct MicroBatch {
   int64_t num_real_tokens = 0;  // of the whole micro-batch, without padding
 
   // The gradient of the step's loss with respect to the sum of the labels' losses, and to each
-  // layer's balance loss: known when the step begins, so that the head may compute its gradients in
+  // layer's aux loss: known when the step begins, so that the head may compute its gradients in
   // its forward, and need not keep the logits.
   double d_loss = 1;
   double d_aux = 0;

@@ -58,7 +58,7 @@ ChunkRun::ChunkRun(Chunk& chunk, const MicroBatch& micro_batch)
       program_(chunk.program()),
       layers_(chunk.layers.size()),
       label_losses_(chunk.layers.size()),
-      balance_losses_(chunk.layers.size()) {}
+      aux_losses_(chunk.layers.size()) {}
 
 void ChunkRun::begin_forward(std::vector<Value> inputs, WalkSettings settings) {
   inputs_ = std::move(inputs);
@@ -153,7 +153,7 @@ void ChunkRun::end_layer(const At& at) {
   Layer& layer = at.code;
   hand_down(at.layer);
   at.state = {};
-  if (!settings_.defers_weights && settings_.after_backward) settings_.after_backward(layer);
+  if (!settings_.defers_weights && settings_.layer_done) settings_.layer_done(layer);
 }
 
 // What a recomputation needs of a value of the first forward: what it reads and does not make
@@ -234,8 +234,8 @@ void ChunkRun::compute(const At& at) {
     }
     if (at.program.type(slot) == SlotType::kLabelLoss) {
       label_losses_[static_cast<size_t>(at.layer)] = std::move(outputs[i].data);
-    } else if (at.program.type(slot) == SlotType::kBalanceLoss) {
-      balance_losses_[static_cast<size_t>(at.layer)] = std::move(outputs[i].data);
+    } else if (at.program.type(slot) == SlotType::kAuxLoss) {
+      aux_losses_[static_cast<size_t>(at.layer)] = std::move(outputs[i].data);
     } else {
       write(at, slot, std::move(outputs[i]));
     }
@@ -342,8 +342,8 @@ at::Tensor ChunkRun::d_root(const At& at, Slot slot) {
     case SlotType::kLabelLoss:
       if (d_label_loss_.defined()) return std::exchange(d_label_loss_, {});
       return at::full_like(label_losses_[layer], micro_batch_.d_loss * at.code.loss_weight());
-    case SlotType::kBalanceLoss:
-      return at::full_like(balance_losses_[layer], micro_batch_.d_aux);
+    case SlotType::kAuxLoss:
+      return at::full_like(aux_losses_[layer], micro_batch_.d_aux);
     default:
       return take_grad(at.layer, slot);
   }

@@ -27,7 +27,7 @@ struct WalkSettings {
   bool with_grad = true;        // of a forward: a backward follows
   bool defers_weights = false;  // of a backward: weight gradients wait in weight_grads() (I)
   std::function<void(Layer&)> before_forward = {};  // waits for the layer's parameters
-  std::function<void(Layer&)> after_backward = {};  // the layer's weight gradients are complete
+  std::function<void(Layer&)> layer_done = {};      // the layer's weight gradients are complete
   MemoryMeter* meter = nullptr;                     // of a forward
   TraceTarget trace = {};
 };
@@ -57,7 +57,7 @@ class ChunkRun {
   // each label where the record wants that; undefined where no layer has one.
   at::Tensor label_loss() const;
   // By layer: scalars, undefined without.
-  const std::vector<at::Tensor>& balance_losses() const { return balance_losses_; }
+  const std::vector<at::Tensor>& aux_losses() const { return aux_losses_; }
   // The gradient of the labels' log-probabilities, where it is not known before the forward: of a
   // chunk with one such root.
   void set_d_label_loss(at::Tensor d);
@@ -118,7 +118,7 @@ class ChunkRun {
   std::vector<at::Tensor> d_outputs_;
   std::vector<LayerState> layers_;
   WeightGradQueue weight_grads_;
-  std::vector<at::Tensor> label_losses_, balance_losses_;  // by layer
+  std::vector<at::Tensor> label_losses_, aux_losses_;  // by layer
   at::Tensor d_label_loss_;
 };
 

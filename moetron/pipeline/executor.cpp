@@ -117,10 +117,10 @@ class PipelineExecutor::Run {
   ChunkRun& begin_forward(const Action& action) {
     WalkSettings settings{.with_grad = task_.with_grad, .trace = trace_of(action)};
     if (action.micro_batch == 0) {
-      settings.before_forward = task_.before_first_forward;
+      settings.before_forward = task_.before_forward;
       if (meter_) {
         settings.meter = &*meter_;
-        before_forward_ = meter_->measure();
+        memory_before_ = meter_->measure();
       }
     }
     const auto [place, is_new] = held_.try_emplace({action.chunk, action.micro_batch},
@@ -133,7 +133,7 @@ class PipelineExecutor::Run {
   ChunkRun& begin_backward(const Action& action, bool reduces_by_layer) {
     WalkSettings settings{.defers_weights = action.kind == ActionKind::kBackwardInput,
                           .trace = trace_of(action)};
-    if (reduces_by_layer) settings.after_backward = task_.layer_done;
+    if (reduces_by_layer) settings.layer_done = task_.layer_done;
     ChunkRun& run = held_of(action);
     run.begin_backward(take_gradients(action), std::move(settings));
     return run;
@@ -216,10 +216,10 @@ class PipelineExecutor::Run {
   void end_forward(const Action& action) {
     ChunkRun& run = held_of(action);
     const auto micro_batch = static_cast<size_t>(action.micro_batch);
-    outcome_.aux_losses[static_cast<size_t>(action.chunk)][micro_batch] = run.balance_losses();
+    outcome_.aux_losses[static_cast<size_t>(action.chunk)][micro_batch] = run.aux_losses();
     if (run.label_loss().defined()) outcome_.losses[micro_batch] = loss_of(action, run);
     if (meter_ && action.micro_batch == 0) {
-      add_growth(outcome_.activation_memory, before_forward_, meter_->measure());
+      add_growth(outcome_.activation_memory, memory_before_, meter_->measure());
     }
     if (!task_.with_grad) free(action);
   }
@@ -264,7 +264,7 @@ class PipelineExecutor::Run {
   std::map<std::pair<int, int>, std::vector<Value>> own_messages_;
   PipelineOutcome outcome_;
   std::optional<MemoryMeter> meter_;
-  ActivationMemory before_forward_;
+  ActivationMemory memory_before_;
   double step_begin_ = 0;  // of the trace
 };
 

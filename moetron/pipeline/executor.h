@@ -39,7 +39,8 @@ struct PipelineTask {
   std::function<LateLoss(int micro_batch, const at::Tensor& log_probabilities)> late_loss = {};
 
   std::function<void(const Step&)> before_step = {};
-  std::function<void(Layer&)> before_first_forward = {};  // waits for the layer's parameters
+  // Of the first micro-batch: waits for the layer's parameters.
+  std::function<void(Layer&)> before_forward = {};
   // All of this layer's weight gradients are complete: what R means.
   std::function<void(Layer&)> layer_done = {};
   bool measures_memory = false;

@@ -17,7 +17,7 @@ ModelConfig model_config_from_options(const Options& options);
 void check_options_match(const ModelConfig& config, const Options& options,
                          const std::string& config_file);
 
-// Settings of training, not of shape: weight and kind of the balance loss where the weight is
+// Settings of training, not of shape: weight and kind of the aux loss where the weight is
 // given, and the rate of the expert bias. They apply to a loaded model too.
 void apply_training_options(const Options& options, ModelConfig& config);
 

@@ -28,7 +28,7 @@ void list_router(const MoeOptions& given, const MoeConfig& moe, List& list) {
               concat("routed experts scaled by ", moe.routed_scaling_factor));
   const bool is_own = !given.moe_aux_loss_coeff && !given.moe_router_load_balancing_type;
   list.add_if(moe.aux_loss != AuxLossKind::kNone && is_own,
-              concat("an auxiliary loss of weight ", moe.aux_loss_coeff,
+              concat("an aux loss of weight ", moe.aux_loss_coeff,
                      moe.aux_loss == AuxLossKind::kSequence ? " for each sequence"
                                                             : " for each micro-batch"));
 }

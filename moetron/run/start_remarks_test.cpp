@@ -27,7 +27,7 @@ TEST(StartRemarks, TellWhatNoOptionHasAskedFor) {
                              .aux_loss_coeff = 0.001};
   EXPECT_THAT(start_remarks(options, spec),
               ElementsAre("qwen3_moe sets by itself: a norm of queries and keys, routed experts "
-                          "scaled by 2.5, an auxiliary loss of weight 0.001 for each micro-batch"));
+                          "scaled by 2.5, an aux loss of weight 0.001 for each micro-batch"));
   options.model.qk_layernorm = true;
   options.moe.moe_aux_loss_coeff = 0.001;
   options.moe.moe_router_topk_scaling_factor = 2.5;

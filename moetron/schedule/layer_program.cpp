@@ -20,7 +20,7 @@ const Signature& signature_of(NodeRole role) {
   using enum SlotType;
   static const Signature signatures[] = {
       {NodeRole::kEmbedding, "embedding", {}, {kTokens}},
-      {NodeRole::kAttention, "attention", {kTokens}, {kTokens, kTokens, kRouting, kBalanceLoss}},
+      {NodeRole::kAttention, "attention", {kTokens}, {kTokens, kTokens, kRouting, kAuxLoss}},
       {NodeRole::kDispatch, "dispatch", {kTokens, kRouting}, {kExpertRows, kRowWeights}},
       {NodeRole::kSharedExpert, "shared expert", {kTokens}, {kTokens}},
       {NodeRole::kExperts, "experts", {kExpertRows, kRowWeights}, {kExpertRows}},
@@ -96,21 +96,21 @@ LayerProgram::LayerProgram(std::vector<SlotType> slots, std::vector<Node> nodes,
     has_experts_ = has_experts_ || node.role == NodeRole::kDispatch;
   }
   for (const Slot slot : outputs_) check_written(slot);
-  for (const SlotType root : {SlotType::kLabelLoss, SlotType::kBalanceLoss}) {
+  for (const SlotType root : {SlotType::kLabelLoss, SlotType::kAuxLoss}) {
     MT_CHECK(std::count(slots_.begin(), slots_.end(), root) <= 1,
-             "a layer has one label loss and one balance loss at most");
+             "a layer has one label loss and one aux loss at most");
   }
 }
 
 const LayerProgram& sparse_layer_program(bool has_shared_expert) {
   using enum SlotType;
-  static constexpr Slot kInput{0}, kResidual{1}, kNormed{2}, kRouted{3}, kBalance{4}, kRows{5},
+  static constexpr Slot kInput{0}, kResidual{1}, kNormed{2}, kRouted{3}, kAux{4}, kRows{5},
       kWeights{6}, kWeighted{7}, kCombined{8}, kOutput{9}, kShared{10};
   const auto make = [](bool shared) {
-    Types slots = {kTokens,     kTokens,     kTokens,     kRouting, kBalanceLoss,
+    Types slots = {kTokens,     kTokens,     kTokens,     kRouting, kAuxLoss,
                    kExpertRows, kRowWeights, kExpertRows, kTokens,  kTokens};
     std::vector<Node> nodes = {
-        {NodeRole::kAttention, Stretch::kBegin, {kInput}, {kResidual, kNormed, kRouted, kBalance}},
+        {NodeRole::kAttention, Stretch::kBegin, {kInput}, {kResidual, kNormed, kRouted, kAux}},
         {NodeRole::kDispatch, Stretch::kBegin, {kNormed, kRouted}, {kRows, kWeights}}};
     std::vector<Slot> summed = {kCombined, kResidual};
     if (shared) {

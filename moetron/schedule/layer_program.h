@@ -36,7 +36,7 @@ enum class SlotType {
   kRowWeights,  // [rows], the probability of each such row
   // Roots of the gradient: nothing reads them. Scalars, or [tokens] where each label's is wanted.
   kLabelLoss,
-  kBalanceLoss,
+  kAuxLoss,
 };
 
 struct Slot {

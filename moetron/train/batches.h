@@ -32,7 +32,7 @@ struct StepBatch {
 
   // The gradient of the weighted mean over the labels with respect to their sum.
   double d_loss() const { return divisor > 0 ? 1.0 / divisor : 1.0; }
-  // The factor of the auxiliary losses, which are means over tokens times their number.
+  // The factor of the aux losses, which are means over tokens times their number.
   double d_aux() const { return num_tokens > 0 ? 1.0 / static_cast<double>(num_tokens) : 0; }
   double mean(double sum) const { return divisor > 0 ? sum / divisor : 0; }
 };

@@ -15,7 +15,7 @@ void accumulate(at::Tensor sum, const at::Tensor& value) {
   if (value.defined()) sum.add_(value.to(at::kDouble));
 }
 
-// [1 + layers] fp64: the loss, and each decoder layer's auxiliary loss, as far as this rank has
+// [1 + layers] fp64: the loss, and each decoder layer's aux loss, as far as this rank has
 // them.
 at::Tensor sums_of_rank(const PipelineOutcome& outcome, Model& model) {
   const at::Tensor sums =
@@ -56,12 +56,12 @@ LossSums PendingLosses::finish() const {
     for (int64_t i = 1; i < all.size(1); ++i) aux += of_member[i];
     if (!std::isfinite(of_member[0]) || !std::isfinite(aux)) {
       throw NonFiniteError(concat(
-          "step ", step_, ": the ", std::isfinite(of_member[0]) ? "auxiliary loss" : "loss",
-          " of rank ", group.members()[member], mesh_->pipeline().size() > 1 ? "'s pipeline" : "",
+          "step ", step_, ": the ", std::isfinite(of_member[0]) ? "aux loss" : "loss", " of rank ",
+          group.members()[member], mesh_->pipeline().size() > 1 ? "'s pipeline" : "",
           " is not finite; nothing was updated"));
     }
     // Ranks that divide a micro-batch's layers all have its loss, and each its part of the
-    // auxiliary loss.
+    // aux loss.
     const bool counts = coordinate(mesh_->sizes(), group.members()[member], MeshAxis::kTp) == 0;
     if (counts) sums.loss += of_member[0];
     sums.aux_loss += aux;

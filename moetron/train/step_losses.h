@@ -20,7 +20,7 @@ class NonFiniteError : public Error {
 
 struct LossSums {
   double loss = 0;      // over the labelled tokens of the global batch
-  double aux_loss = 0;  // auxiliary losses, coefficient included, times tokens
+  double aux_loss = 0;  // aux losses, coefficient included, times tokens
 };
 
 // Sums on their way: nobody has waited for the device yet.

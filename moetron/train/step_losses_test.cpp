@@ -69,8 +69,7 @@ TEST(StepLosses, AnyThatIsNoNumberIsNamedOnEveryRank) {
     EXPECT_EQ(refusal(NAN, 1), "step 7: the loss of rank 1 is not finite; nothing was updated");
     EXPECT_EQ(refusal(INFINITY, 1),
               "step 7: the loss of rank 1 is not finite; nothing was updated");
-    EXPECT_EQ(refusal(1, NAN),
-              "step 7: the auxiliary loss of rank 1 is not finite; nothing was updated");
+    EXPECT_EQ(refusal(1, NAN), "step 7: the aux loss of rank 1 is not finite; nothing was updated");
   });
 }
 

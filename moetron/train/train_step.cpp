@@ -93,7 +93,7 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
       mesh_.world().set_phase(concat("step ", step, ", ", describe(next)));
     };
   }
-  task.before_first_forward = [this](Layer& layer) {
+  task.before_forward = [this](Layer& layer) {
     buckets_.wait_values(parameters_of_layer_.at(&layer));
   };
   task.layer_done = [this](Layer& layer) { layer_done(layer); };

@@ -35,7 +35,7 @@ struct TrainSettings {
 
 struct StepResult {
   double loss = 0;      // mean over the labelled tokens of the global batch
-  double aux_loss = 0;  // auxiliary losses, coefficient included, mean over all tokens
+  double aux_loss = 0;  // aux losses, coefficient included, mean over all tokens
   double grad_norm = 0;
   std::optional<RouterBalance> balance;
   ActivationMemory activation_memory;  // of this rank, see PipelineOutcome

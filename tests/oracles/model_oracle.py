@@ -12,7 +12,7 @@ TOOL is called as `TOOL MODEL_DIR INPUT.safetensors OUTPUT.safetensors`. It read
                         24 tokens of greedy choice behind it
     grad.<name>         gradient of loss for every stored weight (not the router's correction bias)
 
-With --aux it also writes, for every layer l with a router, aux.sequence.<l> (DeepSeek's balance loss of
+With --aux it also writes, for every layer l with a router, aux.sequence.<l> (DeepSeek's aux loss of
 each sequence, mean over sequences, coefficient 1) and aux.batch.<l> (experts / (top_k n^2) times the sum
 over experts of count and summed probability, over all n tokens). With --mtp it writes mtp_loss as well,
 and gradients of loss + 0.3 mtp_loss, for a model that has a multi-token-prediction layer.
@@ -167,7 +167,7 @@ def main():
     parser = argparse.ArgumentParser(description="Compares a program's models with two independent ones.")
     parser.add_argument("tool", nargs="+", help="the program, with its leading arguments")
     parser.add_argument("--work", help="folder for the models; default: a temporary one")
-    parser.add_argument("--aux", action="store_true", help="compare balance losses as well")
+    parser.add_argument("--aux", action="store_true", help="compare aux losses as well")
     parser.add_argument("--mtp", action="store_true", help="compare multi-token prediction as well")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
