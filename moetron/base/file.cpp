@@ -108,6 +108,8 @@ void FileReader::read(size_t place, std::span<std::byte> out) const {
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const auto [fd, size] = open_for_reading(path);
   size_ = size;
+  struct stat status {};
+  if (::fstat(fd, &status) == 0) inode_ = status.st_ino;
   if (size_ > 0) {
     void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
     const int error = errno;
@@ -126,13 +128,22 @@ MappedFile::~MappedFile() {
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      inode_(other.inode_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(inode_, other.inode_);
   return *this;
+}
+
+void MappedFile::check_whole() const {
+  struct stat status {};
+  if (::stat(path_.c_str(), &status) != 0 || status.st_ino != inode_) return;
+  MT_CHECK_INPUT(static_cast<size_t>(status.st_size) >= size_, path_.string(),
+                 " was cut short while it was read");
 }
 
 FileWriter::FileWriter(const std::filesystem::path& path) : path_(path) {

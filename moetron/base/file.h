@@ -28,11 +28,16 @@ class MappedFile {
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
   size_t size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
+  // Throws InputError where the file has become shorter: behind its new end the last page that it
+  // still has reads as zeros. To be called when something was read. What replaced the file by a
+  // rename does not count.
+  void check_whole() const;
 
  private:
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  uint64_t inode_ = 0;
 };
 
 // Reads at any place, without a map: where the disk fails, that is an InputError, not a signal.

@@ -170,6 +170,7 @@ void IndexedDataset::get(int64_t sequence, int64_t offset, std::span<int32_t> ou
     }
   };
   with_type(type_, widen);
+  tokens_.check_whole();  // else they may be zeros
 }
 
 std::optional<int64_t> IndexedDataset::token_outside(int64_t sequence, int64_t vocab_size) const {

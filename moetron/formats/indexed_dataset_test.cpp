@@ -189,6 +189,20 @@ TEST_F(IndexedDatasetTest, RefusesTokensBeyond32Bits) {
   EXPECT_THROW(read_sequence(dataset, 0), InputError);
 }
 
+// Within its last page a mapped file that was cut short reads as zeros, without a signal.
+TEST_F(IndexedDatasetTest, RefusesWhatIsCutShortWhileItIsOpen) {
+  const std::string prefix = (folder_ / "a").string();
+  write_small(prefix, TokenType::kInt32);
+  const IndexedDataset dataset(prefix);
+  EXPECT_EQ(read_sequence(dataset, 0), (std::vector<int32_t>{1, 2}));
+  fs::rename(prefix + ".bin", prefix + ".old");  // another file took the name
+  dump(prefix + ".bin", "");
+  EXPECT_EQ(read_sequence(dataset, 0), (std::vector<int32_t>{1, 2}));
+  fs::rename(prefix + ".old", prefix + ".bin");
+  fs::resize_file(prefix + ".bin", 8);
+  EXPECT_THROW(read_sequence(dataset, 1), InputError);
+}
+
 TEST_F(IndexedDatasetTest, SurvivesDamage) {
   const std::string prefix = (folder_ / "a").string();
   write_small(prefix, TokenType::kUint16);
