@@ -13,10 +13,13 @@ namespace {
 
 constexpr int kExitDiffers = 1;  // as of cmp and diff
 
-History checked_history(const std::string& run, const std::string& metric) {
-  History history = read_history(run, metric);
-  MT_CHECK_INPUT(!history.empty(), run, " holds no ", metric);
-  return history;
+History checked_history(const std::string& run, const CurveOptions& options) {
+  const History history = read_history(run, options.metric);
+  MT_CHECK_INPUT(!history.empty(), run, " holds no ", options.metric);
+  History means = smoothed(history, options.smooth);
+  MT_CHECK_INPUT(!means.empty(), run, " holds ", history.size(), " points of ", options.metric,
+                 ", fewer than smooth (", options.smooth, ")");
+  return means;
 }
 
 }  // namespace
@@ -27,8 +30,8 @@ int run_compare_loss(const ParsedCommandLine& parsed) {
   check_metric(options.metric);
   const std::string& first_run = options.runs[0];
   const std::string& second_run = options.runs[1];
-  const History first = checked_history(first_run, options.metric);
-  const History second = checked_history(second_run, options.metric);
+  const History first = checked_history(first_run, options);
+  const History second = checked_history(second_run, options);
   const LossComparison comparison = compare_histories(first, second, options.tolerance);
   MT_CHECK_INPUT(comparison.num_steps > 0, first_run, " (steps ", first.front().step, " to ",
                  first.back().step, ") and ", second_run, " (steps ", second.front().step, " to ",

@@ -246,6 +246,7 @@ struct CurveOptions {
   std::string metric = "loss";
   std::string picture;      // .png or .svg
   double tolerance = 0.01;  // relative
+  int64_t smooth = 1;       // points
 };
 
 struct Options {

@@ -20,6 +20,12 @@ void declare_curves(OptionTable& table) {
             "Draws into this .png or .svg file; without it, plot draws METRIC.png beside the first "
             "run, and compare-loss nothing.");
   table
+      .add(MT_FIELD(curves, smooth),
+           "Takes the mean of each point and those before it, so many together; the first ones, "
+           "which have too few before them, are left out.")
+      .unit("points")
+      .count();
+  table
       .add(MT_FIELD(curves, tolerance),
            "The greatest difference of a step over the greater of its two values; 0: the same "
            "bits. compare-loss ends with exit code 1 where a step is past it.")

@@ -230,4 +230,15 @@ History read_history(const fs::path& path, const std::string& metric) {
   return history;
 }
 
+History smoothed(const History& history, int64_t window) {
+  History means;
+  const auto size = static_cast<size_t>(window);
+  for (size_t end = size; end <= history.size(); ++end) {
+    double sum = 0;  // anew: a value that is not finite is left behind
+    for (size_t i = end - size; i < end; ++i) sum += history[i].value;
+    means.push_back({history[end - 1].step, sum / static_cast<double>(window)});
+  }
+  return means;
+}
+
 }  // namespace moetron

@@ -30,4 +30,8 @@ std::string axis_name(const std::string& metric);
 // file if it is damaged or is none of these. Empty if it holds none of the metric.
 History read_history(const std::filesystem::path& path, const std::string& metric);
 
+// Of each point the mean of it and those before it, `window` together; the first window - 1 points
+// are left out.
+History smoothed(const History& history, int64_t window);
+
 }  // namespace moetron

@@ -46,6 +46,14 @@ class LossHistory : public MetricsFolderTest {
   }
 };
 
+TEST(SmoothedHistory, IsTheMeanOfAPointAndThoseBeforeIt) {
+  const History history = {{1, 1.0}, {2, 3.0}, {4, 8.0}, {5, INFINITY}, {6, 1.0}, {7, 3.0}};
+  EXPECT_EQ(smoothed(history, 1), history);
+  EXPECT_EQ(smoothed(history, 2),
+            (History{{2, 2.0}, {4, 5.5}, {5, INFINITY}, {6, INFINITY}, {7, 2.0}}));
+  EXPECT_EQ(smoothed(history, 7), History{});
+}
+
 TEST_F(LossHistory, ReadsMegatronLogs) {
   EXPECT_EQ(read(kMegatronLog), (History{{5, 1.234567}, {10, 1.25}}));  // the later step 10
   EXPECT_EQ(read(kMegatronLog, "grad_norm"), (History{{5, 0.231}, {10, 0.5}}));
