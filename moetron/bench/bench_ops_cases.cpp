@@ -27,6 +27,7 @@ using Visit = std::function<void(const KernelCase&)>;
 using Tensors = std::initializer_list<at::Tensor>;
 
 constexpr double kEps = 1e-6;
+constexpr at::ScalarType kE4m3 = at::kFloat8_e4m3fn;
 
 at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype = at::kBFloat16) {
   return at::randn(sizes, at::TensorOptions(at::kCUDA).dtype(dtype));
@@ -173,10 +174,9 @@ std::vector<Linear> dense_products(const ModelConfig& model) {
 // On values that were quantised before: what they cost is not in the time.
 void visit_fp8_product(const Linear& linear, int64_t tokens, const Visit& visit) {
   const at::Tensor x = random({tokens, linear.in}), d_y = random({tokens, linear.out});
-  const Fp8Rows x_rows = quantise_rows(x, {}), d_y_rows = quantise_rows(d_y, {});
-  const Fp8Rows x_columns = quantise_columns(x, {}), d_y_columns = quantise_columns(d_y, {});
-  const Fp8Blocks weight = quantise_blocks(random({linear.out, linear.in}), {});
-  const Fp8Blocks back = transposed(weight);
+  const Fp8Rows x_rows = quantise_rows(x, kE4m3), d_y_rows = quantise_rows(d_y, kE4m3);
+  const Fp8Rows x_columns = columns_of(x_rows).rows, d_y_columns = columns_of(d_y_rows).rows;
+  const auto [weight, back] = quantise_weight(random({linear.out, linear.in}), kE4m3);
   const double flops = product_flops(tokens, linear.in, linear.out);
   const auto shape = concat("[", tokens, ", ", linear.in, "] -> ", linear.out);
   const auto name = [&](const char* what) { return concat(linear.name, " fp8 ", what); };
@@ -295,11 +295,9 @@ void visit_grouped_product(const Linear& linear, int64_t rows, const at::Tensor&
 void visit_fp8_grouped_product(const Linear& linear, int64_t rows, const at::Tensor& ends,
                                const Visit& visit) {
   const at::Tensor x = random({rows, linear.in}), d_y = random({rows, linear.out});
-  const Fp8Rows x_rows = quantise_rows(x, {}), d_y_rows = quantise_rows(d_y, {});
-  const Fp8Columns x_columns = quantise_columns_of_groups(x, ends, {});
-  const Fp8Columns d_y_columns = quantise_columns_of_groups(d_y, ends, {});
-  const Fp8Blocks weight = quantise_blocks(random({ends.size(0), linear.out, linear.in}), {});
-  const Fp8Blocks back = transposed(weight);
+  const Fp8Rows x_rows = quantise_rows(x, kE4m3), d_y_rows = quantise_rows(d_y, kE4m3);
+  const Fp8Columns x_columns = columns_of(x_rows, ends), d_y_columns = columns_of(d_y_rows, ends);
+  const auto [weight, back] = quantise_weight(random({ends.size(0), linear.out, linear.in}), kE4m3);
   const double flops = product_flops(rows, linear.in, linear.out);
   const auto shape =
       concat(ends.size(0), " x [", linear.in, " -> ", linear.out, "], ", rows, " rows");

@@ -12,11 +12,6 @@ constexpr int64_t num_fp8_tiles(int64_t size) {
   return (size + kFp8Tile - 1) / kFp8Tile;
 }
 
-struct Fp8Recipe {
-  at::ScalarType dtype = at::kFloat8_e4m3fn;  // or kFloat8_e5m2
-  bool power_of_two = false;                  // scales rounded up to one
-};
-
 // A matrix with a scale for each 128 along its rows: activations and the gradients of outputs.
 struct Fp8Rows {
   at::Tensor values;  // [rows, size]
@@ -30,31 +25,48 @@ struct Fp8Blocks {
   at::Tensor scales;  // fp32 [blocks of out, blocks of in], or one such matrix a group
 };
 
-// Each scale takes the largest number of its tile or block to the largest of 8 bits; it is at least
-// the smallest normal number of fp32, which is also that of zeros alone. One number that is not
-// finite makes the scale NaN, and with it all that the tile or block goes into. x: fp32 or bf16.
-Fp8Rows quantise_rows(const at::Tensor& x, const Fp8Recipe& recipe);  // x [rows, size]
-Fp8Blocks quantise_blocks(const at::Tensor& weight, const Fp8Recipe& recipe);
+// Each scale is the smallest power of two that takes the largest number of its tile or block to at
+// most the largest of 8 bits, and at least the smallest normal number of fp32, which is also that
+// of zeros alone. One number that is not finite makes the scale NaN, and with it all that the tile
+// or block goes into. `dtype`: kFloat8_e4m3fn or kFloat8_e5m2. x: fp32 or bf16.
+Fp8Rows quantise_rows(const at::Tensor& x, at::ScalarType dtype);  // x [rows, size]
+Fp8Blocks quantise_blocks(const at::Tensor& weight, at::ScalarType dtype);
+
+// Memory for such rows.
+Fp8Rows empty_fp8_rows(int64_t rows, int64_t size, at::ScalarType dtype, c10::Device device);
+
+// The scales of each row side by side, as they travel with it: [rows, tiles]; and back.
+at::Tensor scales_by_row(const Fp8Rows& x);
+Fp8Rows fp8_rows(const at::Tensor& values, const at::Tensor& scales_by_row);
 
 // scales [tiles, rows] -> [rows, size]: one for each number.
 at::Tensor spread_over_rows(const at::Tensor& scales, int64_t size);
 
-// Of x [rows, size], with a scale for each 128 rows, as the rows of its transposed: what a weight
-// gradient sums over. values [size, rows].
-Fp8Rows quantise_columns(const at::Tensor& x, const Fp8Recipe& recipe);
+// A weight for all of its products: blocks, and the same numbers with the last two dims exchanged.
+struct Fp8Weight {
+  Fp8Blocks blocks, turned;
+};
+Fp8Weight quantise_weight(const at::Tensor& weight, at::ScalarType dtype);
+Fp8Blocks transposed(const Fp8Blocks& weight);  // exact
 
-// As quantise_columns for rows in groups: each group's begin at a multiple of 128, with zeros
-// behind its last, so that no scale belongs to two.
+// The transposed of a matrix, with a scale for each 128 of its rows: what a weight gradient sums
+// over. Rows may be in groups: each group's begin at a multiple of 128, with zeros behind its last,
+// so that no scale belongs to two.
 struct Fp8Columns {
   Fp8Rows rows;     // values [size, padded rows]: enough of them for any division into groups
   at::Tensor ends;  // int32 [groups], where each group's padded rows end
 };
-// ends [groups] int32, where each group's rows of x end. The host is not waited for.
-Fp8Columns quantise_columns_of_groups(const at::Tensor& x, const at::Tensor& ends,
-                                      const Fp8Recipe& recipe);
+// 128 rows take the largest of their scales (FP8-Flow-MoE, arXiv 2511.02302): what is not quantised
+// twice loses nothing but what falls off below the smallest number of 8 bits. ends [groups] int32,
+// where each group's rows of x end; undefined: one group, of all. The host is not waited for.
+Fp8Columns columns_of(const Fp8Rows& x, const at::Tensor& ends = {});
 
-// The same numbers with the last two dims exchanged; exact.
-Fp8Blocks transposed(const Fp8Blocks& weight);
+// In which 8 bits a weight's three products have their factors.
+struct Fp8Products {
+  at::ScalarType values = at::kFloat8_e4m3fn;     // weights and activations
+  at::ScalarType gradients = at::kFloat8_e4m3fn;  // of outputs
+  bool weight_grad = true;                        // false: its factors are not quantised
+};
 
 // The values in fp32.
 at::Tensor dequantise(const Fp8Rows& x);

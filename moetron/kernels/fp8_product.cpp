@@ -6,6 +6,7 @@
 #ifdef MOETRON_CUDA
 #include "moetron/kernels/blas.h"
 #include "moetron/kernels/cuda/fp8_product.h"
+#include "moetron/kernels/cuda/grid.h"
 #include "moetron/kernels/device.h"
 #endif
 
@@ -25,10 +26,10 @@ at::Tensor scaled_sums(const at::Tensor& a, const at::Tensor& a_scales, const at
   return total;
 }
 
-at::Tensor product_by_operators(const Fp8Rows& x, const Fp8Blocks& weight) {
+at::Tensor product_by_operators(const Fp8Rows& x, const Fp8Blocks& weight, at::ScalarType dtype) {
   const int64_t out = weight.values.size(0);
   const at::Tensor of_rows = spread_over_rows(weight.scales, out);  // [tiles, out]
-  return scaled_sums(x.values, x.scales, weight.values, of_rows).to(at::kBFloat16);
+  return scaled_sums(x.values, x.scales, weight.values, of_rows).to(dtype);
 }
 
 Fp8Rows part_of(const Fp8Rows& x, int64_t first, int64_t count) {
@@ -79,7 +80,9 @@ Fp8Gemm gemm_of(const at::Tensor& result, const Fp8Matrix& a, const Fp8Matrix& b
           .k = static_cast<int>(k)};
 }
 
-at::Tensor product_on_gpu(const Fp8Rows& x, const Fp8Blocks& weight, const at::Tensor& ends) {
+at::Tensor product_on_gpu(const Fp8Rows& x, const Fp8Blocks& weight, const at::Tensor& ends,
+                          at::ScalarType dtype) {
+  MT_CHECK(dtype == at::kBFloat16, "a product on a GPU gives bf16, not ", dtype);
   const at::Tensor y = at::empty({x.values.size(0), weight.values.size(-2)},
                                  x.values.options().dtype(at::kBFloat16));
   const Fp8Matrix a = matrix_of(x.values, x.scales);
@@ -111,31 +114,43 @@ void weight_grad_on_gpu(const at::Tensor& sum, const Fp8Rows& d_y, const Fp8Rows
 
 }  // namespace
 
-at::Tensor fp8_product(const Fp8Rows& x, const Fp8Blocks& weight) {
+bool has_fp8_products(c10::Device device) {
+  if (!device.is_cuda()) return true;
+#ifdef MOETRON_CUDA
+  int major = 0, index = device.has_index() ? device.index() : 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index),
+             "cudaDeviceGetAttribute");
+  return major == 9;
+#else
+  return false;
+#endif
+}
+
+at::Tensor fp8_product(const Fp8Rows& x, const Fp8Blocks& weight, at::ScalarType dtype) {
   check_product(x, weight.values);
 #ifdef MOETRON_CUDA
-  if (x.values.is_cuda()) return product_on_gpu(x, weight, {});
+  if (x.values.is_cuda()) return product_on_gpu(x, weight, {}, dtype);
 #endif
-  return product_by_operators(x, weight);
+  return product_by_operators(x, weight, dtype);
 }
 
 at::Tensor fp8_grouped_rows_product(const Fp8Rows& x, const Fp8Blocks& weight,
-                                    const at::Tensor& ends) {
+                                    const at::Tensor& ends, at::ScalarType dtype) {
   check_product(x, weight.values);
   MT_CHECK(weight.values.dim() == 3 && ends.scalar_type() == at::kInt &&
                ends.numel() == weight.values.size(0),
            "weights [", weight.values.sizes(), "] are not those of ", ends.numel(), " groups");
 #ifdef MOETRON_CUDA
-  if (x.values.is_cuda()) return product_on_gpu(x, weight, ends);
+  if (x.values.is_cuda()) return product_on_gpu(x, weight, ends, dtype);
 #endif
   const at::Tensor y =
-      at::empty({x.values.size(0), weight.values.size(1)}, x.scales.options().dtype(at::kBFloat16));
+      at::empty({x.values.size(0), weight.values.size(1)}, x.scales.options().dtype(dtype));
   int64_t first = 0;
   for (int64_t group = 0; group < ends.numel(); ++group) {
     const int64_t end = ends[group].item<int32_t>();
     y.narrow(0, first, end - first)
         .copy_(product_by_operators(part_of(x, first, end - first),
-                                    {weight.values[group], weight.scales[group]}));
+                                    {weight.values[group], weight.scales[group]}, dtype));
     first = end;
   }
   return y;

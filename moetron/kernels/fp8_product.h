@@ -11,15 +11,19 @@
 
 namespace moetron {
 
-// x [rows, in] times weight [out, in] -> bf16 [rows, out]. An input gradient is that of the
-// transposed weight.
-at::Tensor fp8_product(const Fp8Rows& x, const Fp8Blocks& weight);
+// Whether products in 8 bits can be computed there: on CPUs, and on GPUs of Hopper's kind.
+bool has_fp8_products(c10::Device device);
 
-// x [rows, in] times each group's weight [groups, out, in] -> bf16 [rows, out]. ends [groups] int32
-// on the device, where each group's rows end; rows behind the last are left as they are. On a GPU
-// the host is not waited for.
+// x [rows, in] times weight [out, in] -> [rows, out] of `dtype`: bf16 on a GPU. An input gradient
+// is that of the turned weight.
+at::Tensor fp8_product(const Fp8Rows& x, const Fp8Blocks& weight,
+                       at::ScalarType dtype = at::kBFloat16);
+
+// x [rows, in] times each group's weight [groups, out, in] -> [rows, out] of `dtype`. ends [groups]
+// int32 on the device, where each group's rows end; rows behind the last are left as they are. On a
+// GPU the host is not waited for.
 at::Tensor fp8_grouped_rows_product(const Fp8Rows& x, const Fp8Blocks& weight,
-                                    const at::Tensor& ends);
+                                    const at::Tensor& ends, at::ScalarType dtype = at::kBFloat16);
 
 // sum [out, in] fp32 = d_y x^T, or += where `adds`, of quantised columns: d_y [out, rows],
 // x [in, rows].

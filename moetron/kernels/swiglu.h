@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/kernels/fp8.h"
+
 namespace moetron {
 
 // gate_up [rows, 2 width], gate first; weights [rows] fp32 or undefined -> [rows, width]. The
@@ -20,5 +22,16 @@ struct SwigluGrads {
 // d_y [rows, width]
 SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
                             const at::Tensor& d_y, bool with_activation = true);
+
+// The same with results in 8 bits, for the products behind.
+Fp8Rows swiglu_forward_fp8(const at::Tensor& gate_up, const at::Tensor& weights,
+                           at::ScalarType dtype);
+struct Fp8SwigluGrads {
+  Fp8Rows d_gate_up;
+  at::Tensor d_weights;  // [rows] fp32; undefined without weights
+  Fp8Rows activation;
+};
+Fp8SwigluGrads swiglu_backward_fp8(const at::Tensor& gate_up, const at::Tensor& weights,
+                                   const at::Tensor& d_y, const Fp8Products& products);
 
 }  // namespace moetron

@@ -88,5 +88,32 @@ TEST(Swiglu, KernelsTakeStridedGradientsLargeGatesAndNoRows) {
   EXPECT_EQ(none.activation.sizes(), at::IntArrayRef({0, 32}));
 }
 
+void expect_fp8(const at::Tensor& gate_up, const at::Tensor& weights, const at::Tensor& d_y) {
+  constexpr double kOfEightBits = 0.05;  // a 16th at most, and few numbers
+  const at::Tensor y = swiglu_forward(gate_up, weights);
+  const SwigluGrads grads = swiglu_backward(gate_up, weights, d_y);
+  const Fp8Rows got = swiglu_forward_fp8(gate_up, weights, at::kFloat8_e4m3fn);
+  EXPECT_EQ(got.values.sizes(), y.sizes());
+  EXPECT_LE(relative_error(dequantise(got), y), kOfEightBits);
+  const Fp8SwigluGrads quantised = swiglu_backward_fp8(gate_up, weights, d_y, {});
+  EXPECT_LE(relative_error(dequantise(quantised.d_gate_up), grads.d_gate_up), kOfEightBits);
+  EXPECT_TRUE(dequantise(quantised.activation).equal(dequantise(got)));
+  if (weights.defined()) {
+    EXPECT_TRUE(quantised.d_weights.equal(grads.d_weights));
+  }
+}
+
+TEST(Swiglu, InEightBitsIsItsRoundedResult) {
+  expect_fp8(at::randn({6, 20}), at::rand({6}), at::randn({6, 10}));
+  expect_fp8(at::randn({6, 512}), {}, at::randn({6, 256}));
+  SKIP_WITHOUT_GPU();
+  for (const auto& [rows, width] :
+       {std::pair<int64_t, int64_t>{301, 1536}, {1, 128}, {9, 384}, {7, 80}}) {
+    const at::Tensor weights = at::rand({rows}, at::TensorOptions(at::kCUDA));
+    expect_fp8(random_bf16({rows, 2 * width}), weights, random_bf16({rows, width}));
+    expect_fp8(random_bf16({rows, 2 * width}), {}, random_bf16({rows, width}));
+  }
+}
+
 }  // namespace
 }  // namespace moetron

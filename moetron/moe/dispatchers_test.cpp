@@ -385,7 +385,7 @@ struct ScaledTokens {
 
   static ScaledTokens of(const at::Tensor& x, bool as_bytes) {
     if (!as_bytes) {
-      const Fp8Rows rows = quantise_rows(x, {});
+      const Fp8Rows rows = quantise_rows(x, at::kFloat8_e4m3fn);
       return {{.data = rows.values, .scales = rows.scales.t()}, dequantise(rows)};
     }
     const at::Tensor bytes = at::randint(256, x.sizes(), at::kByte);
@@ -706,7 +706,7 @@ TEST_F(DispatchVolumeTest, NeighbouringChoicesShareACopy) {
 // In 8 bits with a scale for each 128: a quarter of fp32's bytes a row and 4 for each scale.
 TEST_F(DispatchVolumeTest, ScalesTravelBesideNumbersOf8Bits) {
   const Tokens tokens = with_experts(random_experts(kTokens));
-  const Fp8Rows rows = quantise_rows(at::randn({kTokens, 256}), {});
+  const Fp8Rows rows = quantise_rows(at::randn({kTokens, 256}), at::kFloat8_e4m3fn);
   const Sizes sizes{4, 1};
   for (const NamedDispatcher& named : kDispatchers) {
     const auto log = std::make_shared<CommLog>();
