@@ -202,7 +202,7 @@ TEST(DispatchVolume, IsThatOfEvenRouting) {
         const Dispatched d =
             dispatcher->start_dispatch({.data = at::rand({tokens, hidden})}, routing).finish();
         log->clear();
-        dispatcher->start_combine_backward(at::rand({tokens, hidden}), d.plan).finish();
+        dispatcher->start_combine_backward({.data = at::rand({tokens, hidden})}, d.plan).finish();
         sent += static_cast<double>(sum_bytes_sent(*log, "world"));
       }
       EXPECT_NEAR(sent / static_cast<double>(ranks), rows * row, 1e-6)

@@ -295,10 +295,13 @@ TEST(Parameter, KeepsWhatIsDerivedUntilTheValueChanges) {
   Parameter weight("weight", {2}, at::kFloat, {});
   int num_made = 0;
   const auto twice = [&] {
-    return weight.derived(Derived::kTwiceByRows, [&](const at::Tensor& value) {
-      ++num_made;
-      return at::cat({value, value});
-    });
+    return weight
+        .derived(Derived::kTwiceByRows,
+                 [&](const at::Tensor& value) {
+                   ++num_made;
+                   return std::vector{at::cat({value, value})};
+                 })
+        .front();
   };
   EXPECT_TRUE(at::equal(twice(), at::zeros({4})));
   twice();

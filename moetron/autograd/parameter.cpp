@@ -90,14 +90,22 @@ uint64_t Parameter::version() const {
   return static_cast<uint64_t>(value_._version()) + changes;
 }
 
-const at::Tensor& Parameter::derived(
-    Derived what, const std::function<at::Tensor(const at::Tensor& value)>& make) {
+const std::vector<at::Tensor>& Parameter::derived(Derived what, const Make& make) {
   Kept& kept = derived_[what];
-  if (!kept.tensor.defined() || kept.version != version()) {
+  if (kept.tensors.empty() || kept.version != version()) {
     kept = {};  // before the next one is made
     kept = {make(value_), version()};
   }
-  return kept.tensor;
+  return kept.tensors;
+}
+
+Fp8Weight Parameter::quantised() {
+  MT_CHECK(fp8_.has_value(), label_, " is not multiplied in 8 bits");
+  const auto& kept = derived(Derived::kFp8, [this](const at::Tensor& value) {
+    const auto [blocks, turned] = quantise_weight(value, fp8_->values);
+    return std::vector{blocks.values, blocks.scales, turned.values, turned.scales};
+  });
+  return {.blocks = {kept[0], kept[1]}, .turned = {kept[2], kept[3]}};
 }
 
 at::Tensor& Parameter::grad() {

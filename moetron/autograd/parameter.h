@@ -8,11 +8,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/TensorOptions.h>
+
+#include "moetron/kernels/fp8.h"
 
 namespace moetron {
 
@@ -83,6 +86,7 @@ struct ParameterSettings {
 // What is kept beside a value, computed from it.
 enum class Derived {
   kTwiceByRows,  // the value above itself
+  kFp8,          // for products in 8 bits
 };
 
 class Parameter {
@@ -119,8 +123,13 @@ class Parameter {
   // To be called by whoever writes the value's memory by other means than ATen's operators.
   void value_changed() { ++num_changes_; }
   // What `make` computed from the value, kept until the value changes.
-  const at::Tensor& derived(Derived what,
-                            const std::function<at::Tensor(const at::Tensor& value)>& make);
+  using Make = std::function<std::vector<at::Tensor>(const at::Tensor& value)>;
+  const std::vector<at::Tensor>& derived(Derived what, const Make& make);
+
+  // From now on products with this weight are computed in 8 bits.
+  void multiply_in_fp8(const Fp8Products& products) { fp8_ = products; }
+  const std::optional<Fp8Products>& fp8() const { return fp8_; }
+  Fp8Weight quantised();  // only where fp8()
 
   // The fp32 accumulator, of the value's shape; made (zero) at first use. Only where needs_grad().
   at::Tensor& grad();
@@ -175,10 +184,11 @@ class Parameter {
   at::Tensor grad_;
   uint64_t num_changes_ = 0;
   struct Kept {
-    at::Tensor tensor;
+    std::vector<at::Tensor> tensors;
     uint64_t version = 0;
   };
   std::map<Derived, Kept> derived_;
+  std::optional<Fp8Products> fp8_;
   bool is_grad_stale_ = false;
   Parameter* tied_to_ = nullptr;
 };

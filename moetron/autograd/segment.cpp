@@ -55,6 +55,13 @@ struct OperationNode : torch::autograd::Node {
   WeightGradQueue* queue;
 };
 
+void give_scales(const Edge& root, const at::Tensor& scales) {
+  auto* const node = dynamic_cast<OperationNode*>(root.function.get());
+  MT_CHECK(node != nullptr && node->operation->takes_scaled_grad(),
+           "a gradient with scales goes to an operation that takes none");
+  node->operation->take_grad_scales(scales);
+}
+
 }  // namespace
 
 struct SegmentRun::Graph {
@@ -107,7 +114,8 @@ at::Tensor SegmentRun::output(const at::Tensor& value) {
   return value.detach();
 }
 
-std::vector<at::Tensor> SegmentRun::backward(const std::vector<at::Tensor>& d_outputs) {
+std::vector<at::Tensor> SegmentRun::backward(const std::vector<at::Tensor>& d_outputs,
+                                             const std::vector<at::Tensor>& scales) {
   MT_CHECK(with_grad_, "backward of a segment that ran without gradients");
   MT_CHECK(d_outputs.size() == graph_->roots.size(), "a segment with ", graph_->roots.size(),
            " outputs got ", d_outputs.size(), " gradients");
@@ -117,6 +125,7 @@ std::vector<at::Tensor> SegmentRun::backward(const std::vector<at::Tensor>& d_ou
     if (!d_outputs[i].defined() || !graph_->roots[i].is_valid()) continue;
     roots.push_back(graph_->roots[i]);
     d_roots.push_back(d_outputs[i]);
+    if (i < scales.size() && scales[i].defined()) give_scales(roots.back(), scales[i]);
   }
   edge_list ends;
   for (const at::Tensor& leaf : graph_->leaves) {
@@ -138,6 +147,7 @@ void SegmentRun::attach(const std::vector<at::Tensor*>& outputs,
                         std::shared_ptr<JointOperation> operation,
                         const std::vector<at::Tensor>& inputs) {
   if (!with_grad_) return;
+  const bool takes_scaled_grad = operation->takes_scaled_grad();
   NodePointer node = make_node<OperationNode>(std::move(operation), weight_grads_.get());
   edge_list edges;
   for (const at::Tensor& input : inputs) {
@@ -147,7 +157,7 @@ void SegmentRun::attach(const std::vector<at::Tensor*>& outputs,
   node->set_next_edges(std::move(edges));
   for (size_t i = 0; i < outputs.size(); ++i) {
     torch::autograd::create_gradient_edge(*outputs[i], node);
-    if (has_gradient_of_other_type(*outputs[i]))
+    if (takes_scaled_grad || has_gradient_of_other_type(*outputs[i]))
       node->mutable_input_metadata(i).set_grad_dtype(std::nullopt);
   }
 }

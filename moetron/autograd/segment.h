@@ -25,6 +25,9 @@ class JointOperation {
   virtual bool has_weights() const = 0;
   // Adds to the parameters' accumulators. Runs after input_grads(), at once or much later.
   virtual void add_weight_grads() = 0;
+  // Whether the gradient of its output may be in 8 bits; its scales then come before it.
+  virtual bool takes_scaled_grad() const { return false; }
+  virtual void take_grad_scales(at::Tensor /*scales*/) {}
 };
 
 // An operation of one output.
@@ -82,8 +85,11 @@ class SegmentRun {
   at::Tensor output(const at::Tensor& value);
 
   // Gradients of the inputs, in the order of input(), given those of the outputs in the order of
-  // output(). An undefined tensor stands for zero, in and out. Frees the graph.
-  std::vector<at::Tensor> backward(const std::vector<at::Tensor>& d_outputs);
+  // output(). An undefined tensor stands for zero, in and out. `scales`: of gradients in 8 bits, by
+  // output, undefined for any other; whatever made such an output takes_scaled_grad(). Frees the
+  // graph.
+  std::vector<at::Tensor> backward(const std::vector<at::Tensor>& d_outputs,
+                                   const std::vector<at::Tensor>& scales = {});
 
   WeightGradQueue& weight_grads() { return *weight_grads_; }
 

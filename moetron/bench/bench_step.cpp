@@ -75,6 +75,7 @@ class StepBench {
     StepReport report;
     report.device = device_.str();
     report.dtype = model_.options().dtype() == at::kFloat ? "fp32" : "bf16";
+    if (resolve_slice(options_, model_.config()).fp8) report.dtype += ", products in fp8";
     report.num_layers = model_.config().num_layers;
     report.num_parameters = num_parameters();
     report.micro_batch_size = options_.training.micro_batch_size;

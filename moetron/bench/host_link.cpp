@@ -29,10 +29,6 @@ class LinkedDispatcher final : public WrappedDispatcher {
                                     std::shared_ptr<const DispatchPlan> plan) override {
     return behind_transfer(WrappedDispatcher::start_combine(rows, std::move(plan)));
   }
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    return behind_transfer(WrappedDispatcher::start_combine_backward(d_hidden, std::move(plan)));
-  }
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
@@ -43,6 +39,10 @@ class LinkedDispatcher final : public WrappedDispatcher {
  private:
   Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
     return behind_transfer(WrappedDispatcher::send_tokens(tokens, routing));
+  }
+  Pending<Value> send_grads(const Value& d_hidden,
+                            std::shared_ptr<const DispatchPlan> plan) override {
+    return behind_transfer(WrappedDispatcher::send_grads(d_hidden, std::move(plan)));
   }
 
   template <class Result>

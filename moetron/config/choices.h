@@ -55,7 +55,11 @@ inline constexpr NamedSchedule kSchedules[] = {
 };
 enum class RecomputeGranularity { kFull };
 enum class RecomputeMethod { kUniform };
-enum class Dtype { kAuto, kBf16, kFp32 };  // kAuto: bf16 on a GPU, fp32 on a CPU
+// kAuto: bf16 on a GPU, fp32 on a CPU; kFp8: the same, with products in 8 bits.
+enum class Dtype { kAuto, kBf16, kFp32, kFp8 };
+enum class Fp8Format { kE4m3, kHybrid };
+enum class Fp8Recipe { kBlockwise };
+enum class Fp8WeightGrad { kFp8, kBf16 };
 enum class OptimizerKind { kAdam, kHybridAdam };
 enum class LrDecayStyle { kConstant, kLinear, kCosine };
 enum class TokenizerKind { kHf, kBytes };

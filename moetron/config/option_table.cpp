@@ -141,6 +141,7 @@ OptionTable::OptionTable() {
   declare_rotary_and_mla(*this);
   declare_moe(*this);
   declare_training(*this);
+  declare_precision(*this);
   declare_optimizer(*this);
   declare_files(*this);
   declare_parallel(*this);

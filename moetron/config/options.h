@@ -91,6 +91,16 @@ struct TrainingOptions {
   Dtype dtype = Dtype::kAuto;
 };
 
+struct PrecisionOptions {
+  std::optional<Fp8Format> fp8_format;  // empty: products are not in 8 bits, unless dtype is kFp8
+  Fp8Recipe fp8_recipe = Fp8Recipe::kBlockwise;
+  Fp8WeightGrad fp8_wgrad = Fp8WeightGrad::kFp8;
+  std::optional<bool> moe_fp8_dispatch;  // empty: where weight gradients are in 8 bits
+  bool first_last_layers_bf16 = false;
+  int64_t num_layers_at_start_in_bf16 = 1;  // with first_last_layers_bf16
+  int64_t num_layers_at_end_in_bf16 = 1;
+};
+
 struct OptimizerOptions {
   double lr = 0;  // required
   double min_lr = 0;
@@ -253,6 +263,7 @@ struct Options {
   ModelOptions model;
   MoeOptions moe;
   TrainingOptions training;
+  PrecisionOptions precision;
   OptimizerOptions optimizer;
   CheckpointOptions checkpoint;
   LoggingOptions logging;

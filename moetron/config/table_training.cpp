@@ -47,12 +47,13 @@ void declare_training(OptionTable& table) {
       .count_or_zero();
   table
       .add(MT_FIELD(training, dtype),
-           "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU.")
+           "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU; fp8: the same, "
+           "with fp8-format e4m3.")
       .one_of({{"auto", Dtype::kAuto},
                {"bf16", Dtype::kBf16},
                {"fp32", Dtype::kFp32},
                {"fp16", Standing::kNotYet, "fp16 with loss scaling"},
-               {"fp8", Standing::kNotYet, "matrix products in fp8"}})
+               {"fp8", Dtype::kFp8}})
       .also("bf16", "bf16")
       .also("fp32", "fp32")
       .also("fp16", "fp16")

@@ -13,7 +13,7 @@ SequentialSampler::SequentialSampler(const SamplerSettings& settings, int64_t da
   MT_CHECK_CONFIG(settings.num_samples <= dataset_size, "the run needs ", settings.num_samples,
                   " samples, but the dataset holds ", dataset_size);
   MT_CHECK_CONFIG(consumed_samples >= 0 && consumed_samples <= settings.num_samples,
-                  "consumed samples (", consumed_samples, ") must not exceed the run's samples (",
+                  "consumed samples (", consumed_samples, ") must be at most the run's samples (",
                   settings.num_samples, ")");
 }
 

@@ -46,7 +46,8 @@ class IndexedDataset {
   int64_t document_start(int64_t document) const;
 
   // Copies tokens [offset, offset + out.size()) of a sequence. A token that does not fit the type
-  // or a file that has been cut short is an InputError; a range outside the sequence an InternalError.
+  // or a file that has been cut short is an InputError; a range outside the sequence an
+  // InternalError.
   void get(int64_t sequence, int64_t offset, std::span<int32_t> out) const;
 
   // The first token of a sequence that is below 0 or not below `vocab_size`; none: all are inside.

@@ -5,6 +5,7 @@
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/moe/capacity.h"
+#include "moetron/nn/fp8_linear.h"
 
 namespace moetron {
 namespace {
@@ -133,6 +134,26 @@ AttentionSettings attention_settings(const ModelConfig& config, const ModelSetti
   return s;
 }
 
+namespace {
+
+// The weights of a layer's linear operations: of attention, MLP and experts, but not the router,
+// norms and biases.
+void multiply_weights_in_fp8(TransformerLayerParts& parts, const Fp8Spec& spec) {
+  Fp8Products products{.weight_grad = spec.weight_grad};
+  if (spec.gradients_in_e5m2) products.gradients = at::kFloat8_e5m2;
+  const auto visit = [&](Parameter& parameter) {
+    if (parameter.value().dim() > 1) multiply_in_fp8(parameter, products);
+  };
+  parts.attention->visit(visit);
+  if (parts.mlp) parts.mlp->visit(visit);
+  if (!parts.moe) return;
+  parts.moe->experts.visit(visit);
+  if (parts.moe->shared_expert) parts.moe->shared_expert->visit(visit);
+  if (spec.dispatch) parts.moe->travels_in = products;
+}
+
+}  // namespace
+
 std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int64_t index,
                                                  std::unique_ptr<Attention> attention,
                                                  double normalize_eps,
@@ -146,6 +167,7 @@ std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int6
         std::make_unique<Mlp>(layer_prefix(index) + tensors::kMlp, config.hidden_size,
                               config.intermediate_size, settings.options, settings.tensor_group());
   }
+  if (settings.fp8 && settings.fp8->has_layer(index)) multiply_weights_in_fp8(parts, *settings.fp8);
   return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps,
                                             settings, std::move(parts));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -21,6 +22,7 @@ struct ModelSettings {
   LatentAttentionSpec latent_attention;
   ExpertsSpec experts;
   RecomputeSpec recompute;
+  std::optional<Fp8Spec> fp8;  // empty: no products in 8 bits
   int64_t micro_batch_tokens = 0;   // the most of a micro-batch; 0: any (not where padded)
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 

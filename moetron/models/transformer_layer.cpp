@@ -4,6 +4,7 @@
 
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
+#include "moetron/nn/fp8_linear.h"
 #include "moetron/nn/norm.h"
 
 namespace moetron {
@@ -40,12 +41,14 @@ std::vector<Value> TransformerLayer::compute(const Node& node, std::vector<Value
       return attention(x, call);
     case NodeRole::kMlp:
       return {{.data = parts_.mlp->forward(x, layout, call.run)}};
-    case NodeRole::kSharedExpert:
-      return {{.data = parts_.moe->shared_expert->forward(x, layout, call.run)}};
-    case NodeRole::kExperts: {
-      const auto& rows_per_expert = std::get<ExpertRows>(inputs[0].layout);
-      return {{.data = parts_.moe->experts.forward(x, inputs[1].data, rows_per_expert, call.run)}};
+    case NodeRole::kSharedExpert: {
+      Mlp& expert = *parts_.moe->shared_expert;
+      const at::Tensor& scales = inputs[0].scales;
+      return {{.data = scales.defined() ? expert.forward(fp8_rows(x, scales), layout, call.run)
+                                        : expert.forward(x, layout, call.run)}};
     }
+    case NodeRole::kExperts:
+      return {{.data = parts_.moe->experts.forward(inputs[0], inputs[1].data, call.run)}};
     default:
       throw InternalError("a decoder layer is asked for another layer's node");
   }
@@ -63,6 +66,10 @@ std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const N
   const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
   std::vector<Value> outputs = {{.data = second.sum}, {.data = second.y}};
   if (parts_.moe) {
+    if (const auto& products = parts_.moe->travels_in) {
+      const Fp8Rows rows = quantise_rows(second.y, products->values, run);
+      outputs[1] = {.data = rows.values, .scales = scales_by_row(rows)};
+    }
     const bool counts = micro_batch.training && call.earlier == nullptr;
     RouterOutput routed =
         parts_.moe->router.forward(second.y, micro_batch, counts, call.earlier, run);
@@ -74,6 +81,13 @@ std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const N
 
 Dispatcher* TransformerLayer::dispatcher() {
   return parts_.moe ? &parts_.moe->dispatcher : nullptr;
+}
+
+Value TransformerLayer::combine_grad(at::Tensor d) {
+  const auto& products = parts_.moe->travels_in;
+  if (!products) return {.data = std::move(d)};
+  const Fp8Rows rows = quantise_rows(d, products->gradients);
+  return {.data = rows.values, .scales = scales_by_row(rows)};
 }
 
 void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {

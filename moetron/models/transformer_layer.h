@@ -23,6 +23,8 @@ struct MixtureOfExperts {
   Experts experts;
   Dispatcher& dispatcher;
   std::optional<Mlp> shared_expert;
+  // In which 8 bits tokens travel to the experts, and gradients back to them; empty: as they are.
+  std::optional<Fp8Products> travels_in = {};
 };
 
 struct TransformerLayerParts {
@@ -40,6 +42,7 @@ class TransformerLayer final : public Layer {
   std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                              const NodeCall& call) override;
   Dispatcher* dispatcher() override;
+  Value combine_grad(at::Tensor d) override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
 
   Router* router() { return parts_.moe ? &parts_.moe->router : nullptr; }

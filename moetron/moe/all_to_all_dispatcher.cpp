@@ -63,15 +63,6 @@ class AllToAllDispatcher final : public Dispatcher {
     return Pending<at::Tensor>([=]() mutable { return sum_copies(back, exchange_plan(*plan)); });
   }
 
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    const ExchangePlan& p = exchange_plan(*plan);
-    PendingTensor copies = start_exchange(d_hidden.index_select(0, p.token_of_copy), p.sent,
-                                          p.received, *layout().group);
-    return Pending<at::Tensor>(
-        [=]() mutable { return exchange_plan(*plan).permutation.gather(copies.finish()); });
-  }
-
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
@@ -100,14 +91,10 @@ class AllToAllDispatcher final : public Dispatcher {
     auto plan = make_plan(routing.experts);
     exchange_counts(*plan, tokens.data.device());
     Communicator& group = *layout().group;
-    const auto start = [&](const at::Tensor& copies) {
-      return start_exchange(copies, plan->sent, plan->received, group);
-    };
     group.group_begin();
-    PendingValue sent{.data = start(tokens.data.index_select(0, plan->token_of_copy))};
-    if (tokens.scales.defined())
-      sent.scales = start(tokens.scales.index_select(0, plan->token_of_copy));
-    PendingTensor choices = start(pack_choices(routing, *plan));
+    PendingValue sent = start_copies(tokens, *plan);
+    PendingTensor choices =
+        start_exchange(pack_choices(routing, *plan), plan->sent, plan->received, group);
     group.group_end();
     return Pending<Dispatched>([=, this]() mutable {
       const Value copies = sent.finish();  // [received, ...]
@@ -120,6 +107,27 @@ class AllToAllDispatcher final : public Dispatcher {
       out.plan = plan;
       return out;
     });
+  }
+
+  Pending<Value> send_grads(const Value& d_hidden,
+                            std::shared_ptr<const DispatchPlan> plan) override {
+    Communicator& group = *layout().group;
+    group.group_begin();
+    PendingValue copies = start_copies(d_hidden, exchange_plan(*plan));
+    group.group_end();
+    return Pending<Value>(
+        [=]() mutable { return exchange_plan(*plan).permutation.rows_of(copies.finish()); });
+  }
+
+  // A copy for each rank or choice, to where it goes.
+  PendingValue start_copies(const Value& tokens, const ExchangePlan& plan) const {
+    const auto start = [&](const at::Tensor& x) {
+      return start_exchange(x.index_select(0, plan.token_of_copy), plan.sent, plan.received,
+                            *layout().group);
+    };
+    PendingValue sent{.data = start(tokens.data)};
+    if (tokens.scales.defined()) sent.scales = start(tokens.scales);
+    return sent;
   }
 
   // experts [tokens, K]: which copies go where.

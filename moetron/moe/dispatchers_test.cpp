@@ -79,12 +79,13 @@ Outcome run_chain(Dispatcher& dispatcher, Experts& experts, const Tokens& tokens
   const Dispatched d = dispatcher.start_dispatch({.data = tokens.hidden}, tokens.routing).finish();
   SegmentRun run(true);
   const at::Tensor rows = run.input(d.rows.data), probabilities = run.input(d.probabilities);
-  const at::Tensor weighted =
-      run.output(experts.forward(rows, probabilities, d.rows_per_expert(), run));
+  const at::Tensor weighted = run.output(
+      experts.forward({.data = rows, .layout = d.rows_per_expert()}, probabilities, run));
   Outcome outcome;
   outcome.rows_per_expert = d.rows_per_expert().counts;
   outcome.y = dispatcher.start_combine(weighted, d.plan).finish();
-  const auto grads = run.backward({dispatcher.start_combine_backward(tokens.d_y, d.plan).finish()});
+  const auto grads =
+      run.backward({dispatcher.start_combine_backward({.data = tokens.d_y}, d.plan).finish().data});
   const DispatchGrads back =
       dispatcher.start_dispatch_backward(grads[0], grads[1], d.plan).finish();
   run.weight_grads().run();
@@ -537,8 +538,7 @@ TEST_F(DispatchersTest, StartedOperationsFinishInAnyOrder) {
       const Dispatched dispatched_b = pending_b.finish(), dispatched_a = pending_a.finish();
       SegmentRun run(false);
       const auto start_combine = [&](const Dispatched& d) {
-        return dispatcher->start_combine(
-            experts->forward(d.rows.data, d.probabilities, d.rows_per_expert(), run), d.plan);
+        return dispatcher->start_combine(experts->forward(d.rows, d.probabilities, run), d.plan);
       };
       auto combined_a = start_combine(dispatched_a), combined_b = start_combine(dispatched_b);
       const at::Tensor y_b = combined_b.finish(), y_a = combined_a.finish();

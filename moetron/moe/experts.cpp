@@ -5,6 +5,7 @@
 #include "moetron/autograd/segment.h"
 #include "moetron/base/error.h"
 #include "moetron/kernels/swiglu.h"
+#include "moetron/moe/fp8_experts.h"
 #include "moetron/moe/grouped_product.h"
 #include "moetron/parallel/rank_shard.h"
 
@@ -121,17 +122,20 @@ Experts::Experts(const std::string& prefix, const ExpertLayout& layout, int64_t 
       gate_up_(make_gate_up(prefix, layout, hidden_size, width, settings.options)),
       down_(make_down(prefix, layout, hidden_size, width, settings.options)) {}
 
-at::Tensor Experts::forward(const at::Tensor& rows, const at::Tensor& probabilities,
-                            const ExpertRows& rows_per_expert, SegmentRun& run) {
+at::Tensor Experts::forward(const Value& rows, const at::Tensor& probabilities, SegmentRun& run) {
+  const RowGroups groups(std::get<ExpertRows>(rows.layout), settings_.grouped_gemm);
+  if (gate_up_.fp8()) {
+    return fp8_expert_mlp(rows, probabilities, groups, gate_up_, down_, settings_.recompute, run);
+  }
+  MT_CHECK(!rows.scales.defined(), gate_up_.label(), " is not multiplied in 8 bits");
   const auto operation = std::make_shared<ExpertMlp>(
-      rows.detach(), probabilities.detach(), RowGroups(rows_per_expert, settings_.grouped_gemm),
-      gate_up_, down_, settings_.recompute);
+      rows.data.detach(), probabilities.detach(), groups, gate_up_, down_, settings_.recompute);
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
     y = operation->forward();
   }
-  run.attach(y, operation, {rows, probabilities});
+  run.attach(y, operation, {rows.data, probabilities});
   return y;
 }
 

@@ -29,10 +29,10 @@ class Experts {
   Experts(const std::string& prefix, const ExpertLayout& layout, int64_t hidden_size, int64_t width,
           const ExpertSettings& settings);
 
-  // rows [rows, hidden] sorted by local expert, probabilities [rows] fp32 -> [rows, hidden], each
-  // row weighted; of a shard of the experts: partial sums.
-  at::Tensor forward(const at::Tensor& rows, const at::Tensor& probabilities,
-                     const ExpertRows& rows_per_expert, SegmentRun& run);
+  // rows: data [rows, hidden] sorted by local expert, with ExpertRows, and in 8 bits with scales
+  // where the weights are multiplied so; probabilities [rows] fp32 -> [rows, hidden], each row
+  // weighted; of a shard of the experts: partial sums.
+  at::Tensor forward(const Value& rows, const at::Tensor& probabilities, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:

@@ -64,7 +64,8 @@ ExpertOutcome run_experts(const ExpertCase& c, const ExpertInput& input) {
   for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
     SegmentRun run(true);
     const at::Tensor rows = run.input(input.rows), p = run.input(input.probabilities);
-    const at::Tensor y = run.output(experts.forward(rows, p, rows_per_expert(), run));
+    const at::Tensor y =
+        run.output(experts.forward({.data = rows, .layout = rows_per_expert()}, p, run));
     const auto grads = run.backward({input.d_y});
     run.weight_grads().run();
     outcome.tensors = {y, grads[0], grads[1]};
@@ -158,8 +159,9 @@ TEST_F(ExpertsTest, KeepWhatTheNextStepNeedsAlone) {
     constexpr int64_t kSlack = 4096;
     MemoryMeter meter;
     SegmentRun run(true);
-    at::Tensor y = run.output(experts.forward(run.input(input.rows), run.input(input.probabilities),
-                                              rows_per_expert(), run));
+    at::Tensor y =
+        run.output(experts.forward({.data = run.input(input.rows), .layout = rows_per_expert()},
+                                   run.input(input.probabilities), run));
     // Forward keeps the first product [rows, 2 * width].
     EXPECT_NEAR(static_cast<double>(meter.measure().kept_bytes()),
                 static_cast<double>(y_bytes + (recompute ? 0 : 2 * width_bytes)), kSlack);

@@ -41,11 +41,6 @@ class LocalDispatcher final : public Dispatcher {
     return Pending<at::Tensor>([=] { return permutation_of(*plan).sum(rows); });
   }
 
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    return Pending<at::Tensor>([=] { return permutation_of(*plan).gather(d_hidden); });
-  }
-
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
@@ -60,6 +55,11 @@ class LocalDispatcher final : public Dispatcher {
     return Pending<Dispatched>([=, this] {
       return permute(tokens, routing.experts, routing.probabilities, settings_, routing.all_go);
     });
+  }
+
+  Pending<Value> send_grads(const Value& d_hidden,
+                            std::shared_ptr<const DispatchPlan> plan) override {
+    return Pending<Value>([=] { return permutation_of(*plan).rows_of(d_hidden); });
   }
 
   DispatcherSettings settings_;
@@ -153,13 +153,6 @@ class GatherDispatcher final : public Dispatcher {
     return Pending<at::Tensor>([=]() mutable { return sums.finish(); });
   }
 
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    PendingTensor all = start_gather(d_hidden, group());
-    return Pending<at::Tensor>(
-        [=]() mutable { return permutation_of(*plan).gather(all.finish()); });
-  }
-
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
@@ -196,6 +189,12 @@ class GatherDispatcher final : public Dispatcher {
       const at::Tensor all_experts = experts.finish();
       return permute(copies, all_experts, probabilities.finish(), settings_);
     });
+  }
+
+  Pending<Value> send_grads(const Value& d_hidden,
+                            std::shared_ptr<const DispatchPlan> plan) override {
+    PendingValue all = start_gather(d_hidden, group());
+    return Pending<Value>([=]() mutable { return permutation_of(*plan).rows_of(all.finish()); });
   }
 
   Pending<Dispatched> start_fused_dispatch(const Value& tokens, const Routing& routing) {

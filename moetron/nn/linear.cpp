@@ -8,6 +8,7 @@
 #include "moetron/autograd/segment.h"
 #include "moetron/kernels/device.h"
 #include "moetron/kernels/product.h"
+#include "moetron/nn/fp8_linear.h"
 
 namespace moetron {
 namespace {
@@ -31,8 +32,8 @@ class Linear final : public Operation {
     if (is_in_two_parts(d_y)) {
       const at::Tensor& twice =
           weight_.derived(Derived::kTwiceByRows, [](const at::Tensor& weight) {
-            return at::cat({weight, weight});
-          });
+            return std::vector{at::cat({weight, weight})};
+          }).front();
       return {at::cat(in_two_parts(d_y), -1).matmul(twice)};  // [..., in]
     }
     const at::Tensor weight = weight_.value().to(d_y.dtype());
@@ -81,6 +82,7 @@ class Linear final : public Operation {
 
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Parameter* bias,
                   std::optional<at::ScalarType> dtype, Remake remake_x) {
+  if (weight.fp8()) return fp8_linear(x, weight, run, bias, std::move(remake_x));
   auto operation = std::make_shared<Linear>(x, weight, bias, std::move(remake_x));
   at::Tensor y;
   {

@@ -16,7 +16,8 @@ using Remake = std::function<at::Tensor()>;
 
 // x [..., in], weight [out, in], bias [out] or null -> [..., out]. Computed in `dtype`, by default
 // x's; what has another is converted (the router's fp32 product of bf16), and x kept as it is. With
-// `remake_x` it is not kept: the weight gradient makes it anew.
+// `remake_x` it is not kept: the weight gradient makes it anew. A weight that is multiplied in 8
+// bits has fp8_linear().
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run,
                   Parameter* bias = nullptr, std::optional<at::ScalarType> dtype = {},
                   Remake remake_x = {});

@@ -4,6 +4,7 @@
 
 #include "moetron/autograd/segment.h"
 #include "moetron/kernels/swiglu.h"
+#include "moetron/nn/fp8_linear.h"
 #include "moetron/nn/linear.h"
 #include "moetron/parallel/rank_shard.h"
 
@@ -65,8 +66,20 @@ Mlp::Mlp(const std::string& prefix, int64_t hidden_size, int64_t width,
 
 at::Tensor Mlp::forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run) {
   const at::Tensor all = gather_tokens(x, layout, run);  // [tokens, hidden]
-  const at::Tensor partial = linear(swiglu(linear(all, gate_up_, run), run), down_, run);
-  return reduce_scatter_tokens(partial, layout, run);
+  return behind_gate_up(linear(all, gate_up_, run), layout, run);
+}
+
+at::Tensor Mlp::forward(const Fp8Rows& x, const TokenLayout& layout, SegmentRun& run) {
+  Fp8Rows all = x;
+  if (layout.size() > 1) {
+    all = fp8_rows(gather_tokens(x.values, layout, run), gather_tokens(scales_by_row(x), layout));
+  }
+  return behind_gate_up(fp8_linear(all, gate_up_, run), layout, run);
+}
+
+at::Tensor Mlp::behind_gate_up(const at::Tensor& gate_up, const TokenLayout& layout,
+                               SegmentRun& run) {
+  return reduce_scatter_tokens(linear(swiglu(gate_up, run), down_, run), layout, run);
 }
 
 void Mlp::visit(const ParameterVisitor& visitor) {

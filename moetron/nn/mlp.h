@@ -28,9 +28,13 @@ class Mlp {
 
   // x [slice, hidden], this rank's slice of the tokens -> [slice, hidden]
   at::Tensor forward(const at::Tensor& x, const TokenLayout& layout, SegmentRun& run);
+  // The same of x in 8 bits, whose weights are multiplied so.
+  at::Tensor forward(const Fp8Rows& x, const TokenLayout& layout, SegmentRun& run);
   void visit(const ParameterVisitor& visitor);
 
  private:
+  at::Tensor behind_gate_up(const at::Tensor& gate_up, const TokenLayout& layout, SegmentRun& run);
+
   Parameter gate_up_;  // [2 * width, hidden], the width of this rank
   Parameter down_;     // [hidden, width]
 };

@@ -135,6 +135,8 @@ at::Tensor TokenLayout::token_of_row(c10::Device device) const {
 
 at::Tensor gather_tokens(const at::Tensor& x, const TokenLayout& layout) {
   if (layout.size() == 1) return x;
+  const at::ScalarType type = x.scalar_type();
+  if (at::isFloat8Type(type)) return gather_tokens(x.view(at::kByte), layout).view(type);
   at::Tensor all = at::empty(with_rows(x, layout.size() * x.size(0)), x.options());
   layout.group->all_gather(all, x.contiguous()).wait();
   if (layout.row_of_token.defined()) return all.index_select(0, layout.row_of_token);

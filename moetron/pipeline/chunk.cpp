@@ -206,7 +206,7 @@ void ChunkRun::compute(const At& at) {
   const bool with_grad = again || (with_grad_ && !at.recompute.runs_again(at.index));
   const at::AutoGradMode grad_mode(with_grad);
   NodeState& state = at.node_state();
-  SegmentRun& segment = state.segment.emplace(with_grad);
+  SegmentRun& segment = state.segment.emplace(with_grad, chunk_.operators);
   state.leaves.clear();
   state.roots.clear();
   std::vector<Value> inputs;
@@ -276,16 +276,14 @@ void ChunkRun::finish(const At& at) {
   const MemoryScope purpose = at.purpose();
   const at::NoGradGuard no_grad;
   if (at.node.role == NodeRole::kDispatch) {
-    Dispatched dispatched = at.state.dispatching->finish();
-    at.state.dispatching.reset();
+    Dispatched dispatched = std::exchange(at.state.dispatching, std::nullopt)->finish();
     at.state.plan = std::move(dispatched.plan);
     write(at, at.node.outputs[0], std::move(dispatched.rows));
     write(at, at.node.outputs[1], {std::move(dispatched.probabilities), {}, {}});
     return;
   }
   Value combined;
-  combined.data = at.state.combining->finish();
-  at.state.combining.reset();
+  combined.data = std::exchange(at.state.combining, std::nullopt)->finish();
   write(at, at.node.outputs[0], std::move(combined));
 }
 
@@ -294,12 +292,13 @@ void ChunkRun::start_back(const At& at) {
   const SpanScope span = at.span(dispatches ? "start dispatch" : "start combine");
   const at::NoGradGuard no_grad;
   Dispatcher& dispatcher = *at.code.dispatcher();
-  const at::Tensor d = take_grad(at.layer, at.node.outputs[0]);
+  at::Tensor d = take_grad(at.layer, at.node.outputs[0]);
   if (dispatches) {
     const at::Tensor d_weights = take_grad(at.layer, at.node.outputs[1]);
     at.state.dispatching_back = dispatcher.start_dispatch_backward(d, d_weights, at.state.plan);
   } else {
-    at.state.combining_back = dispatcher.start_combine_backward(d, at.state.plan);
+    at.state.combining_back =
+        dispatcher.start_combine_backward(at.code.combine_grad(std::move(d)), at.state.plan);
   }
 }
 
@@ -307,12 +306,11 @@ void ChunkRun::finish_back(const At& at) {
   const SpanScope span = at.span(name_of(at.node.role), /*waits=*/true);
   const at::NoGradGuard no_grad;
   if (at.node.role == NodeRole::kCombine) {
-    at::Tensor d_rows = at.state.combining_back->finish();
-    at.state.combining_back.reset();
-    return add_grad(at, at.node.inputs[0], std::move(d_rows));
+    Value d_rows = std::exchange(at.state.combining_back, std::nullopt)->finish();
+    slot_state(at.layer, at.node.inputs[0]).grad_scales = std::move(d_rows.scales);
+    return add_grad(at, at.node.inputs[0], std::move(d_rows.data));
   }
-  DispatchGrads grads = at.state.dispatching_back->finish();
-  at.state.dispatching_back.reset();
+  DispatchGrads grads = std::exchange(at.state.dispatching_back, std::nullopt)->finish();
   at.state.plan.reset();
   add_grad(at, at.node.inputs[0], std::move(grads.d_hidden));
   add_grad(at, at.node.inputs[1], std::move(grads.d_probabilities));
@@ -360,9 +358,12 @@ void ChunkRun::input_grads(const At& at) {
   NodeState& state = at.node_state();
   std::vector<at::Tensor> d_inputs;
   {
-    std::vector<at::Tensor> d_outputs;
-    for (const Slot slot : state.roots) d_outputs.push_back(d_root(at, slot));
-    d_inputs = state.segment->backward(d_outputs);
+    std::vector<at::Tensor> d_outputs, scales;
+    for (const Slot slot : state.roots) {
+      d_outputs.push_back(d_root(at, slot));
+      scales.push_back(std::exchange(slot_state(at.layer, slot).grad_scales, {}));
+    }
+    d_inputs = state.segment->backward(d_outputs, scales);
   }
   for (size_t i = 0; i < d_inputs.size(); ++i) {
     add_grad(at, state.leaves[i], std::move(d_inputs[i]));

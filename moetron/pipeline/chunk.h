@@ -69,6 +69,7 @@ class ChunkRun {
     Value kept;  // what a recomputation reads
     int kept_reads_left = 0;
     std::vector<at::Tensor> grads;  // by reader; the next layer's last
+    at::Tensor grad_scales;         // of the one gradient, if that is in 8 bits
   };
   struct NodeState {
     std::optional<SegmentRun> segment;
@@ -79,7 +80,8 @@ class ChunkRun {
     std::vector<NodeState> nodes;
     std::shared_ptr<const DispatchPlan> plan;
     std::optional<Pending<Dispatched>> dispatching;
-    std::optional<Pending<at::Tensor>> combining, combining_back;
+    std::optional<Pending<at::Tensor>> combining;
+    std::optional<Pending<Value>> combining_back;
     std::optional<Pending<DispatchGrads>> dispatching_back;
   };
   class At;  // where an instruction is

@@ -72,9 +72,10 @@ class Dispatcher {
   // rows [bound, hidden], weighted -> [tokens, hidden], each token's rows summed
   virtual Pending<at::Tensor> start_combine(const at::Tensor& rows,
                                             std::shared_ptr<const DispatchPlan> plan) = 0;
-  // d_hidden [tokens, hidden] -> [bound, hidden]
-  virtual Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                                     std::shared_ptr<const DispatchPlan> plan) = 0;
+  // d_hidden: data [tokens, hidden] -> [bound, hidden]; in 8 bits with scales as start_dispatch()
+  // has them.
+  Pending<Value> start_combine_backward(const Value& d_hidden,
+                                        std::shared_ptr<const DispatchPlan> plan);
   // d_rows [bound, hidden], d_probabilities [bound]
   virtual Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
@@ -83,6 +84,8 @@ class Dispatcher {
  protected:
   // Numbers of 8 bits come as bytes.
   virtual Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) = 0;
+  virtual Pending<Value> send_grads(const Value& d_hidden,
+                                    std::shared_ptr<const DispatchPlan> plan) = 0;
 
  private:
   int64_t max_tokens_;

@@ -37,6 +37,8 @@ class Layer {
   virtual double loss_weight() const { return 1; }
   // Of a layer whose program dispatches.
   virtual Dispatcher* dispatcher() { return nullptr; }
+  // The gradient of what combine gives, as it travels back to the experts.
+  virtual Value combine_grad(at::Tensor d) { return {.data = std::move(d)}; }
   virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;
 };
 

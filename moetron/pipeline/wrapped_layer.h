@@ -20,6 +20,7 @@ class WrappedLayer : public Layer {
   }
   double loss_weight() const override { return inner_->loss_weight(); }
   Dispatcher* dispatcher() override { return inner_->dispatcher(); }
+  Value combine_grad(at::Tensor d) override { return inner_->combine_grad(std::move(d)); }
   void visit(const std::function<void(Parameter&)>& visitor) override { inner_->visit(visitor); }
 
  private:
@@ -35,10 +36,6 @@ class WrappedDispatcher : public Dispatcher {
                                     std::shared_ptr<const DispatchPlan> plan) override {
     return inner_.start_combine(rows, std::move(plan));
   }
-  Pending<at::Tensor> start_combine_backward(const at::Tensor& d_hidden,
-                                             std::shared_ptr<const DispatchPlan> plan) override {
-    return inner_.start_combine_backward(d_hidden, std::move(plan));
-  }
   Pending<DispatchGrads> start_dispatch_backward(
       const at::Tensor& d_rows, const at::Tensor& d_probabilities,
       std::shared_ptr<const DispatchPlan> plan) override {
@@ -48,6 +45,10 @@ class WrappedDispatcher : public Dispatcher {
  protected:
   Pending<Dispatched> send_tokens(const Value& tokens, const Routing& routing) override {
     return inner_.start_dispatch(tokens, routing);
+  }
+  Pending<Value> send_grads(const Value& d_hidden,
+                            std::shared_ptr<const DispatchPlan> plan) override {
+    return inner_.start_combine_backward(d_hidden, std::move(plan));
   }
 
  private:

@@ -87,7 +87,8 @@ TEST(RunSimulation, TheSameAlgorithmTakesTheSameTimeUnderEitherName) {
   }
 }
 
-TEST(RunSimulation, ManyRanksAndMicroBatchesTakeNoSecond) {
+// A second on an idle processor of today; what is quadratic takes minutes.
+TEST(RunSimulation, ManyRanksAndMicroBatchesEndSoon) {
   const auto begin = std::chrono::steady_clock::now();
   const Json json = json_of(
       "--config configs/published/qwen3_235b.toml --num-layers 128 "
@@ -95,9 +96,7 @@ TEST(RunSimulation, ManyRanksAndMicroBatchesTakeNoSecond) {
       "--num-micro-batches 4096");
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   EXPECT_EQ(json["peak_activations"][63], 129);
-#ifndef __SANITIZE_ADDRESS__
-  EXPECT_LT(seconds.count(), 1);
-#endif
+  EXPECT_LT(seconds.count(), 60);
 }
 
 }  // namespace

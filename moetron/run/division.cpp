@@ -1,5 +1,8 @@
 #include "moetron/run/division.h"
 
+#include <set>
+
+#include "moetron/arch/inventory.h"
 #include "moetron/config/options.h"
 
 namespace moetron {
@@ -91,6 +94,29 @@ void check_division(const ModelConfig& config, const ParallelSizes& sizes, bool 
   Mistakes mistakes;
   check_division(divided_widths(config, mla_replicate_l1), sizes, mistakes);
   mistakes.throw_if_any();
+}
+
+void check_fp8_division(const ModelConfig& config, const ParallelSizes& sizes,
+                        bool mla_replicate_l1, Mistakes& mistakes) {
+  constexpr int64_t kBlock = 128;
+  const DivisionSettings settings = division_settings(config, mla_replicate_l1);
+  std::set<std::string> told;  // the same of every layer and expert
+  for (const TensorInfo& tensor : tensor_inventory(config)) {
+    if (tensor.layer < 0 || tensor.shape.size() < 2) continue;
+    const TensorShard shard =
+        tensor_shard(tensor.shard, /*rank=*/0, tensor.is_expert() ? sizes.tpe : sizes.tp, settings);
+    const int64_t size = tensor.shape[static_cast<size_t>(shard.dim)], part = size / shard.count;
+    if (shard.count == 1 || part % kBlock == 0) continue;
+    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+    const std::string name = module.substr(module.rfind('.') + 1);
+    if (!told.insert(name).second) continue;
+    mistakes.check(
+        false, "fp8-format: ",
+        tensor.is_expert() ? "tensor-model-parallel-for-expert (" : "tensor-model-parallel-size (",
+        shard.count, ") divides ", name, " (", size, ") into parts of ", part,
+        ", which must be multiples of ", kBlock,
+        tensor.shard.division == Division::kLatents ? ", or mla-replicate-l1 given" : "");
+  }
 }
 
 void check_multiple(const char* name, std::optional<int64_t> value, const char* other,

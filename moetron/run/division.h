@@ -34,6 +34,11 @@ void check_division(const DividedWidths& widths, const ParallelSizes& sizes, Mis
 void check_division(const ModelConfig& config, const ParallelSizes& sizes,
                     bool mla_replicate_l1 = false);
 
+// Shards of weights that are multiplied in 8 bits are whole blocks of 128, so that a model's
+// numbers do not depend on how it is laid out.
+void check_fp8_division(const ModelConfig& config, const ParallelSizes& sizes,
+                        bool mla_replicate_l1, Mistakes& mistakes);
+
 // "name (a) must be a multiple of other (b)", where both are known.
 void check_multiple(const char* name, std::optional<int64_t> value, const char* other,
                     std::optional<int64_t> divisor, Mistakes& mistakes);

@@ -30,6 +30,21 @@ ExpertsSpec experts_spec(const MoeOptions& moe) {
   return experts;
 }
 
+std::optional<Fp8Spec> fp8_spec(const Options& options, int64_t num_layers) {
+  const PrecisionOptions& precision = options.precision;
+  if (!precision.fp8_format && options.training.dtype != Dtype::kFp8) return {};
+  Fp8Spec fp8{.gradients_in_e5m2 = precision.fp8_format == Fp8Format::kHybrid,
+              .weight_grad = precision.fp8_wgrad == Fp8WeightGrad::kFp8,
+              .dispatch = precision.moe_fp8_dispatch.value_or(precision.fp8_wgrad ==
+                                                              Fp8WeightGrad::kFp8),
+              .end_layer = num_layers};
+  if (precision.first_last_layers_bf16) {
+    fp8.first_layer = precision.num_layers_at_start_in_bf16;
+    fp8.end_layer -= precision.num_layers_at_end_in_bf16;
+  }
+  return fp8;
+}
+
 OptimizerSpec optimizer_spec(const OptimizerOptions& options) {
   return {.beta1 = options.adam_beta1,
           .beta2 = options.adam_beta2,
@@ -100,7 +115,9 @@ void fill_spec(const Options& options, RunSpec& spec) {
                            .recompute_norms = fuses};
   spec.experts = experts_spec(options.moe);
   spec.recompute = recompute_spec(options.memory);
-  spec.dtype = options.training.dtype;
+  const Dtype dtype = options.training.dtype;
+  spec.dtype = dtype == Dtype::kFp8 ? Dtype::kAuto : dtype;
+  spec.fp8 = fp8_spec(options, spec.model.num_layers);
   spec.optimizer = optimizer_spec(options.optimizer);
 }
 

@@ -86,6 +86,11 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
                      moe.force_drop_and_padding,
                  "moe-pad-expert-input-to-capacity (true) needs a capacity: "
                  "moe-expert-capacity-factor or force-drop-and-padding");
+  const PrecisionOptions& precision = options.precision;
+  mistakes.check(!precision.moe_fp8_dispatch.value_or(false) ||
+                     precision.fp8_wgrad == Fp8WeightGrad::kFp8,
+                 "moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8: its weight gradients "
+                 "want the tokens as they are");
   const OptimizerOptions& optimizer = options.optimizer;
   mistakes.check(!optimizer.overlap_param_gather ||
                      (optimizer.use_distributed_optimizer && optimizer.overlap_grad_reduce),

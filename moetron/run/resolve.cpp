@@ -40,6 +40,14 @@ class Resolution {
     resolve_pipeline();
     check_combinations(options_, mistakes_);
     fill_spec(options_, spec_);
+    if (spec_.fp8 && knows_model_ && knows_sizes_) {
+      mistakes_.check(spec_.fp8->first_layer < spec_.fp8->end_layer,
+                      "fp8-format: no layer is left; num-layers (", spec_.model.num_layers,
+                      ") must be more than num-layers-at-start-in-bf16 (", spec_.fp8->first_layer,
+                      ") plus num-layers-at-end-in-bf16 (",
+                      spec_.model.num_layers - spec_.fp8->end_layer, ")");
+      check_fp8_division(spec_.model, spec_.sizes, options_.model.mla_replicate_l1, mistakes_);
+    }
   }
 
   // What was resolved, if there is nothing to refuse.

@@ -180,5 +180,37 @@ TEST(Resolve, SimulateAndPretrainRefuseTheSame) {
             "seq-length (64) must be at most max-position-embeddings (32)");
 }
 
+TEST(Fp8, IsResolved) {
+  EXPECT_FALSE(resolved(moe_shaped("")).fp8.has_value());
+  const RunSpec spec = resolved(moe_shaped("--fp8-format e4m3"));
+  ASSERT_TRUE(spec.fp8.has_value());
+  EXPECT_EQ(spec.fp8->first_layer, 0);
+  EXPECT_EQ(spec.fp8->end_layer, spec.model.num_layers);
+  EXPECT_TRUE(spec.fp8->weight_grad && spec.fp8->dispatch && !spec.fp8->gradients_in_e5m2);
+  EXPECT_EQ(spec.dtype, Dtype::kAuto);
+
+  const RunSpec by_type = resolved(moe_shaped(
+      "--dtype fp8 --fp8-wgrad bf16 --first-last-layers-bf16 --num-layers-at-end-in-bf16 0"));
+  ASSERT_TRUE(by_type.fp8.has_value());
+  EXPECT_EQ(by_type.dtype, Dtype::kAuto);
+  EXPECT_FALSE(by_type.fp8->weight_grad || by_type.fp8->dispatch);
+  EXPECT_EQ(by_type.fp8->first_layer, 1);
+  EXPECT_EQ(by_type.fp8->end_layer, by_type.model.num_layers);
+  EXPECT_TRUE(resolved(moe_shaped("--bf16 --fp8 hybrid --fp8-wgrad bf16")).fp8->gradients_in_e5m2);
+}
+
+TEST(Fp8, RefusesWhatIsNoWholeBlock) {
+  const std::string text =
+      refusal(moe_shaped("--fp8-format e4m3 --tensor-model-parallel-size 2 --moe-fp8-dispatch "
+                         "--fp8-wgrad bf16"),
+              {.world_size = 2});
+  EXPECT_NE(text.find("fp8-format: tensor-model-parallel-size (2) divides q_proj ("), std::string::npos) << text;
+  EXPECT_NE(text.find(", which must be multiples of 128"), std::string::npos) << text;
+  EXPECT_NE(text.find("moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8"), std::string::npos) << text;
+  const std::string none = refusal(
+      moe_shaped("--fp8-format e4m3 --first-last-layers-bf16 --num-layers-at-start-in-bf16 99"));
+  EXPECT_NE(none.find("fp8-format: no layer is left"), std::string::npos) << none;
+}
+
 }  // namespace
 }  // namespace moetron

@@ -74,6 +74,17 @@ struct RecomputeSpec {
   RecomputeSettings of_chunks() const;
 };
 
+// Products in 8 bits.
+struct Fp8Spec {
+  bool gradients_in_e5m2 = false;
+  bool weight_grad = true;      // in 8 bits, too
+  bool dispatch = true;         // tokens travel to experts in 8 bits, and gradients back
+  int64_t first_layer = 0;      // decoder layers [first_layer, end_layer)
+  int64_t end_layer = 0;
+
+  bool has_layer(int64_t layer) const { return layer >= first_layer && layer < end_layer; }
+};
+
 struct OptimizerSpec {
   double beta1 = 0.9;
   double beta2 = 0.999;
@@ -141,7 +152,8 @@ struct RunSpec {
   LatentAttentionSpec latent_attention;
   ExpertsSpec experts;
   RecomputeSpec recompute;
-  Dtype dtype = Dtype::kAuto;
+  Dtype dtype = Dtype::kAuto;  // of parameters and activations; not kFp8
+  std::optional<Fp8Spec> fp8;
   OptimizerSpec optimizer;
 
   // Of training alone.
