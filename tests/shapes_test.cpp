@@ -123,8 +123,10 @@ std::vector<Family> families() {
   return {{"DeepseekV3", "--model-family deepseek --moe-router-deepseekv3 " + latent + experts,
            deepseek_settings()},
           {"DeepseekV2", "--model-family deepseek " + latent + experts, v2},
-          {"Qwen3Moe", "--model-family qwen " + experts, qwen3_moe},
-          {"Qwen3", "--model-family qwen", dense},
+          {"Qwen3Moe", "--model-family qwen --qk-layernorm " + experts, qwen3_moe},
+          {"OwnMoe", "--model-family qwen --add-qkv-bias " + experts,
+           joined(grouped_query_settings(), {{"", "--qk-layernorm", "--no-add-qkv-bias"}})},
+          {"Qwen3", "--model-family qwen --qk-layernorm", dense},
           {"Qwen2", "--model-family qwen --add-qkv-bias", dense},
           {"Llama", "--model-family llama", dense}};
 }
@@ -363,7 +365,7 @@ TEST_F(Shapes, DenseLayersOfAConfigFileTrainAsAnyOther) {
     const std::vector<StepRecord> records = train("--load " + checkpoint);
     return std::pair(records.at(0).loss, records.at(1).loss);
   };
-  train("--model-family qwen --save QWEN");
+  train("--model-family qwen --qk-layernorm --save QWEN");
   const std::string qwen = "QWEN/step_0000002";
   const auto of_qwen3 = losses_of(qwen);
   Json config = read_config(qwen);

@@ -34,6 +34,16 @@ inline Json qwen3_moe_json() {
                     "config.json");
 }
 
+// Experts behind attention with biases and without norms, which no class of transformers has.
+inline Json moetron_json() {
+  Json json = qwen3_moe_json();
+  json["architectures"] = {"MoetronForCausalLM"};
+  json["model_type"] = "moetron";
+  json["qkv_bias"] = true;
+  json["use_qk_norm"] = false;
+  return json;
+}
+
 inline Json deepseek_v3_json() {
   return parse_json(R"({
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 512,

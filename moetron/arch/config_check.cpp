@@ -105,7 +105,7 @@ FieldNames config_json_names(ModelConfig::Family family) {
                    "num_experts_per_tok",
                    "n_group",
                    "topk_group"};
-  if (family == ModelConfig::Family::kQwen3Moe) names.num_experts = "num_experts";
+  if (traits_of(family).kind == ModelFamily::kQwen) names.num_experts = "num_experts";
   return names;
 }
 

@@ -89,8 +89,14 @@ void read_common(const JsonFields& fields, ModelConfig& config) {
   config.initializer_range =
       fields.number("initializer_range", 0.0, 10.0).value_or(config.initializer_range);
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings").value_or(false);
-  config.attention_bias = traits.attention_bias;
-  config.qk_norm = traits.qk_norm;
+  const auto says = [&](const char* key) {
+    const auto value = fields.boolean(key);
+    MT_CHECK_INPUT(value.has_value(), fields.place(), ": the key ", key, " is missing");
+    return *value;
+  };
+  const bool is_own = config.family == Family::kMoetron;
+  config.attention_bias = is_own ? says("qkv_bias") : traits.attention_bias;
+  config.qk_norm = is_own ? says("use_qk_norm") : traits.qk_norm;
   config.dtype = read_dtype(fields);
 }
 
@@ -228,9 +234,10 @@ std::vector<std::string_view> nullable_keys(Family family) {
   std::vector<std::string_view> keys = {
       "architectures",         "dtype",        "torch_dtype",     "layer_types",
       "partial_rotary_factor", "rope_scaling", "rope_parameters", "quantization_config"};
-  if (family != Family::kQwen3Moe && family != Family::kMistral)
+  const bool is_own = family == Family::kMoetron;
+  if (family != Family::kQwen3Moe && family != Family::kMistral && !is_own)
     keys.emplace_back("num_key_value_heads");
-  if (family == Family::kQwen3Moe) keys.emplace_back("mlp_only_layers");
+  if (family == Family::kQwen3Moe || is_own) keys.emplace_back("mlp_only_layers");
   if (family == Family::kLlama || family == Family::kMistral) keys.emplace_back("head_dim");
   if (family == Family::kMistral) keys.emplace_back("sliding_window");
   if (is_deepseek(family)) keys.insert(keys.end(), {"q_lora_rank", "norm_topk_prob"});
@@ -253,7 +260,9 @@ ModelConfig read_model_config(const Json& json, const std::string& file_name) {
     read_deepseek_moe(fields, config);
   } else {
     read_head_dim(fields, config);
-    if (config.family == Family::kQwen3Moe) read_qwen_moe(fields, config);
+    const bool may_have_experts = config.family == Family::kMoetron;
+    if (config.family == Family::kQwen3Moe || (may_have_experts && fields.has("num_experts")))
+      read_qwen_moe(fields, config);
   }
   if (config.family == Family::kDeepseekV3) {
     const char* key = fields.has("num_mtp_layers") ? "num_mtp_layers" : "num_nextn_predict_layers";

@@ -102,7 +102,12 @@ Json complete_config(const ModelConfig& config) {
   out["eos_token_id"] = nullptr;
   out["torch_dtype"] = config.dtype;
   const FamilyTraits& traits = traits_of(config.family);
-  if (!traits.attention_bias) out["attention_bias"] = false;
+  if (config.family == Family::kMoetron) {
+    out["qkv_bias"] = config.attention_bias;
+    out["use_qk_norm"] = config.qk_norm;
+  } else if (!traits.attention_bias) {
+    out["attention_bias"] = false;
+  }
   // Qwen2's class has no such key, but reads it where it is given.
   const bool plain_heads = config.head_dim * config.num_attention_heads == config.hidden_size;
   if (!config.mla && (config.family != Family::kQwen2 || !plain_heads))

@@ -54,6 +54,12 @@ constexpr FamilyTraits kFamilies[] = {
      .default_positions = 131072,
      .needs_key_value_heads = true,
      .needs_null_window = true},
+    {.family = Family::kMoetron,
+     .model_type = "moetron",
+     .class_name = "MoetronForCausalLM",
+     .kind = ModelFamily::kQwen,
+     .default_positions = 32768,
+     .needs_key_value_heads = true},
 };
 
 }  // namespace

@@ -83,9 +83,19 @@ struct MoeConfig {
 };
 
 struct ModelConfig {
-  // One transformers class each: DeepseekV2ForCausalLM and so on. (The option --model-family knows
-  // fewer, hence the narrower scope of this name.)
-  enum class Family { kDeepseekV2, kDeepseekV3, kQwen3Moe, kQwen3, kQwen2, kLlama, kMistral };
+  // One transformers class each: DeepseekV2ForCausalLM and so on; kMoetron is what none of them
+  // describes: Qwen's layers with or without experts, biases and norms. (The option --model-family
+  // knows fewer, hence the narrower scope of this name.)
+  enum class Family {
+    kDeepseekV2,
+    kDeepseekV3,
+    kQwen3Moe,
+    kQwen3,
+    kQwen2,
+    kLlama,
+    kMistral,
+    kMoetron
+  };
 
   Family family = Family::kLlama;
   int64_t vocab_size = 0;  // as stored; padding for tensor parallelism is never part of it

@@ -80,10 +80,11 @@ void declare_model(OptionTable& table) {
       .add_fieldless("disable-bias-linear", ValueKind::kFlag,
                      "Linear layers have no bias; true of every family.")
       .only("true", "linear layers with a bias");
-  table.add(MT_FIELD(model, add_qkv_bias), "The query, key and value projections have a bias.");
+  table.add(MT_FIELD(model, add_qkv_bias),
+            "The query, key and value projections have a bias, as Qwen2's.");
   table.add(MT_FIELD(model, qk_layernorm),
-            "Norms queries and keys before their product; latent attention norms its latents in "
-            "any case.");
+            "Norms queries and keys before their product, as Qwen3's; latent attention norms its "
+            "latents in any case.");
   table.add(MT_FIELD(model, untie_embeddings_and_output_weights),
             "The output head has weights of its own instead of the embedding's.");
   table

@@ -28,7 +28,7 @@ ModelConfig model_config(const Json& json, bool is_tied) {
 std::vector<ModelConfig> one_of_each_family() {
   std::vector<ModelConfig> configs;
   for (const bool is_tied : {false, true}) {
-    for (const Json& json : {qwen3_moe_json(), deepseek_v3_json(), llama_json()}) {
+    for (const Json& json : {qwen3_moe_json(), moetron_json(), deepseek_v3_json(), llama_json()}) {
       configs.push_back(model_config(json, is_tied));
     }
   }

@@ -27,20 +27,14 @@ bool wants_latent_attention(const Options& options) {
   return model.kv_lora_rank || model.multi_latent_attention.value_or(false);
 }
 
+// The one whose class in transformers describes the layers. Dense ones without norms and biases are
+// Llama's.
 Family qwen_family(const Options& options) {
   const bool bias = options.model.add_qkv_bias.value_or(false);
-  const bool norm = options.model.qk_layernorm.value_or(!bias);
-  if (options.moe.num_experts) {
-    MT_CHECK_CONFIG(norm && !bias,
-                    "Qwen3-MoE needs qk-layernorm without add-qkv-bias, not qk-layernorm (", norm,
-                    ") and add-qkv-bias (", bias, ")");
-    return Family::kQwen3Moe;
-  }
-  MT_CHECK_CONFIG(norm != bias,
-                  "a dense Qwen model has either qk-layernorm (Qwen3) or add-qkv-bias (Qwen2), "
-                  "not qk-layernorm (",
-                  norm, ") and add-qkv-bias (", bias, ")");
-  return norm ? Family::kQwen3 : Family::kQwen2;
+  const bool norm = options.model.qk_layernorm.value_or(false);
+  if (options.moe.num_experts) return norm && !bias ? Family::kQwen3Moe : Family::kMoetron;
+  if (bias) return norm ? Family::kMoetron : Family::kQwen2;
+  return norm ? Family::kQwen3 : Family::kLlama;
 }
 
 Family choose_family(const Options& options) {
@@ -55,6 +49,9 @@ Family choose_family(const Options& options) {
     case ModelFamily::kDeepseek:
       MT_CHECK_CONFIG(latent, "kv-lora-rank is missing: model-family (deepseek) needs it");
       // Megatron's qk-layernorm is here that of the latents, which are always normed.
+      MT_CHECK_CONFIG(model.qk_layernorm.value_or(true),
+                      "qk-layernorm (false) does not go with model-family (deepseek), which norms "
+                      "its latents in any case");
       MT_CHECK_CONFIG(!model.add_qkv_bias.value_or(false),
                       "add-qkv-bias does not go with model-family (deepseek)");
       return options.moe.moe_router_deepseekv3.value_or(false) ? Family::kDeepseekV3
@@ -259,7 +256,9 @@ void fill_parts(const Options& options, ModelConfig& config, Mistakes& mistakes)
   const bool is_latent = wants_latent_attention(options);
   is_latent ? fill_mla(options.model, config, mistakes)
             : fill_head_dim(options.model, config, mistakes);
-  if (is_latent || config.family == Family::kQwen3Moe) {
+  config.attention_bias = options.model.add_qkv_bias.value_or(false);
+  config.qk_norm = !is_latent && options.model.qk_layernorm.value_or(false);
+  if (is_latent || options.moe.num_experts) {
     fill_moe(options, config, mistakes);
   } else {
     check_without_experts(options.moe, mistakes);
@@ -297,8 +296,6 @@ ModelConfig model_config_from_options(const Options& options) {
   config.rms_norm_eps = model.norm_epsilon.value_or(config.family == Family::kLlama ? 1e-5 : 1e-6);
   config.initializer_range = model.init_method_std;
   config.tie_word_embeddings = !model.untie_embeddings_and_output_weights.value_or(false);
-  config.attention_bias = traits_of(config.family).attention_bias;
-  config.qk_norm = traits_of(config.family).qk_norm;
   config.dtype = options.training.dtype == Dtype::kFp32 ? "float32" : "bfloat16";
   return config;
 }

@@ -7,8 +7,8 @@
 namespace moetron {
 
 // A fresh model from options alone. The caller fills options.model.vocab_size from the tokenizer
-// where the user gave none. Options left out take the family's own value (Qwen3 norms its queries,
-// Llama's epsilon is 1e-5, ...) where the family has one, else Megatron's default. dtype is float32
+// where the user gave none. Options left out take the family's own value (Llama's epsilon is 1e-5,
+// ...) where the family has one, else Megatron's default. dtype is float32
 // under --fp32, else bfloat16. Throws ConfigError.
 ModelConfig model_config_from_options(const Options& options);
 

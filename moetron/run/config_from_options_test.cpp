@@ -1,5 +1,7 @@
 #include "moetron/run/config_from_options.h"
 
+#include <gmock/gmock.h>
+
 #include "moetron/arch/arch_test_data.h"
 #include "moetron/arch/config_writer.h"
 
@@ -7,6 +9,7 @@ namespace moetron {
 namespace {
 
 using Family = ModelConfig::Family;
+using ::testing::HasSubstr;
 
 Options dense_options() {
   Options options;
@@ -27,6 +30,7 @@ Options qwen_options() {
   options.model.num_query_groups = 2;
   options.model.kv_channels = 32;
   options.model.rotary_base = 1e6;
+  options.model.qk_layernorm = true;
   options.moe.num_experts = 8;
   options.moe.moe_router_topk = 2;
   options.moe.moe_ffn_hidden_size = 32;
@@ -88,15 +92,52 @@ TEST(ConfigFromOptions, ChoosesTheFamily) {
   const ModelConfig qwen2 = model_config_from_options(options);
   EXPECT_EQ(qwen2.family, Family::kQwen2);
   EXPECT_TRUE(qwen2.attention_bias && qwen2.tie_word_embeddings);
-  options.model.qk_layernorm = true;
-  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
-            "a dense Qwen model has either qk-layernorm (Qwen3) or add-qkv-bias (Qwen2), not "
-            "qk-layernorm (1) and add-qkv-bias (1)");
+  options = dense_options();
+  options.model.model_family = ModelFamily::kQwen;
+  EXPECT_EQ(model_config_from_options(options).family, Family::kLlama);
+  check_options_match(model_config_from_options(options), options, "config.json");
   options = deepseek_options();
   options.model.qk_layernorm = true;  // as published scripts have it: the latents' norms
   EXPECT_EQ(model_config_from_options(options).family, Family::kDeepseekV3);
+  EXPECT_FALSE(model_config_from_options(options).qk_norm);
   options.moe.moe_router_deepseekv3 = false;
   EXPECT_EQ(model_config_from_options(options).family, Family::kDeepseekV2);
+}
+
+// Norms and biases are there if they are asked for, in a class of transformers or one of our own,
+// and config.json says so.
+TEST(ConfigFromOptions, NormsAndBiasesAreThoseThatAreGiven) {
+  struct Case {
+    bool has_experts, norm, bias;
+    Family family;
+  };
+  for (const Case& c : {Case{true, true, false, Family::kQwen3Moe},
+                        {true, false, true, Family::kMoetron},
+                        {true, true, true, Family::kMoetron},
+                        {true, false, false, Family::kMoetron},
+                        {false, true, true, Family::kMoetron},
+                        {false, true, false, Family::kQwen3},
+                        {false, false, true, Family::kQwen2},
+                        {false, false, false, Family::kLlama}}) {
+    Options options = qwen_options();
+    options.model.model_family = ModelFamily::kQwen;
+    if (!c.has_experts) options.moe = MoeOptions();
+    options.model.qk_layernorm.reset();  // not false: what is left out is not there
+    if (c.norm) options.model.qk_layernorm = true;
+    if (c.bias) options.model.add_qkv_bias = true;
+    const ModelConfig made = model_config_from_options(options);
+    const ModelConfig read = read_model_config(write_model_config(made), "config.json");
+    for (const ModelConfig& config : {made, read}) {
+      EXPECT_EQ(config.family, c.family);
+      EXPECT_EQ(config.qk_norm, c.norm);
+      EXPECT_EQ(config.attention_bias, c.bias);
+      EXPECT_EQ(config.moe.has_value(), c.has_experts);
+    }
+    check_options_match(read, options, "config.json");
+    options.model.qk_layernorm = !c.norm;
+    EXPECT_THAT(config_error([&] { check_options_match(read, options, "config.json"); }),
+                HasSubstr("qk-layernorm"));
+  }
 }
 
 TEST(ConfigFromOptions, RefusesContradictions) {
@@ -129,9 +170,11 @@ TEST(ConfigFromOptions, RefusesContradictions) {
   options.moe.moe_router_topk = 9;
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
             "moe-router-topk (9) must be at most num-experts (8)");
-  options = qwen_options();
-  options.model.add_qkv_bias = true;
-  EXPECT_NE(config_error([&] { model_config_from_options(options); }), "");
+  options = deepseek_options();
+  options.model.qk_layernorm = false;
+  EXPECT_EQ(config_error([&] { model_config_from_options(options); }),
+            "qk-layernorm (false) does not go with model-family (deepseek), which norms its "
+            "latents in any case");
   options = dense_options();
   options.moe.enable_shared_expert = true;
   EXPECT_EQ(config_error([&] { model_config_from_options(options); }),

@@ -49,8 +49,13 @@ const char* option_family(ModelFamily family) {
   return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
 }
 
+// Dense layers without norms and biases of queries and keys are Llama's, whoever asked for them.
+bool is_plain_qwen(const ModelConfig& config, ModelFamily given) {
+  return given == ModelFamily::kQwen && config.family == Family::kLlama;
+}
+
 void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
-  if (given.model_family)
+  if (given.model_family && !is_plain_qwen(config, *given.model_family))
     match.equal<std::string>("model-family", std::string(option_family(*given.model_family)),
                              option_family(traits_of(config.family).kind));
   match.equal("num-layers", given.num_layers, config.num_layers);
@@ -69,7 +74,7 @@ void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& 
   match.equal("norm-epsilon", given.norm_epsilon, config.rms_norm_eps);
   match.equal("add-qkv-bias", given.add_qkv_bias, config.attention_bias);
   // Of latent attention it means the latents' norms, which are always there.
-  if (!config.mla) match.equal("qk-layernorm", given.qk_layernorm, config.qk_norm);
+  match.equal("qk-layernorm", given.qk_layernorm, config.mla || config.qk_norm);
   match.equal("untie-embeddings-and-output-weights", given.untie_embeddings_and_output_weights,
               !config.tie_word_embeddings);
   match.equal("vocab-size", given.vocab_size, config.vocab_size);

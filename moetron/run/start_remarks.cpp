@@ -47,6 +47,14 @@ std::string own_choices(const Options& options, const ModelConfig& model) {
   return list.text();
 }
 
+std::string own_model_type(const ModelConfig& model) {
+  const auto has = [](bool value) { return value ? "with" : "without"; };
+  return concat("transformers has no class for ", model.moe ? "experts" : "dense MLPs",
+                " behind attention ", has(model.qk_norm), " qk-layernorm and ",
+                has(model.attention_bias),
+                " add-qkv-bias: config.json says model_type moetron, which only moetron loads");
+}
+
 // What was asked for of experts that the model does not have.
 std::string idle_without_experts(const Options& options) {
   const MoeOptions& moe = options.moe;
@@ -78,6 +86,10 @@ std::vector<std::string> start_remarks(const Options& options, const RunSpec& sp
         "; a scale for each 128 numbers; weight gradients in ",
         spec.fp8->weight_grad ? "8 bits, too" : "the activations' type", ")"));
   }
+  if (model.mla && options.model.qk_layernorm)
+    remarks.emplace_back(
+        "no effect here: qk-layernorm (latent attention norms its latents in any case)");
+  if (model.family == ModelConfig::Family::kMoetron) remarks.push_back(own_model_type(model));
   if (model.num_moe_layers() == 0) {
     const std::string idle = idle_without_experts(options);
     if (!idle.empty())

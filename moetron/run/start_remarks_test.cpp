@@ -34,6 +34,28 @@ TEST(StartRemarks, TellWhatNoOptionHasAskedFor) {
   EXPECT_THAT(start_remarks(options, spec), IsEmpty());
 }
 
+TEST(StartRemarks, TellHowAShapeWithoutAClassIsSaved) {
+  Options options;
+  RunSpec spec;
+  spec.model.family = ModelConfig::Family::kMoetron;
+  spec.model.attention_bias = true;
+  options.model.add_qkv_bias = true;
+  EXPECT_THAT(start_remarks(options, spec),
+              ElementsAre("transformers has no class for dense MLPs behind attention without "
+                          "qk-layernorm and with add-qkv-bias: config.json says model_type "
+                          "moetron, which only moetron loads"));
+}
+
+TEST(StartRemarks, TellThatLatentsAreNormedInAnyCase) {
+  Options options;
+  RunSpec spec;
+  spec.model.family = ModelConfig::Family::kDeepseekV3;
+  spec.model.mla = MlaConfig();
+  EXPECT_THAT(start_remarks(options, spec), IsEmpty());
+  options.model.qk_layernorm = true;
+  EXPECT_THAT(start_remarks(options, spec), ElementsAre(HasSubstr("no effect here: qk-layernorm")));
+}
+
 TEST(StartRemarks, TellWhatAModelWithoutExpertsHasNoUseFor) {
   Options options;
   RunSpec spec;
