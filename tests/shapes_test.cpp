@@ -359,6 +359,25 @@ TEST_F(Shapes, ThatCannotBeAreRefusedInOneSentence) {
   }
 }
 
+// On a CPU it is attention that differs: the same values, rounded otherwise.
+TEST_F(Shapes, PlainOperatorsTrainAsTheFastest) {
+  for (const Family& family : families()) {
+    const auto fastest = train(family.options);
+    const auto plain = train(family.options + " --transformer-impl local");
+    const auto with_attention =
+        train(family.options + " --transformer-impl local --use-flash-attn");
+    bool differs = false;
+    for (size_t i = 0; i < fastest.size(); ++i) {
+      EXPECT_NEAR(plain.at(i).loss, fastest[i].loss, 1e-5 * fastest[i].loss) << family.name;
+      EXPECT_NEAR(*plain.at(i).grad_norm, *fastest[i].grad_norm, 1e-4 * *fastest[i].grad_norm)
+          << family.name;
+      EXPECT_EQ(*with_attention.at(i).grad_norm, *fastest[i].grad_norm) << family.name;
+      differs = differs || *plain.at(i).grad_norm != *fastest[i].grad_norm;
+    }
+    EXPECT_TRUE(differs) << family.name << ": the option changed no bit";
+  }
+}
+
 // What options cannot say: layers that a config.json makes dense.
 TEST_F(Shapes, DenseLayersOfAConfigFileTrainAsAnyOther) {
   const auto losses_of = [&](const std::string& checkpoint) {

@@ -221,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{moetron_json, "attention_bias", "true",
                 "attention_bias (true) is not supported: it must be false"},
         Refusal{moetron_json, "num_experts", "1",
-                "num_experts_per_tok (2) must not exceed num_experts (1)"},
+                "num_experts_per_tok (2) must be at most num_experts (1)"},
         Refusal{qwen3_moe_json, "num_experts", "1",
                 "num_experts_per_tok (2) must be at most num_experts (1)"},
         Refusal{qwen3_moe_json, "mlp_only_layers", "[-1]",

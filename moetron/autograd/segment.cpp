@@ -87,8 +87,9 @@ void WeightGradQueue::move_to(WeightGradQueue& later) {
   tasks_.clear();
 }
 
-SegmentRun::SegmentRun(bool with_grad)
+SegmentRun::SegmentRun(bool with_grad, OperatorChoice operators)
     : with_grad_(with_grad),
+      operators_(operators),
       graph_(std::make_unique<Graph>()),
       weight_grads_(std::make_unique<WeightGradQueue>()) {
   if (with_grad_) graph_->anchor = at::zeros({}).requires_grad_();

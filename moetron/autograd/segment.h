@@ -12,6 +12,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/kernels/operators.h"
+
 namespace moetron {
 
 // An operation with a backward of its own: forward is the function that makes it, and these are the
@@ -72,12 +74,15 @@ class WeightGradQueue {
 class SegmentRun {
  public:
   // Without gradients (evaluation, generation) nothing is recorded.
-  explicit SegmentRun(bool with_grad);
+  explicit SegmentRun(bool with_grad, OperatorChoice operators = {});
   SegmentRun(SegmentRun&&) noexcept;
   SegmentRun& operator=(SegmentRun&&) noexcept;
   ~SegmentRun();
 
   bool with_grad() const { return with_grad_; }
+  const OperatorChoice& operators() const { return operators_; }
+  // Whether operations may take kernels (but attention, which has its own choice).
+  bool takes_kernels() const { return operators_.others == Operators::kFastest; }
 
   // Where the graph begins: a leaf that shares the value's memory. Integer tensors need no input().
   at::Tensor input(const at::Tensor& value);
@@ -106,6 +111,7 @@ class SegmentRun {
  private:
   struct Graph;
   bool with_grad_;
+  OperatorChoice operators_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<WeightGradQueue> weight_grads_;  // stable address: nodes keep a pointer
 };

@@ -36,6 +36,8 @@ inline constexpr NamedDispatcher kDispatchers[] = {
      DispatchScheme::kAllGather},
     {"overlap_alltoall", TokenDispatcher::kOverlapAllToAll, DispatchScheme::kPerExpert},
     {"overlap_deepep", TokenDispatcher::kOverlapDeepep, DispatchScheme::kPerRank}};
+// Which operators compute a layer: the fastest, or plain ones.
+enum class TransformerImpl { kTransformerEngine, kLocal };
 enum class TokenDropPolicy { kProbs, kPosition };
 // The order of a pipeline's work (schedule/schedule.h), and what --scheduler calls it.
 enum class ScheduleKind { k1F1B, kInterleaved, kZbH1, kZbV, kDualPipeV, kDualPipeVPlus, kGPipe };

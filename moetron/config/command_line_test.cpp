@@ -151,6 +151,10 @@ TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
                           "machine is always used",
                           "--scheduler: with one pipeline rank all schedules train the same way"));
   EXPECT_THAT(parse(pretrain("--use-flash-attn False")).notices, ElementsAre());
+  EXPECT_THAT(parse(pretrain("--transformer-impl local --use-flash-attn")).notices, ElementsAre());
+  EXPECT_EQ(error_of(pretrain("--module-impl {core_attn:local,mlp:local}")),
+            "--module-impl expects one of core_attn:local, core_attn:transformer_engine, not "
+            "\"mlp:local\"");
 }
 
 TEST(CommandLine, OptionsThatIdleBesideOthersAreDropped) {

@@ -31,7 +31,8 @@ TEST(OptionTable, IsConsistent) {
     for (const Spelling& spelling : spec.spellings)
       EXPECT_TRUE(names.insert(spelling.name).second) << spelling.name;
     EXPECT_EQ(spec.meaning.empty() ? ' ' : spec.meaning.back(), '.') << spec.name;
-    EXPECT_EQ(spec.choices.empty(), spec.kind != ValueKind::kChoice) << spec.name;
+    const bool chooses = spec.kind == ValueKind::kChoice || spec.kind == ValueKind::kPairs;
+    EXPECT_EQ(spec.choices.empty(), !chooses) << spec.name;
     EXPECT_EQ(spec.why.empty(), spec.standing == Standing::kWorks && spec.only_value.empty())
         << spec.name;
     for (const Choice& choice : spec.choices)

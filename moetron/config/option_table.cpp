@@ -56,6 +56,11 @@ OptionSpec& OptionSpec::positional() {
   return *this;
 }
 
+OptionSpec& OptionSpec::pairs() {
+  kind = ValueKind::kPairs;
+  return *this;
+}
+
 OptionSpec& OptionSpec::alone_means(std::string value) {
   bare_value = std::move(value);
   return *this;

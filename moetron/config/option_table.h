@@ -144,6 +144,7 @@ struct OptionSpec {
   OptionSpec& also(std::string spelling, std::string value = "");
   OptionSpec& required();  // by the commands named so far
   OptionSpec& positional();
+  OptionSpec& pairs();  // of a list: one word in braces, "key:value" after "key:value"
   OptionSpec& alone_means(std::string value);
   OptionSpec& deciding_training();
   OptionSpec& for_commands(std::vector<Command> list);

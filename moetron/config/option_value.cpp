@@ -127,7 +127,9 @@ int parse_choice(const Setting& setting, const Scalar& value) {
 }
 
 // {key:value,key:value}, with or without quotes: a shell may have taken them away.
-void check_pairs(const Setting& setting, const Scalar& value) {
+// Returns each "key:value", which must be one of the choices.
+std::vector<std::string> parse_pairs(const Setting& setting, const Scalar& value) {
+  std::vector<std::string> pairs;
   std::string text = value.text;
   std::erase_if(text, [](char c) { return c == '"' || c == '\'' || c == ' '; });
   bool good = text.size() >= 2 && text.front() == '{' && text.back() == '}';
@@ -135,8 +137,11 @@ void check_pairs(const Setting& setting, const Scalar& value) {
     const size_t colon = pair.find(':');
     good = good && colon != std::string::npos && colon > 0 && colon + 1 < pair.size() &&
            pair.find(':', colon + 1) == std::string::npos;
+    if (good)
+      pairs.push_back(setting.spec->choices[parse_choice(setting, {value.type, pair})].name);
   }
   if (!good) wrong_type(setting, "{module:implementation,...}", value);
+  return pairs;
 }
 
 // The values of a list, of which a text may hold several, separated by commas.
@@ -177,7 +182,7 @@ Checked check_values(const Setting& setting) {
     checked.choice = parse_choice(setting, value);
     checked.enumerator = setting.spec->choices[checked.choice].meaning;
   }
-  if (kind == ValueKind::kPairs) check_pairs(setting, value);
+  if (kind == ValueKind::kPairs) checked.texts = parse_pairs(setting, value);
   return checked;
 }
 

@@ -184,6 +184,12 @@ struct MemoryOptions {
   bool mlp_recompute = false;
 };
 
+struct KernelOptions {
+  TransformerImpl transformer_impl = TransformerImpl::kTransformerEngine;
+  std::vector<std::string> module_impl;  // "core_attn:local"
+  bool use_flash_attn = false;
+};
+
 struct RuntimeOptions {
   int64_t seed = 1234;
   bool deterministic = false;
@@ -271,6 +277,7 @@ struct Options {
   TokenizerOptions tokenizer;
   ParallelOptions parallel;
   MemoryOptions memory;
+  KernelOptions kernels;
   RuntimeOptions runtime;
   PreprocessOptions preprocess;
   GenerateOptions generate;

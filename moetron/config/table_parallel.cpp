@@ -28,6 +28,12 @@ std::string idle_beside_stronger(const Options& options) {
   return memory.moe_layer_recompute ? "moe-layer-recompute recomputes the whole expert part" : "";
 }
 
+std::string idle_with_fast_attention(const Options& options) {
+  return options.kernels.transformer_impl == TransformerImpl::kLocal
+             ? ""
+             : "the fastest attention of the machine is always used";
+}
+
 std::string remark_on_one_stage(const Options& options) {
   return options.parallel.pipeline_model_parallel_size > 1
              ? ""
@@ -171,17 +177,25 @@ void declare_memory(OptionTable& table) {
 
 void declare_kernels(OptionTable& table) {
   table.begin_group("kernels", "Kernels", {Command::kPretrain});
-  const std::string one_set = "there is one set of operators, the fastest of the machine";
-  table.add_fieldless("transformer-impl", ValueKind::kChoice, "Which operators compute a layer.")
-      .one_of({{"transformer_engine", Standing::kNoEffect, one_set},
-               {"local", Standing::kNoEffect, one_set}});
   table
-      .add_fieldless("module-impl", ValueKind::kPairs,
-                     "transformer-impl for single modules, such as {core_attn:local}.")
-      .no_effect(one_set);
-  const std::string attention = "the fastest attention of the machine is always used";
-  table.add_fieldless("use-flash-attn", ValueKind::kFlag, "Uses flash attention.")
-      .no_effect(attention);
+      .add(MT_FIELD(kernels, transformer_impl),
+           "Which operators compute a layer: the fastest of the machine (transformer_engine), or "
+           "plain ones to compare with (local), on a GPU without kernels of ours.")
+      .one_of({{"transformer_engine", TransformerImpl::kTransformerEngine},
+               {"local", TransformerImpl::kLocal}});
+  table
+      .add(MT_FIELD(kernels, module_impl),
+           "transformer-impl for one module: with core_attn the fastest attention computes beside "
+           "transformer-impl local, too.")
+      .pairs()
+      .one_of({Choice("core_attn:local"), Choice("core_attn:transformer_engine")})
+      .idle_when(idle_with_fast_attention);
+  table
+      .add(MT_FIELD(kernels, use_flash_attn),
+           "The fastest attention computes beside transformer-impl local, too.")
+      .idle_when([](const Options& options) {
+        return options.kernels.use_flash_attn ? idle_with_fast_attention(options) : "";
+      });
   table.add_fieldless("use-mcore-models", ValueKind::kFlag, "Uses the newer model classes.")
       .no_effect("there is one set of model classes");
   const std::string fusion = "fusion does not change results and is chosen by the program";

@@ -4,9 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/kernels/operators.h"
+
 namespace moetron {
 
 // sum [columns] fp32 += the rows of parts [rows, columns] fp32, in a fixed order.
-void add_column_sums(const at::Tensor& sum, const at::Tensor& parts);
+void add_column_sums(const at::Tensor& sum, const at::Tensor& parts,
+                     Operators operators = Operators::kFastest);
 
 }  // namespace moetron

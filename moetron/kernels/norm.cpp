@@ -30,8 +30,9 @@ RmsNormGrads aten_backward(const at::Tensor& d_y, const at::Tensor& d_sum, const
 }
 
 #ifdef MOETRON_CUDA
-bool has_kernel(const at::Tensor& x, const at::Tensor& weight) {
-  return is_gpu_bf16(x) && is_gpu_bf16(weight) && x.size(-1) % 8 == 0 && x.size(-1) <= kWidestNorm;
+bool has_kernel(const at::Tensor& x, const at::Tensor& weight, Operators operators) {
+  return operators == Operators::kFastest && is_gpu_bf16(x) && is_gpu_bf16(weight) &&
+         x.size(-1) % 8 == 0 && x.size(-1) <= kWidestNorm;
 }
 
 // [rows, size], each row at a multiple of 16 bytes: x's own memory where it lies so.
@@ -102,17 +103,18 @@ RmsNormGrads kernel_backward(const at::Tensor& d_y, const at::Tensor& d_sum, con
 }  // namespace
 
 RmsNormed rms_norm_forward(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& weight,
-                           double eps) {
+                           double eps, [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (has_kernel(x, weight)) return kernel_forward(x, delta, weight, eps);
+  if (has_kernel(x, weight, operators)) return kernel_forward(x, delta, weight, eps);
 #endif
   return aten_forward(delta.defined() ? x.add(delta) : x, weight, eps);
 }
 
 RmsNormGrads rms_norm_backward(const at::Tensor& d_y, const at::Tensor& d_sum, const at::Tensor& x,
-                               const at::Tensor& inverse_rms, const at::Tensor& weight) {
+                               const at::Tensor& inverse_rms, const at::Tensor& weight,
+                               [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (has_kernel(x, weight)) return kernel_backward(d_y, d_sum, x, inverse_rms, weight);
+  if (has_kernel(x, weight, operators)) return kernel_backward(d_y, d_sum, x, inverse_rms, weight);
 #endif
   return aten_backward(d_y, d_sum, x, inverse_rms, weight);
 }

@@ -1,8 +1,11 @@
 // Root-mean-square norm (Zhang and Sennrich, arXiv 1910.07467), statistics in fp32. One kernel a
-// pass for bf16 on a GPU; ATen elsewhere, rounding where transformers rounds.
+// pass for bf16 on a GPU; ATen elsewhere and where `operators` are plain, rounding where
+// transformers rounds.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include "moetron/kernels/operators.h"
 
 namespace moetron {
 
@@ -14,7 +17,7 @@ struct RmsNormed {
 
 // x [..., size], delta like x or undefined, weight [size].
 RmsNormed rms_norm_forward(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& weight,
-                           double eps);
+                           double eps, Operators operators = Operators::kFastest);
 
 struct RmsNormGrads {
   at::Tensor d_x;             // [..., size], of the sum: of x, and of delta
@@ -23,6 +26,7 @@ struct RmsNormGrads {
 
 // `x` is the sum that was normed; `d_sum`, undefined for zero, is added to its gradient.
 RmsNormGrads rms_norm_backward(const at::Tensor& d_y, const at::Tensor& d_sum, const at::Tensor& x,
-                               const at::Tensor& inverse_rms, const at::Tensor& weight);
+                               const at::Tensor& inverse_rms, const at::Tensor& weight,
+                               Operators operators = Operators::kFastest);
 
 }  // namespace moetron

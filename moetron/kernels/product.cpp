@@ -101,14 +101,15 @@ bool fits_bulk_copies(const at::Tensor& x) {
 }  // namespace
 
 void weight_grad_product(const at::Tensor& sum, const at::Tensor& d_y, const at::Tensor& x,
-                         bool adds) {
+                         bool adds, [[maybe_unused]] Operators operators) {
   at::Tensor target = sum;
   if (x.size(0) == 0) {
     if (!adds) target.zero_();
     return;
   }
 #ifdef MOETRON_CUDA
-  if (are_gpu_bf16(d_y, x)) return blas_product(sum, {d_y, /*transposed=*/true}, {x}, adds);
+  if (operators == Operators::kFastest && are_gpu_bf16(d_y, x))
+    return blas_product(sum, {d_y, /*transposed=*/true}, {x}, adds);
 #endif
   if (x.scalar_type() == at::kFloat) {
     adds ? target.addmm_(d_y.t(), x) : at::mm_out(target, d_y.t(), x);
@@ -118,18 +119,20 @@ void weight_grad_product(const at::Tensor& sum, const at::Tensor& d_y, const at:
   }
 }
 
-at::Tensor product_in_fp32(const at::Tensor& x, const at::Tensor& weight) {
+at::Tensor product_in_fp32(const at::Tensor& x, const at::Tensor& weight,
+                           [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (are_gpu_bf16(x, weight)) {
+  if (operators == Operators::kFastest && are_gpu_bf16(x, weight)) {
     return blas_product_of_rows(x, weight, /*transposed=*/true, at::kFloat);
   }
 #endif
   return at::linear(x.to(at::kFloat), weight.to(at::kFloat));
 }
 
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight, bool transpose_weight) {
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, bool transpose_weight,
+                   [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (are_gpu_bf16(x, weight)) {
+  if (operators == Operators::kFastest && are_gpu_bf16(x, weight)) {
     return blas_product_of_rows(x, weight, transpose_weight, at::kBFloat16);
   }
 #endif

@@ -39,8 +39,8 @@ SwigluGrads aten_backward(const at::Tensor& gate_up, const at::Tensor& weights,
 }
 
 #ifdef MOETRON_CUDA
-bool has_kernel(const at::Tensor& gate_up) {
-  return is_gpu_bf16(gate_up) && gate_up.is_contiguous() &&
+bool has_kernel(const at::Tensor& gate_up, Operators operators) {
+  return operators == Operators::kFastest && is_gpu_bf16(gate_up) && gate_up.is_contiguous() &&
          has_aligned_rows(gate_up, gate_up.size(-1) / 2);
 }
 
@@ -120,8 +120,8 @@ Fp8Output output_of(const Fp8Rows& rows) {
 }
 
 Fp8Rows kernel_forward_fp8(const at::Tensor& gate_up, const at::Tensor& weights) {
-  Fp8Rows y = empty_fp8_rows(gate_up.size(0), gate_up.size(1) / 2, at::kFloat8_e4m3fn,
-                             gate_up.device());
+  Fp8Rows y =
+      empty_fp8_rows(gate_up.size(0), gate_up.size(1) / 2, at::kFloat8_e4m3fn, gate_up.device());
   SwigluForward launch = forward_of(gate_up, weights);
   launch.y_in_fp8 = output_of(y);
   launch_swiglu_forward(launch, current_stream(gate_up));
@@ -147,17 +147,20 @@ Fp8SwigluGrads kernel_backward_fp8(const at::Tensor& gate_up, const at::Tensor& 
 
 }  // namespace
 
-at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights) {
+at::Tensor swiglu_forward(const at::Tensor& gate_up, const at::Tensor& weights,
+                          [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (has_kernel(gate_up)) return kernel_forward(gate_up, weights);
+  if (has_kernel(gate_up, operators)) return kernel_forward(gate_up, weights);
 #endif
   return aten_forward(gate_up, weights);
 }
 
 SwigluGrads swiglu_backward(const at::Tensor& gate_up, const at::Tensor& weights,
-                            const at::Tensor& d_y, bool with_activation) {
+                            const at::Tensor& d_y, bool with_activation,
+                            [[maybe_unused]] Operators operators) {
 #ifdef MOETRON_CUDA
-  if (has_kernel(gate_up)) return kernel_backward(gate_up, weights, d_y, with_activation);
+  if (has_kernel(gate_up, operators))
+    return kernel_backward(gate_up, weights, d_y, with_activation);
 #endif
   SwigluGrads grads = aten_backward(gate_up, weights, d_y);
   if (with_activation) grads.activation = aten_forward(gate_up, weights);

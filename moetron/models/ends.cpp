@@ -52,7 +52,8 @@ std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
       gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), micro_batch.layout, run);
   const bool has_labels = micro_batch.labels.defined();
   const bool wants_sum = !micro_batch.wants_log_probabilities;
-  if (has_labels && wants_sum && shard_.size() == 1 && has_linear_cross_entropy(normed)) {
+  if (has_labels && wants_sum && shard_.size() == 1 && run.takes_kernels() &&
+      has_linear_cross_entropy(normed)) {
     return {{},
             {.data = linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
                                               micro_batch.d_loss * loss_weight(), run)}};

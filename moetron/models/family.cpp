@@ -66,7 +66,8 @@ std::unique_ptr<Dispatcher> make_rank_dispatcher(const ModelConfig& config,
   return make_dispatcher({.kind = settings.experts.dispatcher,
                           .layout = expert_layout(*config.moe, settings),
                           .max_tokens = (settings.micro_batch_tokens + tp - 1) / tp,
-                          .rows_at_least = rows_at_least(*config.moe, settings)});
+                          .rows_at_least = rows_at_least(*config.moe, settings),
+                          .operators = settings.operator_choice().others});
 }
 
 RouterSettings router_settings(const ModelConfig& config, double normalize_eps) {

@@ -34,6 +34,7 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
   if (stages_.empty()) {
     stages_ = {{.count = config.num_layers, .has_embedding = true, .has_head = true}};
   }
+  const OperatorChoice operators = settings.operator_choice();
   EmbeddingLayer* embedding = nullptr;
   HeadLayer* head = nullptr;
   for (const StageLayers& stage : stages_) {
@@ -54,7 +55,7 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
       head = made.get();
       layers.push_back(std::move(made));
     }
-    chunks_.push_back({std::move(layers), settings.recompute.of_chunks()});
+    chunks_.push_back({std::move(layers), settings.recompute.of_chunks(), operators});
   }
   if (config.tie_word_embeddings) tie(embedding, head);
   for (const Chunk& chunk : chunks_) {

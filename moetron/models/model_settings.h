@@ -23,11 +23,17 @@ struct ModelSettings {
   ExpertsSpec experts;
   RecomputeSpec recompute;
   std::optional<Fp8Spec> fp8;  // empty: no products in 8 bits
+  OperatorsSpec operators;
   int64_t micro_batch_tokens = 0;   // the most of a micro-batch; 0: any (not where padded)
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 
   Dispatcher* rank_dispatcher = nullptr;  // of all layers; set by the model, which owns it
 
+  // Of the run's operators.
+  OperatorChoice operator_choice() const {
+    const auto choose = [](bool plain) { return plain ? Operators::kPlain : Operators::kFastest; };
+    return {.attention = choose(operators.plain_attention), .others = choose(operators.plain)};
+  }
   // Null where one rank holds all of a dense layer.
   Communicator* tensor_group() const { return mesh != nullptr ? mesh->tensor_group() : nullptr; }
 };

@@ -62,7 +62,7 @@ std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const N
       micro_batch.cache == nullptr ? nullptr : &micro_batch.cache->layer(index_);
   const NormedSum input = add_and_norm(hidden, {}, input_norm_, norm_eps_, run);
   const at::Tensor mixed = parts_.attention->forward(
-      input.y, remake_norm(input.sum, input_norm_, norm_eps_), micro_batch, cache, run);
+      input.y, remake_norm(input.sum, input_norm_, norm_eps_, run), micro_batch, cache, run);
   const NormedSum second = add_and_norm(input.sum, mixed, post_attention_norm_, norm_eps_, run);
   std::vector<Value> outputs = {{.data = second.sum}, {.data = second.y}};
   if (parts_.moe) {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "moetron/config/choices.h"
+#include "moetron/kernels/operators.h"
 #include "moetron/moe/expert_layout.h"
 #include "moetron/pipeline/dispatch.h"
 
@@ -19,9 +20,10 @@ namespace moetron {
 struct DispatcherSettings {
   TokenDispatcher kind = TokenDispatcher::kAllGatherFused;
   ExpertLayout layout;
-  int64_t max_tokens = 0;     // that a rank brings for a micro-batch; 0: any number
-  int64_t rows_at_least = 0;  // of each local expert
-  int64_t alignment = 1;      // each expert's rows begin at a multiple of it
+  int64_t max_tokens = 0;                     // that a rank brings for a micro-batch; 0: any number
+  int64_t rows_at_least = 0;                  // of each local expert
+  int64_t alignment = 1;                      // each expert's rows begin at a multiple of it
+  Operators operators = Operators::kFastest;  // that sort, copy and sum rows
 };
 
 // For all layers of a rank. All ranks of the group bring equally many tokens.

@@ -29,7 +29,8 @@ class ExpertMlp final : public Operation {
 
   at::Tensor forward() {
     compute_gate_up();
-    const at::Tensor activation = swiglu_forward(gate_up_, probabilities_);  // [rows, width]
+    const at::Tensor activation =
+        swiglu_forward(gate_up_, probabilities_, groups_.operators());  // [rows, width]
     if (recomputes_) gate_up_.reset();
     return grouped_product(activation, down_weight_.value(), groups_);
   }
@@ -38,7 +39,8 @@ class ExpertMlp final : public Operation {
     if (recomputes_) compute_gate_up();
     const at::Tensor d_activation =
         grouped_product_transposed(d_y, down_weight_.value(), groups_);  // [rows, width]
-    SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation);
+    SwigluGrads grads = swiglu_backward(gate_up_, probabilities_, d_activation,
+                                        /*with_activation=*/true, groups_.operators());
     gate_up_.reset();
     if (down_weight_.needs_grad()) activation_ = grads.activation;  // [rows, width]
     if (gate_up_weight_.needs_grad()) d_gate_up_ = grads.d_gate_up;
@@ -123,13 +125,14 @@ Experts::Experts(const std::string& prefix, const ExpertLayout& layout, int64_t 
       down_(make_down(prefix, layout, hidden_size, width, settings.options)) {}
 
 at::Tensor Experts::forward(const Value& rows, const at::Tensor& probabilities, SegmentRun& run) {
-  const RowGroups groups(std::get<ExpertRows>(rows.layout), settings_.grouped_gemm);
+  const RowGroups groups(std::get<ExpertRows>(rows.layout), settings_.grouped_gemm,
+                         run.operators().others);
   if (gate_up_.fp8()) {
     return fp8_expert_mlp(rows, probabilities, groups, gate_up_, down_, settings_.recompute, run);
   }
   MT_CHECK(!rows.scales.defined(), gate_up_.label(), " is not multiplied in 8 bits");
-  const auto operation = std::make_shared<ExpertMlp>(
-      rows.data.detach(), probabilities.detach(), groups, gate_up_, down_, settings_.recompute);
+  const auto operation = std::make_shared<ExpertMlp>(rows.data.detach(), probabilities.detach(),
+                                                     groups, gate_up_, down_, settings_.recompute);
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;

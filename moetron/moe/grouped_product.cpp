@@ -83,7 +83,8 @@ void add_grouped_weight_grad(const Parameter::GradTarget& grad, const at::Tensor
     const int64_t rows = groups.counts()[expert];
     const at::Tensor sum = grad.sum[static_cast<int64_t>(expert)];
     if (rows > 0) {
-      weight_grad_product(sum, d_y.narrow(0, first, rows), x.narrow(0, first, rows), grad.adds);
+      weight_grad_product(sum, d_y.narrow(0, first, rows), x.narrow(0, first, rows), grad.adds,
+                          groups.operators());
     } else if (!grad.adds) {
       sum.zero_();
     }

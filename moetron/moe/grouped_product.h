@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/kernels/operators.h"
 #include "moetron/pipeline/dispatch.h"
 
 namespace moetron {
@@ -15,10 +16,14 @@ namespace moetron {
 // How the rows are divided among the experts, and how their products are computed.
 class RowGroups {
  public:
-  RowGroups(ExpertRows rows, bool in_one_product)
-      : rows_(std::move(rows)), grouped_(in_one_product) {}
+  // Plain operators take one expert after the other in any case.
+  RowGroups(ExpertRows rows, bool in_one_product, Operators operators = Operators::kFastest)
+      : rows_(std::move(rows)),
+        grouped_(in_one_product && operators == Operators::kFastest),
+        operators_(operators) {}
 
   bool grouped() const { return grouped_; }
+  Operators operators() const { return operators_; }
   // [experts] int32 on the device, where each expert's rows end.
   const at::Tensor& ends() const { return rows_.ends; }
   // Waits for the device where it alone knows.
@@ -27,6 +32,7 @@ class RowGroups {
  private:
   mutable ExpertRows rows_;
   bool grouped_;
+  Operators operators_;
 };
 
 // x [rows, in], weight [experts, out, in] -> [rows, out]: rows of expert e times weight[e]^T.

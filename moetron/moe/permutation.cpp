@@ -19,7 +19,8 @@ Permutation::Permutation(const at::Tensor& experts, const DispatcherSettings& se
                          bool all_here)
     : num_copies_(experts.size(0)), top_k_(experts.size(1)) {
   const at::NoGradGuard no_grad;
-  if (settings.rows_at_least > 0 || !has_row_map(experts)) {
+  if (settings.operators == Operators::kPlain || settings.rows_at_least > 0 ||
+      !has_row_map(experts)) {
     sort_on_host(experts, settings);
     return;
   }
@@ -30,7 +31,7 @@ Permutation::Permutation(const at::Tensor& experts, const DispatcherSettings& se
   num_rows_ = all_here ? map_->choice_of_row.size(0) : map_->ends[-1].item<int32_t>();
 }
 
-// On CPUs, and wherever experts are filled up to a number of rows.
+// On CPUs, by plain operators, and wherever experts are filled up to a number of rows.
 void Permutation::sort_on_host(const at::Tensor& experts, const DispatcherSettings& settings) {
   const ExpertLayout& layout = settings.layout;
   const int64_t num_local = layout.num_local();

@@ -99,7 +99,8 @@ RouterOutput Router::forward(const at::Tensor& x, const MicroBatch& micro_batch,
 Router::Scored Router::score(const at::Tensor& logits, int64_t num_counted, const Routing* earlier,
                              SegmentRun& run) {
   const RouterSettings& s = settings_;
-  if (has_router_kernel(logits)) return score_by_kernel(logits, num_counted, earlier, run);
+  if (run.takes_kernels() && has_router_kernel(logits))
+    return score_by_kernel(logits, num_counted, earlier, run);
   Scored out;
   const at::Tensor in_fp32 = logits.to(at::kFloat);
   out.scores = s.sigmoid ? in_fp32.sigmoid() : in_fp32.softmax(-1);

@@ -1,6 +1,7 @@
 #include "moetron/nn/attention.h"
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 
 #include <ATen/ATen.h>
@@ -45,7 +46,7 @@ class GroupedQueryAttention final : public Attention {
           .view({positions.size(0), positions.size(1), -1, s.head_dim});  // [B, T, heads, D]
     };
     const at::Tensor first = project(*projections_.front());  // [B, T, N + 2G or N, D]
-    const bool by_kernel = !shares_heads_ && has_norm_rotate(first);
+    const bool by_kernel = run.takes_kernels() && !shares_heads_ && has_norm_rotate(first);
     auto [q, k, v] = by_kernel ? norm_and_rotate(first, heads_, q_norm_ ? &*q_norm_ : nullptr,
                                                  k_norm_ ? &*k_norm_ : nullptr, s.norm_eps,
                                                  rotation(s, positions, frequencies_), run)
@@ -190,11 +191,31 @@ std::pair<at::Tensor, at::Tensor> AttentionCache::append(const at::Tensor& keys,
   return {keys_, values_};
 }
 
+namespace {
+
+// The formula, with the scores of all queries and keys at once: [B, N, T, S] fp32.
+at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           double softmax_scale) {
+  const int64_t repeats = q.size(2) / k.size(2), num_new = q.size(1), num_all = k.size(1);
+  const at::Tensor keys = heads_first(k, repeats, k.size(3));
+  const at::Tensor scores =
+      heads_first(q, 1, q.size(3)).matmul(keys.transpose(2, 3)).to(at::kFloat).mul(softmax_scale);
+  const at::Tensor is_later =
+      at::ones({num_new, num_all}, scores.options().dtype(at::kBool)).triu(1 + num_all - num_new);
+  const at::Tensor shares =
+      scores.masked_fill(is_later, -std::numeric_limits<double>::infinity()).softmax(-1);
+  return shares.to(v.dtype()).matmul(heads_first(v, repeats, v.size(3))).transpose(1, 2);
+}
+
+}  // namespace
+
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run) {
   const int64_t new_tokens = q.size(1);
   MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
            " keys: a cache is filled at once, then token by token");
+  if (run.operators().attention == Operators::kPlain)
+    return plain_attention(q, k, v, softmax_scale);
   // With and without gradients alike: a recomputation must repeat its forward to the bit.
   if (new_tokens == k.size(1) && has_fused_attention(q, v)) {
     return fused_attention(q, k, v, softmax_scale, run);

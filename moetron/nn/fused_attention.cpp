@@ -160,6 +160,12 @@ int64_t common_width(const at::Tensor& q, const at::Tensor& v) {
   return std::max(q.size(3), v.size(3));
 }
 
+const char* fastest_attention_name(const at::Tensor& q, const at::Tensor& v) {
+  if (q.is_cpu()) return "ATen's flash attention for CPUs";
+  if (has_attention(q, v)) return "cuDNN's flash attention";
+  return has_fused_attention(q, v) ? "FlashAttention-2" : "ATen's scaled dot product";
+}
+
 bool has_fused_attention(const at::Tensor& q, const at::Tensor& v) {
   if (q.is_cpu()) return true;
   constexpr int64_t kWidest = 256;  // of FlashAttention-2

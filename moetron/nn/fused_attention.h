@@ -19,6 +19,9 @@ int64_t common_width(const at::Tensor& q, const at::Tensor& v);
 // zeros.
 at::Tensor heads_first(const at::Tensor& x, int64_t repeats, int64_t width);
 
+// Whose attention causal_attention() takes where it may be the fastest, in words.
+const char* fastest_attention_name(const at::Tensor& q, const at::Tensor& v);
+
 // On a CPU always; on a GPU in bf16, of values no wider than queries.
 bool has_fused_attention(const at::Tensor& q, const at::Tensor& v);
 

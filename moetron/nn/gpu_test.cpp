@@ -169,8 +169,9 @@ std::unique_ptr<Attention> make_attention(const Geometry& g, const at::TensorOpt
 
 // Output, input's gradient, then every parameter's.
 std::vector<at::Tensor> run_attention(Attention& attention, const at::Tensor& x,
-                                      const at::Tensor& positions, const at::Tensor& d) {
-  SegmentRun run(true);
+                                      const at::Tensor& positions, const at::Tensor& d,
+                                      const OperatorChoice& operators = {}) {
+  SegmentRun run(true, operators);
   const at::AutoGradMode with_grad(true);
   MicroBatch micro_batch = make_micro_batch(at::zeros_like(positions));
   micro_batch.positions = positions;
@@ -203,10 +204,15 @@ TEST(GpuAttention, OfEveryGeometryEqualsTheCpus) {
     const at::Tensor x = random_bf16({200, 256}), d = random_bf16({200, 256});
     const auto expected =
         run_attention(*cpu, x.cpu().to(at::kFloat), positions, d.cpu().to(at::kFloat));
-    const auto actual = run_attention(*gpu, x, positions.to(at::kCUDA), d);
-    for (size_t j = 0; j < expected.size(); ++j) {
-      EXPECT_LT(relative_error(actual[j], expected[j]), 2 * kBf16Error)
-          << "tensor " << j << ", latent " << g.latent << ", norms " << g.qk_norm;
+    for (const Operators operators : {Operators::kFastest, Operators::kPlain}) {
+      gpu->visit([&](Parameter& p) { p.clear_grad(); });
+      const auto actual =
+          run_attention(*gpu, x, positions.to(at::kCUDA), d, {operators, operators});
+      for (size_t j = 0; j < expected.size(); ++j) {
+        EXPECT_LT(relative_error(actual[j], expected[j]), 2 * kBf16Error)
+            << "tensor " << j << ", latent " << g.latent << ", norms " << g.qk_norm << ", plain "
+            << (operators == Operators::kPlain);
+      }
     }
   }
 }

@@ -66,9 +66,10 @@ class LatentAttention final : public Attention {
     const at::Tensor up =
         by_head(project(down.keys_values, *kv_up_, down.remake_keys_values, run), heads_);
     const at::Tensor k_rope = by_head(down.k_rope, 1);  // [B, T, 1, rope]
-    auto [queries, keys, values] = has_latent_heads(q, up, dims_.qk_rope_head_dim)
-                                       ? by_kernels(q, up, k_rope, positions, run)
-                                       : rotated(q, up, k_rope, positions, run);
+    auto [queries, keys, values] =
+        run.takes_kernels() && has_latent_heads(q, up, dims_.qk_rope_head_dim)
+            ? by_kernels(q, up, k_rope, positions, run)
+            : rotated(q, up, k_rope, positions, run);
     if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
     const at::Tensor mixed = document_attention(queries, keys, values, micro_batch.documents,
                                                 settings_.softmax_scale, run);  // [B, T, N, V]
@@ -211,10 +212,10 @@ class LatentAttention final : public Attention {
   Latents norm_latents(const at::Tensor& q, const Remake& remake_q, const at::Tensor& kv,
                        const at::Tensor& k_rope, SegmentRun& run) {
     Latents down{q, rms_norm(kv, kv_norm_, kLatentNormEps, run), k_rope, remake_q,
-                 remake_norm(kv, kv_norm_, kLatentNormEps)};
+                 remake_norm(kv, kv_norm_, kLatentNormEps, run)};
     if (!q_norm_) return down;
     down.queries = rms_norm(q, *q_norm_, kLatentNormEps, run);
-    down.remake_queries = remake_norm(q, *q_norm_, kLatentNormEps);
+    down.remake_queries = remake_norm(q, *q_norm_, kLatentNormEps, run);
     return down;
   }
 

@@ -15,10 +15,13 @@ namespace {
 
 class Linear final : public Operation {
  public:
-  Linear(const at::Tensor& x, Parameter& weight, Parameter* bias, Remake remake_x)
+  Linear(const at::Tensor& x, Parameter& weight, Parameter* bias, Remake remake_x,
+         Operators operators)
       : remake_x_(std::move(remake_x)),
         type_(x.scalar_type()),
-        is_gpu_bf16_(is_gpu_bf16(x) && is_gpu_bf16(weight.value())),
+        operators_(operators),
+        is_gpu_bf16_(operators == Operators::kFastest && is_gpu_bf16(x) &&
+                     is_gpu_bf16(weight.value())),
         weight_(weight),
         bias_(bias) {
     if (!remake_x_ && weight.needs_grad()) x_ = x.detach();
@@ -30,14 +33,16 @@ class Linear final : public Operation {
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
     if (is_in_two_parts(d_y)) {
-      const at::Tensor& twice =
-          weight_.derived(Derived::kTwiceByRows, [](const at::Tensor& weight) {
-            return std::vector{at::cat({weight, weight})};
-          }).front();
+      const at::Tensor& twice = weight_
+                                    .derived(Derived::kTwiceByRows,
+                                             [](const at::Tensor& weight) {
+                                               return std::vector{at::cat({weight, weight})};
+                                             })
+                                    .front();
       return {at::cat(in_two_parts(d_y), -1).matmul(twice)};  // [..., in]
     }
     const at::Tensor weight = weight_.value().to(d_y.dtype());
-    return {product(d_y, weight, /*transpose_weight=*/false).to(type_)};  // [..., in]
+    return {product(d_y, weight, /*transpose_weight=*/false, operators_).to(type_)};  // [..., in]
   }
 
   void backward_weight(const at::Tensor& d_y) override {
@@ -54,7 +59,7 @@ class Linear final : public Operation {
       weight_grad_product(grad.sum, parts[0], x_rows, grad.adds);
       weight_grad_product(grad.sum, parts[1], x_rows, /*adds=*/true);
     } else {
-      weight_grad_product(grad.sum, d_rows, x_rows.to(d_y.dtype()), grad.adds);
+      weight_grad_product(grad.sum, d_rows, x_rows.to(d_y.dtype()), grad.adds, operators_);
     }
     x_.reset();
   }
@@ -73,7 +78,8 @@ class Linear final : public Operation {
   at::Tensor x_;     // undefined where the weight has no gradient
   Remake remake_x_;  // in place of x_
   at::ScalarType type_;
-  bool is_gpu_bf16_;  // x and weight
+  Operators operators_;
+  bool is_gpu_bf16_;  // x and weight, for kernels
   Parameter& weight_;
   Parameter* bias_;
 };
@@ -83,7 +89,8 @@ class Linear final : public Operation {
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Parameter* bias,
                   std::optional<at::ScalarType> dtype, Remake remake_x) {
   if (weight.fp8()) return fp8_linear(x, weight, run, bias, std::move(remake_x));
-  auto operation = std::make_shared<Linear>(x, weight, bias, std::move(remake_x));
+  const Operators operators = run.operators().others;
+  auto operation = std::make_shared<Linear>(x, weight, bias, std::move(remake_x), operators);
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
@@ -92,9 +99,9 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Param
     if (bias != nullptr) {
       y = at::linear(x.to(type), w.to(type), bias->value().to(type));
     } else if (type == at::kFloat) {
-      y = product_in_fp32(x, w);
+      y = product_in_fp32(x, w, operators);
     } else {
-      y = product(x.to(type), w.to(type), /*transpose_weight=*/true);
+      y = product(x.to(type), w.to(type), /*transpose_weight=*/true, operators);
     }
   }
   run.attach(y, std::move(operation), {x});

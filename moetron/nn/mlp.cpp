@@ -13,24 +13,27 @@ namespace {
 
 class Swiglu final : public PureOperation {
  public:
-  explicit Swiglu(at::Tensor gate_up) : gate_up_(std::move(gate_up)) {}
+  Swiglu(at::Tensor gate_up, Operators operators)
+      : gate_up_(std::move(gate_up)), operators_(operators) {}
   std::vector<at::Tensor> backward_input(const at::Tensor& d_y) override {
-    return {swiglu_backward(gate_up_, {}, d_y, /*with_activation=*/false).d_gate_up};
+    return {swiglu_backward(gate_up_, {}, d_y, /*with_activation=*/false, operators_).d_gate_up};
   }
 
  private:
   at::Tensor gate_up_;
+  Operators operators_;
 };
 
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate_up, SegmentRun& run) {
+  const Operators operators = run.operators().others;
   at::Tensor y;
   {
     const at::NoGradGuard no_grad;
-    y = swiglu_forward(gate_up, {});
+    y = swiglu_forward(gate_up, {}, operators);
   }
-  run.attach(y, std::make_shared<Swiglu>(gate_up.detach()), {gate_up});
+  run.attach(y, std::make_shared<Swiglu>(gate_up.detach(), operators), {gate_up});
   return y;
 }
 

@@ -121,19 +121,23 @@ TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
   const at::Tensor hidden = at::ones({seq, seq}, at::kBool).triu(1);
   const at::Tensor p = scores.masked_fill(hidden, -INFINITY).softmax(-1);
   const at::Tensor wanted = at::einsum("bnts,bsnd->btnd", {p, all_v});
-  SegmentRun run(false);
-  expect_close(causal_attention(q, k, v, 0.3, run), wanted);
-  // Token by token through a cache: the same numbers.
-  AttentionCache cache;
-  for (int64_t t = 0; t < seq; ++t) {
-    const auto [keys, values] = cache.append(k.narrow(1, t, 1), v.narrow(1, t, 1));
-    expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3, run),
-                 wanted.narrow(1, t, 1));
+  for (const Operators operators : {Operators::kFastest, Operators::kPlain}) {
+    SegmentRun run(false, {.attention = operators});
+    expect_close(causal_attention(q, k, v, 0.3, run), wanted);
+    // Token by token through a cache: the same numbers.
+    AttentionCache cache;
+    for (int64_t t = 0; t < seq; ++t) {
+      const auto [keys, values] = cache.append(k.narrow(1, t, 1), v.narrow(1, t, 1));
+      expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3, run),
+                   wanted.narrow(1, t, 1));
+    }
   }
 }
 
 TEST_F(NnTest, GradientsOfCausalAttentionAreTheFormulas) {
-  for (const int64_t groups : {4, 2, 1}) {
+  const OperatorChoice plain{.attention = Operators::kPlain};
+  for (const auto& [groups, operators] :
+       {std::pair(4, OperatorChoice()), {2, {}}, {1, {}}, {4, plain}, {2, plain}}) {
     const int64_t batch = 2, seq = 6, heads = 4, dim = 8;
     const int64_t value_dim = groups == 2 ? 8 : 5;
     const at::Tensor q = at::randn({batch, seq, heads, dim}),
@@ -148,7 +152,8 @@ TEST_F(NnTest, GradientsOfCausalAttentionAreTheFormulas) {
     const at::Tensor p = scores.masked_fill(hidden, -INFINITY).softmax(-1);
     const at::Tensor wanted = at::einsum("bnts,bsnd->btnd", {p, all_v});
     wanted.backward(d_mixed);
-    SegmentRun run(true);
+    SegmentRun run(true, operators);
+    const at::AutoGradMode with_grad(true);
     const at::Tensor q1 = run.input(q), k1 = run.input(k), v1 = run.input(v);
     const at::Tensor mixed = run.output(causal_attention(q1, k1, v1, 0.3, run));
     expect_close(mixed, wanted.detach());

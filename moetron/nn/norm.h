@@ -15,7 +15,7 @@ class SegmentRun;
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps, SegmentRun& run);
 
 // Makes rms_norm(x) anew from x, which it keeps, as the norm's own backward does anyway.
-Remake remake_norm(const at::Tensor& x, const Parameter& weight, double eps);
+Remake remake_norm(const at::Tensor& x, const Parameter& weight, double eps, const SegmentRun& run);
 
 struct NormedSum {
   at::Tensor sum;  // x + delta: what else reads them reads this

@@ -18,6 +18,7 @@ class MemoryMeter;
 struct Chunk {
   std::vector<std::unique_ptr<Layer>> layers;  // none: what comes in goes out
   RecomputeSettings recompute;
+  OperatorChoice operators = {};
 
   ChunkProgram program() const;
 };

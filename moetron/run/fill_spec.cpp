@@ -33,16 +33,24 @@ ExpertsSpec experts_spec(const MoeOptions& moe) {
 std::optional<Fp8Spec> fp8_spec(const Options& options, int64_t num_layers) {
   const PrecisionOptions& precision = options.precision;
   if (!precision.fp8_format && options.training.dtype != Dtype::kFp8) return {};
-  Fp8Spec fp8{.gradients_in_e5m2 = precision.fp8_format == Fp8Format::kHybrid,
-              .weight_grad = precision.fp8_wgrad == Fp8WeightGrad::kFp8,
-              .dispatch = precision.moe_fp8_dispatch.value_or(precision.fp8_wgrad ==
-                                                              Fp8WeightGrad::kFp8),
-              .end_layer = num_layers};
+  Fp8Spec fp8{
+      .gradients_in_e5m2 = precision.fp8_format == Fp8Format::kHybrid,
+      .weight_grad = precision.fp8_wgrad == Fp8WeightGrad::kFp8,
+      .dispatch = precision.moe_fp8_dispatch.value_or(precision.fp8_wgrad == Fp8WeightGrad::kFp8),
+      .end_layer = num_layers};
   if (precision.first_last_layers_bf16) {
     fp8.first_layer = precision.num_layers_at_start_in_bf16;
     fp8.end_layer -= precision.num_layers_at_end_in_bf16;
   }
   return fp8;
+}
+
+// Megatron's local implementation has flash attention where use-flash-attn asks for it; a module
+// that is named has the fastest.
+OperatorsSpec operators_spec(const KernelOptions& kernels) {
+  const bool plain = kernels.transformer_impl == TransformerImpl::kLocal;
+  const bool asks_for_fast = kernels.use_flash_attn || !kernels.module_impl.empty();
+  return {.plain = plain, .plain_attention = plain && !asks_for_fast};
 }
 
 OptimizerSpec optimizer_spec(const OptimizerOptions& options) {
@@ -118,6 +126,7 @@ void fill_spec(const Options& options, RunSpec& spec) {
   const Dtype dtype = options.training.dtype;
   spec.dtype = dtype == Dtype::kFp8 ? Dtype::kAuto : dtype;
   spec.fp8 = fp8_spec(options, spec.model.num_layers);
+  spec.operators = operators_spec(options.kernels);
   spec.optimizer = optimizer_spec(options.optimizer);
 }
 

@@ -40,6 +40,25 @@ TEST(Mistakes, AreGatheredAndToldOnce) {
   EXPECT_EQ(config_error([&] { mistakes.throw_if_any(); }), "a (1)\nb");
 }
 
+// Megatron's local implementation has flash attention where it is asked for.
+TEST(Resolve, PlainOperatorsAreAskedFor) {
+  struct Case {
+    const char* options;
+    bool plain, plain_attention;
+  };
+  for (const Case& c :
+       {Case{"", false, false},
+        {"--transformer-impl transformer_engine --use-flash-attn", false, false},
+        {"--module-impl {core_attn:local}", false, false},
+        {"--transformer-impl local", true, true},
+        {"--transformer-impl local --use-flash-attn", true, false},
+        {"--transformer-impl local --module-impl {core_attn:local}", true, false}}) {
+    const OperatorsSpec found = resolved(shaped(c.options)).operators;
+    EXPECT_EQ(found.plain, c.plain) << c.options;
+    EXPECT_EQ(found.plain_attention, c.plain_attention) << c.options;
+  }
+}
+
 // One sentence each, of every topic, whether the model is known or not.
 TEST(Resolve, TellsAllMistakesTogether) {
   const std::string three =
@@ -204,9 +223,13 @@ TEST(Fp8, RefusesWhatIsNoWholeBlock) {
       refusal(moe_shaped("--fp8-format e4m3 --tensor-model-parallel-size 2 --moe-fp8-dispatch "
                          "--fp8-wgrad bf16"),
               {.world_size = 2});
-  EXPECT_NE(text.find("fp8-format: tensor-model-parallel-size (2) divides q_proj ("), std::string::npos) << text;
+  EXPECT_NE(text.find("fp8-format: tensor-model-parallel-size (2) divides q_proj ("),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find(", which must be multiples of 128"), std::string::npos) << text;
-  EXPECT_NE(text.find("moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8"), std::string::npos) << text;
+  EXPECT_NE(text.find("moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8"),
+            std::string::npos)
+      << text;
   const std::string none = refusal(
       moe_shaped("--fp8-format e4m3 --first-last-layers-bf16 --num-layers-at-start-in-bf16 99"));
   EXPECT_NE(none.find("fp8-format: no layer is left"), std::string::npos) << none;

@@ -77,12 +77,18 @@ struct RecomputeSpec {
 // Products in 8 bits.
 struct Fp8Spec {
   bool gradients_in_e5m2 = false;
-  bool weight_grad = true;      // in 8 bits, too
-  bool dispatch = true;         // tokens travel to experts in 8 bits, and gradients back
-  int64_t first_layer = 0;      // decoder layers [first_layer, end_layer)
+  bool weight_grad = true;  // in 8 bits, too
+  bool dispatch = true;     // tokens travel to experts in 8 bits, and gradients back
+  int64_t first_layer = 0;  // decoder layers [first_layer, end_layer)
   int64_t end_layer = 0;
 
   bool has_layer(int64_t layer) const { return layer >= first_layer && layer < end_layer; }
+};
+
+// Whether ATen's single operators compute instead of the fastest ones.
+struct OperatorsSpec {
+  bool plain = false;            // of a layer, but its attention
+  bool plain_attention = false;  // queries, keys and values to mixed values
 };
 
 struct OptimizerSpec {
@@ -154,6 +160,7 @@ struct RunSpec {
   RecomputeSpec recompute;
   Dtype dtype = Dtype::kAuto;  // of parameters and activations; not kFp8
   std::optional<Fp8Spec> fp8;
+  OperatorsSpec operators;
   OptimizerSpec optimizer;
 
   // Of training alone.

@@ -40,6 +40,7 @@ ModelSettings model_settings(const RunSpec& spec, Mesh& mesh, c10::Device device
   settings.experts = spec.experts;
   settings.recompute = spec.recompute;
   settings.fp8 = spec.fp8;
+  settings.operators = spec.operators;
   settings.micro_batch_tokens = spec.batch.tokens();
   settings.stages = stages_of_rank(spec.pipeline.stages, placement_of(spec.pipeline.request),
                                    mesh.pipeline().rank());

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "moetron/arch/flops.h"
@@ -10,6 +11,7 @@
 #include "moetron/base/error.h"
 #include "moetron/metrics/step_printer.h"
 #include "moetron/models/model.h"
+#include "moetron/nn/fused_attention.h"
 #include "moetron/optim/adamw.h"
 
 namespace moetron {
@@ -26,6 +28,16 @@ std::optional<std::string> describe_states(const RunSpec& spec, const Model& mod
   if (device == c10::kCPU || !spec.optimizer.is_hybrid) return std::nullopt;
   return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
                 gibibytes(device), " GiB on the GPU");
+}
+
+// "the fastest; attention: cuDNN's flash attention"
+std::string describe_operators(const RunSpec& spec, const Model& model) {
+  const ModelConfig& m = spec.model;
+  constexpr int64_t kTokens = 2;
+  const at::Tensor q = at::empty({1, kTokens, 1, m.head_dim}, model.options()),
+                   v = at::empty({1, kTokens, 1, m.value_head_dim()}, model.options());
+  return concat(spec.operators.plain ? "plain ones of ATen" : "the fastest", "; attention: ",
+                spec.operators.plain_attention ? "unfused" : fastest_attention_name(q, v));
 }
 
 // "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
@@ -61,6 +73,7 @@ std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimi
   text += concat("\nmesh      ", describe(spec.sizes), "; ", at::get_num_threads(),
                  at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
   if (spec.sizes.world > 1) text += concat("\n          ", describe_groups(spec.sizes));
+  text += concat("\noperators ", describe_operators(spec, model));
   if (spec.sizes.pp > 1) text += concat("\npipeline  ", describe_pipeline(spec));
   if (const auto places = describe_states(spec, model, optimizer))
     text += concat("\nadam      ", *places);
