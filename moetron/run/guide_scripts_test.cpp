@@ -1,10 +1,13 @@
-// The argument lists of the two training scripts of the guide, as their shells pass them.
+// The argument lists of the two training scripts of the guide (tests/guide/), as their shells pass
+// them: 1e9 tokens in batches of 4096 x 4096 are 59 steps, the warm-up rounds to 0.
+// tests/example_scripts_test.py trains by them.
 #include <algorithm>
 #include <gmock/gmock.h>
 
 #include <gtest/gtest.h>
 
 #include "moetron/base/error_test_support.h"
+#include "moetron/base/file.h"
 #include "moetron/run/config_from_options.h"
 #include "moetron/run/run_test_data.h"
 
@@ -13,49 +16,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-const char* const kDeepseekFixed =
-    "--mla-replicate-l1 --no-bias-swiglu-fusion "
-    "--num-experts 256 --moe-router-topk 8 --moe-ffn-hidden-size 2048 --enable-shared-expert "
-    "--num-shared-experts 1 --first-k-dense-replace 3 --moe-router-deepseekv3 "
-    "--moe-router-score-function sigmoid --moe-router-enable-expert-bias True "
-    "--moe-router-topk-scaling-factor 2.5 --moe-router-bias-update-rate 1e-3 "
-    "--moe-aux-loss-coeff 1e-4 "
-    "--q-lora-rank 1536 --kv-lora-rank 512 --qk-nope-head-dim 128 --qk-rope-head-dim 64 "
-    "--v-head-dim 128 --kv-channels 128 --qk-layernorm "
-    "--use-mcore-models --disable-bias-linear --patch-tokenizer-type DeepSeekTokenizer "
-    "--tokenizer-model /workspace/DeepSeek-V3 --extra-vocab-size 467 --max-padding-length 4096 "
-    "--swiglu --normalization RMSNorm --norm-epsilon 1e-6 --use-rotary-position-embeddings "
-    "--no-rope-fusion --position-embedding-type rope --untie-embeddings-and-output-weights "
-    "--rotary-base 10000 --rotary-scaling-factor 40 --rotary-seq-len-interpolation-factor 1 "
-    "--rotary-mscale 1.0 --rotary-mscale-all-dim 1.0 --original-max-position-embeddings 4096 "
-    "--rotary-beta-fast 32 --rotary-beta-slow 1 "
-    "--num-layers 61 --hidden-size 7168 --num-attention-heads 128 --ffn-hidden-size 18432 "
-    "--max-position-embeddings 163840 --seq-length 4096 ";
-
-const char* const kQwenFixed =
-    "--use-local-multi-tensor-scale "
-    "--num-experts 128 --moe-router-topk 8 --moe-ffn-hidden-size 1536 "
-    "--moe-router-topk-scaling-factor 2.5 --moe-aux-loss-coeff 1e-4 --moe-router-pre-softmax "
-    "--cross-entropy-loss-fusion "
-    "--group-query-attention --num-query-groups 4 --num-attention-heads 64 --add-qkv-bias "
-    "--use-mcore-models --disable-bias-linear --patch-tokenizer-type Qwen3Tokenizer "
-    "--tokenizer-model /workspace/Qwen3-30B-A3B --extra-vocab-size 421 --swiglu "
-    "--normalization RMSNorm --norm-epsilon 1e-5 --use-rotary-position-embeddings "
-    "--position-embedding-type rope --rotary-percent 1.0 --rotary-base 1000000 "
-    "--rotary-emb-use-cache --max-position-embeddings 131072 "
-    "--untie-embeddings-and-output-weights "
-    "--num-layers 94 --hidden-size 4096 --seq-length 4096 ";
-
-// Shared by both: 1e9 tokens in batches of 4096 x 4096 are 59 steps, the warm-up rounds to 0.
-const char* const kTraining =
-    "--micro-batch-size 1 --global-batch-size 4096 --train-iters 59 --eval-interval 10000 "
-    "--eval-iters 0 --lr 5e-6 --min-lr 1e-6 --lr-decay-style cosine --lr-decay-iters 59 "
-    "--lr-warmup-iters 0 --attention-dropout 0.0 --hidden-dropout 0.0 --weight-decay 0.1 "
-    "--adam-beta1 0.9 --adam-beta2 0.95 --clip-grad 1.0 --init-method-std 0.008 --seed 1234 ";
-const char* const kLogging =
-    "--log-interval 1 --log-throughput --save-interval 500 --timing-log-level 2 "
-    "--save-interval 10000 --eval-interval 1000 --eval-iters -1 --num-workers 8 ";
 
 // The environment a script is started with.
 struct Shell {
@@ -66,28 +26,27 @@ struct Shell {
   std::string paths = "";     // LOAD_PATH and SAVE_PATH
 };
 
-std::string parallel_args(const Shell& shell) {
-  return "--bf16 --use-distributed-optimizer --sequence-parallel "
-         "--transformer-impl transformer_engine --use-flash-attn "
-         "--tensor-model-parallel-size 1 --tensor-model-parallel-for-expert 1 "
-         "--expert-model-parallel-size " +
-         std::to_string(shell.ep) + " --pipeline-model-parallel-size " + std::to_string(shell.pp) +
-         " --moe-token-dispatcher-type-patch " + shell.dispatcher + " " + shell.optional +
-         " --no-async-tensor-model-parallel-allreduce ";
+std::string with_values(std::string text, const std::string& name, const std::string& value) {
+  const std::string place = "${" + name + "}";
+  return text.replace(text.find(place), place.size(), value);
+}
+
+// Of `list`, a file of tests/guide/.
+std::string script(const std::string& family, const std::string& list, const Shell& shell) {
+  std::string text = "pretrain --model-family " + family + " " + read_file("tests/guide/" + list);
+  text = with_values(text, "EP", std::to_string(shell.ep));
+  text = with_values(text, "PP", std::to_string(shell.pp));
+  text = with_values(text, "TD", shell.dispatcher);
+  text = with_values(text, "OPTIONAL", shell.optional);
+  return with_values(text, "PATHS", shell.paths);
 }
 
 std::string deepseek_script(const Shell& shell) {
-  return "pretrain --model-family deepseek " + parallel_args(shell) + kDeepseekFixed + kTraining +
-         "--no-load-optim --no-load-rng --num-workers 8 --no-save-optim " + shell.paths + kLogging +
-         "--data-path /workspace/datasets/DeepSeek-V3/deepseekv3_text_document --split 99,1,0 "
-         "--dataset LLama-Pretrain-Idxmap";
+  return script("deepseek", "pretrain_deepseek.txt", shell);
 }
 
 std::string qwen_script(const Shell& shell) {
-  return "pretrain --model-family qwen " + parallel_args(shell) + kQwenFixed + kTraining +
-         "--no-load-optim --no-load-rng --no-save-optim --no-save-rng " + shell.paths + kLogging +
-         "--data-path /workspace/datasets/Qwen3-30B-A3B/qwen3_text_document --split 99,1,0 "
-         "--dataset LLama-Pretrain-Idxmap";
+  return script("qwen", "pretrain_qwen_moe.txt", shell);
 }
 
 bool has_notice(const ParsedCommandLine& parsed, const std::string& option) {

@@ -14,21 +14,16 @@ export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 export NVTE_BWD_LAYERNORM_SM_MARGIN=16
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-10}
 export ARCH=${ARCH:-NVIDIA_H100}
-PROJECT_PATH=${PROJECT_PATH:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)}
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+PROJECT_PATH=${PROJECT_PATH:-$checkout}
+source "$checkout/scripts/find_moetron.sh"
 WORKSPACE=${WORKSPACE:-/workspace}
 
 if [ -z "${TORCHELASTIC_RUN_ID:-}" ]; then
   NNODES=${NNODES:-${WORLD_SIZE:-}}
   NODE_RANK=${NODE_RANK:-${RANK:-}}
 fi
-missing=
-for name in TP TPE EP PP NNODES NODE_RANK; do
-  [ -n "${!name:-}" ] || missing="$missing $name"
-done
-if [ -n "$missing" ]; then
-  echo "$(basename "$0"): set$missing in the environment, for example: TP=1 TPE=1 EP=8 PP=1 NNODES=1 NODE_RANK=0 $0" >&2
-  exit 2
-fi
+need_variables "TP=1 TPE=1 EP=8 PP=1 NNODES=1 NODE_RANK=0" TP TPE EP PP NNODES NODE_RANK
 
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
@@ -90,21 +85,6 @@ training_arguments=(
 [ -z "${LOAD_PATH:-}" ] || training_arguments+=(--load "$LOAD_PATH")
 [ -z "${SAVE_PATH:-}" ] || training_arguments+=(--save "$SAVE_PATH")
 
-# The program: $MOETRON, that of this checkout, or the installed one.
-find_moetron() {
-  local program
-  for program in "${MOETRON:-}" "$PROJECT_PATH/build/cuda/moetron" "$PROJECT_PATH/build/cpu/moetron"; do
-    if [ -n "$program" ] && [ -x "$program" ]; then
-      echo "$program"
-      return
-    fi
-  done
-  command -v moetron || {
-    echo "$(basename "$0"): no moetron here: build it (make build, or make cuda), or name it in MOETRON" >&2
-    return 2
-  }
-}
-
 find_torchrun() {
   command -v torchrun || ls "$PROJECT_PATH"/.venv*/bin/torchrun 2>/dev/null | head -n 1 | grep . || {
     echo "$(basename "$0"): no torchrun here: pip install torch, or make setup" >&2
@@ -126,9 +106,9 @@ share_datasets() {
 # run_pretrain ARGUMENT...: starts this node's ranks; what they print goes to the screen and into the log folder.
 run_pretrain() {
   local program torchrun command extra=() log
-  program=$(find_moetron)
+  program=$(find_moetron "$PROJECT_PATH")
   torchrun=$(find_torchrun)
-  read -ra extra <<<"${EXTRA_ARGS:-}"
+  read -rd '' -a extra <<<"${EXTRA_ARGS:-}" || true  # of several lines, too
   command=("$torchrun" --no-python --nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
     --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" "$program" pretrain "${parallel_arguments[@]}" "$@"
     "${training_arguments[@]}" ${extra[@]+"${extra[@]}"})

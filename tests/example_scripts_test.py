@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Runs the scripts of examples/moe/nvidia/ as their readers do, for three steps of a small model on CPU ranks, and the
+argument lists of the guide as printed (tests/guide/). Sizes and layouts are smaller, everything else is the scripts'.
+
+    example_scripts_test.py MOETRON [--long]
+
+With --long every script runs on four ranks, with and without each optional variable.
+"""
+import os
+import re
+import socket
+import subprocess
+import sys
+
+from process_support import ENVIRONMENT, HANG, MOETRON, PYTHON, check, records, run, run_tests
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPTS = os.path.join(ROOT, "examples", "moe", "nvidia")
+IS_LONG = "--long" in sys.argv[2:]
+STEPS = 3
+# The last of a repeated option wins.
+DEEPSEEK = """--hidden-size 32 --num-attention-heads 2 --ffn-hidden-size 48 --moe-ffn-hidden-size 16
+  --q-lora-rank 16 --kv-lora-rank 16 --qk-nope-head-dim 8 --qk-rope-head-dim 8 --v-head-dim 8 --kv-channels 8
+  --moe-router-topk 2 --lr-warmup-iters 0"""
+GROUPS = " --moe-router-num-groups 4 --moe-router-group-topk 2"  # which the guide's list does not have
+QWEN = """--hidden-size 32 --num-attention-heads 4 --num-query-groups 2 --ffn-hidden-size 48 --moe-ffn-hidden-size 16
+  --moe-router-topk 2 --lr-warmup-iters 0"""
+SMALL = {"NUM_EXPERTS": "8", "FIRST_K_DENSE_REPLACE": "1", "MAX_SEQ_LEN": "16", "GLOBAL_BATCH_SIZE": "16",
+         "TRAIN_ITERS": str(STEPS)}
+# Where the two whole models' scripts save, and those of single nodes begin.
+STARTS = {"test_deepseek": f"deepseek/step_000000{STEPS}", "test_qwen3": f"qwen3/step_000000{STEPS}"}
+# Of each script: ranks, and what is set besides. Each optional variable stands in some of them.
+RUNS = {
+    "deepseekv3_671b": (1, {"PP": 1, "EP": 1, "NUM_LAYERS": 4, "CPU_ADAM": 1, "DP_OVERLAP": 1, "SAVE_PATH": "deepseek"}),
+    "qwen3_235b": (1, {"PP": 1, "EP": 1, "NUM_LAYERS": 8, "FORCE_DROP_AND_PADDING": 1, "MOE_LAYER_RECOMPUTE": 1,
+                       "SAVE_PATH": "qwen3"}),
+    "test_deepseek": (4, {"EP": 2, "LOAD_PATH": STARTS["test_deepseek"]}),
+    "test_qwen3": (4, {"EP": 2, "LOAD_PATH": STARTS["test_qwen3"]}),
+    "test_deepseek_node8": (2, {"EP": 1}),
+    "test_deepseek_node8_baseline": (2, {"EP": 1, "RECOMPUTE": 1}),
+    "test_deepseek_node16": (4, {"EP": 1}),
+    "test_deepseek_node16_baseline": (4, {"EP": 1, "MOE_LAYER_RECOMPUTE": 1}),
+    "test_deepseek_node32": (2, {"EP": 1, "PP": 2, "NUM_LAYERS": 4}),
+    "test_deepseek_node32_baseline": (2, {"EP": 1, "PP": 2, "NUM_LAYERS": 4, "VPP": 1}),
+    "test_qwen3_node8": (4, {"EP": 1}),
+    "test_qwen3_node8_baseline": (4, {"EP": 1, "CUDA_DEVICE_MAX_CONNECTIONS": 1}),
+    "test_qwen3_node16": (2, {"EP": 1, "PP": 2, "NUM_LAYERS": 3, "HPP": "1 1 0 1", "DP_OVERLAP": 1}),
+    "test_qwen3_node16_baseline": (2, {"EP": 1, "PP": 2, "NUM_LAYERS": 3, "HPP": "2 1", "TP": 1}),
+    "test_qwen3_node32": (2, {"EP": 1, "PP": 2, "NUM_LAYERS": 4, "GROUP_GEMM": 1}),
+    "test_qwen3_node32_baseline": (2, {"TP": 2, "TPE": 2, "EP": 1, "PP": 1, "NUM_LAYERS": 4}),
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def make_inputs():
+    """A tokenizer and token files, in the places where the scripts look for those of the guide."""
+    subprocess.run([PYTHON, os.path.join(ROOT, "scripts", "demo_tokenizer.py"), "text", "workspace/DeepSeek-V3", "300"],
+                   check=True, stdout=subprocess.DEVNULL)
+    os.symlink("DeepSeek-V3", "workspace/Qwen3-30B-A3B")
+    for model, name in (("DeepSeek-V3", "deepseekv3"), ("Qwen3-30B-A3B", "qwen3")):
+        run(["preprocess", "--input", "text", "--tokenizer-model", "workspace/DeepSeek-V3", "--append-eod",
+             "--output-prefix", f"workspace/datasets/{model}/{name}"])
+
+
+def overlay(script):
+    return DEEPSEEK + GROUPS if "deepseek" in script else QWEN
+
+
+def start(script, ranks, folder, variables):
+    """The script's process; what it prints goes into folder.log, its steps into folder/metrics.jsonl."""
+    os.makedirs(folder, exist_ok=True)
+    environment = {**ENVIRONMENT, **SMALL, "PATH": os.path.dirname(PYTHON) + os.pathsep + os.environ["PATH"],
+                   "MOETRON": MOETRON, "PROJECT_PATH": os.getcwd(), "WORKSPACE": os.path.abspath("workspace"),
+                   "GPUS_PER_NODE": str(ranks), "TP": "1", "TPE": "1", "NNODES": "1", "NODE_RANK": "0",
+                   "MASTER_PORT": free_port(), **{name: str(value) for name, value in variables.items()}}
+    environment["EXTRA_ARGS"] = f"{overlay(script)} --metrics {folder}/metrics.jsonl {variables.get('EXTRA_ARGS', '')}"
+    with open(f"{folder}.log", "w") as log:
+        return subprocess.Popen([os.path.join(SCRIPTS, script + ".sh")], env=environment, stdout=log, stderr=log)
+
+
+def finish(process, folder, what):
+    code = process.wait(HANG)
+    with open(f"{folder}.log") as log:
+        text = log.read()
+    steps = [r["step"] for r in records(folder)] if os.path.exists(f"{folder}/metrics.jsonl") else []
+    if code != 0 or steps != list(range(1, STEPS + 1)):
+        print(text[-3000:])
+    check(code == 0 and steps == list(range(1, STEPS + 1)), f"{what}: exit {code}, steps {steps}")
+    return text
+
+
+def losses(folder):
+    return [record["loss"] for record in records(folder)]
+
+
+def run_script(script, ranks, folder, **variables):
+    return finish(start(script, ranks, folder, variables), folder, f"{folder}, {ranks} ranks")
+
+
+def test_scripts():
+    make_inputs()
+    listed = sorted(name[:-3] for name in os.listdir(SCRIPTS) if name not in ("common.sh", "cut_down.sh"))
+    check(listed == sorted(RUNS), f"{len(listed)} scripts, all of them run")
+    scripts = list(RUNS)
+    for pair in zip(scripts[::2], scripts[1::2]):  # two at a time: a start is mostly one core's work
+        processes = [start(script, RUNS[script][0], script, RUNS[script][1]) for script in pair]
+        for script, process in zip(pair, processes):
+            text = finish(process, script, f"{script}, {RUNS[script][0]} ranks")
+            check(re.search(r"^operators the fastest; attention: ", text, re.M), "    says its operators and attention")
+            log = re.search(r"^log: (.*/rank0\.log)$", text, re.M)
+            check(log and "training samples" in open(log[1]).read(), "    and keeps a log")
+
+
+def test_schedules():
+    """From one checkpoint, which one rank has written, the losses of both schedules are the same bits."""
+    for script in STARTS:
+        run_script(script, 4, f"{script}_1f1b", **RUNS[script][1], SCHED="1f1b", TD="overlap_deepep")
+        check(losses(script) == losses(f"{script}_1f1b"),
+              f"{script}: dualpipev and 1f1b from one checkpoint have equal losses {losses(script)}")
+
+
+def test_two_nodes():
+    """Two launches on one machine are two nodes; the losses are those of one node with as many ranks."""
+    shared = {**RUNS["test_qwen3"][1], "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "NNODES": 2}
+    nodes = [start("test_qwen3", 2, f"node{rank}", {**shared, "NODE_RANK": rank}) for rank in range(2)]
+    finish(nodes[0], "node0", "node 0 of two")
+    check(nodes[1].wait(HANG) == 0, "node 1 of two: exit 0")
+    check(losses("node0") == losses("test_qwen3"), f"losses as on one node: {losses('node0')}")
+
+
+def test_the_guides_lists():
+    for name, family, small in (("pretrain_deepseek", "deepseek", DEEPSEEK), ("pretrain_qwen_moe", "qwen", QWEN)):
+        with open(os.path.join(ROOT, "tests", "guide", name + ".txt")) as file:
+            text = file.read().replace("/workspace/", os.path.abspath("workspace") + "/")
+        for variable, value in (("EP", "1"), ("PP", "1"), ("TD", "allgather_fused"), ("PATHS", ""),
+                                ("OPTIONAL", '--moe-grouped-gemm-te --module-impl {"core_attn":"local"}')):
+            text = text.replace("${" + variable + "}", value)
+        done = run(["pretrain", "--model-family", family, *text.split(), *small.split(), *"""--num-layers 2 --num-experts 8
+          --seq-length 16 --global-batch-size 4 --lr-decay-iters 3 --train-iters 3""".split(),
+                    *["--first-k-dense-replace", "1"] * (family == "deepseek"), "--metrics", f"{name}.jsonl"])
+        check(len(open(f"{name}.jsonl").readlines()) == STEPS, f"{name}: three steps as printed")
+        if family == "qwen":
+            check("model_type moetron" in done.stdout + done.stderr, "    and says that transformers has no such class")
+
+
+def test_missing_variables():
+    environment = {k: v for k, v in ENVIRONMENT.items() if k not in ("NNODES", "NODE_RANK", "WORLD_SIZE", "RANK")}
+    done = subprocess.run([f"{SCRIPTS}/qwen3_235b.sh"], env={**environment, "TP": "1"}, capture_output=True, text=True)
+    check(done.returncode == 2 and "qwen3_235b.sh: set TPE EP PP NNODES NODE_RANK" in done.stderr, "names what is missing")
+
+
+def test_every_variable():
+    """Each optional variable with each script, on four ranks."""
+    for script in RUNS if IS_LONG else ():
+        expert_pipeline = {"PP": 2, "EP": 2, "NUM_LAYERS": 4, "HPP": "1 1 1 1" if "baseline" not in script else "2 2"}
+        for name in ("RECOMPUTE", "MOE_LAYER_RECOMPUTE", "MLP_RECOMPUTE", "CPU_ADAM", "DP_OVERLAP", "GROUP_GEMM",
+                     "FORCE_DROP_AND_PADDING", "USE_FLASH3"):
+            if script in ("deepseekv3_671b", "qwen3_235b"):
+                expert_pipeline["HPP"] = "2 2"
+            run_script(script, 4, f"long_{script}_{name}", **expert_pipeline, **{name: 1})
+
+
+if __name__ == "__main__":
+    run_tests(test_scripts, test_schedules, test_two_nodes, test_the_guides_lists, test_missing_variables,
+              test_every_variable)
