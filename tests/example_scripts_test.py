@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Runs the scripts of examples/moe/nvidia/ as their readers do, for three steps of a small model on CPU ranks, and the
+"""Runs the scripts of examples/moe/nvidia/ and tools/ as their readers do, for three steps of a small model on CPU ranks, and the
 argument lists of the guide as printed (tests/guide/). Sizes and layouts are smaller, everything else is the scripts'.
 
     example_scripts_test.py MOETRON [--long]
 
 With --long every script runs on four ranks, with and without each optional variable.
 """
+import filecmp
+import json
 import os
 import re
 import socket
@@ -154,6 +156,34 @@ def test_missing_variables():
     check(done.returncode == 2 and "qwen3_235b.sh: set TPE EP PP NNODES NODE_RANK" in done.stderr, "names what is missing")
 
 
+def test_preprocess_data():
+    """WuDao's records: title and content joined and cleaned, what has no text left out."""
+    pages = [{"id": i, "title": title, "content": content} for i, (title, content) in enumerate((
+        ("标题", "正文\u3000\u3000见https://a.cn/x。\r\n\r\n\r\n完"), ("", "只有正文"), ("\u200b", " http://b.cn "),
+        ("a", "b")))]
+    os.makedirs("wudao")
+    for part, records_of in (("part-1", pages[:2]), ("part-2", pages[2:])):
+        with open(f"wudao/{part}.json", "w") as file:
+            json.dump(records_of, file, ensure_ascii=False)
+    with open("cleaned.jsonl", "w") as file:
+        for text in ("标题\n正文 见。\n\n完", "只有正文", "a\nb"):
+            file.write(json.dumps({"text": text}) + "\n")
+    run(["preprocess", "--input", "cleaned.jsonl", "--tokenizer-model", "workspace/DeepSeek-V3", "--append-eod",
+         "--output-prefix", "wanted"])
+    variables = {"WUDAO_DATA_PATH": "wudao", "OUTPUT_FILE": "made", "TOKENIZER_PATH": "workspace/DeepSeek-V3",
+                 "PATCH_TOKENIZER_TYPE": "Qwen3Tokenizer", "EXTRA_VOCAB_SIZE": "293"}
+    command = [os.path.join(ROOT, "tools", "preprocess_data", "preprocess_data.sh")]
+    done = subprocess.run(command, env={**ENVIRONMENT, **variables, "MOETRON": MOETRON}, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    check(done.returncode == 0 and "3 documents" in done.stdout and "1 documents had no text" in done.stdout,
+          "preprocess_data.sh joins, cleans and counts")
+    check(all(filecmp.cmp(f"made_text_document.{end}", f"wanted_text_document.{end}", shallow=False)
+              for end in ("bin", "idx")), "    and writes what the cleaned text gives")
+    done = subprocess.run(command, env={**ENVIRONMENT, "OUTPUT_FILE": "x"}, capture_output=True, text=True)
+    check(done.returncode == 2 and "preprocess_data.sh: set WUDAO_DATA_PATH TOKENIZER_PATH" in done.stderr,
+          "    names what is missing")
+
+
 def test_every_variable():
     """Each optional variable with each script, on four ranks."""
     for script in RUNS if IS_LONG else ():
@@ -167,4 +197,4 @@ def test_every_variable():
 
 if __name__ == "__main__":
     run_tests(test_scripts, test_schedules, test_two_nodes, test_the_guides_lists, test_missing_variables,
-              test_every_variable)
+              test_preprocess_data, test_every_variable)

@@ -64,6 +64,11 @@ int run_preprocess(const ParsedCommandLine& parsed) {
   settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
   settings.output_prefix = options.preprocess.output_prefix;
   settings.keys = options.preprocess.json_keys;
+  if (options.preprocess.from == RecordLayout::kWudao) {
+    settings.keys = {"title", "content"};
+    settings.joined_key = "text";
+  }
+  settings.clean = options.preprocess.clean;
   settings.format = text_kind(options.preprocess.format);
   settings.prepend_bos = options.preprocess.prepend_bos;
   settings.append_eod = options.preprocess.append_eod;
@@ -78,6 +83,10 @@ int run_preprocess(const ParsedCommandLine& parsed) {
               static_cast<double>(report.bytes) / 1e6, report.seconds, report.megabytes_per_second);
   if (report.bad_lines > 0) {
     std::printf("%lld bad lines were skipped\n", static_cast<long long>(report.bad_lines));
+  }
+  if (report.cleaned_away > 0) {
+    std::printf("%lld documents had no text but what cleaning removes, and are left out\n",
+                static_cast<long long>(report.cleaned_away));
   }
   if (report.empty_documents > 0) {
     std::printf("%lld documents are empty\n", static_cast<long long>(report.empty_documents));

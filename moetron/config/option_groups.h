@@ -11,6 +11,11 @@
 
 namespace moetron {
 
+// Of what shapes a vocabulary and is accepted by preprocess, too, which alone has an output-prefix.
+inline std::string idle_in_token_files(const Options& options) {
+  return options.preprocess.output_prefix.empty() ? "" : "token files hold the tokenizer's ids";
+}
+
 void declare_model(OptionTable& table);
 void declare_rotary_and_mla(OptionTable& table);
 void declare_moe(OptionTable& table);

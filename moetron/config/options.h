@@ -204,11 +204,16 @@ struct RuntimeOptions {
 // not say.
 enum class TextFormat { kAuto, kJsonl, kJson, kText };
 
+// A known layout of records. kWudao: arrays of objects with a title and content.
+enum class RecordLayout { kWudao };
+
 struct PreprocessOptions {
   std::vector<std::string> input;  // text or JSONL files
   std::string output_prefix;
   std::vector<std::string> json_keys{"text"};
   TextFormat format = TextFormat::kAuto;
+  std::optional<RecordLayout> from;
+  bool clean = false;
   bool append_eod = false;
   bool prepend_bos = false;
   int64_t workers = 1;  // threads

@@ -148,7 +148,8 @@ void declare_files(OptionTable& table) {
            "How the vocabulary is counted: DeepSeekTokenizer: the tokenizer's length plus "
            "extra-vocab-size less 2; Qwen3Tokenizer: its base vocabulary plus extra-vocab-size.")
       .one_of({{"DeepSeekTokenizer", PatchTokenizer::kDeepseek},
-               {"Qwen3Tokenizer", PatchTokenizer::kQwen3}});
+               {"Qwen3Tokenizer", PatchTokenizer::kQwen3}})
+      .idle_when(idle_in_token_files);
 }
 
 }  // namespace moetron

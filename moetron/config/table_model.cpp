@@ -97,7 +97,9 @@ void declare_model(OptionTable& table) {
            "Number of token ids without padding; without it, the tokenizer's.")
       .count();
   table.add(MT_FIELD(model, extra_vocab_size), "Rows of the vocabulary beyond the tokenizer's own.")
-      .count_or_zero();
+      .count_or_zero()
+      .for_commands({Command::kPretrain, Command::kSimulate, Command::kPreprocess})
+      .idle_when(idle_in_token_files);
   table
       .add_fieldless("make-vocab-size-divisible-by", ValueKind::kInteger,
                      "Pads the vocabulary in memory to a multiple of this.")

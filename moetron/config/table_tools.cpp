@@ -119,6 +119,10 @@ void declare_simulate(OptionTable& table) {
   table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
 }
 
+std::string idle_beside_layout(const Options& options) {
+  return options.preprocess.from ? "from names the keys" : "";
+}
+
 }  // namespace
 
 void declare_tools(OptionTable& table) {
@@ -129,7 +133,8 @@ void declare_tools(OptionTable& table) {
       .add(MT_FIELD(preprocess, output_prefix),
            "Start of the output's names; _KEY_document.bin and .idx follow.")
       .required();
-  table.add(MT_FIELD(preprocess, json_keys), "Keys of a JSON record that hold text.");
+  table.add(MT_FIELD(preprocess, json_keys), "Keys of a JSON record that hold text.")
+      .idle_when(idle_beside_layout);
   table
       .add(MT_FIELD(preprocess, format),
            "What the input files are: JSON lines, a JSON document, or plain text, each file a "
@@ -148,8 +153,15 @@ void declare_tools(OptionTable& table) {
       .at_most(4096);
   table.add(MT_FIELD(preprocess, skip_bad_lines),
             "Counts and skips documents that cannot be read instead of stopping.");
-  table.add_fieldless("from", ValueKind::kChoice, "A known layout of records.")
-      .one_of({{"alpaca", Standing::kNotYet, "conversations from Alpaca records"}});
+  table
+      .add(MT_FIELD(preprocess, from),
+           "A known layout of records instead of json-keys. wudao: title and content, joined by a "
+           "line end, as text.")
+      .one_of({{"wudao", RecordLayout::kWudao},
+               {"alpaca", Standing::kNotYet, "conversations from Alpaca records"}});
+  table.add(MT_FIELD(preprocess, clean),
+            "Cleans web text by the rules of docs/preprocess.md, and leaves out documents of which "
+            "nothing is left.");
 
   table.begin_group("generate", "Generating", {Command::kGenerate});
   table.add(MT_FIELD(generate, prompt), "The text to continue.");

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "moetron/base/error.h"
+#include "moetron/data/clean_text.h"
 #include "moetron/data/ordered_workers.h"
 #include "moetron/data/text_input.h"
 #include "moetron/formats/indexed_dataset.h"
@@ -17,6 +18,11 @@ namespace {
 // Batches under way for each thread: enough that none waits for the writer.
 constexpr size_t kBatchesPerWorker = 4;
 
+// The datasets' names, one for each text of a document.
+std::vector<std::string> output_keys(const PreprocessSettings& settings) {
+  return settings.joined_key.empty() ? settings.keys : std::vector{settings.joined_key};
+}
+
 struct KeyTokens {
   std::vector<int32_t> tokens;  // documents back to back
   std::vector<size_t> lengths;  // [documents]
@@ -26,6 +32,7 @@ struct EncodedBatch {
   std::vector<KeyTokens> keys;
   int64_t empty_documents = 0;
   int64_t bad_lines = 0;
+  int64_t cleaned_away = 0;
   uint64_t bytes = 0;
 };
 
@@ -34,10 +41,18 @@ class BatchEncoder : public DocumentSink {
  public:
   BatchEncoder(const PreprocessSettings& settings, const TextEncoder& encoder)
       : settings_(settings), encoder_(encoder) {
-    batch_.keys.resize(settings.keys.size());
+    batch_.keys.resize(output_keys(settings).size());
   }
 
-  std::string add(std::span<const std::string_view> texts) override {
+  std::string add(std::span<const std::string_view> given) override {
+    std::vector<std::string> made;
+    const std::vector<std::string_view> texts = prepared(given, made);
+    const auto is_empty = [](std::string_view text) { return text.empty(); };
+    if (settings_.clean && std::all_of(texts.begin(), texts.end(), is_empty) &&
+        !std::all_of(given.begin(), given.end(), is_empty)) {
+      ++batch_.cleaned_away;
+      return "";
+    }
     std::vector<std::vector<int32_t>> documents;  // [keys]: of all of them, or of none
     try {
       for (const std::string_view text : texts) documents.push_back(encoder_.encode(text));
@@ -62,6 +77,25 @@ class BatchEncoder : public DocumentSink {
   EncodedBatch take() { return std::move(batch_); }
 
  private:
+  // Joined and cleaned as the settings say; `made` holds what is new.
+  std::vector<std::string_view> prepared(std::span<const std::string_view> given,
+                                         std::vector<std::string>& made) const {
+    std::vector<std::string_view> texts(given.begin(), given.end());
+    if (!settings_.joined_key.empty()) {
+      std::string& joined = made.emplace_back();
+      for (const std::string_view text : given) {
+        if (!joined.empty() && !text.empty()) joined += '\n';
+        joined += text;
+      }
+      texts = {joined};
+    }
+    if (!settings_.clean) return texts;
+    std::vector<std::string> cleaned;
+    for (const std::string_view text : texts) cleaned.push_back(clean_text(text));
+    made = std::move(cleaned);
+    return std::vector<std::string_view>(made.begin(), made.end());
+  }
+
   void append(std::vector<int32_t>& tokens, KeyTokens& key) const {
     for (const int32_t token : tokens)
       MT_CHECK(token >= 0 && token < encoder_.vocab_size, "the tokenizer gave ", token,
@@ -93,7 +127,7 @@ class Output {
     if (!folder.empty()) std::filesystem::create_directories(folder, error);
     MT_CHECK_CONFIG(!error, "output-prefix: cannot make the folder ", folder.string(), ": ",
                     error.message());
-    for (const std::string& key : settings.keys) {
+    for (const std::string& key : output_keys(settings)) {
       report_.outputs.push_back(settings.output_prefix + "_" + key + "_document");
       writers_.push_back(std::make_unique<IndexedDatasetWriter>(report_.outputs.back(),
                                                                 token_type_for_vocab(vocab_size)));
@@ -105,13 +139,15 @@ class Output {
     report_.documents += static_cast<int64_t>(batch.keys[0].lengths.size());
     report_.empty_documents += batch.empty_documents;
     report_.bad_lines += batch.bad_lines;
+    report_.cleaned_away += batch.cleaned_away;
     report_.bytes += static_cast<int64_t>(batch.bytes);
     if (settings_.progress) settings_.progress(static_cast<uint64_t>(report_.bytes), bytes_total_);
   }
 
   PreprocessReport commit() {
     MT_CHECK_INPUT(report_.documents > 0, "the inputs hold no documents (", report_.bad_lines,
-                   " bad lines, ", report_.bytes, " bytes)");
+                   " bad lines, ", report_.cleaned_away, " cleaned away, ", report_.bytes,
+                   " bytes)");
     report_.bytes = static_cast<int64_t>(bytes_total_);  // with byte order marks and the like
     if (settings_.progress) settings_.progress(bytes_total_, bytes_total_);
     for (const auto& writer : writers_) {

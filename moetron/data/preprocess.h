@@ -36,11 +36,15 @@ struct PreprocessSettings {
   std::vector<std::filesystem::path> inputs;  // files or folders
   std::string output_prefix;                  // files are {prefix}_{key}_document.{bin,idx}
   std::vector<std::string> keys = {"text"};   // one dataset each; plain text allows one key only
-  std::optional<TextKind> format;             // of all inputs; without it as above
-  bool prepend_bos = false;     // to documents with tokens; ConfigError without such a token
-  bool append_eod = false;      // to documents with tokens; ConfigError without such a token
-  bool skip_bad_lines = false;  // count bad lines; else InputError with file and line
-  int num_workers = 1;          // threads; they do not change the order of documents
+  // Not empty: one dataset of this name instead, of the keys' texts that are not empty, with line
+  // ends between them.
+  std::string joined_key;
+  bool clean = false;  // as data/clean_text.h says; a document of which nothing is left is left out
+  std::optional<TextKind> format;  // of all inputs; without it as above
+  bool prepend_bos = false;        // to documents with tokens; ConfigError without such a token
+  bool append_eod = false;         // to documents with tokens; ConfigError without such a token
+  bool skip_bad_lines = false;     // count bad lines; else InputError with file and line
+  int num_workers = 1;             // threads; they do not change the order of documents
   // Called from the calling thread with input bytes done and in all; may be empty.
   std::function<void(uint64_t, uint64_t)> progress;
 };
@@ -51,6 +55,7 @@ struct PreprocessReport {
   int64_t tokens = 0;           // of all keys
   int64_t bytes = 0;            // of input
   int64_t bad_lines = 0;
+  int64_t cleaned_away = 0;  // documents with text of which cleaning left nothing
   std::vector<std::filesystem::path> left_out;  // in folders, no data
   double seconds = 0;
   double megabytes_per_second = 0;   // of input, 10^6 bytes

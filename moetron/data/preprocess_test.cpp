@@ -77,6 +77,39 @@ class PreprocessTest : public ::testing::Test {
   fs::path folder_ = fs::temp_directory_path() / ("moetron_pre_" + std::to_string(::getpid()));
 };
 
+TEST_F(PreprocessTest, JoinsTheKeysOfARecord) {
+  PreprocessSettings wanted = settings({input("b.jsonl", R"({"title": "t"})")});
+  wanted.keys = {"title", "content"};
+  wanted.joined_key = "text";
+  EXPECT_THAT(why_refused(wanted), HasSubstr("content"));
+  wanted.inputs = {input("a.json", R"([
+      {"title": "t", "content": "c", "id": 1}, {"title": "", "content": "c"},
+      {"title": "t", "content": ""}, {"title": "", "content": ""}])")};
+  const PreprocessReport report = preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents(), ElementsAre("t\nc", "c", "t", ""));
+  EXPECT_EQ(report.documents, 4);
+  EXPECT_EQ(report.outputs.size(), 1u);
+}
+
+TEST_F(PreprocessTest, CleansAndLeavesOutWhatIsNoText) {
+  PreprocessSettings wanted = settings({input("b.jsonl", "{\"q\": \" \"}")});
+  wanted.keys = {"q"};
+  wanted.append_eod = true;
+  wanted.clean = true;
+  EXPECT_THAT(why_refused(wanted), HasSubstr("no documents (0 bad lines, 1 cleaned away"));
+  wanted.inputs = {input("a.jsonl",
+                         "{\"q\": \" http://x  a\", \"a\": \"\\u0007b\"}\n"
+                         "{\"q\": \"\\u200b\", \"a\": \" \"}\n"
+                         "{\"q\": \"\", \"a\": \"\"}\n"
+                         "{\"q\": \" \", \"a\": \"c\"}\n")};
+  wanted.keys = {"q", "a"};
+  const PreprocessReport report = preprocess(wanted, byte_encoder());
+  EXPECT_THAT(documents("q"), ElementsAre("a$", "", ""));
+  EXPECT_THAT(documents("a"), ElementsAre("b$", "", "c$"));
+  EXPECT_EQ(report.documents, 3);
+  EXPECT_EQ(report.cleaned_away, 1);
+}
+
 TEST_F(PreprocessTest, ReadsLinesWithTheirOddities) {
   const fs::path path = input("a.jsonl",
                               "\xef\xbb\xbf{\"text\": \"one\"}\r\n"
