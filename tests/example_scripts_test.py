@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the scripts of examples/moe/nvidia/ and tools/ as their readers do, for three steps of a small model on CPU ranks, and the
+"""Runs the scripts of examples/ and tools/ as their readers do, for three steps of a small model on CPU ranks, and the
 argument lists of the guide as printed (tests/guide/). Sizes and layouts are smaller, everything else is the scripts'.
 
     example_scripts_test.py MOETRON [--long]
@@ -184,6 +184,17 @@ def test_preprocess_data():
           "    names what is missing")
 
 
+def test_simple_test():
+    script = os.path.join(ROOT, "examples", "qwen3_sft", "simple_test.sh")
+    environment = {**ENVIRONMENT, "MOETRON": MOETRON}
+    folder = STARTS["test_qwen3"]
+    done = subprocess.run([script, "--load-path", folder, "--prompt", "the router"], env=environment,
+                          capture_output=True, text=True)
+    check(done.returncode == 0 and done.stdout.startswith("the router"), "simple_test.sh continues a prompt")
+    done = subprocess.run([script, "--load", folder], env=environment, capture_output=True, text=True)
+    check(done.returncode == 2 and "unknown option --load;" in done.stderr, "    and names an unknown option")
+
+
 def test_every_variable():
     """Each optional variable with each script, on four ranks."""
     for script in RUNS if IS_LONG else ():
@@ -197,4 +208,4 @@ def test_every_variable():
 
 if __name__ == "__main__":
     run_tests(test_scripts, test_schedules, test_two_nodes, test_the_guides_lists, test_missing_variables,
-              test_preprocess_data, test_every_variable)
+              test_preprocess_data, test_simple_test, test_every_variable)
