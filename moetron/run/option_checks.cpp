@@ -88,11 +88,6 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
                  "moe-expert-capacity-factor or force-drop-and-padding");
   const PrecisionOptions& precision = options.precision;
   mistakes.check(
-      options.kernels.transformer_impl != TransformerImpl::kLocal || !precision.fp8_format,
-      "transformer-impl (local) contradicts fp8-format (",
-      precision.fp8_format == Fp8Format::kHybrid ? "hybrid" : "e4m3",
-      "): plain operators do not multiply in 8 bits");
-  mistakes.check(
       !precision.moe_fp8_dispatch.value_or(false) || precision.fp8_wgrad == Fp8WeightGrad::kFp8,
       "moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8: its weight gradients "
       "want the tokens as they are");

@@ -40,6 +40,10 @@ class Resolution {
     resolve_pipeline();
     check_combinations(options_, mistakes_);
     fill_spec(options_, spec_);
+    mistakes_.check(!spec_.fp8 || !spec_.operators.plain,
+                    "transformer-impl (local) contradicts fp8-format (",
+                    spec_.fp8 && spec_.fp8->gradients_in_e5m2 ? "hybrid" : "e4m3",
+                    "): plain operators do not multiply in 8 bits");
     if (spec_.fp8 && knows_model_ && knows_sizes_) {
       mistakes_.check(spec_.fp8->first_layer < spec_.fp8->end_layer,
                       "fp8-format: no layer is left; num-layers (", spec_.model.num_layers,

@@ -227,6 +227,11 @@ TEST(Fp8, RefusesWhatIsNoWholeBlock) {
             std::string::npos)
       << text;
   EXPECT_NE(text.find(", which must be multiples of 128"), std::string::npos) << text;
+  for (const char* way : {"--fp8-format e4m3", "--dtype fp8"}) {
+    EXPECT_EQ(refusal(moe_shaped(concat(way, " --transformer-impl local"))),
+              "transformer-impl (local) contradicts fp8-format (e4m3): plain operators do not "
+              "multiply in 8 bits");
+  }
   EXPECT_NE(text.find("moe-fp8-dispatch (true) needs fp8-wgrad (bf16) to be fp8"),
             std::string::npos)
       << text;

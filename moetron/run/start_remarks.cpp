@@ -80,8 +80,8 @@ std::vector<std::string> start_remarks(const Options& options, const RunSpec& sp
     remarks.push_back(concat(traits_of(model.family).model_type, " sets by itself: ", own));
   }
   if (spec.fp8) {
-    remarks.push_back(concat("decoder layers ", spec.fp8->first_layer, " to ",
-                             spec.fp8->end_layer - 1, " multiply in 8 bits (E4M3",
+    remarks.push_back(concat("decoder layers [", spec.fp8->first_layer, ", ", spec.fp8->end_layer,
+                             ") multiply in 8 bits (E4M3",
                              spec.fp8->gradients_in_e5m2 ? ", gradients E5M2" : "",
                              "; a scale for each 128 numbers; weight gradients in ",
                              spec.fp8->weight_grad ? "8 bits, too" : "the activations' type", ")"));
