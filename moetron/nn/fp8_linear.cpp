@@ -34,9 +34,8 @@ class Fp8Linear final : public JointOperation {
     const at::Tensor& d_y = d_outputs.front();
     const at::Tensor d_rows = d_y.reshape({-1, d_y.size(-1)});  // [rows, out]
     const Fp8Rows rows = quantise_rows(d_rows, recipe().gradients);
-    if (weight_.needs_grad()) {
-      recipe().weight_grad ? void(d_y_in_fp8_ = rows) : void(d_y_ = d_rows);
-    }
+    if (weight_.needs_grad() && recipe().weight_grad) d_y_in_fp8_ = rows;
+    if (weight_.needs_grad() && !recipe().weight_grad) d_y_ = d_rows;
     if (bias_ != nullptr && bias_->needs_grad()) {
       d_bias_ = d_rows.sum(0, /*keepdim=*/false, at::kFloat);
     }
@@ -75,7 +74,11 @@ class Fp8Linear final : public JointOperation {
     return y;
   }
   void keep_x(const at::Tensor& x, const Fp8Rows& rows) {
-    recipe().weight_grad ? void(x_in_fp8_ = rows) : void(x_ = x.detach());
+    if (recipe().weight_grad) {
+      x_in_fp8_ = rows;
+    } else {
+      x_ = x.detach();
+    }
   }
 
   Parameter& weight_;
