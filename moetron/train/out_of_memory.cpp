@@ -1,11 +1,15 @@
 #include "moetron/train/out_of_memory.h"
 
+#include <algorithm>
+#include <fstream>
 #include <new>
 #include <string_view>
+#include <unistd.h>
 
 #include <c10/util/Exception.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/formatted.h"
 
 namespace moetron {
 namespace {
@@ -45,6 +49,24 @@ std::optional<std::string> describe_out_of_memory(const std::exception& error) {
   return concat("The host is out of memory", *refused,
                 ". Less is needed by a smaller model, with a smaller micro-batch-size or "
                 "seq-length, with recompute-granularity full, and on more hosts.");
+}
+
+double host_memory_bytes() {
+  const double all =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  std::ifstream file("/sys/fs/cgroup/memory.max");  // a number, or "max"
+  double limit = 0;
+  return file >> limit && limit > 0 ? std::min(all, limit) : all;
+}
+
+void check_host_memory(const RunSpec& spec, double bytes) {
+  const double value = spec.dtype == Dtype::kBf16 ? 2 : 4;
+  const double least =
+      2 * spec.tokens_per_rank() * static_cast<double>(spec.model.hidden_size) * value;
+  MT_CHECK_CONFIG(
+      least <= bytes, "seq-length (", spec.batch.seq_length, ") times micro-batch-size (",
+      spec.batch.micro_batch_size, ") is too long: one layer's hidden states and normed ones take ",
+      formatted("%.3g GB on a rank, and this machine has %.3g GB", least / 1e9, bytes / 1e9));
 }
 
 }  // namespace moetron

@@ -6,6 +6,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "moetron/base/error.h"
+
 namespace moetron {
 namespace {
 
@@ -51,6 +53,28 @@ TEST(OutOfMemory, OfTheHostIsToldToo) {
   EXPECT_EQ(told_of([] { std::vector<char>(size_t{1} << 50); }),
             "The host is out of memory" + advice);
   EXPECT_EQ(told_of([] { throw std::runtime_error("another"); }), "another");
+}
+
+TEST(HostMemory, IsKnown) {
+  EXPECT_GT(host_memory_bytes(), 1e8);
+}
+
+TEST(HostMemory, RefusesWhatCannotFit) {
+  RunSpec spec;
+  spec.model.hidden_size = 1000;
+  spec.batch = {.seq_length = 1000, .micro_batch_size = 2};
+  EXPECT_NO_THROW(check_host_memory(spec, 16e6));
+  try {
+    check_host_memory(spec, 15e6);
+    FAIL() << "16 MB in 15";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(),
+                 "seq-length (1000) times micro-batch-size (2) is too long: one layer's hidden "
+                 "states and normed ones take 0.016 GB on a rank, and this machine has 0.015 GB");
+  }
+  spec.dtype = Dtype::kBf16;
+  spec.sizes.tp = 2;
+  EXPECT_NO_THROW(check_host_memory(spec, 4e6));
 }
 
 }  // namespace

@@ -334,6 +334,7 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
     facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
   }
   const RunSpec spec = resolve_run(options, facts);
+  if (device.is_cpu()) check_host_memory(spec, host_memory_bytes());
   for (const std::string& remark : spec.remarks) log_info(remark);
   ResumedRun begin{.samples = sample_counts(spec)};
   if (start.resume) begin = take_up(start, spec, files, world);
