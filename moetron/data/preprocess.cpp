@@ -91,6 +91,7 @@ class BatchEncoder : public DocumentSink {
     }
     if (!settings_.clean) return texts;
     std::vector<std::string> cleaned;
+    cleaned.reserve(texts.size());
     for (const std::string_view text : texts) cleaned.push_back(clean_text(text));
     made = std::move(cleaned);
     return std::vector<std::string_view>(made.begin(), made.end());
