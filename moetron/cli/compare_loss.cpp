@@ -5,6 +5,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/run_curve.h"
 #include "moetron/metrics/plot.h"
 #include "moetron/run/resolve.h"
 
@@ -12,15 +13,6 @@ namespace moetron {
 namespace {
 
 constexpr int kExitDiffers = 1;  // as of cmp and diff
-
-History checked_history(const std::string& run, const CurveOptions& options) {
-  const History history = read_history(run, options.metric);
-  MT_CHECK_INPUT(!history.empty(), run, " holds no ", options.metric);
-  History means = smoothed(history, options.smooth);
-  MT_CHECK_INPUT(!means.empty(), run, " holds ", history.size(), " points of ", options.metric,
-                 ", fewer than smooth (", options.smooth, ")");
-  return means;
-}
 
 }  // namespace
 
@@ -30,8 +22,8 @@ int run_compare_loss(const ParsedCommandLine& parsed) {
   check_metric(options.metric);
   const std::string& first_run = options.runs[0];
   const std::string& second_run = options.runs[1];
-  const History first = checked_history(first_run, options);
-  const History second = checked_history(second_run, options);
+  const History first = read_run_curve(first_run, options);
+  const History second = read_run_curve(second_run, options);
   const LossComparison comparison = compare_histories(first, second, options.tolerance);
   MT_CHECK_INPUT(comparison.num_steps > 0, first_run, " (steps ", first.front().step, " to ",
                  first.back().step, ") and ", second_run, " (steps ", second.front().step, " to ",

@@ -7,6 +7,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/path.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/run_curve.h"
 #include "moetron/run/resolve.h"
 
 namespace moetron {
@@ -27,11 +28,7 @@ int run_plot(const ParsedCommandLine& parsed) {
   validate(parsed.options, Command::kPlot, /*world_size=*/1);
   std::vector<Curve> curves;
   for (const std::string& run : options.runs) {
-    const History history = read_history(run, options.metric);
-    MT_CHECK_INPUT(!history.empty(), run, " holds no ", options.metric);
-    curves.push_back({run, smoothed(history, options.smooth)});
-    MT_CHECK_INPUT(!curves.back().points.empty(), run, " holds ", history.size(), " points of ",
-                   options.metric, ", fewer than smooth (", options.smooth, ")");
+    curves.push_back({run, read_run_curve(run, options)});
   }
   if (curves.size() == 1 && options.metric == "loss") {
     History validation = read_history(options.runs[0], "validation_loss");

@@ -12,6 +12,11 @@ namespace {
 
 constexpr ParameterSettings kNormSettings{.init = Init::kOnes, .weight_decay = false};
 
+// As it travels.
+Value value_of(const Fp8Rows& rows) {
+  return {.data = rows.values, .scales = scales_by_row(rows)};
+}
+
 }  // namespace
 
 TransformerLayer::TransformerLayer(int64_t index, int64_t hidden_size, double norm_eps,
@@ -68,7 +73,7 @@ std::vector<Value> TransformerLayer::attention(const at::Tensor& hidden, const N
   if (parts_.moe) {
     if (const auto& products = parts_.moe->travels_in) {
       const Fp8Rows rows = quantise_rows(second.y, products->values, run);
-      outputs[1] = {.data = rows.values, .scales = scales_by_row(rows)};
+      outputs[1] = value_of(rows);
     }
     const bool counts = micro_batch.training && call.earlier == nullptr;
     RouterOutput routed =
@@ -86,8 +91,7 @@ Dispatcher* TransformerLayer::dispatcher() {
 Value TransformerLayer::combine_grad(at::Tensor d) {
   const auto& products = parts_.moe->travels_in;
   if (!products) return {.data = std::move(d)};
-  const Fp8Rows rows = quantise_rows(d, products->gradients);
-  return {.data = rows.values, .scales = scales_by_row(rows)};
+  return value_of(quantise_rows(d, products->gradients));
 }
 
 void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {
