@@ -9,6 +9,7 @@
 #include "moetron/base/build.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/folder_lock.h"
 #include "moetron/base/hash.h"
 #include "moetron/base/json.h"
 #include "moetron/base/path.h"
@@ -79,6 +80,16 @@ TEST_F(BaseTest, WritersOfOnePathDoNotMeet) {
     EXPECT_EQ(read_file(path), "first");
   }
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+TEST_F(BaseTest, FolderLocksTakeTurns) {
+  {
+    const FolderLock first(folder_);
+    EXPECT_THROW(FolderLock(folder_, std::chrono::milliseconds(20)), ConfigError);
+  }
+  const FolderLock second(folder_);
+  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_THROW(FolderLock(folder_ / "absent"), ConfigError);
 }
 
 TEST_F(BaseTest, AFailedRenameLeavesNothing) {

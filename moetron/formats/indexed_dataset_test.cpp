@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -122,6 +123,24 @@ TEST_F(IndexedDatasetTest, TheOldPairStaysUntilTheNewOneIsThere) {
   fs::remove_all(prefix + ".bin");
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1)
       << "a temporary file is left";
+}
+
+// Pairs of different shapes: a mixed one would not open, or not hold what it says.
+TEST_F(IndexedDatasetTest, TwoWritersOfOnePrefixNeverMix) {
+  const std::string prefix = (folder_ / "pair").string();
+  const auto write = [&](size_t num_tokens) {
+    IndexedDatasetWriter writer(prefix, TokenType::kUint16);
+    writer.add_sequence(std::vector<int32_t>(num_tokens, static_cast<int32_t>(num_tokens)));
+    writer.end_document();
+    writer.commit();
+  };
+  for (int round = 0; round < 40; ++round) {
+    std::thread short_one([&] { write(3); });
+    write(5);
+    short_one.join();
+    const std::vector<int32_t> tokens = read_sequence(IndexedDataset(prefix), 0);
+    EXPECT_EQ(tokens, std::vector<int32_t>(tokens.size(), static_cast<int32_t>(tokens.size())));
+  }
 }
 
 TEST_F(IndexedDatasetTest, TypeFollowsTheVocabulary) {

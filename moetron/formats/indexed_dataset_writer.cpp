@@ -2,6 +2,7 @@
 #include <string_view>
 
 #include "moetron/base/error.h"
+#include "moetron/base/folder_lock.h"
 #include "moetron/base/path.h"
 #include "moetron/formats/indexed_dataset.h"
 
@@ -90,8 +91,11 @@ void IndexedDatasetWriter::commit() {
 }
 
 // An .idx of an earlier run must never describe the new .bin, so it goes first; it comes back where
-// the new .bin cannot take its place.
+// the new .bin cannot take its place. Of two writers of one prefix, the files of the one that comes
+// last lie there, both of them.
 void IndexedDatasetWriter::put_in_place() {
+  const std::filesystem::path folder = index_path_.parent_path();
+  const FolderLock lock(folder.empty() ? "." : folder);
   std::filesystem::path old = index_path_;
   old += ".old";
   const bool replaces = path_exists(index_path_);
