@@ -1,6 +1,5 @@
 #include "moetron/checkpoint/checkpoint_fixture.h"
 
-#include <unistd.h>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -43,17 +42,6 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t
   SaveSnapshot snapshot;
   snapshot.borrow(plan, std::move(complete));
   return write_checkpoint(save, step, plan, snapshot, world);
-}
-
-TemporaryFolder::TemporaryFolder(const std::string& name)
-    : path_(std::filesystem::temp_directory_path() / concat(name, ".", ::getpid())) {
-  std::filesystem::remove_all(path_);
-  std::filesystem::create_directories(path_);
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 TinyModel::TinyModel(uint64_t seed, at::ScalarType dtype) {

@@ -1,4 +1,4 @@
-// What the tests of this folder share: a folder that goes away, and a model with optimizer state.
+// What the tests of this folder share: a model with optimizer state, and how it is saved.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/base/temporary_folder.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/save_plan.h"
 
@@ -23,18 +24,6 @@ std::string trainer_text(int64_t step);
 std::filesystem::path save_checkpoint(const std::filesystem::path& save, int64_t step,
                                       const CheckpointContent& content, Communicator* world,
                                       const SaveSettings& settings = {});
-
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const std::string& name);
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // Named tensors of some KiB, filled from a seed: two plain weights, one fused pair, and for each
 // the moments (and masters, where the weights are not fp32) that an optimizer would keep.

@@ -17,6 +17,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
+#include "moetron/base/temporary_folder.h"
 
 extern char** environ;
 
@@ -24,30 +25,6 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A folder of our own for script, data and picture: no name of the user's enters the script.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::error_code error;
-    std::string name = (fs::temp_directory_path(error) / "moetron-plot-XXXXXX").string();
-    MT_CHECK_CONFIG(!error, "there is no folder for temporary files (TMPDIR): ", error.message());
-    MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot make the folder ", name, ": ",
-                    std::strerror(errno));
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 // The status of a child, which leads a process group, when it has ended; nothing where it had to be
 // killed, with what it started, after the limit.
@@ -117,7 +94,7 @@ void check_picture_name(const fs::path& path) {
 void draw_with_gnuplot(const fs::path& path, const PictureSize& size, const std::string& script,
                        const std::vector<PlotData>& data, std::chrono::milliseconds limit) {
   check_picture_name(path);
-  const TemporaryFolder folder;
+  const TemporaryFolder folder("plot");  // no name of the user's enters the script
   for (const PlotData& file : data) write_file(folder.path() / file.name, file.text);
   write_file(folder.path() / "script", terminal(path.extension() == ".png", size) +
                                            "set output 'picture'\nset decimalsign '.'\n" + script);
