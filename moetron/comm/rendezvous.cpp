@@ -29,20 +29,24 @@ constexpr int kLogFatalOnly = 3;
 // What a rank that cannot start spends on telling the others.
 constexpr std::chrono::seconds kRefusalTime{10};
 
-// A launcher's names for what we ask.
+// A launcher's names for itself and for what we ask.
 struct Launcher {
+  const char* name;
   const char* rank;
   const char* size;
   const char* local_rank;
   const char* local_size;
 };
 constexpr Launcher kLaunchers[] = {
-    {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
-    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+    {"the environment", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
      "OMPI_COMM_WORLD_LOCAL_SIZE"},
-    {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
-    {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"},
+    {"MPI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
+    {"Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"},
 };
+constexpr const Launcher& kSlurm = kLaunchers[3];
+
+constexpr int kDefaultPort = 29500;  // torchrun's
 
 // What a number may be. A machine with more ranks or threads than these is a slip of the keyboard.
 struct Bounds {
@@ -97,13 +101,43 @@ std::string first_host(const std::string& list) {
   return list.substr(0, end) + list.substr(end + 1, number_end - end - 1);
 }
 
+// How many ranks Slurm starts on host `node` by a list like "2(x3),1": two on each of three hosts.
+int tasks_on_node(const char* name, const std::string& list, int node) {
+  const char* next = list.c_str();
+  const char* end = next + list.size();
+  const auto read = [&](int& number) {
+    const auto [rest, error] = std::from_chars(next, end, number);
+    next = rest;
+    return error == std::errc() && number > 0;
+  };
+  const auto skip = [&](const char* text) {
+    const bool is_there = std::string_view(next).starts_with(text);
+    if (is_there) next += std::strlen(text);
+    return is_there;
+  };
+  for (int tasks = 0, hosts = 1; read(tasks); hosts = 1) {
+    if (skip("(x") && !(read(hosts) && skip(")"))) break;
+    if (node < hosts) return std::min(tasks, kSizeBounds.most);
+    node -= hosts;
+    if (!skip(",")) break;
+  }
+  throw ConfigError(concat("the environment variable ", name, " (\"", list,
+                           "\") does not tell the ranks of this host"));
+}
+
 // A host cannot hold more ranks than there are, nor one that it does not count.
 void read_local(const Variables& variables, const Launcher& launcher,
                 RankEnvironment& environment) {
   environment.local_rank = variables.number_or(0, launcher.local_rank, kRankBounds);
+  constexpr const char* kSlurmTasks = "SLURM_STEP_TASKS_PER_NODE";
+  if (&launcher == &kSlurm && variables.has(kSlurmTasks)) {
+    const int node = variables.number_or(0, "SLURM_NODEID", kRankBounds);
+    environment.local_size = tasks_on_node(kSlurmTasks, variables.text(kSlurmTasks, ""), node);
+    return;
+  }
   if (!variables.has(launcher.local_size)) return;
   environment.local_size = variables.number(launcher.local_size, kSizeBounds);
-  if (launcher.rank == kLaunchers[3].rank) {  // Slurm's is a bound, of hosts that may be fuller
+  if (&launcher == &kSlurm) {  // Slurm's is a bound, of hosts that may be fuller
     environment.local_size = std::min(environment.local_size, environment.size);
     return;
   }
@@ -128,9 +162,25 @@ void find_master(const Variables& variables, RankEnvironment& environment) {
   MT_CHECK_CONFIG(!environment.master_address.empty(),
                   "the environment variable MASTER_ADDR is missing: the host where rank 0 of ",
                   environment.size, " runs");
-  const bool slurm_port = !variables.has("MASTER_PORT") && variables.has("SLURM_JOB_ID");
-  environment.master_port = slurm_port ? 20000 + variables.number("SLURM_JOB_ID", kAnyCount) % 10000
-                                       : variables.number("MASTER_PORT", kPortBounds);
+  if (!variables.has("MASTER_PORT") && variables.has("SLURM_JOB_ID")) {
+    environment.master_port = 20000 + variables.number("SLURM_JOB_ID", kAnyCount) % 10000;
+  } else if (!variables.has("MASTER_PORT") && !variables.has("RANK")) {
+    environment.master_port = kDefaultPort;
+  } else {
+    environment.master_port = variables.number("MASTER_PORT", kPortBounds);
+  }
+}
+
+std::string describe(const Variables& variables, const Launcher& launcher,
+                     const RankEnvironment& environment) {
+  std::string name = launcher.name;
+  if (variables.has("TORCHELASTIC_RUN_ID")) name = "torchrun";
+  if (variables.has(kLaunchReport)) name = "moetron launch";
+  std::string text = concat(environment.size, environment.size == 1 ? " rank" : " ranks", " by ",
+                            name, " (", launcher.rank, "), ", environment.local_size, " here");
+  if (environment.size > 1)
+    text += concat("; they meet at ", environment.master_address, ":", environment.master_port);
+  return text;
 }
 
 // A rank that dies closes connections that others write to. Neither Gloo nor the store's server
@@ -166,10 +216,16 @@ RankEnvironment read_rank_environment() {
 RankEnvironment read_rank_environment(const ReadVariable& read) {
   const Variables variables(read);
   RankEnvironment environment;
+  const Launcher* found = nullptr;
   for (const Launcher& launcher : kLaunchers) {
     // WORLD_SIZE alone is a torchrun environment that lost its RANK.
     if (!variables.has(launcher.rank) && !variables.has(launcher.size)) continue;
-    if (launcher.rank == kLaunchers[3].rank && !variables.has(launcher.rank)) continue;
+    // Slurm gives a batch script the number of tasks, too, and rank 0, but it is no step of srun.
+    if (&launcher == &kSlurm && !variables.has("SLURM_STEP_ID")) {
+      environment.found = "one rank: in a Slurm job, srun starts one for each task";
+      continue;
+    }
+    found = &launcher;
     environment.rank = variables.number(launcher.rank, kRankBounds);
     environment.size = variables.number(launcher.size, kSizeBounds);
     MT_CHECK_CONFIG(environment.rank < environment.size, launcher.rank, " (", environment.rank,
@@ -183,6 +239,7 @@ RankEnvironment read_rank_environment(const ReadVariable& read) {
       variables.has("TORCHELASTIC_RUN_ID") &&
       variables.text("TORCHELASTIC_USE_AGENT_STORE", "False") == "True";
   if (environment.size > 1) find_master(variables, environment);
+  if (found != nullptr) environment.found = describe(variables, *found, environment);
   if (variables.has("OMP_NUM_THREADS")) {
     environment.omp_num_threads =
         variables.number("OMP_NUM_THREADS", kThreadBounds, /*takes_list=*/true);

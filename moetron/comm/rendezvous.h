@@ -19,6 +19,10 @@ class Store;
 
 namespace moetron {
 
+// The environment variable by which `moetron launch` names a file where the rank is to tell of a
+// failure.
+inline constexpr char kLaunchReport[] = "MOETRON_LAUNCH_REPORT";
+
 struct RankEnvironment {
   int rank = 0;
   int size = 1;
@@ -30,6 +34,7 @@ struct RankEnvironment {
   int restart_count = 0;
   bool agent_serves_store = false;  // torchrun serves it: every rank is a client
   int omp_num_threads = 0;          // OMP_NUM_THREADS; 0: not set
+  std::string found;                // who started the ranks, and where they meet; empty: nobody
 };
 
 // The store of a run cannot be reached, or does not answer: the other ranks cannot be told either.
@@ -41,10 +46,11 @@ class StoreError : public ConfigError {
 // Looks up a variable; nullptr where it is not set. std::getenv, but for tests.
 using ReadVariable = std::function<const char*(const char* name)>;
 
-// Reads the first of: RANK and WORLD_SIZE (torchrun, or by hand), OMPI_COMM_WORLD_RANK (Open MPI),
-// PMI_RANK (MPICH), SLURM_PROCID (srun). With none of them set, this is a run of one rank.
-// MASTER_ADDR and MASTER_PORT hold for all; where they are absent, Slurm's first host and a port
-// made of the job's number, or this host if MPI says that all ranks are on it, take their place.
+// Reads the first of: RANK and WORLD_SIZE (torchrun, `moetron launch`, or by hand),
+// OMPI_COMM_WORLD_RANK (Open MPI), PMI_RANK (MPICH), SLURM_PROCID (srun; a batch script's own is
+// passed over). With none of them set, this is a run of one rank. MASTER_ADDR and MASTER_PORT hold
+// for all; where they are absent, Slurm's first host and a port made of the job's number, or this
+// host and port 29500 if MPI says that all ranks are on it, take their place.
 // Throws ConfigError, naming the variable that is missing or makes no sense, and its value.
 RankEnvironment read_rank_environment();
 RankEnvironment read_rank_environment(const ReadVariable& read);

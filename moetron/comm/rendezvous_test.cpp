@@ -69,16 +69,17 @@ TEST(RendezvousTest, ReadsMpiSlurmAndNothing) {
   EXPECT_EQ(mpi.master_address, "127.0.0.1");  // all ranks are on this host
   EXPECT_FALSE(mpi.agent_serves_store);
 
-  std::map<std::string, std::string> slurm = {{"SLURM_PROCID", "3"},
-                                              {"SLURM_NTASKS", "16"},
-                                              {"SLURM_LOCALID", "3"},
-                                              {"SLURM_JOB_ID", "1234567"},
-                                              {"SLURM_STEP_NODELIST", "gpu[07-09,12],login1"}};
+  std::map<std::string, std::string> slurm = {
+      {"SLURM_PROCID", "3"},       {"SLURM_NTASKS", "16"},
+      {"SLURM_STEP_ID", "0"},      {"SLURM_LOCALID", "3"},
+      {"SLURM_JOB_ID", "1234567"}, {"SLURM_STEP_NODELIST", "gpu[07-09,12],login1"}};
   EXPECT_EQ(read(slurm).size, 16);
   EXPECT_EQ(read(slurm).local_rank, 3);
   EXPECT_EQ(read(slurm).master_address, "gpu07");
   EXPECT_EQ(read(slurm).master_port, 24567);
   EXPECT_EQ(read(slurm).run_id, "1234567");
+  EXPECT_EQ(read(slurm).found,
+            "16 ranks by Slurm (SLURM_PROCID), 1 here; they meet at gpu07:24567");
   slurm["SLURM_STEP_NODELIST"] = "a1,a2";
   EXPECT_EQ(read(slurm).master_address, "a1");
   slurm["MASTER_ADDR"] = "b1";
@@ -89,6 +90,48 @@ TEST(RendezvousTest, ReadsMpiSlurmAndNothing) {
   const RankEnvironment alone = read({{"MASTER_ADDR", "x"}});
   EXPECT_EQ(alone.rank, 0);
   EXPECT_EQ(alone.size, 1);
+}
+
+TEST(RendezvousTest, CountsSlurmsTasksOfAHost) {
+  std::map<std::string, std::string> slurm = {{"SLURM_PROCID", "6"},
+                                              {"SLURM_NTASKS", "7"},
+                                              {"SLURM_STEP_ID", "0"},
+                                              {"SLURM_JOB_ID", "1"},
+                                              {"SLURM_STEP_NODELIST", "a[1-4]"},
+                                              {"SLURM_STEP_TASKS_PER_NODE", "2(x3),1"}};
+  for (const auto& [node, tasks] : {std::pair("0", 2), {"2", 2}, {"3", 1}}) {
+    slurm["SLURM_NODEID"] = node;
+    EXPECT_EQ(read(slurm).local_size, tasks) << node;
+  }
+  slurm["SLURM_NODEID"] = "4";
+  EXPECT_THAT(refusal(slurm), AllOf(HasSubstr("SLURM_STEP_TASKS_PER_NODE"), HasSubstr("2(x3),1")));
+  slurm["SLURM_NODEID"] = "0";
+  for (const char* bad : {"", "x", "-1", "0", "2(x", "2(x)", "2(x0)", "99999999999"}) {
+    slurm["SLURM_STEP_TASKS_PER_NODE"] = bad;
+    EXPECT_THAT(refusal(slurm), HasSubstr("SLURM_STEP_TASKS_PER_NODE")) << bad;
+  }
+}
+
+TEST(RendezvousTest, ABatchScriptIsOneRank) {
+  const RankEnvironment batch =
+      read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}, {"SLURM_JOB_ID", "3"}});
+  EXPECT_EQ(batch.size, 1);
+  EXPECT_THAT(batch.found, HasSubstr("srun"));
+}
+
+TEST(RendezvousTest, SaysWhoStartedTheRanks) {
+  std::map<std::string, std::string> variables = {{"OMPI_COMM_WORLD_RANK", "1"},
+                                                  {"OMPI_COMM_WORLD_SIZE", "2"},
+                                                  {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}};
+  EXPECT_EQ(read(variables).found,
+            "2 ranks by Open MPI (OMPI_COMM_WORLD_RANK), 2 here; they meet at 127.0.0.1:29500");
+  variables = {{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}};
+  EXPECT_EQ(read(variables).found, "1 rank by MPI (PMI_RANK), 1 here");
+  variables = {{"RANK", "0"}, {"WORLD_SIZE", "1"}};
+  EXPECT_THAT(read(variables).found, HasSubstr("by the environment (RANK)"));
+  variables[kLaunchReport] = "x";
+  EXPECT_THAT(read(variables).found, HasSubstr("by moetron launch"));
+  EXPECT_EQ(read({}).found, "");
 }
 
 TEST(RendezvousTest, RefusesNumbersThatMakeNoSense) {
