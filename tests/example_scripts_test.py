@@ -10,11 +10,10 @@ import filecmp
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 
-from process_support import ENVIRONMENT, HANG, MOETRON, PYTHON, check, records, run, run_tests
+from process_support import ENVIRONMENT, HANG, MOETRON, PYTHON, check, free_port, records, run, run_tests
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(ROOT, "examples", "moe", "nvidia")
@@ -53,12 +52,6 @@ RUNS = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def make_inputs():
     """A tokenizer and token files, in the places where the scripts look for those of the guide."""
     subprocess.run([PYTHON, os.path.join(ROOT, "scripts", "demo_tokenizer.py"), "text", "workspace/DeepSeek-V3", "300"],
@@ -79,7 +72,7 @@ def start(script, ranks, folder, variables):
     environment = {**ENVIRONMENT, **SMALL, "PATH": os.path.dirname(PYTHON) + os.pathsep + os.environ["PATH"],
                    "MOETRON": MOETRON, "PROJECT_PATH": os.getcwd(), "WORKSPACE": os.path.abspath("workspace"),
                    "GPUS_PER_NODE": str(ranks), "TP": "1", "TPE": "1", "NNODES": "1", "NODE_RANK": "0",
-                   "MASTER_PORT": free_port(), **{name: str(value) for name, value in variables.items()}}
+                   "MASTER_PORT": str(free_port()), **{name: str(value) for name, value in variables.items()}}
     environment["EXTRA_ARGS"] = f"{overlay(script)} --metrics {folder}/metrics.jsonl {variables.get('EXTRA_ARGS', '')}"
     with open(f"{folder}.log", "w") as log:
         return subprocess.Popen([os.path.join(SCRIPTS, script + ".sh")], env=environment, stdout=log, stderr=log)
@@ -128,7 +121,7 @@ def test_schedules():
 
 def test_two_nodes():
     """Two launches on one machine are two nodes; the losses are those of one node with as many ranks."""
-    shared = {**RUNS["test_qwen3"][1], "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "NNODES": 2}
+    shared = {**RUNS["test_qwen3"][1], "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NNODES": 2}
     nodes = [start("test_qwen3", 2, f"node{rank}", {**shared, "NODE_RANK": rank}) for rank in range(2)]
     finish(nodes[0], "node0", "node 0 of two")
     check(nodes[1].wait(HANG) == 0, "node 1 of two: exit 0")

@@ -13,8 +13,8 @@ import signal
 import subprocess
 import time
 
-from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, TORCHRUN, Ranks, check, failure_blocks, make_data,
-                             records, run, run_tests, wait_for_step)
+from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, TORCHRUN, Ranks, check, children_of, code_within,
+                             failure_blocks, make_data, records, run, run_tests, wait_for_step)
 
 TIMEOUT = 15  # seconds, of --comm-timeout: longer than any wait of a healthy run, on a slow machine, too
 MARGIN = 120  # seconds: the search for silent ranks, the last words, and a slow machine
@@ -25,23 +25,6 @@ ENDLESS = [*MODEL, *RUN, *LAYOUT, "--train-iters", "100000", "--eval-iters", "0"
 COLLECTIVE = (r"(all_reduce|all_gather|reduce_scatter|all_to_all_v|broadcast|send|recv|barrier)"
               r" in group \".+?\" failed: ")
 rng = random.Random(20)
-
-
-def children_of(parent):
-    """The processes that torchrun started: rank -> id."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if int(file.read().rsplit(")", 1)[1].split()[1]) != parent:
-                    continue
-            with open(f"/proc/{pid}/environ") as file:
-                rank = re.search(r"(?:^|\0)RANK=(\d+)", file.read())
-        except OSError:
-            continue  # it has ended meanwhile
-        if rank:
-            found[int(rank[1])] = int(pid)
-    return found
 
 
 def wait_for_moment(folder, process, step=5):
@@ -77,17 +60,6 @@ def test_killed_under_torchrun():
         check(code == 1, f"rank {victim} killed: torchrun ends with 1 ({code})")
         check(not any(os.path.exists(f"/proc/{pid}") for pid in ranks.values()), "    no rank is left behind")
         check_message(open(f"{folder}.err").read(), [victim], f"rank {victim} killed under torchrun")
-
-
-def code_within(process, seconds):
-    """The exit code; None of a process that had to be killed after so many seconds."""
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        for pid in (process.pid, *children_of(process.pid).values()):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
-        return None
 
 
 def test_killed():

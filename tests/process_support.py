@@ -94,6 +94,40 @@ def failure_blocks(text):
     return blocks
 
 
+def children_of(parent):
+    """The processes that a launcher started: rank -> id."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if int(file.read().rsplit(")", 1)[1].split()[1]) != parent:
+                    continue
+            with open(f"/proc/{pid}/environ") as file:
+                rank = re.search(r"(?:^|\0)RANK=(\d+)", file.read())
+        except OSError:
+            continue  # it has ended meanwhile
+        if rank:
+            found[int(rank[1])] = int(pid)
+    return found
+
+
+def code_within(process, seconds):
+    """The exit code; None of a process that had to be killed after so many seconds."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        for pid in (process.pid, *children_of(process.pid).values()):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Ranks:
     """Four ranks without a launcher, so that each one's own exit code is seen. What they print goes into files.
     `more`, `variables` and `places` hold what single ranks have besides: arguments, environment variables, and a
@@ -101,9 +135,7 @@ class Ranks:
 
     def __init__(self, arguments, folder, size=4, more=None, variables=None, places=None):
         os.makedirs(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.folder = folder
         self.processes = []
         for rank in range(size):

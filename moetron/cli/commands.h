@@ -12,6 +12,8 @@ int run_simulate(const ParsedCommandLine& parsed);
 int run_compare_loss(const ParsedCommandLine& parsed);
 int run_plot(const ParsedCommandLine& parsed);
 int run_bench(const ParsedCommandLine& parsed);
+int run_launch(const ParsedCommandLine& parsed);
+int run_demo(const ParsedCommandLine& parsed);
 
 // Says, one line each, which options have no effect and why.
 void say_notices(const ParsedCommandLine& parsed);

@@ -10,13 +10,20 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
-namespace {
 
 #ifdef MOETRON_CUDA
 int count_gpus() {
   return c10::cuda::device_count();
 }
+#else
+int count_gpus() {
+  return 0;
+}
+#endif
 
+namespace {
+
+#ifdef MOETRON_CUDA
 c10::Device use_gpu(int local_rank) {
   const auto number = static_cast<c10::DeviceIndex>(local_rank % count_gpus());
   c10::cuda::set_device(number);

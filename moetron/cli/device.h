@@ -12,6 +12,9 @@
 
 namespace moetron {
 
+// GPUs that this program can compute on; 0 in a build without CUDA.
+int count_gpus();
+
 // The CPU, or the GPU with number local_rank modulo their count, which where asked for must exist
 // and where `kind` is auto is taken if there is one. It becomes the calling thread's current GPU.
 // Throws ConfigError for --device cuda without a build with CUDA, or without a GPU.

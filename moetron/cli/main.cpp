@@ -36,6 +36,10 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_plot(parsed);
     case Command::kBench:
       return run_bench(parsed);
+    case Command::kLaunch:
+      return run_launch(parsed);
+    case Command::kDemo:
+      return run_demo(parsed);
   }
   throw InternalError("unknown command");
 }

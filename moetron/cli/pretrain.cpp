@@ -10,7 +10,6 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
-#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/compute_threads.h"
 #include "moetron/cli/device.h"
@@ -26,47 +25,24 @@ namespace {
 
 constexpr const char* kStart = "start";  // the phase before there is any
 
-bool holds_checkpoints(const std::filesystem::path& save) {
-  try {
-    return !save.empty() && !list_steps(save).empty();
-  } catch (const InputError&) {
-    return false;  // another failure is being told
-  }
+std::string phase_of(const Communicator& world) {
+  return world.phase().empty() ? kStart : world.phase();
 }
 
-// What the user can do about a failure, by its exit code.
-std::string advice(const Options& options, int exit_code) {
-  const std::filesystem::path save = options.checkpoint.save;
-  if (exit_code == kExitDoNotRestart) {
-    return "the same command would end here again: look at the data of this step, or lower --lr";
-  }
-  if (exit_code == kExitConfig || exit_code == kExitCorruptInput)
-    return "mend the cause, then run again";
-  return holds_checkpoints(save)
-             ? "the same command continues from the newest checkpoint in " + save.string()
-             : "mend the cause, then run again; there is no checkpoint in --save to continue from";
+// `failed`: the rank that failed; -1 where nobody knows.
+void report_failure(int failed, int rank, int num_ranks, const std::string& phase,
+                    const Options& options, const std::string& cause, int exit_code) {
+  if (tell_launcher({failed, phase == kStart ? "" : phase, cause})) return;
+  std::fputs(
+      failure_block(concat(rank, " of ", num_ranks), phase, cause, advice(options, exit_code))
+          .c_str(),
+      stderr);
 }
 
-// Lines behind the first stand below it.
-std::string indented(const std::string& cause) {
-  std::string text;
-  for (const char c : cause) text += c == '\n' ? std::string("\n          ") : std::string(1, c);
-  return text;
-}
-
-void report_failure(int rank, int num_ranks, const std::string& phase, const Options& options,
+void report_failure(Communicator& world, int failed, const Options& options,
                     const std::string& cause, int exit_code) {
-  std::fprintf(
-      stderr,
-      "\nmoetron: the run failed\n  rank    %d of %d\n  phase   %s\n  cause   %s\n  next    %s\n",
-      rank, num_ranks, phase.c_str(), indented(cause).c_str(), advice(options, exit_code).c_str());
-  tell_launcher(phase == kStart ? cause : concat(phase, ": ", cause));
-}
-
-void report_failure(Communicator& world, const Options& options, const std::string& cause,
-                    int exit_code) {
-  report_failure(world.world_rank(), world.size(), world.phase().empty() ? kStart : world.phase(),
-                 options, cause, exit_code);
+  report_failure(failed, world.world_rank(), world.size(), phase_of(world), options, cause,
+                 exit_code);
 }
 
 // Ranks that do not fit together, or one that cannot come: rank 0 tells, where it is there.
@@ -74,7 +50,7 @@ int refused(const JoinRefused& error, const RankEnvironment& environment, const 
   if (environment.rank != 0 && error.rank_zero_knows()) {
     return leave_silently(environment.rank, error);
   }
-  report_failure(environment.rank, environment.size, kStart, options, error.what(),
+  report_failure(-1, environment.rank, environment.size, kStart, options, error.what(),
                  error.exit_code());
   return error.exit_code();
 }
@@ -83,7 +59,11 @@ int refused(const JoinRefused& error, const RankEnvironment& environment, const 
 // rank speaks only where rank 0 is the one that is gone.
 int fail(Communicator& world, const Options& options, const std::string& cause, int exit_code) {
   world.abort(cause);
-  if (world.world_rank() == 0) report_failure(world, options, cause, exit_code);
+  if (world.world_rank() == 0) {
+    report_failure(world, 0, options, cause, exit_code);
+  } else {
+    tell_launcher({world.world_rank(), world.phase(), cause});
+  }
   let_rank_zero_speak(world.world_rank());
   return exit_code;
 }
@@ -95,6 +75,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever read our lines may go: the run goes on
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
+  if (!environment.found.empty()) log_info(environment.found);
   const Greeting greeting{greeting_text(options_record(options), environment.size),
                           name_difference};
   try {
@@ -124,7 +105,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   } catch (const CommError& error) {
     const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
     if (world->world_rank() == 0 || rank_zero_is_gone) {
-      report_failure(*world, options, error.what(), error.exit_code());
+      report_failure(*world, error.failed_rank(), options, error.what(), error.exit_code());
     }
     let_rank_zero_speak(world->world_rank());
     return error.exit_code();

@@ -210,6 +210,19 @@ bool asks_for_help(const std::string& word) {
   return word == "--help" || word == "-h";
 }
 
+// Takes from the words of launch the command that ranks run, and all behind it.
+std::vector<std::string> take_launched(std::vector<std::string>& words) {
+  auto next = words.begin();
+  while (next != words.end() && next->starts_with("-")) {
+    if (*next == "-n") *next = "--nproc-per-node";
+    const bool has_value = is_option(*next) && option_table().find(next->substr(2)).has_value();
+    next += has_value && next + 1 != words.end() ? 2 : 1;
+  }
+  std::vector<std::string> launched(next, words.end());
+  words.erase(next, words.end());
+  return launched;
+}
+
 void throw_collected(const std::vector<std::string>& errors) {
   std::string message;
   for (const std::string& error : errors) message += (message.empty() ? "" : "\n") + error;
@@ -240,15 +253,16 @@ ParsedCommandLine parse_command_line(int argc, const char* const* argv) {
     return parsed;
   }
   parsed.command = find_command(words[0]);
-  if (std::any_of(words.begin() + 1, words.end(), asks_for_help)) {
+  std::vector<std::string> arguments(words.begin() + 1, words.end());
+  if (parsed.command == Command::kLaunch) parsed.launched = take_launched(arguments);
+  if (std::any_of(arguments.begin(), arguments.end(), asks_for_help)) {
     parsed.help = true;
     parsed.help_text = help_text(parsed.command);
     return parsed;
   }
   std::vector<std::string> errors;
   std::vector<Setting> typed =
-      ArgumentReader({words.begin() + 1, words.end()}, positional_option(parsed.command), errors)
-          .read();
+      ArgumentReader(std::move(arguments), positional_option(parsed.command), errors).read();
   const std::string file = take_config_path(typed);
   Assembler assembler(parsed.command, parsed, errors);
   if (!file.empty()) assembler.add(read_toml_settings(file, errors));

@@ -18,6 +18,7 @@ struct ParsedCommandLine {
   std::vector<std::string> notices;  // options without effect, one line each, saying why
   bool help = false;                 // print help_text, do nothing else
   std::string help_text;
+  std::vector<std::string> launched;  // of launch: the command that ranks run, with its arguments
 };
 
 // argv[0] is the program. The last of a repeated option wins, and the command line wins over the

@@ -32,6 +32,22 @@ TEST(CommandLine, ReadsEveryKindOfValue) {
   EXPECT_EQ(options.runtime.seed, 1234);
 }
 
+TEST(CommandLine, LaunchPassesOnTheCommandThatRanksRun) {
+  const ParsedCommandLine parsed = parse(
+      "launch -n 4 --nnodes=2 --node_rank 1 --master-addr gpu7 pretrain -n 5 --help --nnodes 3");
+  EXPECT_EQ(parsed.command, Command::kLaunch);
+  EXPECT_EQ(parsed.options.launch.nproc_per_node, 4);
+  EXPECT_EQ(parsed.options.launch.nnodes, 2);
+  EXPECT_EQ(parsed.options.launch.node_rank, 1);
+  EXPECT_EQ(parsed.options.launch.master_addr, "gpu7");
+  EXPECT_FALSE(parsed.help);
+  EXPECT_THAT(parsed.launched, ElementsAre("pretrain", "-n", "5", "--help", "--nnodes", "3"));
+  EXPECT_TRUE(parse("launch -h pretrain").help);
+  EXPECT_TRUE(parse("launch").launched.empty());
+  EXPECT_EQ(error_of("launch -x pretrain"), "unexpected argument \"-x\"");
+  EXPECT_EQ(error_of(pretrain("--nnodes 2")), "--nnodes belongs to launch, not to pretrain");
+}
+
 TEST(CommandLine, TheLastOfARepeatedOptionWins) {
   const Options options =
       parse(pretrain("--seed 1 --bf16 --data-path a --seed 2 --fp32 --data-path b "

@@ -156,6 +156,7 @@ OptionTable::OptionTable() {
   declare_tools(*this);
   declare_curves(*this);
   declare_bench(*this);
+  declare_launch(*this);
   declare_report(*this);
 }
 
@@ -222,6 +223,7 @@ const OptionTable& option_table() {
 const std::vector<CommandSpec>& command_table() {
   static const std::vector<CommandSpec> table{
       {"pretrain", "Trains a model on token files.", Command::kPretrain},
+      {"launch", "Starts the ranks of a training on this machine.", Command::kLaunch},
       {"preprocess", "Turns text or JSONL into token files.", Command::kPreprocess},
       {"generate", "Continues a prompt with a trained model.", Command::kGenerate},
       {"sft", "Fine-tunes a model on conversations.", {}},
@@ -233,6 +235,7 @@ const std::vector<CommandSpec>& command_table() {
       {"plot", "Draws the curves of one or more runs.", Command::kPlot},
       {"inspect", "Shows what a checkpoint or data file holds.", {}},
       {"bench", "Measures training steps, kernels or overlap.", Command::kBench},
+      {"demo", "Trains a small model on real text and shows the result.", Command::kDemo},
       {"doctor", "Checks the machine before a run.", {}},
   };
   return table;

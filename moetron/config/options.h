@@ -15,7 +15,17 @@
 
 namespace moetron {
 
-enum class Command { kPretrain, kPreprocess, kGenerate, kSimulate, kCompareLoss, kPlot, kBench };
+enum class Command {
+  kPretrain,
+  kPreprocess,
+  kGenerate,
+  kSimulate,
+  kCompareLoss,
+  kPlot,
+  kBench,
+  kLaunch,
+  kDemo
+};
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.
 struct ModelOptions {
@@ -256,6 +266,17 @@ struct BenchOptions {
   double rest = 0;          // seconds before each measured micro-batch
 };
 
+// How `moetron launch` starts ranks; the names are torchrun's.
+struct LaunchOptions {
+  std::optional<int64_t> nproc_per_node;  // empty: a rank for each GPU, or one
+  int64_t nnodes = 1;
+  std::optional<int64_t> node_rank;
+  std::string master_addr;
+  std::optional<int64_t> master_port;
+  int64_t max_restarts = 0;
+  std::string log_dir;  // empty: all ranks write to the screen
+};
+
 // What commands beside training give out.
 struct ReportOptions {
   bool json = false;
@@ -289,6 +310,7 @@ struct Options {
   SimulateOptions simulate;
   CurveOptions curves;
   BenchOptions bench;
+  LaunchOptions launch;
   ReportOptions report;
 };
 

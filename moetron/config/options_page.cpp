@@ -202,7 +202,9 @@ std::string help_text(Command command) {
   std::string out = concat(
       "usage: moetron ", command_name(command),
       positional == nullptr ? "" : " [--" + positional->name + "] " + value_text(*positional),
-      " [--option value ...] [--config run.toml]\n");
+      " [--option value ...]",
+      command == Command::kLaunch ? " COMMAND [--option of COMMAND ...]" : " [--config run.toml]",
+      "\n");
   std::string idle;
   std::string later;
   for (const OptionGroup& group : option_table().groups()) {

@@ -17,7 +17,7 @@ std::string idle_without_nccl(const Options& options) {
 void declare_runtime(OptionTable& table) {
   const std::vector<Command> all{Command::kPretrain, Command::kPreprocess,  Command::kGenerate,
                                  Command::kSimulate, Command::kCompareLoss, Command::kPlot,
-                                 Command::kBench};
+                                 Command::kBench,    Command::kLaunch};
   const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
   table.begin_group("runtime", "Running", model);
   table
