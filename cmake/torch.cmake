@@ -22,7 +22,7 @@ target_link_libraries(moetron_torch INTERFACE ${MOETRON_TORCH_DIR}/lib/libtorch_
 # at::parallel_for is a template: our copies of it run in parallel only if compiled with OpenMP. The
 # program then shares the OpenMP library that libtorch_cpu.so loads.
 target_compile_options(moetron_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
-target_link_options(moetron_torch INTERFACE -fopenmp -Wl,-rpath,${MOETRON_TORCH_DIR}/lib -Wl,--as-needed)
+target_link_options(moetron_torch INTERFACE -fopenmp -Wl,--as-needed)
 if(MOETRON_CUDA)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build_cuda.sh JOBS: builds the preset cuda. It needs a CUDA toolkit (nvcc) and a torch wheel with CUDA, which
+# build_cuda.sh JOBS [--target TARGET]: builds the preset cuda. It needs a CUDA toolkit (nvcc) and a torch wheel with CUDA, which
 # is looked for in MOETRON_TORCH_DIR (the torch package folder) and then in .venv-cuda.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,4 +22,4 @@ if [ ! -e "$torch/lib/libtorch_cuda.so" ]; then
   echo "cuda: $torch is a torch without CUDA: it has no lib/libtorch_cuda.so" >&2
   exit 2
 fi
-exec scripts/build.sh cuda "$1" -DCMAKE_CUDA_COMPILER="$nvcc" -DMOETRON_TORCH_DIR="$(realpath "$torch")"
+exec scripts/build.sh cuda "$@" -DCMAKE_CUDA_COMPILER="$nvcc" -DMOETRON_TORCH_DIR="$(realpath "$torch")"

@@ -1,28 +1,48 @@
 #!/bin/bash
-# The demo: text from Debian packages, a tokenizer, token files, a DeepSeek-V3-style model trained on four ranks
-# of this machine, stopped half way and resumed, and its last checkpoint loaded by transformers.
-# `make demo` builds what this needs. Everything lies in demo/; delete that folder to begin anew.
-#   DEMO_STEPS   training steps (300; at least 24, for the learning rate warms up over 20)
-#   DEMO_RANKS   processes (4)
+# The demo: text from Debian packages, a tokenizer, token files, a DeepSeek-V3-style model trained on a few ranks of
+# this machine, stopped half way and resumed, and its last checkpoint loaded by transformers. `make demo` builds what
+# this needs; `moetron demo` runs it from an installation. Everything it makes lies in demo/ of the current folder;
+# delete that folder to begin anew.
+#   DEMO_STEPS      training steps (300; at least 24, for the learning rate warms up over 20)
+#   DEMO_RANKS      processes (4; on GPUs, one for each, and at most 4)
+#   MOETRON         the program (what was built, or is installed here)
+#   MOETRON_PYTHON  a Python with tokenizers (.venv/bin/python, or python3)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$home/scripts/find_moetron.sh"
+moetron=$(find_moetron "$home")
+python=${MOETRON_PYTHON:-$(command -v "$home/.venv/bin/python" || command -v python3 || echo none)}
+config=$home/configs/demo_cpu.toml
+# Short names in what is shown, where this is the folder of a checkout.
+moetron=${moetron#"$PWD/"} python=${python#"$PWD/"} config=${config#"$PWD/"}
 steps=${DEMO_STEPS:-300}
-ranks=${DEMO_RANKS:-4}
-python=.venv/bin/python
-moetron=build/cpu/moetron
 run=demo/run-$steps
 log=$run.log  # what the training says
 began=$SECONDS
-export OMP_NUM_THREADS=1  # a rank is one thread; torchrun would set the same, with a warning
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # a rank is one thread
 
 title() { printf '\n== %s\n' "$*"; }
 # Shows a command as one would type it, then runs it.
 show() { printf '$ %s\n' "$*"; "$@"; }
 
-die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+die() { printf 'demo: %s\n' "$*" >&2; exit "${code:-1}"; }
 
 [[ $steps =~ ^[0-9]{1,9}$ ]] && [ "$((10#$steps))" -ge 24 ] ||
-  die "DEMO_STEPS ($steps) must be a whole number of at least 24"
+  code=2 die "DEMO_STEPS ($steps) must be a whole number of at least 24"
+if [ ! -f demo/tokenizer/tokenizer_config.json ] && ! "$python" -c 'import tokenizers' 2>/dev/null; then
+  code=2 die "text and tokenizer need Python with the package tokenizers, and $python is none:" \
+    "python3 -m venv demo-python && demo-python/bin/pip install tokenizers, then set MOETRON_PYTHON=demo-python/bin/python"
+fi
+
+# On GPUs, where the machine has some and the program can use them.
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+if [ "$gpus" = 0 ]; then
+  echo "demo: on the CPU, for nvidia-smi finds no GPU here"
+elif ! ldd "$moetron" | grep -q libtorch_cuda; then
+  echo "demo: on the CPU, for $moetron is built without CUDA (make cuda)"
+  gpus=0
+fi
+ranks=${DEMO_RANKS:-$((gpus == 0 || gpus > 4 ? 4 : gpus))}
 
 # Runs a command with its output on the screen and in the log. Under script(1) it still finds a terminal there, on
 # which it draws its progress bar.
@@ -34,20 +54,13 @@ logged() {
   fi
 }
 
-# Trains up to the last step or a stop. When a rank fails, torchrun follows Moetron's message with a long Python
-# traceback; so the message is shown again at the end.
+# Trains up to the last step or a stop (exit code 75).
 train() {
-  local status=0 command=(.venv/bin/torchrun --standalone --no-python --nproc_per_node "$ranks" "$moetron" pretrain
-    --config configs/demo_cpu.toml --train-iters "$steps" --lr-decay-iters "$steps" --save "$run")
+  local status=0 command=("$moetron" launch -n "$ranks" pretrain --config "$config" --train-iters "$steps"
+    --lr-decay-iters "$steps" --save "$run")
   printf '$ %s\n' "${command[*]}"
   logged "${command[@]}" || status=$?
-  [ "$status" = 0 ] && return
-  printf '\n' >&2
-  # A terminal's line ends, the erased progress bar and its colours would hide where the message begins.
-  sed 's/\r$//; s/.*\r//; s/\x1b\[[0-9;]*[A-Za-z]//g' "$log" |
-    awk '/^moetron: / {ours = 1} !/^(moetron: |  )/ {ours = 0} ours' >&2
-  echo "demo: the training failed (exit code $status); everything it said is in $log" >&2
-  exit "$status"
+  [ "$status" = 0 ] || [ "$status" = 75 ] || code=$status die "the training failed; everything it said is in $log"
 }
 
 # The last step in the training's log, 0 before the first.
@@ -69,7 +82,7 @@ stop_half_way() {
 
 title "1. Text: two manuals, in English and in Chinese, from Debian packages"
 if [ ! -f demo/text/.complete ]; then
-  $python scripts/demo_text.py demo/text
+  "$python" "$home/scripts/demo_text.py" demo/text
   touch demo/text/.complete
 else
   du -h --apparent-size demo/text/*.jsonl | sed 's/^/  /'
@@ -77,7 +90,7 @@ fi
 
 title "2. Tokenizer: a byte-level BPE, trained on that text"
 if [ ! -f demo/tokenizer/tokenizer_config.json ]; then
-  $python scripts/demo_tokenizer.py demo/text demo/tokenizer
+  "$python" "$home/scripts/demo_tokenizer.py" demo/text demo/tokenizer
 else
   echo "  demo/tokenizer/tokenizer.json is there"
 fi
@@ -85,7 +98,7 @@ fi
 title "3. Token files"
 if [ ! -f demo/data/debian_text_document.idx ]; then
   mkdir -p demo/data
-  show $moetron preprocess --input demo/text --tokenizer-model demo/tokenizer \
+  show "$moetron" preprocess --input demo/text --tokenizer-model demo/tokenizer \
     --output-prefix demo/data/debian --append-eod --workers 2
 else
   echo "  demo/data/debian_text_document.bin is there"
@@ -111,20 +124,23 @@ if [ "$steps" -lt 300 ]; then
 elif [ "$steps" = 300 ]; then
   echo "  After 300 steps expect words and phrases of the manuals, and no sense."
 fi
-show $moetron generate --load "$run" --prompt "Select the text that you want to" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
-show $moetron generate --load "$run" --prompt "如果要打开一个文件，" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
+show "$moetron" generate --load "$run" --prompt "Select the text that you want to" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
+show "$moetron" generate --load "$run" --prompt "如果要打开一个文件，" --max-new-tokens 40 --temperature 0.7 --top-p 0.9
 
 title "7. The checkpoint is a Hugging Face directory: transformers loads it"
 newest=$(find "$run" -name config.json -printf '%T@ %h\n' | sort -n | tail -n 1 | cut -d' ' -f2)
-$python tests/oracles/checkpoint_oracle.py "$newest" --prompt "The file"
+if "$python" -c 'import torch, transformers' 2>/dev/null; then
+  "$python" "$home/tests/oracles/checkpoint_oracle.py" "$newest" --prompt "The file"
+else
+  echo "  left out: $python has no transformers (pip install torch transformers)"
+fi
 
 title "8. The same model as a pipeline: two schedules, the same bits"
 pipeline=demo/pipeline
 rm -rf "$pipeline"
 mkdir -p "$pipeline"
 for scheduler in 1f1b dualpipev; do
-  command=(.venv/bin/torchrun --standalone --no-python --nproc_per_node 4 "$moetron" pretrain
-    --config configs/demo_cpu.toml --train-iters 8 --lr-decay-iters 24 --log-interval 4 --eval-iters 0 --micro-batch-size 3
+  command=("$moetron" launch -n 4 pretrain --config "$config" --device cpu --train-iters 8 --lr-decay-iters 24 --log-interval 4 --eval-iters 0 --micro-batch-size 3
     --pipeline-model-parallel-size 2 --expert-model-parallel-size 2 --scheduler $scheduler
     --profile --profile-step-start 8 --profile-step-end 9 --no-save-optim --save "$pipeline/$scheduler")
   printf '$ %s\n' "${command[*]}"
@@ -134,8 +150,10 @@ for scheduler in 1f1b dualpipev; do
   }
   grep -E '^(pipeline|profile|  *[0-9]+  )' "$pipeline/$scheduler.log"
 done
-show $moetron compare-loss "$pipeline/1f1b" "$pipeline/dualpipev" --tolerance 0
+show "$moetron" compare-loss "$pipeline/1f1b" "$pipeline/dualpipev" --tolerance 0
 
+again="$moetron demo"
+[ ! -f Makefile ] || again="make demo"
 cat <<WORDS
 
 Done in $((SECONDS - began)) s. Look at
@@ -147,8 +165,8 @@ Done in $((SECONDS - began)) s. Look at
 Let it write:
   $moetron generate --load $run --prompt "The file" --max-new-tokens 60 --temperature 0.7
 Train its weights further, as a new run:
-  $moetron pretrain --config configs/demo_cpu.toml --load $newest --lr 1e-3 --train-iters 100 --save demo/further
+  $moetron pretrain --config $config --load $newest --lr 1e-3 --train-iters 100 --save demo/further
 Train longer from the start:
-  DEMO_STEPS=2000 make demo
+  DEMO_STEPS=2000 $again
 Train on your own text: README.md, "Train on your own text"
 WORDS

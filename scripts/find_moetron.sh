@@ -1,9 +1,11 @@
 # Sourced by scripts that start moetron.
 
-# find_moetron CHECKOUT: the program, which is $MOETRON, what was built in that folder, or what is installed.
+# find_moetron CHECKOUT: the program, which is $MOETRON, what was built in that folder, what is installed with the
+# share/moetron/scripts that this file lies in, or what PATH has.
 find_moetron() {
   local program
-  for program in "${MOETRON:-}" "$1/build/cuda/moetron" "$1/build/cpu/moetron"; do
+  for program in "${MOETRON:-}" "$1/build/cuda/moetron" "$1/build/cpu/moetron" \
+    "$(dirname "${BASH_SOURCE[0]}")/../../../bin/moetron"; do
     if [ -n "$program" ] && [ -x "$program" ]; then
       echo "$program"
       return

@@ -3,7 +3,8 @@
 # Required: TP TPE EP PP NNODES NODE_RANK. Outside torchrun a platform's WORLD_SIZE and RANK count nodes and serve as
 # NNODES and NODE_RANK. Optional, with their defaults: GPUS_PER_NODE 8, MASTER_ADDR localhost, MASTER_PORT 7000,
 # SEED 1234, TD allgather_fused, SCHED (or SCHD) 1f1b, GLOBAL_BATCH_SIZE 4096, GROUP_GEMM 0, GROUP_GEMM_TE 0,
-# RECOMPUTE 0, CPU_ADAM 0, USE_FLASH3 0, PROJECT_PATH (this checkout); without one: VPP HPP LOAD_PATH SAVE_PATH
+# RECOMPUTE 0, CPU_ADAM 0, USE_FLASH3 0, PROJECT_PATH (this checkout, of an installation the current folder; the
+# logs lie there in result/); without one: VPP HPP LOAD_PATH SAVE_PATH
 # FORCE_DROP_AND_PADDING DP_OVERLAP MOE_LAYER_RECOMPUTE MLP_RECOMPUTE SHARED_STORAGE EXTRA_ARGS.
 # DRY_RUN=1 prints the command instead of running it.
 set -euo pipefail
@@ -15,6 +16,7 @@ export NVTE_BWD_LAYERNORM_SM_MARGIN=16
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-10}
 export ARCH=${ARCH:-NVIDIA_H100}
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+[ "${checkout%/share/moetron}" = "$checkout" ] || PROJECT_PATH=${PROJECT_PATH:-$PWD}
 PROJECT_PATH=${PROJECT_PATH:-$checkout}
 source "$checkout/scripts/find_moetron.sh"
 WORKSPACE=${WORKSPACE:-/workspace}
@@ -85,11 +87,9 @@ training_arguments=(
 [ -z "${LOAD_PATH:-}" ] || training_arguments+=(--load "$LOAD_PATH")
 [ -z "${SAVE_PATH:-}" ] || training_arguments+=(--save "$SAVE_PATH")
 
+# Where there is no torchrun, `moetron launch` starts ranks: it knows the same options.
 find_torchrun() {
-  command -v torchrun || ls "$PROJECT_PATH"/.venv*/bin/torchrun 2>/dev/null | head -n 1 | grep . || {
-    echo "$(basename "$0"): no torchrun here: pip install torch, or make setup" >&2
-    return 2
-  }
+  command -v torchrun || ls "$PROJECT_PATH"/.venv*/bin/torchrun 2>/dev/null | head -n 1
 }
 
 # With SHARED_STORAGE, node 0 copies the data sets there once, before a run on several nodes; the others wait for it.
@@ -105,13 +105,16 @@ share_datasets() {
 
 # run_pretrain ARGUMENT...: starts this node's ranks; what they print goes to the screen and into the log folder.
 run_pretrain() {
-  local program torchrun command extra=() log
+  local program torchrun launcher command extra=() log
   program=$(find_moetron "$PROJECT_PATH")
-  torchrun=$(find_torchrun)
+  torchrun=$(find_torchrun || true)
+  launcher=("$program" launch)
+  [ -z "$torchrun" ] || launcher=("$torchrun" --no-python)
   read -rd '' -a extra <<<"${EXTRA_ARGS:-}" || true  # of several lines, too
-  command=("$torchrun" --no-python --nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
-    --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" "$program" pretrain "${parallel_arguments[@]}" "$@"
-    "${training_arguments[@]}" ${extra[@]+"${extra[@]}"})
+  command=("${launcher[@]}" --nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
+    --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+  [ -z "$torchrun" ] || command+=("$program")
+  command+=(pretrain "${parallel_arguments[@]}" "$@" "${training_arguments[@]}" ${extra[@]+"${extra[@]}"})
   if [ "${DRY_RUN:-0}" = 1 ]; then
     printf '%q ' "${command[@]}"
     echo
