@@ -11,7 +11,7 @@ set -euo pipefail
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$home/scripts/find_moetron.sh"
 moetron=$(find_moetron "$home")
-python=${MOETRON_PYTHON:-$(command -v "$home/.venv/bin/python" || command -v python3 || echo none)}
+python=${MOETRON_PYTHON:-$(command -v "$home/.venv/bin/python" || command -v python3 || echo python3)}
 config=$home/configs/demo_cpu.toml
 # Short names in what is shown, where this is the folder of a checkout.
 moetron=${moetron#"$PWD/"} python=${python#"$PWD/"} config=${config#"$PWD/"}

@@ -128,6 +128,13 @@ def test_two_nodes():
     check(losses("node0") == losses("test_qwen3"), f"losses as on one node: {losses('node0')}")
 
 
+def test_without_torchrun():
+    """`moetron launch` starts the ranks then."""
+    text = run_script("test_qwen3", RUNS["test_qwen3"][0], "launched", **RUNS["test_qwen3"][1], PATH="/usr/bin:/bin")
+    check("ranks by moetron launch" in text, "without torchrun, moetron launch starts the ranks")
+    check(losses("launched") == losses("test_qwen3"), f"    and the losses are the same: {losses('launched')}")
+
+
 def test_the_guides_lists():
     for name, family, small in (("pretrain_deepseek", "deepseek", DEEPSEEK), ("pretrain_qwen_moe", "qwen", QWEN)):
         with open(os.path.join(ROOT, "tests", "guide", name + ".txt")) as file:
@@ -200,5 +207,5 @@ def test_every_variable():
 
 
 if __name__ == "__main__":
-    run_tests(test_scripts, test_schedules, test_two_nodes, test_the_guides_lists, test_missing_variables,
+    run_tests(test_scripts, test_schedules, test_two_nodes, test_without_torchrun, test_the_guides_lists, test_missing_variables,
               test_preprocess_data, test_simple_test, test_every_variable)
