@@ -209,11 +209,10 @@ TEST(TwoHundredSteps, GiveTheSameLossesAndNorms) {
   EXPECT_LT(one.steps.back().loss, 0.8 * one.steps.front().loss) << "it learns";
   const auto clipped = [&](const StepResult& step) { return step.grad_norm > task.clip_grad; };
   EXPECT_GT(std::count_if(one.steps.begin(), one.steps.end(), clipped), 20);
-  for (const ScheduleKind kind : {ScheduleKind::k1F1B, ScheduleKind::kDualPipeV}) {
-    for (const int64_t pp : {2, 4}) {
-      const LayoutCase layout{.world = pp, .pp = pp, .schedule = {.kind = kind}};
-      EXPECT_EQ(first_difference(train_in_layout(task, layout), one), "") << layout.name();
-    }
+  for (const auto& [kind, pp] : {std::pair{ScheduleKind::k1F1B, int64_t{2}},
+                                std::pair{ScheduleKind::kDualPipeV, int64_t{4}}}) {
+    const LayoutCase layout{.world = pp, .pp = pp, .schedule = {.kind = kind}};
+    EXPECT_EQ(first_difference(train_in_layout(task, layout), one), "") << layout.name();
   }
 }
 
