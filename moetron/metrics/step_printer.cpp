@@ -32,9 +32,13 @@ std::string readable_number(double value) {
   const double size = std::abs(value);
   if (!std::isfinite(value) || size >= 1e9) return formatted("%.3e", value);
   if (size < 1000.0) return formatted("%.4g", value);
-  std::string digits = formatted("%.0f", value);
-  const size_t first = value < 0 ? 1 : 0;
-  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
+  return readable_count(std::llround(value));
+}
+
+std::string readable_count(int64_t count) {
+  std::string digits = std::to_string(count);
+  const size_t first = count < 0 ? 1 : 0;
+  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
   return digits;
 }
 

@@ -36,4 +36,7 @@ class StepPrinter {
 // "1.234e+10".
 std::string readable_number(double value);
 
+// "31,412,968,448"
+std::string readable_count(int64_t count);
+
 }  // namespace moetron

@@ -6,13 +6,13 @@
 #include <ATen/Parallel.h>
 
 #include "moetron/arch/flops.h"
-#include "moetron/arch/inventory.h"
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/base/error.h"
 #include "moetron/metrics/step_printer.h"
 #include "moetron/models/model.h"
 #include "moetron/nn/fused_attention.h"
 #include "moetron/optim/adamw.h"
+#include "moetron/run/describe_run.h"
 
 namespace moetron {
 namespace {
@@ -40,36 +40,13 @@ std::string describe_operators(const RunSpec& spec, const Model& model) {
                 spec.operators.plain_attention ? "unfused" : fastest_attention_name(q, v));
 }
 
-// "dualpipev, 8 micro-batches a step; layers of chunk 0: 1 1 1 1, of chunk 1: 1 0 1 1"
-std::string describe_pipeline(const RunSpec& spec) {
-  const ScheduleRequest& request = spec.pipeline.request;
-  const Placement placement = placement_of(request);
-  std::string text =
-      concat(name_of(request.kind), ", ", request.num_micro_batches, " micro-batches a step;");
-  for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
-    if (placement.num_chunks() > 1) text += concat(chunk > 0 ? "," : "", " chunk ", chunk);
-    text += " layers";
-    for (int rank = 0; rank < request.num_ranks; ++rank) {
-      const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
-      text += concat(" ", spec.pipeline.stages[stage].count);
-    }
-  }
-  return text;
-}
-
 }  // namespace
 
 std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimizer,
                           const std::string& data, int64_t step) {
-  const int64_t total = count_parameters(tensor_inventory(spec.model));
   const double flops = flops_per_token(spec.model, spec.batch.seq_length);
-  const ModelConfig& m = spec.model;
-  std::string text = concat("model     ", family_name(m.family), ", ", readable_number(total / 1e6),
-                            " M parameters, ", m.num_layers, " layers");
-  if (m.num_moe_layers() > 0)
-    text += concat(", ", m.moe->num_experts, " experts, ", m.moe->top_k, " a token");
-  text += concat(", vocabulary ", m.vocab_size, ", ",
-                 model.options().dtype() == at::kFloat ? "fp32" : "bf16");
+  std::string text = concat("model     ", describe_model(spec.model),
+                            model.options().dtype() == at::kFloat ? ", fp32" : ", bf16");
   text += concat("\nmesh      ", describe(spec.sizes), "; ", at::get_num_threads(),
                  at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
   if (spec.sizes.world > 1) text += concat("\n          ", describe_groups(spec.sizes));
