@@ -1,6 +1,8 @@
 #include "moetron/arch/inventory.h"
 
+#include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -23,16 +25,23 @@ class InventoryBuilder {
 
   // The outermost tensors, the layers between them.
   std::vector<TensorInfo> build(MtpTensors mtp) {
-    const int64_t vocab = config_.vocab_size;
-    const int64_t hidden = config_.hidden_size;
-    add("", tensors::kEmbedding, {vocab, hidden});
+    add_embedding();
     for (int64_t layer = 0; layer < config_.num_layers; ++layer)
       add_layer(layer, config_.is_moe_layer(layer));
     if (mtp == MtpTensors::kInclude)
       for (int64_t i = 0; i < config_.num_mtp_layers; ++i) add_mtp_layer(config_.num_layers + i);
     enter_layer(-1, false);
-    add("", tensors::kFinalNorm, {hidden});
-    if (!config_.tie_word_embeddings) add("", tensors::kHead, {vocab, hidden});
+    add_head();
+    return std::move(tensors_);
+  }
+  std::vector<TensorInfo> build_ends() {
+    add_embedding();
+    add_head();
+    return std::move(tensors_);
+  }
+  std::vector<TensorInfo> build_layer(int64_t layer) {
+    listed_experts_ = 1;
+    add_layer(layer, config_.is_moe_layer(layer));
     return std::move(tensors_);
   }
 
@@ -53,6 +62,14 @@ class InventoryBuilder {
     info.layer = layer_;
     info.is_mtp = is_mtp_;
     return tensors_.emplace_back(std::move(info));
+  }
+
+  void add_embedding() { add("", tensors::kEmbedding, {config_.vocab_size, config_.hidden_size}); }
+
+  void add_head() {
+    add("", tensors::kFinalNorm, {config_.hidden_size});
+    if (!config_.tie_word_embeddings)
+      add("", tensors::kHead, {config_.vocab_size, config_.hidden_size});
   }
 
   void add_attention(const TensorRule& rule, std::vector<int64_t> shape) {
@@ -108,7 +125,7 @@ class InventoryBuilder {
       bias.dtype = StoredDtype::kFloat32;
       bias.is_buffer = true;
     }
-    for (int64_t expert = 0; expert < moe.num_experts; ++expert)
+    for (int64_t expert = 0; expert < std::min(moe.num_experts, listed_experts_); ++expert)
       add_mlp(concat(tensors::kExperts, expert, "."), moe.expert_intermediate_size, expert);
     if (moe.shared_intermediate_size > 0)
       add_mlp(tensors::kSharedExpert, moe.shared_intermediate_size);
@@ -151,6 +168,7 @@ class InventoryBuilder {
   std::string prefix_;
   int64_t layer_ = -1;
   bool is_mtp_ = false;
+  int64_t listed_experts_ = std::numeric_limits<int64_t>::max();  // of a layer
 };
 
 }  // namespace
@@ -161,6 +179,14 @@ int64_t TensorInfo::num_elements() const {
 
 std::vector<TensorInfo> tensor_inventory(const ModelConfig& config, MtpTensors mtp) {
   return InventoryBuilder(config).build(mtp);
+}
+
+std::vector<TensorInfo> end_tensors(const ModelConfig& config) {
+  return InventoryBuilder(config).build_ends();
+}
+
+std::vector<TensorInfo> layer_tensors(const ModelConfig& config, int64_t layer) {
+  return InventoryBuilder(config).build_layer(layer);
 }
 
 DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate_l1) {

@@ -39,6 +39,11 @@ enum class MtpTensors { kLeaveOut, kInclude };
 std::vector<TensorInfo> tensor_inventory(const ModelConfig& config,
                                          MtpTensors mtp = MtpTensors::kLeaveOut);
 
+// Of that list what is in no layer, and the tensors of one decoder layer; of its routed experts,
+// which are all alike, those of the first alone. For sums over models of many experts.
+std::vector<TensorInfo> end_tensors(const ModelConfig& config);
+std::vector<TensorInfo> layer_tensors(const ModelConfig& config, int64_t layer);
+
 // What a division of this model's tensors depends on.
 DivisionSettings division_settings(const ModelConfig& config, bool mla_replicate_l1);
 // Elements of a tensor that each rank of its stage holds (of an expert those that hold the expert),

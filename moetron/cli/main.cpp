@@ -45,9 +45,10 @@ int run_command(const ParsedCommandLine& parsed) {
 }
 
 // Whether the command has operators of the engine work on several threads.
-bool computes(Command command) {
-  return command == Command::kPretrain || command == Command::kGenerate ||
-         command == Command::kBench;
+bool computes(const ParsedCommandLine& parsed) {
+  const Command command = parsed.command;
+  return (command == Command::kPretrain && !parsed.options.runtime.dry_run) ||
+         command == Command::kGenerate || command == Command::kBench;
 }
 
 // Of a command whose ranks wait for each other, the others hear of a mistake that one rank alone
@@ -81,7 +82,7 @@ int run(int argc, char** argv) {
     return kExitDone;
   }
   // Starting once more takes a quarter of a second: those that do not compute go without.
-  if (computes(parsed.command)) let_waiting_threads_sleep(argv);
+  if (computes(parsed)) let_waiting_threads_sleep(argv);
   return run_command(parsed);
 }
 

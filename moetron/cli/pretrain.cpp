@@ -13,6 +13,7 @@
 #include "moetron/cli/commands.h"
 #include "moetron/cli/compute_threads.h"
 #include "moetron/cli/device.h"
+#include "moetron/cli/dry_run.h"
 #include "moetron/cli/launcher_report.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/join_ranks.h"
@@ -76,6 +77,12 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
   if (!environment.found.empty()) log_info(environment.found);
+  if (options.runtime.dry_run) {
+    if (environment.rank != 0) return kExitDone;
+    say_notices(parsed);
+    run_dry_run(options, options.runtime.world_size.value_or(environment.size));
+    return kExitDone;
+  }
   const Greeting greeting{greeting_text(options_record(options), environment.size),
                           name_difference};
   try {

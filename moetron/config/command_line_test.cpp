@@ -83,8 +83,9 @@ TEST(CommandLine, SimulateNeedsOfAModelWhatItsCostsNeed) {
   EXPECT_EQ(unit.command, Command::kSimulate);
   EXPECT_EQ(unit.options.simulate.num_micro_batches, 12);
   EXPECT_TRUE(unit.options.report.json);
-  EXPECT_THAT(unit.notices,
-              ElementsAre("--world-size has no effect here: it acts with cost model only"));
+  EXPECT_THAT(
+      unit.notices,
+      ElementsAre("--world-size has no effect here: it acts with dry-run, or cost model, only"));
   const ParsedCommandLine model =
       parse("simulate --cost model --hardware h100.toml --dispatch-scheme node --communication 1");
   EXPECT_EQ(model.options.simulate.cost, SimulatedCosts::kModel);

@@ -208,6 +208,10 @@ struct RuntimeOptions {
   double comm_timeout = 600;  // seconds
   int64_t nccl_max_ctas = 0;  // of one NCCL communicator; 0: NCCL's own choice
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
+  // Of runs that are planned, not started.
+  bool dry_run = false;
+  std::optional<int64_t> world_size;  // ranks
+  std::string hardware;               // TOML file; empty: the built-in one, where that serves
 };
 
 // What the files of text are; kAuto: told by their names, and by their contents where the names do
@@ -243,8 +247,6 @@ struct SimulateOptions {
   SimulatedCosts cost = SimulatedCosts::kUnit;
   std::optional<int64_t> num_micro_batches;       // of a step; else the batch sizes say
   double communication = 0;                       // of unit costs: exposed, of an F and an I; units
-  std::string hardware;                           // TOML file
-  std::optional<int64_t> world_size;              // ranks
   std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
   bool lone_steps_wait = false;
   std::string draw;  // .svg or .png

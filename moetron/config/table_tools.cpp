@@ -12,6 +12,12 @@ std::string idle_without_nccl(const Options& options) {
   return may_use_nccl ? "" : "it acts with distributed-backend nccl only";
 }
 
+std::string idle_unless_planned(const Options& options) {
+  const bool is_planned =
+      options.runtime.dry_run || options.simulate.cost == SimulatedCosts::kModel;
+  return is_planned ? "" : "it acts with dry-run, or cost model, only";
+}
+
 }  // namespace
 
 void declare_runtime(OptionTable& table) {
@@ -64,6 +70,25 @@ void declare_runtime(OptionTable& table) {
       .unit("threads")
       .at_least(0)
       .at_most(4096);
+  table
+      .add(
+          MT_FIELD(runtime, dry_run),
+          "Prints what each rank would hold and how fast the run would be, and ends; reads no data "
+          "and needs no GPU.")
+      .for_commands({Command::kPretrain});
+  table
+      .add(MT_FIELD(runtime, world_size),
+           "Ranks of the run that is checked or dry-run; without it the launcher's, else 1.")
+      .for_commands({Command::kPretrain, Command::kSimulate})
+      .unit("ranks")
+      .count()
+      .idle_when(idle_unless_planned);
+  table
+      .add(MT_FIELD(runtime, hardware),
+           "TOML file of the rates of GPUs, links and hosts; without it dry-run takes nodes of 8 "
+           "H100.")
+      .for_commands({Command::kPretrain, Command::kSimulate})
+      .idle_when(idle_unless_planned);
 }
 
 namespace {
@@ -95,12 +120,6 @@ void declare_simulate(OptionTable& table) {
       .at_least(0)
       .at_most(1e6)
       .idle_when(idle_beyond_unit);
-  table.add(MT_FIELD(simulate, hardware), "TOML file of the rates of GPUs and links.")
-      .idle_when(idle_beyond_model);
-  table.add(MT_FIELD(simulate, world_size), "Ranks of the run.")
-      .unit("ranks")
-      .count()
-      .idle_when(idle_beyond_model);
   table
       .add(MT_FIELD(simulate, dispatch_scheme),
            "How often a token travels to its experts: once for each expert, rank or node, or to "

@@ -5,6 +5,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/arch/logits.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/autograd/segment.h"
 #include "moetron/kernels/cross_entropy.h"
@@ -139,8 +140,6 @@ at::Tensor label_log_probabilities(const at::Tensor& logits, const at::Tensor& l
 }
 
 namespace {
-
-constexpr int64_t kLogitBytes = int64_t{512} << 20;  // of the tokens that are together
 
 // Its gradients were computed by the forward.
 class LinearCrossEntropy final : public PureOperation {

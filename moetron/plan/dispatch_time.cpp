@@ -18,7 +18,27 @@ double missed(const MoeConfig& moe, double parts) {
   return probability;
 }
 
+// Of the ranks with different experts, those that a token goes to.
+double reached_ranks(const RunSpec& spec) {
+  const auto ranks = static_cast<double>(spec.sizes.ep);
+  return ranks * (1 - missed(*spec.model.moe, ranks));
+}
+
 }  // namespace
+
+double received_copies(const RunSpec& spec) {
+  const auto tensor = static_cast<double>(spec.sizes.tpe);
+  switch (spec.experts.scheme) {
+    case DispatchScheme::kPerExpert:
+      return tensor * static_cast<double>(spec.model.moe->top_k);
+    case DispatchScheme::kPerRank:
+    case DispatchScheme::kPerNode:
+      return tensor * reached_ranks(spec);
+    case DispatchScheme::kAllGather:
+      return tensor * static_cast<double>(spec.sizes.ep);
+  }
+  throw InternalError("unknown dispatch scheme");
+}
 
 DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node) {
   const MoeConfig& moe = *spec.model.moe;
@@ -28,7 +48,7 @@ DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node) {
   const double near = std::clamp(static_cast<double>(gpus_per_node) / tensor, 1.0, ranks);
   const double nodes = ranks / near;
   const double tokens = 2 * spec.tokens_per_rank() * static_cast<double>(spec.model.hidden_size);
-  const double rank_copies = ranks * (1 - missed(moe, ranks));
+  const double rank_copies = reached_ranks(spec);
   // Ranks that share experts exchange what each of them got.
   const double shared = tokens * (tensor - 1);
   const auto split = [&](double copies) {

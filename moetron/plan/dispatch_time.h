@@ -14,6 +14,10 @@ struct DispatchVolume {
 };
 DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node);
 
+// Copies of a token, on average, that the ranks of an expert-parallel group receive together, the
+// sender among them: as many come to each rank for each of its own tokens.
+double received_copies(const RunSpec& spec);
+
 // Seconds of one dispatch or combine: the slower of both links, and the overhead. 0 with one rank.
 double dispatch_time(const RunSpec& spec, const Hardware& hardware);
 

@@ -8,6 +8,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/toml_depth.h"
+#include "moetron/plan/built_in_hardware.h"
 
 namespace moetron {
 namespace {
@@ -76,6 +77,10 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
   hardware.network_rate = links.number("network_rate");
   hardware.message_latency = links.number("message_latency");
   links.check_unknown();
+  Table host(root, "host", file);
+  hardware.host_memory = host.number("memory");
+  hardware.adam_rate = host.number("adam_rate");
+  host.check_unknown();
   Table training(root, "training", file);
   hardware.compute_slowdown = training.number("compute_slowdown");
   hardware.dispatch_overhead = training.number("dispatch_overhead");
@@ -84,23 +89,30 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
   MT_CHECK_INPUT(hardware.dispatch_multiprocessors < hardware.multiprocessors, file,
                  ": training.dispatch_multiprocessors (", hardware.dispatch_multiprocessors,
                  ") must be below gpu.multiprocessors (", hardware.multiprocessors, ")");
-  const std::set<std::string_view> known{"name", "attention", "gpu", "links", "training"};
+  const std::set<std::string_view> known{"name", "attention", "gpu", "links", "host", "training"};
   for (const auto& [key, node] : root)
     MT_CHECK_INPUT(known.count(key.str()), file, ": unknown key ", key.str());
   return hardware;
 }
 
+Hardware parse_hardware(const std::string& text, const std::string& file) {
+  try {
+    check_toml_depth(text, file);
+    return read_tables(toml::parse(text), file);
+  } catch (const toml::parse_error& error) {
+    throw InputError(
+        concat(file, " is not TOML: line ", error.source().begin.line, ": ", error.description()));
+  }
+}
+
 }  // namespace
 
 Hardware read_hardware(const std::filesystem::path& path) {
-  const std::string text = read_file(path);
-  try {
-    check_toml_depth(text, path.string());
-    return read_tables(toml::parse(text), path.string());
-  } catch (const toml::parse_error& error) {
-    throw InputError(concat(path.string(), " is not TOML: line ", error.source().begin.line, ": ",
-                            error.description()));
-  }
+  return parse_hardware(read_file(path), path.string());
+}
+
+Hardware built_in_hardware() {
+  return parse_hardware(kBuiltInHardware, "the built-in hardware");
 }
 
 const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim) {

@@ -31,6 +31,10 @@ struct Hardware {
   double network_rate = 0;
   double message_latency = 0;  // seconds
 
+  // The host, for optimizer states that lie there.
+  double host_memory = 0;  // bytes of a node
+  double adam_rate = 0;    // parameters/s that one GPU's share of the cores updates
+
   // How training differs from kernels alone: all compute takes so many times as long, and every
   // dispatch and combine this much longer (seconds: counts, launches, ranks that come late).
   double compute_slowdown = 1;
@@ -41,6 +45,9 @@ struct Hardware {
 // Reads a file like configs/hardware/h100-ib400.toml. Throws InputError naming the file and a key
 // that is missing, unknown or not a number above 0.
 Hardware read_hardware(const std::filesystem::path& path);
+
+// What the program carries with it: configs/hardware/h100-ib400.toml as it was built with.
+Hardware built_in_hardware();
 
 // The rate of the widest head that is no wider than `head_dim`, or of the narrowest.
 const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim);

@@ -1,107 +1,132 @@
 #include "moetron/plan/memory.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
 
 #include "moetron/arch/inventory.h"
-#include "moetron/schedule/simulate.h"
+#include "moetron/plan/activations.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kValueBytes = 2;
 
 double as_double(int64_t value) {
   return static_cast<double>(value);
 }
 
-bool is_on(const StageLayers& stage, const TensorInfo& tensor) {
-  if (tensor.layer >= 0)
-    return tensor.layer >= stage.first && tensor.layer < stage.first + stage.count;
-  return tensor.name == tensors::kEmbedding.name ? stage.has_embedding : stage.has_head;
-}
+class ParameterCounter {
+ public:
+  explicit ParameterCounter(const RunSpec& spec)
+      : spec_(spec),
+        settings_(division_settings(spec.model, spec.latent_attention.replicate_down)) {}
 
-// Values per token that attention keeps: its input and the normed one, the projections, the output,
-// the residual behind it and the normed one.
-double attention_values(const RunSpec& spec, double tensor) {
-  const ModelConfig& model = spec.model;
-  const double hidden = as_double(model.hidden_size);
-  const double heads = as_double(model.num_attention_heads) / tensor;
-  const double query = heads * as_double(model.head_dim);
-  const double value = heads * as_double(model.value_head_dim());
-  double values = 4 * hidden / tensor + query + value;
-  if (!model.mla) {
-    const double groups = std::max(1.0, as_double(model.num_key_value_heads) / tensor);
-    return values + 2 * groups * as_double(model.head_dim);
+  // `count`: tensors that are like this one; of experts all of the model's.
+  void add(const TensorInfo& tensor, double count, StageParameters& sum) const {
+    // The ranks of an expert-parallel group hold other experts each.
+    const double ranks = tensor.is_expert() ? as_double(spec_.sizes.ep) : 1;
+    const double held = elements(tensor) * count / ranks;
+    if (tensor.is_buffer) {
+      sum.buffers += held;
+      return;
+    }
+    (tensor.is_expert() ? sum.experts : sum.dense) += held;
+    const int64_t owners =
+        spec_.optimizer.distributed ? copies_on_ranks(tensor, spec_.sizes, settings_) : 1;
+    sum.updated += held / as_double(owners);
+    const bool is_router = tensor.name.ends_with(router_);
+    if (tensor.layer >= 0 && tensor.shape.size() > 1 && !is_router) sum.in_fp8 += held;
   }
-  const MlaConfig& mla = *model.mla;
-  const double latents = as_double(mla.q_lora_rank + mla.kv_lora_rank);
-  values += query + value + 2 * (latents + as_double(mla.qk_rope_head_dim));
-  return spec.latent_attention.recompute_norms ? values - hidden / tensor - latents : values;
-}
 
-double expert_values(const RunSpec& spec) {
-  const MoeConfig& moe = *spec.model.moe;
-  const double hidden = as_double(spec.model.hidden_size);
-  const double width = as_double(moe.expert_intermediate_size) / as_double(spec.sizes.tpe);
-  const double rows = as_double(moe.top_k * spec.sizes.tpe) / as_double(spec.sizes.tp);
-  const double product = spec.recompute.kind == Recompute::kExpertProduct ? 0 : 2 * width;
-  return rows * (hidden + product) +
-         2 * as_double(moe.shared_intermediate_size) / as_double(spec.sizes.tp);
-}
-
-double layer_bytes(const RunSpec& spec, int64_t layer) {
-  const ModelConfig& model = spec.model;
-  const double tensor = as_double(spec.sizes.tp);
-  const double input = as_double(model.hidden_size) / tensor;
-  if (spec.recompute.kind == Recompute::kLayer)
-    return kValueBytes * spec.tokens() * input / as_double(spec.recompute.layers_per_input);
-  double values = attention_values(spec, tensor);
-  if (!model.is_moe_layer(layer)) {
-    values += 2 * as_double(model.intermediate_size) / tensor;
-  } else if (spec.recompute.kind != Recompute::kMoeLayer) {
-    values += expert_values(spec);
+  StageParameters layer(int64_t index) const {
+    StageParameters sum;
+    for (const TensorInfo& tensor : layer_tensors(spec_.model, index))
+      add(tensor, tensor.is_expert() ? as_double(spec_.model.moe->num_experts) : 1, sum);
+    return sum;
   }
-  return kValueBytes * spec.tokens() * values;
+
+  double elements(const TensorInfo& tensor) const {
+    return as_double(elements_on_rank(tensor, spec_.sizes, settings_));
+  }
+
+ private:
+  const RunSpec& spec_;
+  DivisionSettings settings_;
+  const std::string router_ = std::string(tensors::kRouter) + tensors::kRouterWeight.name;
+};
+
+void add(const StageParameters& layer, bool in_fp8, StageParameters& stage) {
+  stage.dense += layer.dense;
+  stage.experts += layer.experts;
+  stage.buffers += layer.buffers;
+  stage.updated += layer.updated;
+  if (in_fp8) stage.in_fp8 += layer.in_fp8;
+}
+
+void add_ends(const RunSpec& spec, const ParameterCounter& counter,
+              const std::vector<StageLayers>& stages, std::vector<StageParameters>& all) {
+  for (const TensorInfo& tensor : end_tensors(spec.model)) {
+    const bool is_embedding = tensor.name == tensors::kEmbedding.name;
+    for (size_t i = 0; i < stages.size(); ++i) {
+      const bool is_tied = is_embedding && spec.model.tie_word_embeddings;
+      if (is_tied && stages[i].has_head) all[i].tied += counter.elements(tensor);
+      if (is_embedding ? stages[i].has_embedding : stages[i].has_head)
+        counter.add(tensor, 1, all[i]);
+    }
+  }
+}
+
+// Estimates, not measurements: what a process with libtorch's libraries takes of a GPU before its
+// first tensor, and NCCL for each group of several ranks.
+constexpr double kContextBytes = 0.6e9;
+constexpr double kGroupBytes = 0.3e9;
+
+double runtime_bytes(const ParallelSizes& sizes) {
+  const std::array groups{sizes.world,          sizes.tp, sizes.dp, sizes.dp * sizes.tp, sizes.pp,
+                          sizes.ep * sizes.tpe, sizes.edp};
+  const auto count = std::count_if(groups.begin(), groups.end(), [](int64_t n) { return n > 1; });
+  return kContextBytes + kGroupBytes * static_cast<double>(count);
+}
+
+bool has_blocks(const StepList& list) {
+  return std::any_of(list.begin(), list.end(), [](const Step& step) {
+    const StepActions actions = sorted_actions(step);
+    return actions.forward && actions.backward;
+  });
+}
+
+void add_parameters(const RunSpec& spec, const StageParameters& held, bool copies_table,
+                    RankMemory& memory) {
+  const double value = value_bytes(spec);
+  memory.weights +=
+      value * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
+  constexpr double kScaleBytes = 4.0 / (128 * 128);
+  if (spec.fp8) memory.weights += 2 * (1 + kScaleBytes) * held.in_fp8;  // as it is, and turned
+  memory.gradients += 4 * (held.dense + held.experts + held.tied);
+  const OptimizerSpec& optimizer = spec.optimizer;
+  const double states = value == 4 ? 8 : 12;
+  const double on_host = optimizer.is_hybrid ? optimizer.host_fraction * held.updated : 0;
+  memory.optimizer += states * (held.updated - on_host);
+  memory.host += (states + (optimizer.pin_host_memory ? 4 : 0)) * on_host;  // and the gradients
 }
 
 }  // namespace
 
 std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages) {
+  const ParameterCounter counter(spec);
   std::vector<StageParameters> all(stages.size());
-  const DivisionSettings settings =
-      division_settings(spec.model, spec.latent_attention.replicate_down);
-  for (const TensorInfo& tensor : tensor_inventory(spec.model)) {
-    const double elements = as_double(elements_on_rank(tensor, spec.sizes, settings));
-    const bool is_tied = spec.model.tie_word_embeddings && tensor.name == tensors::kEmbedding.name;
-    for (size_t i = 0; i < stages.size(); ++i) {
-      if (is_tied && stages[i].has_head) all[i].tied += elements;
-      if (!is_on(stages[i], tensor)) continue;
-      StageParameters& stage = all[i];
-      if (tensor.is_buffer) {
-        stage.buffers += elements;
-        continue;
-      }
-      // The ranks of an expert-parallel group hold other experts each.
-      const double held = tensor.is_expert() ? elements / as_double(spec.sizes.ep) : elements;
-      (tensor.is_expert() ? stage.experts : stage.dense) += held;
-      const int64_t owners =
-          spec.optimizer.distributed ? copies_on_ranks(tensor, spec.sizes, settings) : 1;
-      stage.updated += held / as_double(owners);
+  std::array<std::optional<StageParameters>, 2> by_kind;  // dense layers, layers with experts
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const StageLayers& stage = stages[i];
+    for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
+      std::optional<StageParameters>& known = by_kind.at(spec.model.is_moe_layer(layer) ? 1 : 0);
+      if (!known) known = counter.layer(layer);
+      add(*known, spec.fp8 && spec.fp8->has_layer(layer), all[i]);
     }
   }
+  add_ends(spec, counter, stages, all);
   return all;
-}
-
-double activation_bytes(const RunSpec& spec, const StageLayers& stage) {
-  double bytes = 0;
-  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
-    bytes += layer_bytes(spec, layer);
-  // The normed hidden states and the logits' gradient, which is made in the forward.
-  if (stage.has_head)
-    bytes += kValueBytes * spec.tokens() *
-             as_double(spec.model.hidden_size + spec.model.vocab_size) / as_double(spec.sizes.tp);
-  return bytes;
 }
 
 std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
@@ -111,20 +136,35 @@ std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
   std::vector<RankMemory> ranks(size_t(placement.num_ranks()));
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     RankMemory& memory = ranks[size_t(rank)];
-    std::vector<double> chunk_bytes;
+    memory.runtime = runtime_bytes(spec.sizes);
+    const StepList& list = schedule.steps[size_t(rank)];
+    const bool in_blocks = has_blocks(list);
     const bool copies_table = placement.rank(0) != rank;  // the embedding is on the first stage
+    std::vector<HeldOfChunk> by_chunk;
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
       const auto stage = size_t(placement.stage(rank, chunk));
-      const StageParameters& held = parameters[stage];
-      memory.weights +=
-          2 * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
-      memory.gradients += 4 * (held.dense + held.experts + held.tied);
-      memory.optimizer += 12 * held.updated;
-      chunk_bytes.push_back(activation_bytes(spec, stages[stage]));
+      add_parameters(spec, parameters[stage], copies_table, memory);
+      by_chunk.push_back(activation_bytes(spec, stages[stage]));
+      const PassingBytes passing = passing_bytes(spec, stages[stage], in_blocks);
+      memory.working = std::max(memory.working, passing.working);
+      memory.travelling = std::max(memory.travelling, passing.travelling);
     }
-    memory.activations = peak_held(schedule.steps[size_t(rank)], chunk_bytes);
+    memory.activations = peak_held(list, by_chunk);
   }
   return ranks;
+}
+
+std::vector<RankMemory> memory_of(const RunSpec& spec) {
+  const std::vector<StageLayers>& stages = spec.pipeline.stages;
+  return memory_of(spec, make_schedule(spec.pipeline.request), stages,
+                   stage_parameters(spec, stages));
+}
+
+int fullest_rank(const std::vector<RankMemory>& memory) {
+  const auto fullest = std::max_element(
+      memory.begin(), memory.end(),
+      [](const RankMemory& a, const RankMemory& b) { return a.total() < b.total(); });
+  return static_cast<int>(fullest - memory.begin());
 }
 
 }  // namespace moetron

@@ -19,29 +19,41 @@ struct StageParameters {
   // Of the head that reads the embedding's table: a copy where the embedding is on another rank.
   // It has a gradient of its own, and no optimizer states.
   double tied = 0;
+  double in_fp8 = 0;  // of dense and experts: those that are multiplied in 8 bits
 };
 // By stage, as `stages` is.
 std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages);
 
-// Bytes of one rank. Weights are bf16 (the routers' biases fp32), gradients fp32, the optimizer's
-// states three fp32 numbers a parameter, divided among the replicas with a distributed optimizer.
+// Bytes of one rank. Weights are bf16 (fp32 under dtype fp32; the routers' biases always), and
+// twice in 8 bits beside that where products are; gradients are fp32; the optimizer's states are
+// three fp32 numbers a parameter (two under fp32, which needs no master), divided among the
+// replicas with a distributed optimizer.
 struct RankMemory {
   double weights = 0;
   double gradients = 0;
-  double optimizer = 0;
-  double activations = 0;  // at their peak
+  double optimizer = 0;    // on the GPU
+  double activations = 0;  // kept of micro-batches, at their peak
+  double working = 0;      // plan/activations.h: PassingBytes
+  double travelling = 0;   // likewise
+  double runtime = 0;      // CUDA and NCCL
+  double host = 0;         // what hybridadam keeps in the host's memory, not part of the total
 
-  double total() const { return weights + gradients + optimizer + activations; }
+  // What tensors take: the peak that a run reports.
+  double tensors() const {
+    return weights + gradients + optimizer + activations + working + travelling;
+  }
+  double total() const { return tensors() + runtime; }
 };
-
-// What the backward of one micro-batch keeps of a stage, in bytes. Of an expert the first product's
-// output is kept and the activation computed again, and the second's output is not needed.
-double activation_bytes(const RunSpec& spec, const StageLayers& stage);
 
 // By rank of the pipeline; `parameters` and `stages` are by stage.
 std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
                                   const std::vector<StageLayers>& stages,
                                   const std::vector<StageParameters>& parameters);
+// Of the run as it is: makes its schedule.
+std::vector<RankMemory> memory_of(const RunSpec& spec);
+
+// The rank whose total is the greatest, the first of equal ones.
+int fullest_rank(const std::vector<RankMemory>& memory);
 
 }  // namespace moetron

@@ -1,6 +1,7 @@
 #include "moetron/plan/model_costs.h"
 
 #include <algorithm>
+#include <array>
 
 #include "moetron/schedule/stage_border.h"
 
@@ -45,16 +46,24 @@ double replica_time(const RunSpec& spec, const Hardware& hardware,
              ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
 }
 
+// Of dense layers and of layers with experts, which are alike; empty where the model has none.
+using TimesByKind = std::array<LayerTimes, 2>;
+
+TimesByKind times_by_kind(const RunSpec& spec, const Hardware& hardware) {
+  TimesByKind times{layer_times(spec, hardware, /*has_experts=*/false)};
+  if (!spec.model.moe) return times;
+  LayerTimes& sparse = times[1] = layer_times(spec, hardware, /*has_experts=*/true);
+  // The first of two products, twice as wide as the second.
+  if (spec.recompute.kind == Recompute::kExpertProduct)
+    sparse.experts.backward_input += 2.0 / 3 * sparse.experts.forward;
+  return times;
+}
+
 ChunkTimes chunk_times(const RunSpec& spec, const Hardware& hardware, const StageLayers& stage,
-                       const StageParameters& parameters) {
+                       const StageParameters& parameters, const TimesByKind& times) {
   ChunkTimes chunk;
-  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
-    const bool has_experts = spec.model.is_moe_layer(layer);
-    LayerTimes& times = chunk.layers.emplace_back(layer_times(spec, hardware, has_experts));
-    // The first of two products, twice as wide as the second.
-    if (has_experts && spec.recompute.kind == Recompute::kExpertProduct)
-      times.experts.backward_input += 2.0 / 3 * times.experts.forward;
-  }
+  for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer)
+    chunk.layers.push_back(times.at(spec.model.is_moe_layer(layer) ? 1 : 0));
   if (stage.has_embedding) chunk.embedding = embedding_times(spec, hardware);
   if (stage.has_head) chunk.head = head_times(spec, hardware);
   chunk.reduce = reduce_time(spec, hardware, parameters);
@@ -83,8 +92,9 @@ ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Sche
                                  .compute_rate = compute_rate,
                                  .recompute = spec.recompute.of_chunks()};
   std::vector<ChunkTimes> chunks;  // by stage
+  const TimesByKind times = times_by_kind(spec, hardware);
   for (size_t i = 0; i < stages.size(); ++i)
-    chunks.push_back(chunk_times(spec, hardware, stages[i], parameters[i]));
+    chunks.push_back(chunk_times(spec, hardware, stages[i], parameters[i], times));
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     const auto chunk_of = [&](const Action& action) -> const ChunkTimes& {
       return chunks[size_t(placement.stage(rank, action.chunk))];
@@ -127,7 +137,11 @@ double reduce_time(const RunSpec& spec, const Hardware& hardware,
 double update_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters) {
   constexpr double kAdamBytes = 30;  // three fp32 states read and written, gradient, bf16 copy
-  const double update = kAdamBytes * parameters.updated / hardware.memory_rate;
+  const double on_host =
+      spec.optimizer.is_hybrid ? spec.optimizer.host_fraction * parameters.updated : 0;
+  // Both at the same time.
+  const double update = std::max(kAdamBytes * (parameters.updated - on_host) / hardware.memory_rate,
+                                 on_host / hardware.adam_rate);
   if (!spec.optimizer.distributed) return update;
   return update + replica_time(spec, hardware, parameters, 2);
 }

@@ -11,7 +11,7 @@ namespace {
 // A message takes its latency and the time of what the model's layers hand on.
 TEST(ModelCosts, AMessageHasTheBytesOfWhatIsHandedOn) {
   RunSpec spec = run_spec(deepseek_options(""));
-  const Hardware hardware = read_hardware(deepseek_options("").simulate.hardware);
+  const Hardware hardware = read_hardware(deepseek_options("").runtime.hardware);
   const Schedule schedule = make_schedule(spec.pipeline.request);
   const auto transfer = [&] {
     const auto parameters = stage_parameters(spec, spec.pipeline.stages);

@@ -13,15 +13,14 @@ Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule
   Prediction prediction;
   prediction.simulation =
       simulate(schedule, ModelCosts(spec, hardware, schedule, stages, parameters));
-  double update = 0;
   const Placement& placement = schedule.placement;
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     double of_rank = 0;
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
       of_rank += update_time(spec, hardware, parameters[size_t(placement.stage(rank, chunk))]);
-    update = std::max(update, of_rank);
+    prediction.update_time = std::max(prediction.update_time, of_rank);
   }
-  prediction.step_time = prediction.simulation.makespan + update;
+  prediction.step_time = prediction.simulation.makespan + prediction.update_time;
   const double tokens =
       spec.tokens() * static_cast<double>(spec.batch.num_micro_batches * spec.sizes.dp);
   prediction.tokens_per_second =

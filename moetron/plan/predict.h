@@ -10,7 +10,8 @@ namespace moetron {
 
 struct Prediction {
   Simulation simulation;           // in seconds, of the pipeline alone
-  double step_time = 0;            // seconds, with the optimizer
+  double update_time = 0;          // seconds, of the optimizer
+  double step_time = 0;            // seconds, of both
   double tokens_per_second = 0;    // of a GPU
   double flops_per_second = 0;     // of a GPU, as arch/flops.h counts
   std::vector<RankMemory> memory;  // by rank of the pipeline

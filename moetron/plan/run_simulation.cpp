@@ -1,6 +1,5 @@
 #include "moetron/plan/run_simulation.h"
 
-#include <algorithm>
 #include <ostream>
 
 #include <nlohmann/json.hpp>
@@ -45,6 +44,9 @@ Json memory_json(const std::vector<RankMemory>& memory) {
                     {"gradients", rank.gradients},
                     {"optimizer", rank.optimizer},
                     {"activations", rank.activations},
+                    {"working", rank.working},
+                    {"travelling", rank.travelling},
+                    {"runtime", rank.runtime},
                     {"total", rank.total()}});
   return list;
 }
@@ -86,8 +88,8 @@ void write_ranks(const Outcome& outcome, std::ostream& out) {
   const Simulation& simulation = prediction.simulation;
   out << formatted("%5s %10s %14s %12s", "rank", "peak held", "communication", "exposed");
   if (outcome.has_model)
-    out << formatted(" %8s %9s %9s %9s %9s %9s", "layers", "weights", "gradients", "optimizer",
-                     "activat.", "total GB");
+    out << formatted(" %8s %9s %9s %9s %9s %9s %9s", "layers", "weights", "gradients", "optimizer",
+                     "activat.", "other", "total GB");
   out << "\n";
   for (int rank = 0; rank < outcome.schedule.placement.num_ranks(); ++rank) {
     const auto at = size_t(rank);
@@ -95,19 +97,18 @@ void write_ranks(const Outcome& outcome, std::ostream& out) {
                      simulation.communication[at], simulation.exposed[at]);
     if (outcome.has_model) {
       const RankMemory& memory = prediction.memory[at];
-      out << formatted(" %8s %9.2f %9.2f %9.2f %9.2f %9.2f", layers_text(outcome, rank).c_str(),
-                       memory.weights / kGigabyte, memory.gradients / kGigabyte,
-                       memory.optimizer / kGigabyte, memory.activations / kGigabyte,
-                       memory.total() / kGigabyte);
+      const double other = memory.working + memory.travelling + memory.runtime;
+      out << formatted(
+          " %8s %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f", layers_text(outcome, rank).c_str(),
+          memory.weights / kGigabyte, memory.gradients / kGigabyte, memory.optimizer / kGigabyte,
+          memory.activations / kGigabyte, other / kGigabyte, memory.total() / kGigabyte);
     }
     out << "\n";
   }
 }
 
-double most_memory(const Prediction& prediction) {
-  double most = 0;
-  for (const RankMemory& rank : prediction.memory) most = std::max(most, rank.total());
-  return most;
+double most_memory(const std::vector<RankMemory>& memory) {
+  return memory[size_t(fullest_rank(memory))].total();
 }
 
 void write_summary(const Outcome& outcome, std::ostream& out) {
@@ -121,7 +122,7 @@ void write_summary(const Outcome& outcome, std::ostream& out) {
         << formatted("throughput       %.1f tokens/s/GPU, %.1f TFLOP/s/GPU\n",
                      prediction.tokens_per_second, prediction.flops_per_second / 1e12)
         << formatted("memory           at most %.1f of %.1f GB\n",
-                     most_memory(prediction) / kGigabyte, outcome.gpu_memory / kGigabyte);
+                     most_memory(prediction.memory) / kGigabyte, outcome.gpu_memory / kGigabyte);
   } else {
     out << formatted("makespan         %g forwards of a chunk; every chunk costs the same\n",
                      simulation.makespan);

@@ -194,7 +194,10 @@ StepCost step_cost(const Step& step, const ChunkTimes& action_times, const Chunk
   if (actions.reduce) {
     // The gradients of every layer but the last are reduced beside the others.
     const auto layers = static_cast<double>(std::max<size_t>(1, beside_times.layers.size()));
-    cost.duration = std::max(cost.duration, beside_times.reduce) + beside_times.reduce / layers;
+    const double with_reduction =
+        std::max(cost.duration, beside_times.reduce) + beside_times.reduce / layers;
+    cost.reduced = with_reduction - cost.duration;
+    cost.duration = with_reduction;
   }
   return cost;
 }

@@ -146,8 +146,9 @@ void check_simulate(const Options& options, Mistakes& mistakes) {
     mistakes.check(simulate.num_micro_batches.has_value(), "simulate needs num-micro-batches");
     return;
   }
-  mistakes.check(!simulate.hardware.empty(), "simulate with cost model needs hardware");
-  mistakes.check(simulate.world_size.has_value(), "simulate with cost model needs world-size");
+  mistakes.check(!options.runtime.hardware.empty(), "simulate with cost model needs hardware");
+  mistakes.check(options.runtime.world_size.has_value(),
+                 "simulate with cost model needs world-size");
   const TrainingOptions& training = options.training;
   mistakes.check(training.seq_length >= 1 && training.micro_batch_size >= 1,
                  "simulate with cost model needs seq-length and micro-batch-size");

@@ -192,7 +192,7 @@ void validate_pretrain(const Options& options, int64_t world_size) {
 
 // Of a simulated model, all that a run of it would be refused for.
 Resolution resolution_of_simulated(const Options& options) {
-  Resolution resolution(options, *options.simulate.world_size);
+  Resolution resolution(options, *options.runtime.world_size);
   resolution.resolve(
       [&](Mistakes& mistakes) {
         const fs::path load = options.checkpoint.load;
@@ -262,7 +262,7 @@ SimulationSpec resolve_simulation(const Options& options) {
   const SimulateOptions& asked = options.simulate;
   SimulationSpec simulation;
   simulation.communication = asked.communication;
-  simulation.hardware = asked.hardware;
+  simulation.hardware = options.runtime.hardware;
   simulation.draw = asked.draw;
   simulation.trace = options.report.trace;
   simulation.json = options.report.json;

@@ -13,6 +13,7 @@ struct StepCost {
   double beside_sent = 0;
   double communication = 0;  // time that expert communication takes in it, hidden or not
   double exposed = 0;        // of that, where nothing is computed meanwhile
+  double reduced = 0;        // of the duration, what summing gradients over their replicas adds
 };
 
 class CostModel {

@@ -21,6 +21,7 @@ class Simulator {
     result_.steps.resize(schedule.steps.size());
     result_.communication.resize(schedule.steps.size());
     result_.exposed.resize(schedule.steps.size());
+    result_.reduced.resize(schedule.steps.size());
   }
 
   Simulation run() {
@@ -81,6 +82,7 @@ class Simulator {
     if (step.beside) send(rank, *step.beside, begin + cost.beside_sent);
     result_.communication[static_cast<size_t>(rank)] += cost.communication;
     result_.exposed[static_cast<size_t>(rank)] += cost.exposed;
+    result_.reduced[static_cast<size_t>(rank)] += cost.reduced;
     done.push_back({step, begin, begin + cost.duration});
     result_.makespan = std::max(result_.makespan, begin + cost.duration);
     return true;
@@ -108,19 +110,24 @@ Simulation simulate(const Schedule& schedule, const CostModel& costs) {
   return Simulator(schedule, costs).run();
 }
 
-double peak_held(const StepList& list, const std::vector<double>& by_chunk) {
+double peak_held(const StepList& list, const std::vector<HeldOfChunk>& by_chunk) {
   double held = 0;
   double peak = 0;
   for (const Step& step : list) {
     for (const Action& action : actions_of(step)) {
-      if (action.kind == ActionKind::kForward) held += by_chunk[static_cast<size_t>(action.chunk)];
+      const HeldOfChunk& of_chunk = by_chunk[static_cast<size_t>(action.chunk)];
+      if (action.kind == ActionKind::kForward) held += of_chunk.from_forward;
+      if (action.kind == ActionKind::kBackwardInput)
+        held += std::max(0.0, of_chunk.from_input_grads - of_chunk.from_forward);
     }
     peak = std::max(peak, held);
     for (const Action& action : actions_of(step)) {
-      const bool frees =
-          action.kind == ActionKind::kBackward ||
-          (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf);
-      if (frees) held -= by_chunk[static_cast<size_t>(action.chunk)];
+      const HeldOfChunk& of_chunk = by_chunk[static_cast<size_t>(action.chunk)];
+      if (action.kind == ActionKind::kBackward) held -= of_chunk.from_forward;
+      if (action.kind == ActionKind::kBackwardInput)
+        held -= std::max(0.0, of_chunk.from_forward - of_chunk.from_input_grads);
+      if (action.kind == ActionKind::kBackwardWeight && action.part != Part::kFirstHalf)
+        held -= of_chunk.from_input_grads;
     }
   }
   return peak;
@@ -128,7 +135,8 @@ double peak_held(const StepList& list, const std::vector<double>& by_chunk) {
 
 std::vector<int> peak_activations(const Schedule& schedule) {
   const int num_chunks = schedule.placement.num_chunks();
-  const std::vector<double> units(static_cast<size_t>(num_chunks), num_chunks == 1 ? 2 : 1);
+  const double unit = num_chunks == 1 ? 2 : 1;
+  const std::vector<HeldOfChunk> units(static_cast<size_t>(num_chunks), {unit, unit});
   std::vector<int> peaks;
   for (const StepList& list : schedule.steps) {
     peaks.push_back(static_cast<int>(peak_held(list, units)));

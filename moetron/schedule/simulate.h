@@ -23,14 +23,21 @@ struct Simulation {
   std::vector<int> peak_activations;
   std::vector<double> communication;  // by rank, sums of StepCost
   std::vector<double> exposed;
+  std::vector<double> reduced;
 };
 
 // Throws InternalError naming a rank and its step if ranks wait for each other for good.
 Simulation simulate(const Schedule& schedule, const CostModel& costs);
 
-// The most that a rank's list holds at once, where a micro-batch holds by_chunk[c] of chunk c from
-// its F through its W, in whatever unit. In a block both micro-batches are held.
-double peak_held(const StepList& list, const std::vector<double>& by_chunk);
+// What a micro-batch holds of a chunk from its F through its I or B, and from its I through its W,
+// in whatever unit.
+struct HeldOfChunk {
+  double from_forward = 0;
+  double from_input_grads = 0;
+};
+// The most that a rank's list holds at once. In a block both micro-batches are held; while an I
+// runs, the greater of the two.
+double peak_held(const StepList& list, const std::vector<HeldOfChunk>& by_chunk);
 
 // Of a simulation its peak_activations, which depend on no cost.
 std::vector<int> peak_activations(const Schedule& schedule);

@@ -95,5 +95,17 @@ TEST(Simulate, AnActivationIsHeldThroughItsSecondHalfOfW) {
   EXPECT_EQ(peak_of({{kFirst}, {kOwnInput}, {kHalf}, {kForward, kSecond}}), 4);
 }
 
+TEST(PeakHeld, WhatWeightGradientsWantIsHeldFromTheInputGradients) {
+  const StepList list = {
+      {{ActionKind::kForward, 0, 0}, {}},        {{ActionKind::kForward, 0, 1}, {}},
+      {{ActionKind::kBackwardInput, 0, 0}, {}},  {{ActionKind::kBackwardInput, 0, 1}, {}},
+      {{ActionKind::kBackwardWeight, 0, 0}, {}}, {{ActionKind::kBackwardWeight, 0, 1}, {}}};
+  EXPECT_EQ(peak_held(list, {{5, 5}}), 10);
+  EXPECT_EQ(peak_held(list, {{5, 7}}), 14) << "both wait for their W";
+  EXPECT_EQ(peak_held(list, {{5, 2}}), 10) << "both were held before the first I";
+  const StepList whole = {{{ActionKind::kForward, 0, 0}, {}}, {{ActionKind::kBackward, 0, 0}, {}}};
+  EXPECT_EQ(peak_held(whole, {{5, 7}}), 5) << "a B is no I";
+}
+
 }  // namespace
 }  // namespace moetron
