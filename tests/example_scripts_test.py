@@ -156,6 +156,48 @@ def test_missing_variables():
     check(done.returncode == 2 and "qwen3_235b.sh: set TPE EP PP NNODES NODE_RANK" in done.stderr, "names what is missing")
 
 
+# Of a whole model's script on 32 nodes, as the test_ scripts of that size have it.
+WHOLE = {"NNODES": "32", "TP": "2", "TPE": "1", "EP": "16", "SCHED": "dualpipev", "TD": "overlap_deepep",
+         "GROUP_GEMM_TE": "1", "MLP_RECOMPUTE": "1"}
+FULL_SIZE = {"deepseekv3_671b": {**WHOLE, "PP": "16", "CPU_ADAM": "1"}, "qwen3_235b": {**WHOLE, "PP": "8"}}
+# The guide's rows on 8 nodes that no script has by default; it ran them on GPUs of 80 GB.
+PUBLISHED = {"test_qwen3_node8": {"EP": "8", "NUM_LAYERS": "22", "HPP": "2 3 3 3 2 3 3 3"},
+             "test_qwen3_node8_baseline": {"EP": "8", "NUM_LAYERS": "22", "HPP": "5 6 6 5"}}
+
+
+def dry_run(script, variables, *arguments):
+    """In full size, without anything that the script names, and without a launcher."""
+    kept = {name: ENVIRONMENT[name] for name in ("PATH", "HOME") if name in ENVIRONMENT}
+    return subprocess.run([os.path.join(SCRIPTS, script + ".sh"), *arguments], capture_output=True, text=True,
+                          env={**kept, "MOETRON": MOETRON, "WORKSPACE": "/nowhere", **variables}, timeout=HANG)
+
+
+def test_dry_runs():
+    for script in RUNS:
+        variables = FULL_SIZE.get(script, {})
+        done = dry_run(script, variables, "--dry-run")
+        nodes = variables.get("NNODES") or (re.search("node([0-9]+)", script) or [0, "1"])[1]
+        most = re.search(r"most on rank [0-9]+: ([0-9.]+) of 80.00 GB", done.stdout)
+        check(done.returncode == 0 and f"mesh      {8 * int(nodes)} ranks" in done.stdout and most,
+              f"{script} --dry-run: {nodes} nodes, {most and most[1]} of 80 GB")
+        if done.returncode != 0:
+            print(done.stdout, done.stderr)
+    for script, variables in PUBLISHED.items():
+        done = dry_run(script, {**variables, "DRY_RUN": "1"})
+        check(done.returncode == 0 and "64 ranks" in done.stdout, f"{script} with DRY_RUN=1: the guide's EP8 row fits")
+    done = dry_run("deepseekv3_671b", {**FULL_SIZE["deepseekv3_671b"], "TP": "1", "CPU_ADAM": "0"}, "--dry-run")
+    check(done.returncode == 2 and re.fullmatch(r"moetron: rank [0-9]+ of the pipeline would hold [0-9.]+ GB of a GPU's "
+                                                r"80.00 GB; it fits with --.*", done.stderr.splitlines()[-1]),
+          f"what does not fit is refused: {done.stderr.splitlines()[-1]}")
+    check("not here  tokenizer-model /nowhere/DeepSeek-V3, data-path /nowhere/" in done.stdout, "    after the report")
+    path = os.path.dirname(PYTHON) + os.pathsep + os.environ["PATH"]
+    done = dry_run("test_qwen3_node8", {"NODE_RANK": "3", "PRINT_ONLY": "1", "PATH": path})
+    check(done.returncode == 0 and "torchrun" in done.stdout and "--node_rank 3" in done.stdout,
+          "PRINT_ONLY=1 prints a node's command")
+    done = dry_run("test_qwen3", {}, "--dry")
+    check(done.returncode == 2 and "unknown argument --dry; there is --dry-run" in done.stderr, "another argument is refused")
+
+
 def test_preprocess_data():
     """WuDao's records: title and content joined and cleaned, what has no text left out."""
     pages = [{"id": i, "title": title, "content": content} for i, (title, content) in enumerate((
@@ -208,4 +250,4 @@ def test_every_variable():
 
 if __name__ == "__main__":
     run_tests(test_scripts, test_schedules, test_two_nodes, test_without_torchrun, test_the_guides_lists, test_missing_variables,
-              test_preprocess_data, test_simple_test, test_every_variable)
+              test_dry_runs, test_preprocess_data, test_simple_test, test_every_variable)

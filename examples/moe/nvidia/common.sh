@@ -6,8 +6,17 @@
 # RECOMPUTE 0, CPU_ADAM 0, USE_FLASH3 0, PROJECT_PATH (this checkout, of an installation the current folder; the
 # logs lie there in result/); without one: VPP HPP LOAD_PATH SAVE_PATH
 # FORCE_DROP_AND_PADDING DP_OVERLAP MOE_LAYER_RECOMPUTE MLP_RECOMPUTE SHARED_STORAGE EXTRA_ARGS.
-# DRY_RUN=1 prints the command instead of running it.
+# --dry-run as the script's argument, or DRY_RUN=1, starts nothing: it tells what each rank of the whole run would hold
+# and how fast it would be. PRINT_ONLY=1 prints the command of this node.
 set -euo pipefail
+case ${1:-} in
+  "") ;;
+  --dry-run) DRY_RUN=1 ;;
+  *)
+    echo "$(basename "$0"): unknown argument $1; there is --dry-run" >&2
+    exit 2
+    ;;
+esac
 
 export CUDA_DEVICE_MAX_CONNECTIONS=${CUDA_DEVICE_MAX_CONNECTIONS:-32}
 export TORCH_NCCL_AVOID_RECORD_STREAMS=1
@@ -25,6 +34,7 @@ if [ -z "${TORCHELASTIC_RUN_ID:-}" ]; then
   NNODES=${NNODES:-${WORLD_SIZE:-}}
   NODE_RANK=${NODE_RANK:-${RANK:-}}
 fi
+[ "${DRY_RUN:-0}" != 1 ] || NODE_RANK=0  # it is about all nodes
 need_variables "TP=1 TPE=1 EP=8 PP=1 NNODES=1 NODE_RANK=0" TP TPE EP PP NNODES NODE_RANK
 
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
@@ -107,15 +117,19 @@ share_datasets() {
 run_pretrain() {
   local program torchrun launcher command extra=() log
   program=$(find_moetron "$PROJECT_PATH")
-  torchrun=$(find_torchrun || true)
-  launcher=("$program" launch)
-  [ -z "$torchrun" ] || launcher=("$torchrun" --no-python)
   read -rd '' -a extra <<<"${EXTRA_ARGS:-}" || true  # of several lines, too
-  command=("${launcher[@]}" --nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
-    --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
-  [ -z "$torchrun" ] || command+=("$program")
-  command+=(pretrain "${parallel_arguments[@]}" "$@" "${training_arguments[@]}" ${extra[@]+"${extra[@]}"})
+  command=("$program" pretrain "${parallel_arguments[@]}" "$@" "${training_arguments[@]}" ${extra[@]+"${extra[@]}"})
   if [ "${DRY_RUN:-0}" = 1 ]; then
+    exec "${command[@]}" --dry-run --world-size $((NNODES * GPUS_PER_NODE))
+  fi
+  launcher=("$program" launch)
+  torchrun=$(find_torchrun || true)
+  [ -z "$torchrun" ] || launcher=("$torchrun" --no-python)
+  launcher+=(--nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
+    --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+  [ -n "$torchrun" ] || command=("${command[@]:1}")  # launch starts its own program
+  command=("${launcher[@]}" "${command[@]}")
+  if [ "${PRINT_ONLY:-0}" = 1 ]; then
     printf '%q ' "${command[@]}"
     echo
     return

@@ -1,14 +1,16 @@
 # Sourced by the test_ scripts: the environment that such a script begins with, where nobody set it otherwise.
 #
 # cut_down SCRIPT SCHEDULE NAME=VALUE...: starts SCRIPT of this folder with 1f1b (the baseline) or dualpipev (expert
-# communication hidden behind compute), the fastest attention and grouped products, and these variables.
+# communication hidden behind compute), the fastest attention and grouped products, these variables, and the arguments
+# of the script that sources this.
+script_arguments=("$@")
 cut_down() {
   local script=$1 schedule=$2 dispatcher=allgather_fused setting name
   shift 2
   [ "$schedule" = 1f1b ] || dispatcher=overlap_deepep
-  for setting in TP=1 TPE=1 SCHED="$schedule" TD="$dispatcher" GROUP_GEMM_TE=1 USE_FLASH3=1 "$@"; do
+  for setting in "$@" TP=1 TPE=1 SCHED="$schedule" TD="$dispatcher" GROUP_GEMM_TE=1 USE_FLASH3=1; do
     name=${setting%%=*}
     export "$name=${!name:-${setting#*=}}"
   done
-  exec "$(dirname "${BASH_SOURCE[0]}")/$script"
+  exec "$(dirname "${BASH_SOURCE[0]}")/$script" ${script_arguments[@]+"${script_arguments[@]}"}
 }

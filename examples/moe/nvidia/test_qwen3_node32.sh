@@ -2,4 +2,4 @@
 # Qwen3-235B in full on 32 nodes of 8 GPUs: DualPipeV, expert communication hidden behind compute. Each variable may
 # be set otherwise. From one checkpoint (LOAD_PATH) the losses of the two are equal.
 source "$(dirname "${BASH_SOURCE[0]}")/cut_down.sh"
-cut_down qwen3_235b.sh dualpipev EP=16 PP=16 NNODES=32 NUM_LAYERS=94 MLP_RECOMPUTE=1
+cut_down qwen3_235b.sh dualpipev TP=2 EP=16 PP=8 NNODES=32 NUM_LAYERS=94 MLP_RECOMPUTE=1
