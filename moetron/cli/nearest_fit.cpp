@@ -1,10 +1,11 @@
 #include "moetron/cli/nearest_fit.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <optional>
+#include <set>
 #include <tuple>
+#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
@@ -116,11 +117,12 @@ std::vector<Trial> cheap_trials(const Trial& asked) {
   return trials;
 }
 
+// In rising order, those above `most` left out.
 std::vector<int64_t> divisors(int64_t number, int64_t most) {
-  std::vector<int64_t> found;
-  for (int64_t i = 1; i <= std::min(number, most); ++i)
-    if (number % i == 0) found.push_back(i);
-  return found;
+  std::set<int64_t> found;
+  for (int64_t i = 1; i * i <= number; ++i)
+    if (number % i == 0) found.insert({i, number / i});
+  return {found.begin(), found.upper_bound(most)};
 }
 
 // Divisions of the same ranks, those with the fewest and smallest changes first. The pipeline keeps

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""moetron pretrain --dry-run as its users start it: recipes, what is missing on this machine, what does not fit, and
+the size of a checkpoint against one that was saved.
+
+    dry_run_test.py MOETRON
+"""
+import glob
+import json
+import os
+import re
+import shlex
+import struct
+import subprocess
+
+from process_support import ENVIRONMENT, HANG, MODEL, MOETRON, RUN, check, make_data, records, run, run_tests
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = [*MODEL, *RUN]
+FIGURES = {"memory": r"most on rank \d+: ([\d.]+) of [\d.]+ GB", "step": r"step +([\d.e-]+) s",
+           "tokens": r"speed +([\d.]+) tokens/s/GPU", "TFLOP": r"([\d.]+) TFLOP/s/GPU"}
+
+
+def figures(text):
+    found = {name: re.search(pattern, text) for name, pattern in FIGURES.items()}
+    return {name: float(match[1]) for name, match in found.items() if match}
+
+
+def test_recipes():
+    """Each names the command of its dry run, and what it prints."""
+    recipes = sorted(set(glob.glob(f"{ROOT}/configs/*.toml")) - {f"{ROOT}/configs/demo_cpu.toml"})
+    check(len(recipes) >= 8, f"{len(recipes)} recipes")
+    for recipe in recipes:
+        name = os.path.basename(recipe)
+        with open(recipe) as file:
+            comment = "".join(line[1:] for line in file.read().split("\n\n")[0].splitlines(True))
+        command = re.search(r"^ +moetron (pretrain .*--dry-run.*)$", comment, re.M)
+        done = subprocess.run([MOETRON, *shlex.split(command[1])], capture_output=True, text=True, env=ENVIRONMENT,
+                              cwd=ROOT, timeout=HANG)
+        if done.returncode != 0:
+            print(done.stdout, done.stderr)
+        told, printed = figures(comment), figures(done.stdout)
+        same = len(told) == len(FIGURES) and all(abs(told[x] - printed[x]) <= 0.01 * printed[x] for x in told)
+        check(done.returncode == 0 and same, f"{name}: its comment has {told}, the dry run prints {printed}")
+
+
+def test_tiny_recipes_train():
+    """On this machine's cores, as their comments say: two steps."""
+    make_data()
+    for recipe in sorted(glob.glob(f"{ROOT}/configs/tiny_*.toml")):
+        name = os.path.basename(recipe)[:-5]
+        run(["pretrain", "--config", recipe, "--data-path", "data/pages_text_document", "--train-iters", "2",
+             "--lr-decay-iters", "300", "--eval-iters", "0", "--save", name])
+        check(len(records(name)) == 2 and os.path.exists(f"{name}/step_0000002/config.json"), f"{name} trains and saves")
+
+
+def test_what_is_missing_is_said():
+    done = run(["pretrain", "--dry-run", *SMALL, "--load", "no/model"])
+    check(done.stdout.startswith("not here  load no/model, data-path data/pages_text_document\ndry run   as on "),
+          "what is not on this machine is said in one line")
+    check(not os.path.exists("no"), "    and nothing is made")
+    words = [word for word in SMALL if word not in ("--tokenizer", "bytes")]
+    done = run(["pretrain", "--dry-run", *words, "--tokenizer-model", "nowhere"])
+    check("tokenizer-model nowhere" in done.stdout and "released one of 128815 tokens" in done.stdout,
+          "    and what its tokenizer is taken for")
+    check("vocabulary 128815" in done.stdout, "    which is the model's vocabulary")
+
+
+def test_the_number_of_ranks():
+    check("1 rank:" in run(["pretrain", "--dry-run", *SMALL]).stdout, "without a launcher it is one rank")
+    check("8 ranks:" in run(["pretrain", "--dry-run", "--world-size", "8", *SMALL]).stdout, "--world-size says more")
+    for rank, speaks in ((0, True), (1, False)):
+        launcher = {"RANK": str(rank), "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        done = subprocess.run([MOETRON, "pretrain", "--dry-run", *SMALL], capture_output=True, text=True,
+                              env={**ENVIRONMENT, **launcher}, timeout=HANG)
+        check(done.returncode == 0 and ("4 ranks:" in done.stdout) == speaks and bool(done.stdout) == speaks,
+              f"under a launcher rank {rank} {'speaks' if speaks else 'is silent'}")
+
+
+def test_refusals_are_those_of_a_start():
+    for words, sentence in ((["--expert-model-parallel-size", "3"], "num-experts (8)"), (["--lr", "1e-5"], "min-lr (0.0001)"),
+                            (["--seq-length", "4096"], "max-position-embeddings (256)")):
+        planned = run(["pretrain", "--dry-run", "--world-size", "3", *SMALL, "--global-batch-size", "9", *words], code=2)
+        check(sentence in planned.stderr and "dry run" not in planned.stdout, f"refuses {' '.join(words)}")
+    run(["pretrain", "--dry-run", *SMALL, "--hardware", "missing.toml"], code=3)
+
+
+def test_what_does_not_fit():
+    with open(f"{ROOT}/configs/hardware/h100-ib400.toml") as file:
+        text = file.read()
+    with open("small.toml", "w") as file:
+        file.write(text.replace("memory = 80e9", "memory = 1.9e9"))
+    large = ["pretrain", "--dry-run", "--hardware", "small.toml", *SMALL, "--bf16", "--hidden-size", "1024",
+             "--world-size", "8", "--micro-batch-size", "8", "--global-batch-size", "64"]
+    done = run([*large, "--seq-length", "256"], code=2)
+    words = re.fullmatch(r"moetron: rank 0 of the pipeline would hold ([\d.]+) GB of a GPU's 1.90 GB; it fits with "
+                         r"(--[^(]*) \(([\d.]+) GB\)\n", done.stderr[done.stderr.rindex("moetron: "):])
+    check(words is not None, f"the last sentence: {done.stderr.splitlines()[-1]}")
+    check(done.stdout.startswith("dry run   as on ") and "(small.toml)" in done.stdout, "    behind the whole report")
+    if words:
+        done = run([*large, "--seq-length", "256", *words[2].split()])
+        check(f": {words[3]} of 1.90 GB" in done.stdout, "    and what it names fits, in as much")
+
+
+def tensor_bytes(path):
+    with open(path, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return sum(t["data_offsets"][1] - t["data_offsets"][0] for name, t in header.items() if name != "__metadata__")
+
+
+def test_the_size_of_a_checkpoint():
+    """To the byte."""
+    for words in (["--bf16"], ["--fp32"], ["--bf16", "--no-save-optim"]):
+        name = "run" + "".join(words)
+        arguments = [*SMALL, *words, "--train-iters", "1", "--lr-warmup-iters", "0", "--lr-decay-iters", "2",
+                     "--eval-iters", "0", "--save", name]
+        planned = run(["pretrain", "--dry-run", *arguments]).stdout
+        run(["pretrain", *arguments])
+        folder = f"{name}/step_0000001"
+        weights = sum(tensor_bytes(path) for path in glob.glob(f"{folder}/*.safetensors"))
+        optimizer = tensor_bytes(f"{folder}/state/optimizer.safetensors")
+        told = re.search(r"^save +([\d,]+) bytes of weights, ([\d,]+) of optimizer states", planned, re.M)
+        sizes = [int(number.replace(",", "")) for number in told.groups()]
+        check(sizes == [weights, optimizer], f"{' '.join(words)}: a save of {weights} + {optimizer} bytes, as told")
+        resumed = run(["pretrain", "--dry-run", *SMALL, *words, "--save", name]).stdout
+        check("dry run" in resumed and "load" not in resumed, "    whose config.json a dry run of its resume reads")
+
+
+if __name__ == "__main__":
+    run_tests(test_recipes, test_what_is_missing_is_said, test_tiny_recipes_train, test_the_number_of_ranks,
+              test_refusals_are_those_of_a_start, test_what_does_not_fit, test_the_size_of_a_checkpoint)
