@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 #include <iostream>
-#include <mutex>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -41,39 +40,6 @@ constexpr const char* kQwen = R"({"model_type": "qwen3_moe", "vocab_size": 61, "
   "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
   "initializer_range": 0.1})";
 
-// Whole tensors from the slices of all ranks.
-class Assembly {
- public:
-  void add(const std::vector<NamedSlice>& slices) {
-    std::lock_guard lock(mutex_);
-    for (const NamedSlice& slice : slices) {
-      at::Tensor& whole = tensors_[slice.name];
-      if (!whole.defined()) whole = at::full(slice.global_shape, NAN);
-      at::Tensor place = whole;
-      for (int64_t dim = 0; dim < whole.dim(); ++dim) {
-        place = place.narrow(dim, slice.begin[dim], slice.view.size(dim));
-      }
-      // What another rank has written already must be the same: replicas never differ.
-      const at::Tensor known = place.isnan().logical_not();
-      const at::Tensor value = slice.view.to(at::kFloat);
-      MT_CHECK(at::equal(place.masked_select(known), value.masked_select(known)), slice.name,
-               ": replicas differ");
-      place.copy_(value);
-    }
-  }
-
-  std::map<std::string, at::Tensor> take() {
-    for (const auto& [name, tensor] : tensors_) {
-      MT_CHECK(!tensor.isnan().any().item<bool>(), name, " is not whole");
-    }
-    return std::move(tensors_);
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<std::string, at::Tensor> tensors_;
-};
-
 Placement placement_of(const LayoutCase& layout) {
   return placement_of(layout.schedule.kind, static_cast<int>(layout.pp),
                       layout.schedule.loop_chunks);
@@ -94,7 +60,7 @@ std::string hash_of(const std::string& bytes) {
   return hash_hex(std::as_bytes(std::span(bytes))).substr(0, 16);
 }
 
-std::string hash_of(const std::map<std::string, at::Tensor>& tensors) {
+std::string hash_of(const TensorsByName& tensors) {
   std::string bytes;
   for (const auto& [name, tensor] : tensors) {
     bytes += name;
@@ -104,16 +70,7 @@ std::string hash_of(const std::map<std::string, at::Tensor>& tensors) {
   return hash_of(bytes);
 }
 
-// The norm of all of them together.
-double norm_of(const std::map<std::string, at::Tensor>& tensors) {
-  double squares = 0;
-  for (const auto& [name, tensor] : tensors) squares += std::pow(tensor.norm().item<double>(), 2);
-  return std::sqrt(squares);
-}
-
-// Each tensor within rounding of `scale` and four times that of its own norm.
-void expect_close(const std::map<std::string, at::Tensor>& found,
-                  const std::map<std::string, at::Tensor>& wanted, double scale,
+void expect_close(const TensorsByName& found, const TensorsByName& wanted, double scale,
                   const std::string& label) {
   EXPECT_EQ(found.size(), wanted.size()) << label;
   for (const auto& [name, tensor] : wanted) {
@@ -123,8 +80,7 @@ void expect_close(const std::map<std::string, at::Tensor>& found,
     } else if (name.ends_with("e_score_correction_bias")) {
       EXPECT_TRUE(at::equal(other->second, tensor)) << label << ": " << name;
     } else {
-      EXPECT_LE((other->second - tensor).norm().item<double>(),
-                4 * kRounding * tensor.norm().item<double>() + kRounding * scale)
+      EXPECT_LE(relative_difference(other->second, tensor, scale), kLayoutBound)
           << label << ": " << name;
     }
   }
@@ -228,7 +184,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
 
 TrainedOutcome train_in_layout(const TrainedTask& task, const LayoutCase& layout) {
   TrainedOutcome outcome;
-  Assembly gradients, weights;
+  WholeTensors gradients, weights;
   const int size = static_cast<int>(layout.world);
   const auto shared = make_thread_world(size, std::chrono::minutes(5));
   const auto join = [&](int rank) {

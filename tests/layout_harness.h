@@ -13,9 +13,10 @@
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
 #include "moetron/comm/slow_communicator.h"
+#include "moetron/data/pattern_dataset.h"
 #include "moetron/models/model_settings.h"
 #include "moetron/train/train_step.h"
-#include "pattern_dataset.h"
+#include "moetron/train/whole_tensors.h"
 
 namespace moetron {
 
@@ -63,9 +64,9 @@ struct TrainedTask {
 };
 
 struct TrainedOutcome {
-  std::vector<StepResult> steps;                // as rank 0 sees them
-  std::map<std::string, at::Tensor> gradients;  // of the first step, whole tensors by name
-  std::map<std::string, at::Tensor> weights;    // at the end, the router's bias included
+  std::vector<StepResult> steps;  // as rank 0 sees them
+  TensorsByName gradients;        // of the first step
+  TensorsByName weights;          // at the end, the router's bias included
   double validation_loss = 0;
 };
 

@@ -20,6 +20,7 @@
 #include "moetron/base/json.h"
 #include "moetron/comm/thread_ranks.h"
 #include "moetron/config/options.h"
+#include "moetron/data/pattern_dataset.h"
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/formats/manifest.h"
 #include "moetron/metrics/metrics_file.h"
@@ -28,7 +29,6 @@
 #include "moetron/train/pretrain.h"
 #include "moetron/train/same_start.h"
 #include "moetron/train/train_step.h"
-#include "pattern_dataset.h"
 
 namespace moetron {
 namespace {

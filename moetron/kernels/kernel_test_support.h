@@ -9,6 +9,8 @@
 #include <c10/cuda/CUDAFunctions.h>
 #endif
 
+#include "moetron/kernels/rounding.h"
+
 namespace moetron {
 
 inline bool has_gpu() {
@@ -18,11 +20,6 @@ inline bool has_gpu() {
   return false;
 #endif
 }
-
-// What some 16 roundings to fp32 do to a number. Processors add in other orders and with other
-// instructions, so a bound is a multiple of this and of the size of what is added up: of a sum
-// whose terms may cancel, the terms' size.
-constexpr double kRounding = 0x1p-20;
 
 // ||a - b|| / ||b|| in fp64. NaN passes no bound.
 inline double relative_error(const at::Tensor& a, const at::Tensor& b) {

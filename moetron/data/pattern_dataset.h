@@ -1,4 +1,5 @@
-// Numbers that can be learned: each token follows from the one before, now and then at random.
+// Numbers that can be learned: each token follows from the one before, now and then at random. For
+// what trains without data.
 #pragma once
 
 #include "moetron/data/token_dataset.h"
@@ -11,6 +12,8 @@ enum class Filling { kWhole, kDocuments };
 
 class PatternDataset final : public TokenDataset {
  public:
+  static constexpr int kVocabulary = 61;
+
   explicit PatternDataset(int64_t sequence_length = 16, Filling filling = Filling::kWhole)
       : sequence_length_(sequence_length), filling_(filling) {}
   int64_t size() const override { return 1 << 20; }

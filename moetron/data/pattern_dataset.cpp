@@ -1,4 +1,4 @@
-#include "pattern_dataset.h"
+#include "moetron/data/pattern_dataset.h"
 
 #include <algorithm>
 
@@ -25,7 +25,6 @@ void cut_into_documents(int64_t index, TokenSample& sample) {
 }  // namespace
 
 TokenSample PatternDataset::get(int64_t index) const {
-  constexpr int kVocabulary = 61;
   const RandomStream random(7, static_cast<uint64_t>(index), "pattern");
   std::vector<int32_t> text = {static_cast<int32_t>(random.uniform(0) * kVocabulary)};
   const auto length = static_cast<uint64_t>(sequence_length_);
