@@ -171,7 +171,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
                       outcome.gradients);
       }
     }
-    outcome.steps.push_back(train_step.run(batch, step, task.lr));
+    outcome.steps.push_back(train_step.run(batch, step, task.lr, task.with_receipts));
   }
   train_step.wait_values();
   append_copies(model.weights(), outcome.weights);
@@ -237,6 +237,10 @@ std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& 
     std::string difference = differs("loss", a.loss, b.loss);
     if (difference.empty()) difference = differs("aux loss", a.aux_loss, b.aux_loss);
     if (difference.empty()) difference = differs("gradient norm", a.grad_norm, b.grad_norm);
+    if (difference.empty() && a.receipt && b.receipt) {
+      const std::string what = first_difference(*a.receipt, *b.receipt);
+      if (!what.empty()) difference = concat("step ", i + 1, ", receipt: ", what);
+    }
     if (!difference.empty()) return difference;
     for (size_t layer = 0; b.balance && layer < b.balance->layers.size(); ++layer) {
       if (!a.balance || a.balance->layers.at(layer).load != b.balance->layers[layer].load) {

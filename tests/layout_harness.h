@@ -53,6 +53,7 @@ struct TrainedTask {
   Filling filling = Filling::kWhole;
   const TokenDataset* dataset = nullptr;  // instead of the pattern
   bool keeps_gradients = true;            // of the first step, which is then accumulated twice
+  bool with_receipts = false;             // of every step
   // Changes fresh values before the first step, on every rank.
   std::function<void(Parameter&)> prepare = {};
   // Changes what is about to train, given the rank's world.
@@ -89,7 +90,8 @@ void expect_equal_training(const TrainedOutcome& found, const TrainedOutcome& wa
                            const std::string& label);
 
 // The first thing in which two trainings differ by any bit: a step's loss, aux loss, gradient
-// norm or loads, the validation loss, a gradient or a weight by name. Empty if they are the same.
+// norm, receipt (where both have one) or loads, the validation loss, a gradient or a weight by
+// name. Empty if they are the same.
 std::string first_difference(const TrainedOutcome& found, const TrainedOutcome& wanted);
 
 // One line for the test's output: `label`, and hashes of the losses, gradients and weights. The

@@ -19,6 +19,7 @@ TrainedTask task_of(bool is_deepseek) {
 
 TrainedTask task_of(const MatrixCase& c) {
   TrainedTask task = task_of(c.is_deepseek);
+  task.with_receipts = true;
   task.filling = c.filling;
   return task;
 }
@@ -38,6 +39,29 @@ TEST(LayoutMatrix, EveryPairOfSettingsMeets) {
   EXPECT_NE(missing_pairs(fewer), std::vector<std::string>{});
 }
 
+std::vector<NamedHash> hashes_of(const TensorsByName& tensors) {
+  std::vector<NamedHash> hashes;
+  for (const auto& [name, tensor] : tensors) {
+    const std::vector<int64_t> begin(static_cast<size_t>(tensor.dim()), 0);
+    hashes.push_back({name, slice_hash({name, tensor.sizes().vec(), begin, tensor})});
+  }
+  return hashes;
+}
+
+std::vector<NamedHash> by_name(std::vector<NamedHash> hashes) {
+  std::sort(hashes.begin(), hashes.end(),
+            [](const NamedHash& a, const NamedHash& b) { return a.name < b.name; });
+  return hashes;
+}
+
+// However ranks divide a tensor, and whether or not copies of it lie on several: its receipt is the
+// hash of the whole.
+void expect_receipts_of_whole_tensors(const TrainedOutcome& outcome, const std::string& label) {
+  EXPECT_EQ(by_name(outcome.steps.front().receipt->gradients), hashes_of(outcome.gradients))
+      << label;
+  EXPECT_EQ(by_name(outcome.steps.back().receipt->parameters), hashes_of(outcome.weights)) << label;
+}
+
 class LayoutMatrixTest : public ::testing::TestWithParam<MatrixCase> {};
 
 TEST_P(LayoutMatrixTest, EqualsOneRank) {
@@ -47,6 +71,7 @@ TEST_P(LayoutMatrixTest, EqualsOneRank) {
   const TrainedOutcome outcome = train_in_layout(task_of(c), c.layout);
   print_bits(label, outcome);
   expect_equal_training(outcome, reference(c), label);
+  expect_receipts_of_whole_tensors(outcome, label);
 }
 
 std::string case_name(const ::testing::TestParamInfo<MatrixCase>& tested) {
@@ -258,6 +283,7 @@ TEST(Frozen, ParametersAreReadAlone) {
       TrainedTask task = task_of(is_deepseek);
       task.clip_grad = 0;
       task.steps = 2;
+      task.with_receipts = true;
       const TrainedOutcome whole = train_in_layout(task, {});
       task.prepare = [&](Parameter& parameter) {
         // Of a tied weight the owner alone: its other uses follow.
@@ -285,7 +311,9 @@ TEST(Frozen, ParametersAreReadAlone) {
       pipeline.schedule.kind = ScheduleKind::kZbH1;
       pipeline.buckets.overlap_reduce = true;
       for (const LayoutCase& layout : {divided, pipeline}) {
-        expect_equal_training(train_in_layout(task, layout), one, layout.name());
+        const TrainedOutcome outcome = train_in_layout(task, layout);
+        expect_equal_training(outcome, one, layout.name());
+        expect_receipts_of_whole_tensors(outcome, layout.name());
       }
     }
   }

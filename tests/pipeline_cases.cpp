@@ -215,7 +215,8 @@ TrainedTask PipelineCase::task() const {
   return {.config = config,
           .steps = 2,
           .global_batch_size = num_micro_batches * dp,
-          .filling = filling};
+          .filling = filling,
+          .with_receipts = true};
 }
 
 LayoutCase PipelineCase::reference() const {

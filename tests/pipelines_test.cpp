@@ -92,7 +92,7 @@ TEST(EveryDivision, GivesTheBitsOfOneRank) {
 // wherever a list puts them: under every kind, with DualPipeV+ for much and for little
 // communication and under a cap.
 TEST(TiedWeight, GiveTheBitsOfOneRankUnderEverySchedule) {
-  TrainedTask task{.config = tiny_deepseek(), .steps = 1, .seq_length = 4};
+  TrainedTask task{.config = tiny_deepseek(), .steps = 1, .seq_length = 4, .with_receipts = true};
   task.config.tie_word_embeddings = true;
   for (const int64_t pp : {1, 2, 4}) {
     task.config.num_layers = 2 * pp;

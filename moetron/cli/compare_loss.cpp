@@ -28,16 +28,19 @@ int run_compare_loss(const ParsedCommandLine& parsed) {
   MT_CHECK_INPUT(comparison.num_steps > 0, first_run, " (steps ", first.front().step, " to ",
                  first.back().step, ") and ", second_run, " (steps ", second.front().step, " to ",
                  second.back().step, ") have no step in common");
+  const ReceiptComparison receipts = compare_receipts(first_run, second_run);
   if (parsed.options.report.json) {
-    std::printf("%s\n", to_json_text(comparison, options.metric).c_str());
+    std::printf("%s\n", to_json_text(comparison, options.metric, receipts).c_str());
   } else {
     std::fputs(describe(comparison, options.metric).c_str(), stdout);
+    std::fputs(describe(receipts, first_run, second_run).c_str(), stdout);
   }
   if (!options.picture.empty()) {
     plot_comparison({first_run, first}, {second_run, second}, difference_of(first, second),
                     options.picture, options.metric + " of two runs", axis_name(options.metric));
   }
-  return comparison.first_past_tolerance ? kExitDiffers : kExitDone;
+  const bool other_bits = options.tolerance == 0 && receipts.difference;
+  return comparison.first_past_tolerance || other_bits ? kExitDiffers : kExitDone;
 }
 
 }  // namespace moetron

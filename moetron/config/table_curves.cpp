@@ -28,7 +28,9 @@ void declare_curves(OptionTable& table) {
   table
       .add(MT_FIELD(curves, tolerance),
            "The greatest difference of a step over the greater of its two values; 0: the same "
-           "bits. compare-loss ends with exit code 1 where a step is past it.")
+           "bits, of the tensors too where both runs were written with hash-steps. compare-loss "
+           "ends "
+           "with exit code 1 where a step is past it.")
       .for_commands({Command::kCompareLoss})
       .at_least(0);
 }

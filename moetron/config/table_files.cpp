@@ -22,6 +22,12 @@ std::string idle_without_profile(const Options& options) {
   return options.logging.profile ? "" : "it acts with profile only";
 }
 
+std::string idle_without_metrics(const Options& options) {
+  return options.logging.metrics.empty() && options.checkpoint.save.empty()
+             ? "no records are written without save or metrics"
+             : "";
+}
+
 void declare_checkpoint(OptionTable& table) {
   table.begin_group("checkpoint", "Checkpoints", {Command::kPretrain});
   table.add(MT_FIELD(checkpoint, save),
@@ -86,6 +92,14 @@ void declare_logging(OptionTable& table) {
   table.add(MT_FIELD(logging, profile_step_end), "The first step behind those that it records.")
       .count()
       .idle_when(idle_without_profile);
+  table
+      .add(
+          MT_FIELD(logging, hash_steps),
+          "Every so many steps, adds hashes of the loss, of each gradient and of each parameter to "
+          "the record of the step, which compare-loss compares; 0: never.")
+      .unit("steps")
+      .count_or_zero()
+      .idle_when(idle_without_metrics);
 }
 
 void declare_data(OptionTable& table) {

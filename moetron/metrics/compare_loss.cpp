@@ -106,7 +106,8 @@ std::string describe(const LossComparison& comparison, const std::string& metric
                        *comparison.first_past_tolerance, "\n");
 }
 
-std::string to_json_text(const LossComparison& comparison, const std::string& metric) {
+std::string to_json_text(const LossComparison& comparison, const std::string& metric,
+                         const ReceiptComparison& receipts) {
   const auto largest = [](const LargestDifference& difference) -> Json {
     if (difference.value == 0) return {{"value", 0.0}, {"step", nullptr}};
     return {{"value", number_to_json(difference.value)}, {"step", difference.step}};
@@ -123,7 +124,8 @@ std::string to_json_text(const LossComparison& comparison, const std::string& me
                {"mean_relative_difference", number_to_json(comparison.mean_relative)},
                {"tolerance", comparison.tolerance},
                {"first_step_past_tolerance", nullptr},
-               {"within_tolerance", !comparison.first_past_tolerance}};
+               {"within_tolerance", !comparison.first_past_tolerance},
+               {"bits", to_json(receipts)}};
   if (comparison.first_past_tolerance)
     json["first_step_past_tolerance"] = *comparison.first_past_tolerance;
   return json.dump();

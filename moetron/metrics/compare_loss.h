@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "moetron/metrics/compare_receipts.h"
 #include "moetron/metrics/loss_history.h"
 
 namespace moetron {
@@ -37,6 +38,7 @@ History difference_of(const History& first, const History& second);
 
 // For people, a line each for steps, differences and verdict; and as one JSON object.
 std::string describe(const LossComparison& comparison, const std::string& metric);
-std::string to_json_text(const LossComparison& comparison, const std::string& metric);
+std::string to_json_text(const LossComparison& comparison, const std::string& metric,
+                         const ReceiptComparison& receipts);
 
 }  // namespace moetron

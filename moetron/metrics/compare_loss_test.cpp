@@ -79,14 +79,14 @@ TEST(CompareLoss, IsToldToPeople) {
 TEST(CompareLoss, IsToldToMachines) {
   const LossComparison result =
       compare_histories({{1, 4.0}, {2, 2.0}}, {{1, 4.0}, {2, kNan}}, 0.01);
-  const Json json = parse_json(to_json_text(result, "loss"), "text");
+  const Json json = parse_json(to_json_text(result, "loss", {}), "text");
   EXPECT_EQ(json.at("steps"), 2);
   EXPECT_EQ(json.at("max_difference").at("value"), "inf");
   EXPECT_EQ(json.at("max_relative_difference").at("step"), 2);
   EXPECT_EQ(json.at("first_step_past_tolerance"), 2);
   EXPECT_EQ(json.at("within_tolerance"), false);
   const Json same =
-      parse_json(to_json_text(compare_histories({{1, 4.0}}, {{1, 4.0}}, 0), "loss"), "text");
+      parse_json(to_json_text(compare_histories({{1, 4.0}}, {{1, 4.0}}, 0), "loss", {}), "text");
   EXPECT_TRUE(same.at("first_step_past_tolerance").is_null());
   EXPECT_TRUE(same.at("max_difference").at("step").is_null());
   EXPECT_EQ(same.at("within_tolerance"), true);

@@ -173,21 +173,30 @@ bool is_named_like_events(const fs::path& path) {
   return path.filename().string().find("tfevents") != std::string::npos;
 }
 
+enum class LogKind { kEvents, kGoldenValues, kCurveTable, kRecords, kMegatron };
+
+LogKind kind_of(const fs::path& path, std::string_view text) {
+  if (is_named_like_events(path) || is_event_file(text)) return LogKind::kEvents;
+  if (is_golden_values(text)) return LogKind::kGoldenValues;
+  if (is_curve_table(text)) return LogKind::kCurveTable;
+  return trimmed(text.substr(0, 64)).starts_with('{') ? LogKind::kRecords : LogKind::kMegatron;
+}
+
 void read_into(const fs::path& path, const Metric& metric, Values& values) {
   const MappedFile file(path);
   const std::string_view text = file.text();
   const auto take = [&](int64_t step, double value) { values[step] = value; };
-  const CurveNames names = names_of(metric);
-  if (is_named_like_events(path) || is_event_file(text)) {
-    read_events(text, path, metric, values);
-  } else if (is_golden_values(text)) {
-    read_golden_values(text, path, names, take);
-  } else if (is_curve_table(text)) {
-    read_curve_table(text, path, names, take);
-  } else if (trimmed(text.substr(0, 64)).starts_with('{')) {
-    read_metrics_file(path, metric, values);
-  } else {
-    read_megatron_log(text, path, metric, values);
+  switch (kind_of(path, text)) {
+    case LogKind::kEvents:
+      return read_events(text, path, metric, values);
+    case LogKind::kGoldenValues:
+      return read_golden_values(text, path, names_of(metric), take);
+    case LogKind::kCurveTable:
+      return read_curve_table(text, path, names_of(metric), take);
+    case LogKind::kRecords:
+      return read_metrics_file(path, metric, values);
+    case LogKind::kMegatron:
+      return read_megatron_log(text, path, metric, values);
   }
 }
 
@@ -228,6 +237,15 @@ History read_history(const fs::path& path, const std::string& metric) {
   History history;
   for (const auto& [step, value] : values) history.push_back({step, value});
   return history;
+}
+
+std::optional<fs::path> metrics_file_of(const fs::path& path) {
+  if (is_folder(path)) {
+    const fs::path file = path / "metrics.jsonl";
+    return path_exists(file) ? std::optional(file) : std::nullopt;
+  }
+  const MappedFile file(path);
+  return kind_of(path, file.text()) == LogKind::kRecords ? std::optional(path) : std::nullopt;
 }
 
 History smoothed(const History& history, int64_t window) {

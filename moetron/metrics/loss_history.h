@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ std::string axis_name(const std::string& metric);
 // line or record that is cut short, for the run goes on, is left out. Throws InputError naming the
 // file if it is damaged or is none of these. Empty if it holds none of the metric.
 History read_history(const std::filesystem::path& path, const std::string& metric);
+// The metrics.jsonl that read_history() would read of a run; none where it is another log.
+std::optional<std::filesystem::path> metrics_file_of(const std::filesystem::path& path);
 
 // Of each point the mean of it and those before it, `window` together; the first window - 1 points
 // are left out.

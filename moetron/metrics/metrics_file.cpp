@@ -60,13 +60,23 @@ void drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
 
 }  // namespace
 
+void for_each_record(
+    std::string_view text, const std::filesystem::path& path,
+    const std::function<void(const StepRecord& record, const RecordLine& line)>& visit) {
+  int64_t line_number = 0;
+  while (const auto text_of_line = next_line(text)) {
+    const RecordLine line{*text_of_line, concat(path.string(), ":", ++line_number)};
+    visit(parse_step_record(line.text, line.place), line);
+  }
+}
+
 std::vector<StepRecord> read_metrics(const std::filesystem::path& path) {
   const std::string text = read_file(path);
-  std::string_view rest = text;
   std::vector<StepRecord> records;
-  int64_t line_number = 0;
-  while (const auto line = next_line(rest))
-    records.push_back(parse_step_record(*line, concat(path.string(), ":", ++line_number)));
+  for_each_record(text, path, [&](const StepRecord& record, const RecordLine&) {
+    records.push_back(record);
+    records.back().receipt.reset();
+  });
   return records;
 }
 

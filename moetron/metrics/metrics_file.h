@@ -3,15 +3,28 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "moetron/metrics/step_record.h"
 
 namespace moetron {
 
-// A last line that a crash cut short (without line break) is dropped. Throws InputError with file
-// and line number for any other line that is no record.
+struct RecordLine {
+  std::string_view text;
+  std::string place;  // "FILE:LINE", for messages
+};
+// Visits the records of a file's text in their order. A last line that a crash cut short (without
+// line break) is dropped. Throws InputError with file and line number for any other line that is no
+// record.
+void for_each_record(
+    std::string_view text, const std::filesystem::path& path,
+    const std::function<void(const StepRecord& record, const RecordLine& line)>& visit);
+
+// All of them at once, but without their receipts, which may take more memory than there is
+// (metrics/compare_receipts.h reads those).
 std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
 
 // Appends to the file. A resumed run repeats the steps after its checkpoint, so on opening the

@@ -140,6 +140,7 @@ std::string to_json_line(const StepRecord& record) {
   add_optional(out, "validation_loss", record.validation_loss);
   if (record.router_balance) out["router_balance"] = to_json(*record.router_balance);
   if (record.activation_memory) out["activation_memory"] = to_json(*record.activation_memory);
+  if (record.receipt) out["receipt"] = to_json(*record.receipt);
   return out.dump();
 }
 
@@ -163,6 +164,8 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
     record.router_balance = parse_router_balance(*found, place);
   if (const auto found = json.find("activation_memory"); found != json.end())
     record.activation_memory = parse_activation_memory(*found, place);
+  if (const auto found = json.find("receipt"); found != json.end())
+    record.receipt = parse_bit_receipt(*found, place);
   return record;
 }
 

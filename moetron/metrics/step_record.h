@@ -8,6 +8,7 @@
 
 #include "moetron/base/json.h"
 #include "moetron/metrics/activation_memory.h"
+#include "moetron/metrics/bit_receipt.h"
 #include "moetron/metrics/router_balance.h"
 
 namespace moetron {
@@ -27,6 +28,7 @@ struct StepRecord {
   std::optional<double> validation_loss;
   std::optional<RouterBalance> router_balance;
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
+  std::optional<BitReceipt> receipt;
 };
 
 // Keeps every bit. What is not finite becomes the string "nan", "inf" or "-inf", as JSON has no

@@ -43,6 +43,12 @@ TEST(StepRecord, KeepsEveryLayersLoad) {
   EXPECT_EQ(balance.layers[1].imbalance, 3.0);
 }
 
+TEST(StepRecord, KeepsTheReceipt) {
+  StepRecord record = sample_record(1);
+  record.receipt = BitReceipt{.loss = 1, .gradients = {{"w", 2}}, .parameters = {{"w", ~0ULL}}};
+  EXPECT_EQ(parse_step_record(to_json_line(record), "here").receipt, record.receipt);
+}
+
 TEST(StepRecord, KeepsTheActivationMemory) {
   StepRecord record = sample_record(1);
   record.activation_memory.emplace();

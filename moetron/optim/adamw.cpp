@@ -146,6 +146,15 @@ void AdamW::reset_masters() {
   }
 }
 
+std::vector<OwnedStretch> AdamW::trained() const {
+  std::vector<OwnedStretch> all;
+  for (const State& state : states_) {
+    all.push_back(state.owned);
+    if (state.master.defined()) all.back().value = state.master;
+  }
+  return all;
+}
+
 int64_t AdamW::state_bytes(c10::DeviceType where) const {
   int64_t bytes = 0;
   for (const State& state : states_) {

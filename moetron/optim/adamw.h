@@ -49,6 +49,10 @@ class AdamW {
   // without optimizer state.
   void reset_masters();
 
+  // What is trained, with the gradients: `value` is the fp32 master where there is one. One stretch
+  // or two of each that the constructor was given; the tensors stay the same.
+  std::vector<OwnedStretch> trained() const;
+
   // Of moments and masters that lie there.
   int64_t state_bytes(c10::DeviceType where) const;
 

@@ -96,6 +96,7 @@ LogSpec log_spec(const Options& options) {
   log.interval = logging.log_interval;
   log.tensorboard = logging.tensorboard_dir;
   log.metrics = metrics_file(options);
+  log.hash_steps = logging.hash_steps;
   if (save.empty()) return log;
   log.picture = (save / "loss.png").string();
   if (!logging.profile) return log;

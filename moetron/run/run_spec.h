@@ -148,6 +148,7 @@ struct LogSpec {
   std::string profile_folder;  // empty: no step is recorded
   int64_t profile_begin = 0;   // steps [begin, end) are recorded
   int64_t profile_end = 0;
+  int64_t hash_steps = 0;  // a receipt every so many; 0: never
 };
 
 struct RunSpec {

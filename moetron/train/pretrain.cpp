@@ -153,7 +153,8 @@ class Pretraining {
     const double lr = learning_rate(spec_.lr, step_);
     PipelineTrace* trace = profile_.begin(step_ + 1);
     train_step_.set_trace(trace, /*measures_memory=*/!profile_.records_gpu());
-    const StepResult result = train_step_.run(batch, step_ + 1, lr);
+    const bool with_receipt = is_multiple(step_ + 1, spec_.log.hash_steps);
+    const StepResult result = train_step_.run(batch, step_ + 1, lr, with_receipt);
     ++step_;
     const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
     if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
@@ -168,6 +169,7 @@ class Pretraining {
     record.lr = lr;
     record.router_balance = result.balance;
     record.activation_memory = result.activation_memory;
+    record.receipt = result.receipt;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
     record.tflops_per_second =

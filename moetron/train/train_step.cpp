@@ -117,7 +117,14 @@ TrainStep::Accumulated TrainStep::accumulate(const StepBatch& batch, int64_t ste
   return made;
 }
 
-StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
+ReceiptMeter& TrainStep::receipt_meter() {
+  if (!receipt_meter_) {
+    receipt_meter_.emplace(model_, mesh_, optimizer_.trained(), settings_.buckets.distributed);
+  }
+  return *receipt_meter_;
+}
+
+StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr, bool with_receipt) {
   const PhaseScope phase(mesh_.world(), concat("step ", step));
   Accumulated accumulated = accumulate(batch, step);
   const GradNorm norm = grad_norm_.measure();
@@ -132,9 +139,11 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr) {
       batch.num_tokens > 0 ? sums.aux_loss / static_cast<double>(batch.num_tokens) : 0;
   result.activation_memory = std::move(accumulated.activation_memory);
   result.grad_norm = norm.norm;
+  if (with_receipt) receipt_meter().take_gradients();
   optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, settings_.clip_grad));
   buckets_.gather_values();
   result.balance = update_routers();
+  if (with_receipt) result.receipt = receipt_meter().finish(result.loss, result.aux_loss);
   return result;
 }
 

@@ -15,6 +15,7 @@
 #include "moetron/pipeline/executor.h"
 #include "moetron/schedule/schedule.h"
 #include "moetron/train/batches.h"
+#include "moetron/train/receipt_meter.h"
 #include "moetron/train/step_losses.h"
 #include "moetron/train/tied_weight.h"
 
@@ -39,6 +40,7 @@ struct StepResult {
   double grad_norm = 0;
   std::optional<RouterBalance> balance;
   ActivationMemory activation_memory;  // of this rank, see PipelineOutcome
+  std::optional<BitReceipt> receipt;   // where it was asked for
 };
 
 class TrainStep {
@@ -55,7 +57,7 @@ class TrainStep {
 
   // Step `step` counts from 1. Throws NonFiniteError naming rank or tensor. With an overlapped
   // gather the new values are complete only after wait_values() or within the next step.
-  StepResult run(const StepBatch& batch, int64_t step, double lr);
+  StepResult run(const StepBatch& batch, int64_t step, double lr, bool with_receipt = false);
   void wait_values() { buckets_.wait_all_values(); }
 
   // Everything up to the gradient norm: gradients are accumulated, folded and reduced. Waits for no
@@ -88,6 +90,7 @@ class TrainStep {
   void layer_done(Layer& layer);
   void share_tied_values();
   std::optional<RouterBalance> update_routers();
+  ReceiptMeter& receipt_meter();
 
   Model& model_;
   Mesh& mesh_;
@@ -95,6 +98,7 @@ class TrainStep {
   GradientBuckets buckets_;
   AdamW optimizer_;
   GradNormMeter grad_norm_;
+  std::optional<ReceiptMeter> receipt_meter_;  // once it was asked for
   std::vector<std::unique_ptr<TiedWeight>> ties_;
   StageLinks links_;
   PipelineExecutor executor_;
