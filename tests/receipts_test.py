@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Receipts of bits (--hash-steps) as users meet them; numpy is the oracle for what a hash is.
+"""Receipts of bits (--hash-steps) and the check of a layout (--check-layout), as users meet them; numpy is the oracle
+for what a hash is.
 
     receipts_test.py MOETRON
 """
@@ -118,5 +119,19 @@ def test_differences():
     check("bits" not in done.stdout, "without hashes nothing is said of them")
 
 
+def test_check_layout():
+    layout = ["--tensor-model-parallel-size", "2", "--expert-model-parallel-size", "4",
+              "--pipeline-model-parallel-size", "2", "--scheduler", "zb-h1", "--use-distributed-optimizer",
+              "--data-path", "absent", "--check-layout"]
+    done = run(["pretrain", *SHORT, *layout, "--world-size", "8"])
+    check(done.stdout.startswith("checked     tp 2, ep 4, pp 2, dp 2 on 8 of 8 ranks\n"), f"checks: {done.stdout}")
+    check("bits        the same as without a pipeline" in done.stdout, "    and compares the bits")
+    done = run(["pretrain", *SHORT, "--data-path", "absent", "--check-layout"], launcher=TORCHRUN)
+    check(done.stdout.count("checked     dp 4 on 4 of 4 ranks") == 1, "under a launcher rank 0 checks for all")
+    done = run(["pretrain", *SHORT, "--expert-model-parallel-size", "3", "--check-layout", "--world-size", "3"], code=2)
+    check("num-experts (8) must be a multiple of expert-model-parallel-size (3)" in done.stderr,
+          "refuses what a run refuses")
+
+
 if __name__ == "__main__":
-    run_tests(make_data, test_hashes, test_resumed, test_layouts, test_differences)
+    run_tests(make_data, test_hashes, test_resumed, test_layouts, test_differences, test_check_layout)

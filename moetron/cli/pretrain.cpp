@@ -19,6 +19,7 @@
 #include "moetron/comm/join_ranks.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/run/resolve.h"
+#include "moetron/train/check_layout.h"
 #include "moetron/train/same_start.h"
 
 namespace moetron {
@@ -69,6 +70,17 @@ int fail(Communicator& world, const Options& options, const std::string& cause, 
   return exit_code;
 }
 
+// Before a run, or in its place: whoever starts all of its ranks has one of them check.
+int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& environment) {
+  if (environment.rank != 0) return kExitDone;
+  const RuntimeOptions& runtime = parsed.options.runtime;
+  const int64_t num_ranks = runtime.world_size.value_or(environment.size);
+  say_notices(parsed);
+  validate(parsed.options, Command::kPretrain, num_ranks);
+  run_layout_check(parsed.options, num_ranks, runtime.device == DeviceKind::kCuda);
+  return kExitDone;
+}
+
 }  // namespace
 
 int run_pretrain(const ParsedCommandLine& parsed) {
@@ -83,6 +95,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     run_dry_run(options, options.runtime.world_size.value_or(environment.size));
     return kExitDone;
   }
+  if (options.runtime.check_layout) return check_before_run(parsed, environment);
   const Greeting greeting{greeting_text(options_record(options), environment.size),
                           name_difference};
   try {

@@ -85,7 +85,8 @@ TEST(CommandLine, SimulateNeedsOfAModelWhatItsCostsNeed) {
   EXPECT_TRUE(unit.options.report.json);
   EXPECT_THAT(
       unit.notices,
-      ElementsAre("--world-size has no effect here: it acts with dry-run, or cost model, only"));
+      ElementsAre("--world-size has no effect here: it acts with dry-run, check-layout, or cost "
+                  "model, only"));
   const ParsedCommandLine model =
       parse("simulate --cost model --hardware h100.toml --dispatch-scheme node --communication 1");
   EXPECT_EQ(model.options.simulate.cost, SimulatedCosts::kModel);

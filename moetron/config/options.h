@@ -211,6 +211,7 @@ struct RuntimeOptions {
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
   // Of runs that are planned, not started.
   bool dry_run = false;
+  bool check_layout = false;
   std::optional<int64_t> world_size;  // ranks
   std::string hardware;               // TOML file; empty: the built-in one, where that serves
 };

@@ -18,6 +18,11 @@ std::string idle_unless_planned(const Options& options) {
   return is_planned ? "" : "it acts with dry-run, or cost model, only";
 }
 
+std::string idle_without_ranks(const Options& options) {
+  const bool acts = options.runtime.check_layout || idle_unless_planned(options).empty();
+  return acts ? "" : "it acts with dry-run, check-layout, or cost model, only";
+}
+
 }  // namespace
 
 void declare_runtime(OptionTable& table) {
@@ -77,12 +82,18 @@ void declare_runtime(OptionTable& table) {
           "and needs no GPU.")
       .for_commands({Command::kPretrain});
   table
+      .add(
+          MT_FIELD(runtime, check_layout),
+          "Instead of the run, trains one step of a shrunken model in the asked layout, on threads "
+          "of this process, and compares it with one rank.")
+      .for_commands({Command::kPretrain});
+  table
       .add(MT_FIELD(runtime, world_size),
            "Ranks of the run that is checked or dry-run; without it the launcher's, else 1.")
       .for_commands({Command::kPretrain, Command::kSimulate})
       .unit("ranks")
       .count()
-      .idle_when(idle_unless_planned);
+      .idle_when(idle_without_ranks);
   table
       .add(MT_FIELD(runtime, hardware),
            "TOML file of the rates of GPUs, links and hosts; without it dry-run takes nodes of 8 "

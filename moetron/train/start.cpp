@@ -47,6 +47,15 @@ std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
   return spec.folder.empty() ? nullptr : Tokenizer::load(spec.folder);
 }
 
+std::filesystem::path find_model_folder(const StartSpec& spec) {
+  for (const fs::path folder : {spec.save, spec.load}) {
+    if (folder.empty()) continue;
+    if (const auto steps = list_steps(folder); !steps.empty())
+      return checkpoint_folder(folder, steps.front());
+  }
+  return spec.load;
+}
+
 RunStart find_start(const StartSpec& spec, Communicator& world) {
   RunStart start;
   start.tokenizer = open_tokenizer(spec.tokenizer);

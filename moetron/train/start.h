@@ -33,6 +33,10 @@ struct RunStart {
 // Files that a manifest lists are read once, to check them. Collective over `world`.
 RunStart find_start(const StartSpec& spec, Communicator& world);
 
+// Whose config.json find_start() would take for the model, as RunStart::model_folder(); its files
+// are not checked, and nothing is changed. InputError where --save or --load cannot be listed.
+std::filesystem::path find_model_folder(const StartSpec& spec);
+
 // The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec);
 
