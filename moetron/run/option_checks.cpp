@@ -100,6 +100,8 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
   mistakes.check(options.runtime.distributed_backend != DistributedBackend::kNccl ||
                      options.runtime.device != DeviceKind::kCpu,
                  "distributed-backend (nccl) needs device (cpu) to be cuda");
+  mistakes.check(!options.runtime.dry_run || !options.runtime.check_layout,
+                 "dry-run (true) and check-layout (true) each take the place of the run: give one");
 }
 
 void check_learning_rate(const Options& options, Mistakes& mistakes) {

@@ -113,6 +113,8 @@ TEST(Validate, OptionsThatNeedOthers) {
             "");
   EXPECT_EQ(invalid(pretrain("--distributed-backend nccl --device cpu")),
             "distributed-backend (nccl) needs device (cpu) to be cuda");
+  EXPECT_EQ(invalid(pretrain("--dry-run --check-layout")),
+            "dry-run (true) and check-layout (true) each take the place of the run: give one");
 }
 
 TEST(Validate, TellsTheCapacity) {
