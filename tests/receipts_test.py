@@ -99,7 +99,8 @@ def test_differences():
     with open("flipped/metrics.jsonl", "w") as file:
         file.write("\n".join([*lines[:5], json.dumps(last).replace(pair[1], flipped), ""]))
     done = run(["compare-loss", "one", "flipped"], code=3)
-    check("flipped/metrics.jsonl:6" in done.stderr and "total" in done.stderr, "a receipt whose total is wrong is damaged")
+    check("flipped/metrics.jsonl:6" in done.stderr and "total" in done.stderr,
+          "a receipt with another total is damaged")
     pair[1] = flipped
     hashes = [last["receipt"]["loss"], *(h for kind in ("gradients", "parameters") for _, h in last["receipt"][kind])]
     last["receipt"]["total"] = hash_of(np.array([int(h, 16) for h in hashes], np.uint64))
@@ -114,7 +115,8 @@ def test_differences():
           "    to machines, too")
     run(["pretrain", *SHORT, "--save", "plain"])
     done = run(["compare-loss", "one", "plain", "--tolerance", "0"])
-    check("not compared: one has hashes, but plain was written without hash-steps" in done.stdout, "says what is missing")
+    check("not compared: one has hashes, but plain was written without hash-steps" in done.stdout,
+          "says what is missing")
     done = run(["compare-loss", "plain", "plain"])
     check("bits" not in done.stdout, "without hashes nothing is said of them")
 
