@@ -30,6 +30,8 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_generate(parsed);
     case Command::kSimulate:
       return run_simulate(parsed);
+    case Command::kExplain:
+      return run_explain(parsed);
     case Command::kCompareLoss:
       return run_compare_loss(parsed);
     case Command::kPlot:

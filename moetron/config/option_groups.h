@@ -32,5 +32,7 @@ void declare_bench(OptionTable& table);
 void declare_launch(OptionTable& table);
 void declare_report(OptionTable& table);  // what several commands beside training give out
 void declare_tools(OptionTable& table);   // preprocess, generate, convert
+void declare_explain(OptionTable& table);
+void declare_megatron(OptionTable& table);  // Megatron's options that need no field here
 
 }  // namespace moetron

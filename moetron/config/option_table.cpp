@@ -36,6 +36,14 @@ struct KindOf {
 
 }  // namespace
 
+bool OptionSpec::belongs_to(Command command) const {
+  return std::find(commands.begin(), commands.end(), command) != commands.end();
+}
+
+bool OptionSpec::is_required_by(Command command) const {
+  return std::find(required_by.begin(), required_by.end(), command) != required_by.end();
+}
+
 OptionSpec& OptionSpec::unit(std::string text) {
   unit_name = std::move(text);
   return *this;
@@ -46,6 +54,11 @@ OptionSpec& OptionSpec::also(std::string spelling, std::string value) {
   return *this;
 }
 
+OptionSpec& OptionSpec::also_times(std::string spelling, double factor) {
+  spellings.push_back({std::move(spelling), "", factor});
+  return *this;
+}
+
 OptionSpec& OptionSpec::required() {
   required_by = commands;
   return *this;
@@ -53,6 +66,11 @@ OptionSpec& OptionSpec::required() {
 
 OptionSpec& OptionSpec::positional() {
   is_positional = true;
+  return *this;
+}
+
+OptionSpec& OptionSpec::rest() {
+  takes_rest = true;
   return *this;
 }
 
@@ -141,6 +159,32 @@ OptionSpec& OptionSpec::remark_when(std::string (*text)(const Options&)) {
   return *this;
 }
 
+OptionSpec& OptionSpec::of_guide() {
+  origin = Origin::kGuide;
+  return *this;
+}
+
+OptionSpec& OptionSpec::ours() {
+  origin = Origin::kOurs;
+  return *this;
+}
+
+OptionSpec& OptionSpec::megatron_takes(std::string value, bool (*when)(const Options&)) {
+  megatron = {std::move(value), "", when};
+  return *this;
+}
+
+OptionSpec& OptionSpec::megatron_takes_that_of(std::string option, bool (*when)(const Options&)) {
+  megatron = {"", std::move(option), when};
+  return *this;
+}
+
+OptionSpec& OptionSpec::differs(std::string sentence, bool (*when)(const Options&)) {
+  difference = std::move(sentence);
+  differs_when = when;
+  return *this;
+}
+
 OptionTable::OptionTable() {
   declare_model(*this);
   declare_rotary_and_mla(*this);
@@ -158,6 +202,8 @@ OptionTable::OptionTable() {
   declare_bench(*this);
   declare_launch(*this);
   declare_report(*this);
+  declare_explain(*this);
+  declare_megatron(*this);
 }
 
 void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
@@ -189,7 +235,7 @@ std::optional<FoundOption> OptionTable::find(std::string_view name) const {
   for (const OptionSpec& spec : options_) {
     if (spec.name == wanted) return FoundOption{&spec, ""};
     for (const Spelling& spelling : spec.spellings)
-      if (spelling.name == wanted) return FoundOption{&spec, spelling.value};
+      if (spelling.name == wanted) return FoundOption{&spec, spelling.value, spelling.factor};
   }
   if (wanted.starts_with("no-")) {
     for (const OptionSpec& spec : options_)
@@ -230,6 +276,7 @@ const std::vector<CommandSpec>& command_table() {
       {"convert", "Converts checkpoints between formats.", {}},
       {"compare", "Compares two checkpoints tensor by tensor.", {}},
       {"simulate", "Times a pipeline schedule on paper.", Command::kSimulate},
+      {"explain", "Reads a Megatron command line and tells what it does here.", Command::kExplain},
       {"plan", "Searches for a parallel layout.", {}},
       {"compare-loss", "Compares the loss curves of two runs.", Command::kCompareLoss},
       {"plot", "Draws the curves of one or more runs.", Command::kPlot},
@@ -247,12 +294,22 @@ const std::string& command_name(Command command) {
   throw InternalError("a command has no name");
 }
 
-const OptionSpec* positional_option(Command command) {
+namespace {
+
+const OptionSpec* find_of_command(Command command, bool OptionSpec::*kind) {
   for (const OptionSpec& spec : option_table().options())
-    if (spec.is_positional &&
-        std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end())
-      return &spec;
+    if (spec.*kind && spec.belongs_to(command)) return &spec;
   return nullptr;
+}
+
+}  // namespace
+
+const OptionSpec* positional_option(Command command) {
+  return find_of_command(command, &OptionSpec::is_positional);
+}
+
+const OptionSpec* rest_option(Command command) {
+  return find_of_command(command, &OptionSpec::takes_rest);
 }
 
 }  // namespace moetron

@@ -104,10 +104,22 @@ struct Choice {
       : name(std::move(text)), standing(how), why(std::move(reason)) {}
 };
 
-// A further name. With a value it stands for that value: --bf16 is --dtype bf16.
+// A further name. With a value it stands for that value: --bf16 is --dtype bf16. With a factor its
+// numbers have another unit: minutes, of an option in seconds.
 struct Spelling {
   std::string name;
   std::string value;
+  double factor = 1;
+};
+
+// Whose option it is, or was first: readers of other programs' scripts want to know.
+enum class Origin { kMegatron, kGuide, kOurs };
+
+// What Megatron takes where the option is not given, if that is not what it is here.
+struct MegatronDefault {
+  std::string value;  // empty: that of another option
+  std::string same_as;
+  bool (*when)(const Options&) = nullptr;  // null: always
 };
 
 struct OptionSpec {
@@ -139,11 +151,22 @@ struct OptionSpec {
   // What the user should know of how the option acts beside these others; empty: nothing.
   std::string (*remark)(const Options&) = nullptr;
 
+  Origin origin = Origin::kMegatron;
+  MegatronDefault megatron;
+  std::string difference;  // from Megatron's option of this name; empty: none
+  bool (*differs_when)(const Options&) = nullptr;  // null: always
+  bool takes_rest = false;                         // the words behind "--" are its values
+
+  bool belongs_to(Command command) const;
+  bool is_required_by(Command command) const;
+
   // The rest of a declaration, chained behind OptionTable::add().
   OptionSpec& unit(std::string text);
   OptionSpec& also(std::string spelling, std::string value = "");
+  OptionSpec& also_times(std::string spelling, double factor);
   OptionSpec& required();  // by the commands named so far
   OptionSpec& positional();
+  OptionSpec& rest();
   OptionSpec& pairs();  // of a list: one word in braces, "key:value" after "key:value"
   OptionSpec& alone_means(std::string value);
   OptionSpec& deciding_training();
@@ -160,6 +183,12 @@ struct OptionSpec {
   OptionSpec& only(std::string value, std::string capability);
   OptionSpec& idle_when(std::string (*reason)(const Options&));
   OptionSpec& remark_when(std::string (*text)(const Options&));
+  OptionSpec& of_guide();
+  OptionSpec& ours();
+  OptionSpec& megatron_takes(std::string value, bool (*when)(const Options&) = nullptr);
+  OptionSpec& megatron_takes_that_of(std::string option, bool (*when)(const Options&));
+  // One sentence on the effect that Megatron's option of this name has and this one has not.
+  OptionSpec& differs(std::string sentence, bool (*when)(const Options&) = nullptr);
 };
 
 struct OptionGroup {
@@ -171,7 +200,8 @@ struct OptionGroup {
 // A name that an option answers to, and the value that the name brings along.
 struct FoundOption {
   const OptionSpec* spec = nullptr;
-  std::string implied;  // empty: none
+  std::string implied = {};  // empty: none
+  double factor = 1;
 };
 
 class OptionTable {
@@ -212,5 +242,7 @@ const std::vector<CommandSpec>& command_table();
 const std::string& command_name(Command command);
 // The option that the command's words without a name belong to; null: they are mistakes.
 const OptionSpec* positional_option(Command command);
+// The option that the words behind "--" belong to; null: they are no different.
+const OptionSpec* rest_option(Command command);
 
 }  // namespace moetron

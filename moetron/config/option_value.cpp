@@ -98,6 +98,7 @@ double parse_number(const Setting& setting, const Scalar& value) {
   if (!is_one_of(value.type, {ScalarType::kInteger, ScalarType::kNumber}) || stop != end ||
       error == std::errc::invalid_argument)
     wrong_type(setting, "a number", value);
+  number *= setting.factor;
   MT_CHECK_CONFIG(error == std::errc() && std::isfinite(number), setting.shown,
                   " must be a finite number, not ", value.text);
   check_range(setting, number, value.text);
@@ -186,31 +187,23 @@ Checked check_values(const Setting& setting) {
   return checked;
 }
 
-// Refuses what is not there yet; returns why there is no effect.
-std::string check_standing(const Setting& setting, const Checked& checked) {
+StandingOfSetting standing_of(const Setting& setting, const Checked& checked) {
   const OptionSpec& spec = *setting.spec;
   const bool is_flag = spec.kind == ValueKind::kFlag;
-  const std::string asked =
-      setting.shown + (setting.is_implied ? "" : " " + setting.values[0].text);
   if (!spec.only_value.empty()) {
     const bool works =
         is_flag ? checked.flag == (spec.only_value == "true")
                 : (spec.kind == ValueKind::kInteger ? static_cast<double>(checked.integer)
                                                     : checked.number) == std::stod(spec.only_value);
-    MT_CHECK_CONFIG(works, asked, " is not there yet: ", spec.why, " (", spec.only_value,
-                    " works)");
-    return "";
+    return works ? StandingOfSetting() : StandingOfSetting{Standing::kNotYet, spec.why};
   }
   if (checked.choice >= 0) {
     const Choice& choice = spec.choices[checked.choice];
-    MT_CHECK_CONFIG(choice.standing != Standing::kNotYet, asked, " is not there yet: ", choice.why);
-    return choice.why;
+    return {choice.standing, choice.why};
   }
   // A flag that asks for nothing is harmless.
-  if (is_flag && !checked.flag) return "";
-  MT_CHECK_CONFIG(spec.standing != Standing::kNotYet, setting.shown,
-                  " is not there yet: ", spec.why);
-  return spec.standing == Standing::kNoEffect ? spec.why : "";
+  if (is_flag && !checked.flag) return {};
+  return {spec.standing, spec.why};
 }
 
 struct Store {
@@ -273,11 +266,27 @@ Scalar json_scalar(const Json& value, const std::string& shown) {
 
 }  // namespace
 
-std::string apply_setting(const Setting& setting, Options& options) {
+StandingOfSetting try_setting(const Setting& setting, Options& options) {
   Checked checked = check_values(setting);
-  std::string reason = check_standing(setting, checked);
-  if (setting.spec->field) std::visit(Store{checked}, setting.spec->field(options));
-  return reason;
+  StandingOfSetting standing = standing_of(setting, checked);
+  if (standing.standing != Standing::kNotYet && setting.spec->field)
+    std::visit(Store{checked}, setting.spec->field(options));
+  return standing;
+}
+
+std::string not_yet_sentence(const Setting& setting, const std::string& missing) {
+  const OptionSpec& spec = *setting.spec;
+  const bool shows_value =
+      !setting.is_implied && (!spec.only_value.empty() || !spec.choices.empty());
+  return concat(setting.shown, shows_value ? " " + setting.values[0].text : "",
+                " is not there yet: ", missing,
+                spec.only_value.empty() ? "" : " (" + spec.only_value + " works)");
+}
+
+std::string apply_setting(const Setting& setting, Options& options) {
+  const StandingOfSetting standing = try_setting(setting, options);
+  MT_CHECK_CONFIG(standing.standing != Standing::kNotYet, not_yet_sentence(setting, standing.why));
+  return standing.why;
 }
 
 Json option_value(const OptionSpec& spec, const Options& options) {

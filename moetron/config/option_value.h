@@ -22,10 +22,21 @@ struct Setting {
   std::vector<Scalar> values;
   std::string shown;
   bool is_implied = false;  // the value came with the name: --bf16, --no-swiglu
+  double factor = 1;        // that the name brings along: minutes are 60 seconds
 };
 
-// Checks type, range and standing, then stores the value. Throws ConfigError naming option and
-// value. Returns why the value has no effect; empty when it has one.
+struct StandingOfSetting {
+  Standing standing = Standing::kWorks;
+  std::string why = {};  // the missing capability, or the reason of no effect
+};
+
+// Checks type and range, then stores the value, unless it is not there yet. Throws ConfigError
+// naming option and value.
+StandingOfSetting try_setting(const Setting& setting, Options& options);
+std::string not_yet_sentence(const Setting& setting, const std::string& missing);
+
+// The same, where what is not there yet is a ConfigError, too. Returns why the value has no effect;
+// empty when it has one.
 std::string apply_setting(const Setting& setting, Options& options);
 
 // The field's value; null for an empty std::optional and for options without a field.

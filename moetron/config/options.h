@@ -20,6 +20,7 @@ enum class Command {
   kPreprocess,
   kGenerate,
   kSimulate,
+  kExplain,
   kCompareLoss,
   kPlot,
   kBench,
@@ -281,6 +282,11 @@ struct LaunchOptions {
   std::string log_dir;  // empty: all ranks write to the screen
 };
 
+struct ExplainOptions {
+  std::vector<std::string> script;     // file, and what it would be given
+  std::vector<std::string> arguments;  // words instead of a file
+};
+
 // What commands beside training give out.
 struct ReportOptions {
   bool json = false;
@@ -315,6 +321,7 @@ struct Options {
   CurveOptions curves;
   BenchOptions bench;
   LaunchOptions launch;
+  ExplainOptions explain;
   ReportOptions report;
 };
 

@@ -91,10 +91,6 @@ Standing best_standing(const OptionSpec& spec) {
   return best;
 }
 
-bool is_among(Command command, const std::vector<Command>& list) {
-  return std::find(list.begin(), list.end(), command) != list.end();
-}
-
 void append_wrapped(std::string& out, const std::string& text, size_t indent) {
   std::istringstream words(text);
   size_t column = kWidth;
@@ -120,7 +116,7 @@ void append_help(std::string& out, const OptionSpec& spec, Command command) {
   if (spec.kind == ValueKind::kChoice) text += " {" + choice_names(spec, is_usable) + "}";
   if (!spec.unit_name.empty()) text += " [" + spec.unit_name + "]";
   const std::string fallback = default_text(spec);
-  if (is_among(command, spec.required_by)) {
+  if (spec.is_required_by(command)) {
     text += " (required)";
   } else if (!fallback.empty() && fallback != "false") {
     text += " (default " + fallback + ")";
@@ -210,7 +206,7 @@ std::string help_text(Command command) {
   for (const OptionGroup& group : option_table().groups()) {
     std::string section;
     for (const OptionSpec& spec : option_table().options()) {
-      if (spec.group != group.name || !is_among(command, spec.commands)) continue;
+      if (spec.group != group.name || !spec.belongs_to(command)) continue;
       const Standing standing = best_standing(spec);
       if (standing == Standing::kWorks) {
         append_help(section, spec, command);

@@ -30,11 +30,17 @@ std::string idle_without_metrics(const Options& options) {
 
 void declare_checkpoint(OptionTable& table) {
   table.begin_group("checkpoint", "Checkpoints", {Command::kPretrain});
-  table.add(MT_FIELD(checkpoint, save),
-            "Directory for checkpoints; a valid one in it is resumed. Always saved at the end.");
+  table
+      .add(MT_FIELD(checkpoint, save),
+           "Directory for checkpoints; a valid one in it is resumed. Always saved at the end.")
+      .differs(
+          "A checkpoint is a Hugging Face model directory that any layout continues; the last "
+          "step is always saved, and a valid one is resumed without --load.");
   table
       .add(MT_FIELD(checkpoint, load),
            "Directory of a checkpoint or of a Hugging Face model to start from.")
+      .differs(
+          "It takes a Hugging Face model or a checkpoint of Moetron's; Megatron's are not read.")
       .for_commands({Command::kPretrain, Command::kGenerate, Command::kSimulate});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
       .unit("steps")
@@ -53,11 +59,13 @@ void declare_checkpoint(OptionTable& table) {
            "Continues a run although options that decide how it trains are others than before: all "
            "of them, or those that are named.")
       .alone_means("all")
+      .ours()
       .idle_when(idle_without_load);
   table
       .add(MT_FIELD(checkpoint, restart),
            "Begins anew where save holds checkpoints of which none can be loaded; they are moved, "
            "with the metrics, to a folder before_restart_N in it.")
+      .ours()
       .idle_when(idle_without_save);
   table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
@@ -75,8 +83,10 @@ void declare_logging(OptionTable& table) {
   table.add_fieldless("log-throughput", ValueKind::kFlag, "Adds TFLOP/s to the step's line.")
       .no_effect("TFLOP/s is always in the step's line");
   table.add(MT_FIELD(logging, tensorboard_dir), "Directory for TensorBoard events.");
-  table.add(MT_FIELD(logging, metrics),
-            "JSONL file with one record a step; without it, metrics.jsonl under save.");
+  table
+      .add(MT_FIELD(logging, metrics),
+           "JSONL file with one record a step; without it, metrics.jsonl under save.")
+      .ours();
   table.add_fieldless("timing-log-level", ValueKind::kInteger, "Detail of the timings, 0 to 2.")
       .at_least(0)
       .at_most(2)
@@ -85,6 +95,7 @@ void declare_logging(OptionTable& table) {
       .add(MT_FIELD(logging, profile),
            "Records what the ranks of the first pipeline do when in some steps: for each a picture "
            "and a Chrome trace, in the folder profile under save.")
+      .differs("It draws what the ranks do; Megatron's starts Nsight's or PyTorch's profiler.")
       .idle_when(idle_profile);
   table.add(MT_FIELD(logging, profile_step_start), "The first step that profile records.")
       .count()
@@ -99,6 +110,7 @@ void declare_logging(OptionTable& table) {
           "the record of the step, which compare-loss compares; 0: never.")
       .unit("steps")
       .count_or_zero()
+      .ours()
       .idle_when(idle_without_metrics);
 }
 
@@ -121,6 +133,7 @@ void declare_data(OptionTable& table) {
   table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.")
       .deciding_training();
   table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
+      .of_guide()
       .one_of({Choice("LLama-Pretrain-Idxmap")});
   table
       .add(MT_FIELD(data, reset_position_ids),
@@ -136,6 +149,7 @@ void declare_data(OptionTable& table) {
   table
       .add_fieldless("max-padding-length", ValueKind::kInteger,
                      "Length that samples are padded to.")
+      .of_guide()
       .count_or_zero()
       .no_effect("training sequences are packed and hold no padding");
 }
@@ -151,11 +165,13 @@ void declare_files(OptionTable& table) {
   table
       .add(MT_FIELD(tokenizer, tokenizer),
            "hf: the tokenizer.json of tokenizer-model; bytes: one token per byte.")
+      .ours()
       .one_of({{"hf", TokenizerKind::kHf}, {"bytes", TokenizerKind::kBytes}})
       .deciding_training();
   table
       .add(MT_FIELD(tokenizer, tokenizer_model),
            "Directory with tokenizer.json; when generating, without it, the model's.")
+      .differs("It names a directory with tokenizer.json, not a file or a name on the Hub.")
       .deciding_training();
   table
       .add(MT_FIELD(tokenizer, patch_tokenizer_type),
@@ -163,6 +179,7 @@ void declare_files(OptionTable& table) {
            "extra-vocab-size less 2; Qwen3Tokenizer: its base vocabulary plus extra-vocab-size.")
       .one_of({{"DeepSeekTokenizer", PatchTokenizer::kDeepseek},
                {"Qwen3Tokenizer", PatchTokenizer::kQwen3}})
+      .of_guide()
       .idle_when(idle_in_token_files);
 }
 

@@ -29,11 +29,16 @@ std::string idle_for_single_kernels(const Options& options) {
   return options.bench.benchmark == Benchmark::kOps ? "bench ops measures single kernels" : "";
 }
 
+bool stretches_rotation(const Options& options) {
+  return options.model.rotary_scaling_factor.value_or(1) != 1;
+}
+
 }  // namespace
 
 void declare_model(OptionTable& table) {
   table.begin_group("model", "Model", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(model, model_family), "The family whose layers and tensor names are built.")
+      .ours()
       .one_of({{"deepseek", ModelFamily::kDeepseek},
                {"qwen", ModelFamily::kQwen},
                {"llama", ModelFamily::kLlama},
@@ -51,8 +56,12 @@ void declare_model(OptionTable& table) {
            "64.")
       .count();
   table.add(MT_FIELD(model, num_attention_heads), "Number of query heads.").count();
-  table.add(MT_FIELD(model, group_query_attention),
-            "Several query heads share one key and value head.");
+  table
+      .add(MT_FIELD(model, group_query_attention),
+           "Several query heads share one key and value head.")
+      .megatron_takes("false", [](const Options& options) {
+        return options.model.num_query_groups.has_value();
+      });
   table
       .add(MT_FIELD(model, num_query_groups),
            "Number of key and value heads; without it, one per query head.")
@@ -67,24 +76,31 @@ void declare_model(OptionTable& table) {
       .count();
   table.add(MT_FIELD(model, norm_epsilon), "Added to the mean square in a norm.")
       .also("layernorm-epsilon")
+      .megatron_takes("1e-5")
       .above(0)
       .below(1);
   table.add_fieldless("normalization", ValueKind::kChoice, "The kind of norm; always RMSNorm.")
       .one_of(
-          {Choice("RMSNorm"), {"LayerNorm", Standing::kNotYet, "layer norm with mean and bias"}});
+          {Choice("RMSNorm"), {"LayerNorm", Standing::kNotYet, "layer norm with mean and bias"}})
+      .megatron_takes("LayerNorm");
   table
       .add_fieldless("swiglu", ValueKind::kFlag,
                      "The MLPs are gated by SiLU; true of every family.")
-      .only("true", "MLPs without a SiLU gate");
+      .only("true", "MLPs without a SiLU gate")
+      .megatron_takes("false");
   table
       .add_fieldless("disable-bias-linear", ValueKind::kFlag,
                      "Linear layers have no bias; true of every family.")
-      .only("true", "linear layers with a bias");
+      .only("true", "linear layers with a bias")
+      .megatron_takes("false");
   table.add(MT_FIELD(model, add_qkv_bias),
             "The query, key and value projections have a bias, as Qwen2's.");
-  table.add(MT_FIELD(model, qk_layernorm),
-            "Norms queries and keys before their product, as Qwen3's; latent attention norms its "
-            "latents in any case.");
+  table
+      .add(MT_FIELD(model, qk_layernorm),
+           "Norms queries and keys before their product, as Qwen3's; latent attention norms its "
+           "latents in any case.")
+      .megatron_takes(
+          "false", [](const Options& options) { return options.model.kv_lora_rank.has_value(); });
   table.add(MT_FIELD(model, untie_embeddings_and_output_weights),
             "The output head has weights of its own instead of the embedding's.");
   table
@@ -97,6 +113,7 @@ void declare_model(OptionTable& table) {
            "Number of token ids without padding; without it, the tokenizer's.")
       .count();
   table.add(MT_FIELD(model, extra_vocab_size), "Rows of the vocabulary beyond the tokenizer's own.")
+      .of_guide()
       .count_or_zero()
       .for_commands({Command::kPretrain, Command::kSimulate, Command::kPreprocess})
       .idle_when(idle_in_token_files);
@@ -119,11 +136,9 @@ void declare_rotary_and_mla(OptionTable& table) {
                      "How positions enter the model; always rotary embeddings.")
       .one_of({Choice("rope"),
                {"learned_absolute", Standing::kNotYet, "learned positions"},
-               {"none", Standing::kNotYet, "models without positions"}});
-  table
-      .add_fieldless("use-rotary-position-embeddings", ValueKind::kFlag,
-                     "Rotary embeddings; true of every family.")
-      .only("true", "models without rotary embeddings");
+               {"none", Standing::kNotYet, "models without positions"}})
+      .also("use-rotary-position-embeddings", "rope")
+      .megatron_takes("learned_absolute");
   table
       .add_fieldless("rotary-percent", ValueKind::kNumber,
                      "Share of a head's width that is rotated; always all of it.")
@@ -138,23 +153,28 @@ void declare_rotary_and_mla(OptionTable& table) {
            "YaRN: how many times longer than the original the context is; switches YaRN on.")
       .at_least(1);
   table.add(MT_FIELD(model, rotary_mscale), "YaRN: factor of the rotation's magnitude.")
+      .also("mscale")
       .at_least(0);
   table
       .add(MT_FIELD(model, rotary_mscale_all_dim),
            "YaRN: factor of the attention logits' magnitude.")
+      .also("mscale-all-dim")
       .at_least(0);
   table
       .add(MT_FIELD(model, original_max_position_embeddings),
            "YaRN: the context before it was stretched.")
+      .megatron_takes("4096", stretches_rotation)
       .unit("tokens")
       .count();
   table
       .add(MT_FIELD(model, rotary_beta_fast),
            "YaRN: above this many turns over the original context, a wavelength is kept.")
+      .also("beta-fast")
       .above(0);
   table
       .add(MT_FIELD(model, rotary_beta_slow),
            "YaRN: below this many turns over the original context, a wavelength is stretched.")
+      .also("beta-slow")
       .above(0);
 
   table.add(MT_FIELD(model, multi_latent_attention),
@@ -163,7 +183,11 @@ void declare_rotary_and_mla(OptionTable& table) {
       .add(MT_FIELD(model, q_lora_rank),
            "MLA: width of the queries' latent; without it, queries are projected directly.")
       .count();
-  table.add(MT_FIELD(model, kv_lora_rank), "MLA: width of the latent of keys and values.").count();
+  table.add(MT_FIELD(model, kv_lora_rank), "MLA: width of the latent of keys and values.")
+      .count()
+      .megatron_takes("32", [](const Options& options) {
+        return options.model.multi_latent_attention.value_or(false);
+      });
   table
       .add(MT_FIELD(model, qk_rope_head_dim),
            "MLA: width of the rotated part of a query or key head.")
@@ -179,12 +203,14 @@ void declare_rotary_and_mla(OptionTable& table) {
       .add(MT_FIELD(model, mla_replicate_l1),
            "MLA: keeps the down projections whole on every tensor-parallel rank and splits the up "
            "projections only, which saves a gather; off: both are split.")
+      .of_guide()
       .idle_when(idle_at_one_tensor_rank);
   table
       .add(MT_FIELD(model, mla_fuse_qkv),
            "MLA: one down projection for queries, keys and values, and norms in front of it and "
            "behind it that the backward computes again instead of keeping; needs q-lora-rank. A "
            "bench always has the one projection.")
+      .of_guide()
       .for_commands({Command::kPretrain, Command::kSimulate, Command::kBench})
       .idle_when(idle_without_query_latents);
 }

@@ -20,25 +20,64 @@ std::string idle_without_softmax(const Options& options) {
              : "";
 }
 
+bool has_experts(const Options& options) {
+  return options.moe.num_experts.has_value();
+}
+
+bool has_latents(const Options& options) {
+  return options.model.kv_lora_rank || options.model.multi_latent_attention.value_or(false) ||
+         options.model.model_family == ModelFamily::kDeepseek;
+}
+
+bool has_sigmoid(const Options& options) {
+  return options.moe.moe_router_score_function == RouterScoreFunction::kSigmoid;
+}
+
+// What DeepSeek-V3's router is made of in Megatron, which has no name for the whole.
+bool is_v3_in_megatron(const Options& options) {
+  return has_latents(options) && has_sigmoid(options) &&
+         options.moe.moe_router_enable_expert_bias.value_or(false);
+}
+
+bool is_without_v3(const Options& options) {
+  return !options.moe.moe_router_deepseekv3.value_or(false);
+}
+
+// DeepSeek-V2's router, whose softmax comes first here.
+bool is_v2_in_megatron(const Options& options) {
+  return has_experts(options) && has_latents(options) && is_without_v3(options) &&
+         !has_sigmoid(options);
+}
+
+constexpr const char* kWithV3Alone =
+    "Here it acts with moe-router-deepseekv3 only, as in the guide; Megatron's acts on every "
+    "router.";
+
 std::string idle_beyond_deepseek(const Options& options) {
   const auto family = options.model.model_family;
   return !family || family == ModelFamily::kDeepseek ? "" : "it acts on the family deepseek only";
 }
 
 void declare_router(OptionTable& table) {
-  table.add(MT_FIELD(moe, moe_router_deepseekv3),
-            "The router of DeepSeek-V3: its own score function, balanced by a bias.");
+  table
+      .add(MT_FIELD(moe, moe_router_deepseekv3),
+           "The router of DeepSeek-V3: its own score function, balanced by a bias.")
+      .of_guide()
+      .megatron_takes("true", is_v3_in_megatron);
   table.add(MT_FIELD(moe, moe_router_score_function), "Turns router logits into scores.")
       .one_of(
           {{"softmax", RouterScoreFunction::kSoftmax}, {"sigmoid", RouterScoreFunction::kSigmoid}})
+      .differs(kWithV3Alone, is_without_v3)
       .idle_when(idle_without_bias);
   table
       .add(MT_FIELD(moe, moe_router_enable_expert_bias),
            "Adds a bias per expert to the scores that choose experts, never to their weights.")
+      .differs(kWithV3Alone, is_without_v3)
       .idle_when(idle_without_bias);
   table
       .add(MT_FIELD(moe, moe_router_bias_update_rate),
            "Added to (or taken from) the bias of an expert with too few (many) tokens, each step.")
+      .differs(kWithV3Alone, is_without_v3)
       .at_least(0)
       .idle_when(idle_without_bias)
       .deciding_training();
@@ -46,10 +85,14 @@ void declare_router(OptionTable& table) {
       .add(MT_FIELD(moe, moe_router_topk_scaling_factor),
            "Multiplies the weights of the chosen experts.")
       .above(0)
+      .differs(
+          "Here it acts on DeepSeek's routers only, as in the guide; Megatron's acts on every one.",
+          [](const Options& options) { return !has_latents(options); })
       .idle_when(idle_beyond_deepseek);
   table
       .add(MT_FIELD(moe, moe_router_pre_softmax),
            "Softmax over all experts before choosing, weights not normalised afterwards.")
+      .megatron_takes("false", is_v2_in_megatron)
       .idle_when(idle_without_softmax);
   table
       .add(MT_FIELD(moe, moe_router_num_groups),
@@ -125,6 +168,12 @@ void declare_dispatch(OptionTable& table) {
            "How tokens travel to their experts and back: every token to every rank (allgather, "
            "allgather_fused), a row per chosen expert (alltoall), or a row per rank with a chosen "
            "expert (deepep, flex); the overlap kinds are the same under a schedule with blocks.")
+      .differs(
+          "flex and deepep are an all-to-all of Moetron's own that sends a token once to a "
+          "rank; the DeepEP library is not used.",
+          [](const Options& options) {
+            return options.moe.moe_token_dispatcher_type == TokenDispatcher::kDeepep;
+          })
       .also("moe-token-dispatcher-type-patch")
       .also("moe-enable-deepep", "deepep")
       .one_of(dispatcher_choices())
@@ -135,8 +184,6 @@ void declare_dispatch(OptionTable& table) {
            "One grouped matrix product for all experts of a rank; without it one expert is "
            "computed after the other, with the same results.")
       .also("moe-grouped-gemm-te");
-  table.add_fieldless("moe-permute-fusion", ValueKind::kFlag, "Fuses the permutation of tokens.")
-      .no_effect("there is one permutation, the fastest");
 }
 
 void declare_capacity(OptionTable& table) {
@@ -144,6 +191,7 @@ void declare_capacity(OptionTable& table) {
       .add(MT_FIELD(moe, force_drop_and_padding),
            "Gives every expert the same number of rows, by dropping and padding: "
            "moe-expert-capacity-factor 1 unless given, and moe-pad-expert-input-to-capacity.")
+      .of_guide()
       .deciding_training();
   table
       .add(MT_FIELD(moe, moe_expert_capacity_factor),
@@ -169,12 +217,18 @@ void declare_capacity(OptionTable& table) {
 void declare_moe(OptionTable& table) {
   table.begin_group("moe", "Mixture of experts", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(moe, num_experts), "Number of routed experts of a layer.").count();
-  table.add(MT_FIELD(moe, moe_router_topk), "Number of experts that a token is sent to.").count();
-  table.add(MT_FIELD(moe, moe_ffn_hidden_size), "Inner width of an expert.").count();
-  table.add(MT_FIELD(moe, enable_shared_expert), "Adds an expert that every token passes.");
+  table.add(MT_FIELD(moe, moe_router_topk), "Number of experts that a token is sent to.")
+      .count()
+      .megatron_takes("2", has_experts);
+  table.add(MT_FIELD(moe, moe_ffn_hidden_size), "Inner width of an expert.")
+      .count()
+      .megatron_takes_that_of("ffn-hidden-size", has_experts);
+  table.add(MT_FIELD(moe, enable_shared_expert), "Adds an expert that every token passes.")
+      .of_guide();
   table
       .add(MT_FIELD(moe, num_shared_experts),
            "Width of the shared expert as a multiple of moe-ffn-hidden-size.")
+      .of_guide()
       .count();
   table
       .add_fieldless("enable-shared-expert-gate", ValueKind::kFlag,
@@ -186,6 +240,7 @@ void declare_moe(OptionTable& table) {
                      "Inner width of the shared expert; see num-shared-experts.")
       .not_yet("shared experts whose width is no multiple of an expert's");
   table.add(MT_FIELD(moe, first_k_dense_replace), "The first so many layers are dense.")
+      .of_guide()
       .count_or_zero()
       .idle_when(idle_beyond_deepseek);
   table.add_fieldless("moe-layer-freq", ValueKind::kText, "Which layers have experts.")

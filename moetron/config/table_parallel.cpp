@@ -56,6 +56,7 @@ void declare_schedule(OptionTable& table) {
   table
       .add(MT_FIELD(parallel, scheduler),
            "The pipeline schedule; 1f1b with several virtual stages a rank is interleaved.")
+      .of_guide()
       .one_of(schedule_choices())
       .remark_when(remark_on_one_stage);
   table
@@ -71,23 +72,27 @@ void declare_schedule(OptionTable& table) {
       .add(MT_FIELD(parallel, hetero_pipeline_stages),
            "Layers of each pipeline rank; several times as many numbers are those of virtual "
            "stages: the first of every rank, then the second of every rank, and so on.")
+      .of_guide()
       .unit("layers")
       .count_or_zero();
   table
       .add(MT_FIELD(parallel, virtual_hetero_pipeline_stages),
            "Layers of chunk 0 of every pipeline rank, then of chunk 1 of every rank.")
+      .of_guide()
       .unit("layers")
       .count_or_zero();
   table
       .add(MT_FIELD(parallel, pipeline_activation_cap),
            "Activations that a rank may hold, counted by chunks and micro-batches; 0: as few as "
            "cost little time.")
+      .ours()
       .count_or_zero()
       .idle_when(idle_beyond_plus);
   table
       .add(MT_FIELD(parallel, pipeline_communication),
            "Expert communication of a chunk's forward over its compute, for which the schedule is "
            "made.")
+      .ours()
       .at_least(0)
       .at_most(100)
       .idle_when(idle_beyond_plus);
@@ -102,6 +107,11 @@ void declare_parallel(OptionTable& table) {
       .count();
   table.add(MT_FIELD(parallel, tensor_model_parallel_for_expert), "Ranks that share an expert.")
       .also("expert-tensor-parallel-size")
+      .megatron_takes_that_of("tensor-model-parallel-size",
+                              [](const Options& options) {
+                                return options.moe.num_experts &&
+                                       options.parallel.tensor_model_parallel_size > 1;
+                              })
       .unit("ranks")
       .count();
   table
@@ -133,11 +143,12 @@ void declare_parallel(OptionTable& table) {
   table
       .add_fieldless("overlap-moe-expert-parallel-comm", ValueKind::kFlag,
                      "Hides expert communication behind compute.")
-      .not_yet("overlapped expert communication");
+      .no_effect(
+          "scheduler dualpipev overlaps it; under 1f1b the shared expert alone runs beside it");
   table
       .add_fieldless("delay-wgrad-compute", ValueKind::kFlag,
                      "Computes weight gradients apart from input gradients.")
-      .not_yet("delayed weight gradients");
+      .no_effect("scheduler dualpipev, zb-h1 and zb-v delay them");
 }
 
 void declare_memory(OptionTable& table) {
@@ -168,10 +179,12 @@ void declare_memory(OptionTable& table) {
       .add(
           MT_FIELD(memory, moe_layer_recompute),
           "Recomputes the expert part of a layer: dispatches again and computes the experts again.")
+      .of_guide()
       .idle_when(idle_beside_full);
   table
       .add(MT_FIELD(memory, mlp_recompute),
            "Recomputes the first of an expert's two matrix products and the activation.")
+      .of_guide()
       .idle_when(idle_beside_stronger);
 }
 
@@ -181,12 +194,19 @@ void declare_kernels(OptionTable& table) {
       .add(MT_FIELD(kernels, transformer_impl),
            "Which operators compute a layer: the fastest of the machine (transformer_engine), or "
            "plain ones to compare with (local), on a GPU without kernels of ours.")
+      .differs(
+          "local: plain operators to compare with, slower than Megatron's; the results are the "
+          "same.",
+          [](const Options& options) {
+            return options.kernels.transformer_impl == TransformerImpl::kLocal;
+          })
       .one_of({{"transformer_engine", TransformerImpl::kTransformerEngine},
                {"local", TransformerImpl::kLocal}});
   table
       .add(MT_FIELD(kernels, module_impl),
            "transformer-impl for one module: with core_attn the fastest attention computes beside "
            "transformer-impl local, too.")
+      .of_guide()
       .pairs()
       .one_of({Choice("core_attn:local"), Choice("core_attn:transformer_engine")})
       .idle_when(idle_with_fast_attention);
@@ -206,10 +226,12 @@ void declare_kernels(OptionTable& table) {
                      "Fuses the softmax of the loss.")
       .no_effect(fusion);
   table.add_fieldless("rotary-emb-use-cache", ValueKind::kFlag, "Keeps sines and cosines.")
+      .of_guide()
       .no_effect("sines and cosines are always kept");
   table
       .add_fieldless("use-local-multi-tensor-scale", ValueKind::kFlag,
                      "Scales gradients without a fused kernel.")
+      .of_guide()
       .no_effect("there is one way to scale gradients");
   table
       .add_fieldless("no-async-tensor-model-parallel-allreduce", ValueKind::kFlag,

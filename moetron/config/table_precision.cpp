@@ -29,6 +29,7 @@ void declare_precision(OptionTable& table) {
           "hybrid: gradients in E5M2, on CPUs alone.")
       .one_of({{"e4m3", Fp8Format::kE4m3}, {"hybrid", Fp8Format::kHybrid}})
       .also("fp8")
+      .differs("Here the scales are blockwise, and hybrid is for CPUs alone.")
       .deciding_training();
   table
       .add(MT_FIELD(precision, fp8_recipe),
@@ -38,17 +39,20 @@ void declare_precision(OptionTable& table) {
                {"delayed", Standing::kNotYet, "a scale a tensor, of earlier steps"},
                {"tensorwise", Standing::kNotYet, "a scale a tensor"},
                {"mxfp8", Standing::kNotYet, "a scale for 32 numbers, on Blackwell"}})
+      .megatron_takes("delayed", is_in_fp8)
       .idle_when(idle_without_fp8);
   table
       .add(MT_FIELD(precision, fp8_wgrad),
            "Factors of weight gradients; bf16: as the activations are, not in 8 bits.")
       .one_of({{"fp8", Fp8WeightGrad::kFp8}, {"bf16", Fp8WeightGrad::kBf16}})
+      .ours()
       .idle_when(idle_without_fp8)
       .deciding_training();
   table
       .add(MT_FIELD(precision, moe_fp8_dispatch),
            "Tokens travel to their experts in 8 bits, and gradients back to them; without it as "
            "fp8-wgrad says, for the result is the same.")
+      .ours()
       .idle_when(idle_without_fp8);
   table
       .add(MT_FIELD(precision, first_last_layers_bf16),

@@ -12,9 +12,11 @@ std::string idle_without_nccl(const Options& options) {
   return may_use_nccl ? "" : "it acts with distributed-backend nccl only";
 }
 
+// Of explain, too, whose model is that of the run it explains.
 std::string idle_unless_planned(const Options& options) {
-  const bool is_planned =
-      options.runtime.dry_run || options.simulate.cost == SimulatedCosts::kModel;
+  const bool explains = !options.explain.script.empty() || !options.explain.arguments.empty();
+  const bool is_planned = explains || options.runtime.dry_run ||
+                          options.simulate.cost == SimulatedCosts::kModel;
   return is_planned ? "" : "it acts with dry-run, or cost model, only";
 }
 
@@ -26,15 +28,17 @@ std::string idle_without_ranks(const Options& options) {
 }  // namespace
 
 void declare_runtime(OptionTable& table) {
-  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess,  Command::kGenerate,
-                                 Command::kSimulate, Command::kCompareLoss, Command::kPlot,
-                                 Command::kBench,    Command::kLaunch};
+  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate,
+                                 Command::kSimulate, Command::kExplain,    Command::kCompareLoss,
+                                 Command::kPlot,     Command::kBench,      Command::kLaunch};
+  const std::vector<Command> planned{Command::kPretrain, Command::kSimulate, Command::kExplain};
   const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
   table.begin_group("runtime", "Running", model);
   table
       .add_fieldless("config", ValueKind::kText,
                      "TOML file with options; the command line wins over it.")
-      .for_commands(all);
+      .for_commands(all)
+      .ours();
   table.add(MT_FIELD(runtime, seed), "Seed of all random numbers.").at_least(0).deciding_training();
   table
       .add(MT_FIELD(runtime, deterministic),
@@ -43,6 +47,7 @@ void declare_runtime(OptionTable& table) {
   table
       .add(MT_FIELD(runtime, device),
            "Where the model is computed; auto: on a GPU where the build and the machine have one.")
+      .ours()
       .one_of(
           {{"auto", DeviceKind::kAuto}, {"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}});
   table
@@ -55,6 +60,7 @@ void declare_runtime(OptionTable& table) {
                {"nccl", DistributedBackend::kNccl},
                {"thread", Standing::kNotYet, "ranks as threads of one process"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
+      .also_times("distributed-timeout-minutes", 60)
       .for_commands({Command::kPretrain})
       .unit("seconds")
       .above(0)
@@ -62,6 +68,7 @@ void declare_runtime(OptionTable& table) {
   table
       .add(MT_FIELD(runtime, nccl_max_ctas),
            "Thread blocks that a collective of NCCL may occupy; 0: NCCL's own choice.")
+      .ours()
       .for_commands({Command::kPretrain})
       .unit("blocks")
       .at_least(0)
@@ -74,31 +81,36 @@ void declare_runtime(OptionTable& table) {
            "among the ranks of the machine.")
       .unit("threads")
       .at_least(0)
-      .at_most(4096);
+      .at_most(4096)
+      .ours();
   table
       .add(
           MT_FIELD(runtime, dry_run),
           "Prints what each rank would hold and how fast the run would be, and ends; reads no data "
           "and needs no GPU.")
-      .for_commands({Command::kPretrain});
+      .for_commands({Command::kPretrain})
+      .ours();
   table
       .add(
           MT_FIELD(runtime, check_layout),
           "Instead of the run, trains one step of a shrunken model in the asked layout, on threads "
           "of this process, and compares it with one rank.")
-      .for_commands({Command::kPretrain});
+      .for_commands({Command::kPretrain})
+      .ours();
   table
       .add(MT_FIELD(runtime, world_size),
            "Ranks of the run that is checked or dry-run; without it the launcher's, else 1.")
-      .for_commands({Command::kPretrain, Command::kSimulate})
+      .for_commands(planned)
       .unit("ranks")
       .count()
+      .ours()
       .idle_when(idle_without_ranks);
   table
       .add(MT_FIELD(runtime, hardware),
            "TOML file of the rates of GPUs, links and hosts; without it dry-run takes nodes of 8 "
            "H100.")
-      .for_commands({Command::kPretrain, Command::kSimulate})
+      .for_commands(planned)
+      .ours()
       .idle_when(idle_unless_planned);
 }
 
@@ -154,6 +166,20 @@ std::string idle_beside_layout(const Options& options) {
 }
 
 }  // namespace
+
+void declare_explain(OptionTable& table) {
+  table.begin_group("explain", "Explaining", {Command::kExplain});
+  table
+      .add(
+          MT_FIELD(explain, script),
+          "A shell script or a list of arguments, then what the script would be given; it is read, "
+          "never run. The name --script may be left out.")
+      .positional();
+  table
+      .add(MT_FIELD(explain, arguments),
+           "The command line itself instead of a file; it may simply stand behind --.")
+      .rest();
+}
 
 void declare_tools(OptionTable& table) {
   declare_simulate(table);

@@ -54,6 +54,7 @@ void declare_training(OptionTable& table) {
                {"fp32", Dtype::kFp32},
                {"fp16", Standing::kNotYet, "fp16 with loss scaling"},
                {"fp8", Dtype::kFp8}})
+      .megatron_takes("fp32")
       .also("bf16", "bf16")
       .also("fp32", "fp32")
       .also("fp16", "fp16")
@@ -61,7 +62,8 @@ void declare_training(OptionTable& table) {
       .deciding_training();
   for (const char* name : {"attention-dropout", "hidden-dropout"})
     table.add_fieldless(name, ValueKind::kNumber, "Probability of dropping an activation.")
-        .only("0", "dropout");
+        .only("0", "dropout")
+        .megatron_takes("0.1");
   table
       .add_fieldless("rampup-batch-size", ValueKind::kTexts,
                      "Starts with smaller batches: first size, increment, samples.")
@@ -111,6 +113,7 @@ void declare_offload(OptionTable& table) {
   table
       .add_fieldless("optimizer-offload-policy", ValueKind::kChoice,
                      "Which states are in host memory: static: always the same ones.")
+      .of_guide()
       .one_of({Choice("static")})
       .idle_when(idle_without_hybrid);
   table
@@ -125,6 +128,7 @@ void declare_offload(OptionTable& table) {
            "run beside the update, those of gradients beside the backward where no other rank adds "
            "to "
            "them.")
+      .of_guide()
       .idle_when(idle_without_copies);
 }
 

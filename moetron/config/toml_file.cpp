@@ -91,7 +91,7 @@ class TomlReader {
                       spec.name);
       values = {{ScalarType::kUntyped, found->implied}};
     }
-    settings.push_back({&spec, std::move(values), shown, !found->implied.empty()});
+    settings.push_back({&spec, std::move(values), shown, !found->implied.empty(), found->factor});
   }
 
   std::string file_;

@@ -37,15 +37,16 @@ Family qwen_family(const Options& options) {
   return norm ? Family::kQwen3 : Family::kLlama;
 }
 
+bool is_qwen_like(const Options& options) {
+  const ModelOptions& model = options.model;
+  return options.moe.num_experts || model.qk_layernorm.value_or(false) ||
+         model.add_qkv_bias.value_or(false);
+}
+
 Family choose_family(const Options& options) {
   const ModelOptions& model = options.model;
   const bool latent = wants_latent_attention(options);
-  const bool qwen_like = options.moe.num_experts || model.qk_layernorm.value_or(false) ||
-                         model.add_qkv_bias.value_or(false);
-  const ModelFamily guess = latent      ? ModelFamily::kDeepseek
-                            : qwen_like ? ModelFamily::kQwen
-                                        : ModelFamily::kLlama;
-  switch (model.model_family.value_or(guess)) {
+  switch (model.model_family ? *model.model_family : guessed_family(options)) {
     case ModelFamily::kDeepseek:
       MT_CHECK_CONFIG(latent, "kv-lora-rank is missing: model-family (deepseek) needs it");
       // Megatron's qk-layernorm is here that of the latents, which are always normed.
@@ -60,7 +61,7 @@ Family choose_family(const Options& options) {
       MT_CHECK_CONFIG(!latent, "kv-lora-rank does not go with model-family (qwen)");
       return qwen_family(options);
     case ModelFamily::kLlama:
-      MT_CHECK_CONFIG(!latent && !qwen_like,
+      MT_CHECK_CONFIG(!latent && !is_qwen_like(options),
                       "kv-lora-rank, num-experts, qk-layernorm and add-qkv-bias do not go with "
                       "model-family (llama)");
       return Family::kLlama;
@@ -266,6 +267,11 @@ void fill_parts(const Options& options, ModelConfig& config, Mistakes& mistakes)
 }
 
 }  // namespace
+
+ModelFamily guessed_family(const Options& options) {
+  if (wants_latent_attention(options)) return ModelFamily::kDeepseek;
+  return is_qwen_like(options) ? ModelFamily::kQwen : ModelFamily::kLlama;
+}
 
 ModelConfig model_config_from_options(const Options& options) {
   const ModelOptions& model = options.model;

@@ -12,6 +12,10 @@ namespace moetron {
 // under --fp32, else bfloat16. Throws ConfigError.
 ModelConfig model_config_from_options(const Options& options);
 
+// What the options look like, where model-family is not given. Throws ConfigError where the
+// options of latent attention contradict each other.
+ModelFamily guessed_family(const Options& options);
+
 // Throws ConfigError if an option that was given contradicts the model that is
 // loaded; the message names `config_file`.
 void check_options_match(const ModelConfig& config, const Options& options,

@@ -111,8 +111,8 @@ void check_learning_rate(const Options& options, Mistakes& mistakes) {
                 mistakes);
   const int64_t decay = optimizer.lr_decay_iters.value_or(options.training.train_iters);
   const char* name = optimizer.lr_decay_iters ? "lr-decay-iters" : "train-iters";
-  mistakes.check(optimizer.lr_warmup_iters < decay, "lr-warmup-iters (", optimizer.lr_warmup_iters,
-                 ") must be smaller than ", name, " (", decay, ")");
+  mistakes.check(decay < 1 || optimizer.lr_warmup_iters < decay, "lr-warmup-iters (",
+                 optimizer.lr_warmup_iters, ") must be smaller than ", name, " (", decay, ")");
 }
 
 void check_split(const std::vector<double>& split, Mistakes& mistakes) {

@@ -1,0 +1,86 @@
+// moetron explain: what it prints.
+#include <filesystem>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/json.h"
+#include "moetron/cli/commands.h"
+
+namespace moetron {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+struct Outcome {
+  std::string out;
+  std::string error;  // its last sentence; empty: none
+};
+
+Outcome explained(std::vector<std::string> words) {
+  words.insert(words.begin(), {"moetron", "explain"});
+  std::vector<const char*> arguments;
+  for (const std::string& word : words) arguments.push_back(word.c_str());
+  testing::internal::CaptureStdout();
+  Outcome outcome;
+  try {
+    EXPECT_EQ(run_explain(parse_command_line(static_cast<int>(arguments.size()), arguments.data())),
+              kExitDone);
+  } catch (const Error& error) {
+    outcome.error = error.what();
+    EXPECT_EQ(error.exit_code(),
+              dynamic_cast<const InputError*>(&error) ? kExitCorruptInput : kExitConfig);
+  }
+  outcome.out = testing::internal::GetCapturedStdout();
+  return outcome;
+}
+
+const std::vector<std::string> kMixtral{"tests/megatron_scripts/mixtral_8x7b.sh", "runs/m", "tok",
+                                        "data"};
+
+TEST(ExplainCommand, PrintsGroupsLayoutAndOurCommand) {
+  const Outcome outcome = explained(kMixtral);
+  EXPECT_EQ(outcome.error, "");
+  EXPECT_THAT(
+      outcome.out,
+      AllOf(HasSubstr("pretrain_gpt.py, 32 ranks\n\nSame meaning ("),
+            HasSubstr("\nNo effect here ("), HasSubstr("\nAnother effect here ("),
+            HasSubstr("--wandb-project Mixtral (if [ -n \"${WANDB_API_KEY}\" ])"),
+            HasSubstr("  32 ranks: tensor 1, pipeline 4, data 8; experts: tensor 1, "
+                      "parallel 8; 32 micro-batches a step\n"),
+            HasSubstr("\nOur command\n  torchrun --no-python --nproc_per_node 8 --nnodes 4")));
+  std::vector<std::string> on_hardware = kMixtral;
+  on_hardware.insert(on_hardware.end(), {"--hardware", "configs/hardware/h100-ib400.toml"});
+  EXPECT_THAT(explained(on_hardware).out, HasSubstr(" s a step, "));
+}
+
+TEST(ExplainCommand, PrintsTheSameAsAnObject) {
+  std::vector<std::string> words = kMixtral;
+  words.emplace_back("--json");
+  const Json json = parse_json(explained(words).out, "output");
+  EXPECT_EQ(json["ranks"], 32);
+  EXPECT_EQ(json["missing"].size(), 0u);
+  EXPECT_EQ(json["command"][0], "torchrun");
+  bool has_condition = false;
+  for (const Json& option : json["no_effect"]) has_condition |= option.contains("condition");
+  EXPECT_TRUE(has_condition);
+}
+
+TEST(ExplainCommand, TakesWordsBehindTwoDashes) {
+  const Outcome outcome = explained(
+      {"--world-size", "4", "--", "pretrain_gpt.py", "--num-layers", "4", "--frob", "--help"});
+  EXPECT_THAT(outcome.out, HasSubstr("pretrain_gpt.py, 4 ranks"));
+  EXPECT_THAT(outcome.out, HasSubstr("Unknown (2)"));
+  EXPECT_THAT(outcome.error, HasSubstr("2 options are unknown"));
+  EXPECT_EQ(explained({"x", "--", "y"}).error,
+            "explain takes a file (x) or the words behind --, not both");
+  EXPECT_EQ(explained({}).error, "explain needs a file, or a command line behind --");
+  EXPECT_THAT(explained({"no/such/file"}).error, HasSubstr("no/such/file"));
+}
+
+}  // namespace
+}  // namespace moetron

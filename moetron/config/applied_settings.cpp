@@ -1,0 +1,80 @@
+#include "moetron/config/applied_settings.h"
+
+#include <algorithm>
+
+#include "moetron/base/error.h"
+#include "moetron/config/argument_reader.h"
+#include "moetron/config/options_page.h"
+
+namespace moetron {
+namespace {
+
+void apply(Command command, AppliedSetting& applied, Options& options) {
+  const Setting& setting = applied.setting;
+  const bool belongs = setting.spec->belongs_to(command);
+  // A file may serve several commands: the options of others are checked, then left alone.
+  Options others;
+  const StandingOfSetting standing = try_setting(setting, belongs ? options : others);
+  if (belongs || standing.standing == Standing::kNotYet) {
+    applied.standing = standing.standing;
+    applied.why = standing.why;
+  }
+  MT_CHECK_CONFIG(belongs || !is_option(setting.shown) || standing.standing == Standing::kNotYet,
+                  setting.shown, " belongs to ", command_list(setting.spec->commands), ", not to ",
+                  command_name(command));
+}
+
+}  // namespace
+
+void keep_last(std::vector<Setting>& settings) {
+  std::vector<Setting> kept;
+  for (Setting& setting : settings) {
+    std::erase_if(kept, [&](const Setting& old) { return old.spec == setting.spec; });
+    kept.push_back(std::move(setting));
+  }
+  settings = std::move(kept);
+}
+
+std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting> settings,
+                                           Options& options) {
+  std::vector<AppliedSetting> all;
+  for (Setting& setting : settings) {
+    AppliedSetting& applied = all.emplace_back();
+    applied.setting = std::move(setting);
+    try {
+      apply(command, applied, options);
+    } catch (const ConfigError& error) {
+      applied.mistake = error.what();
+    }
+  }
+  for (AppliedSetting& applied : all) {
+    const OptionSpec& spec = *applied.setting.spec;
+    if (!spec.idle || !spec.belongs_to(command)) continue;
+    const std::string reason = spec.idle(options);
+    if (reason.empty()) continue;
+    reset_option(spec, options);
+    if (applied.standing != Standing::kNotYet && applied.mistake.empty()) {
+      applied.standing = Standing::kNoEffect;
+      applied.why = reason;
+    }
+  }
+  for (AppliedSetting& applied : all) {
+    const OptionSpec& spec = *applied.setting.spec;
+    if (spec.remark && spec.belongs_to(command)) applied.remark = spec.remark(options);
+  }
+  return all;
+}
+
+std::string missing_options(Command command, const std::vector<AppliedSetting>& given) {
+  std::string missing;
+  for (const OptionSpec& spec : option_table().options()) {
+    const bool is_given = std::any_of(given.begin(), given.end(), [&](const AppliedSetting& one) {
+      return one.setting.spec == &spec;
+    });
+    if (spec.is_required_by(command) && !is_given)
+      missing += concat(missing.empty() ? "--" : ", --", spec.name);
+  }
+  return missing.empty() ? "" : concat(command_name(command), " needs ", missing);
+}
+
+}  // namespace moetron

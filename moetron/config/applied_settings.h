@@ -1,0 +1,31 @@
+// What comes of the settings that somebody gave: which act, which do nothing and why.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "moetron/config/option_value.h"
+
+namespace moetron {
+
+struct AppliedSetting {
+  Setting setting;
+  // kNotYet: it was left out, and `why` says what is missing; kNoEffect: `why` says why.
+  Standing standing = Standing::kWorks;
+  std::string why;
+  std::string mistake;  // it was left out; empty: none
+  std::string remark;   // how it acts beside the others; empty: as it says
+};
+
+// The last of several settings of one option is the one that counts.
+void keep_last(std::vector<Setting>& settings);
+
+// Puts settings into the options of a command, each option at most once.
+std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting> settings,
+                                           Options& options);
+
+// "pretrain needs --lr, --data-path": what the command cannot do without, and nobody gave; or
+// empty.
+std::string missing_options(Command command, const std::vector<AppliedSetting>& given);
+
+}  // namespace moetron

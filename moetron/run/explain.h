@@ -1,0 +1,43 @@
+// What somebody's command line for Megatron does here, option by option.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "moetron/run/run_spec.h"
+#include "moetron/run/training_command.h"
+
+namespace moetron {
+
+struct ExplainedOption {
+  std::string text;  // as it was written, with its values
+  std::string note;  // what differs, why it does nothing, what is missing; empty: nothing to say
+  std::string condition;  // the test of the script that it depends on; empty: it is always given
+};
+
+struct Explanation {
+  int64_t num_ranks = 1;
+  std::vector<ExplainedOption> same;     // as in Megatron
+  std::vector<ExplainedOption> other;    // another effect here
+  std::vector<ExplainedOption> added;    // what Megatron does without being asked
+  std::vector<ExplainedOption> idle;     // no effect here
+  std::vector<ExplainedOption> missing;  // not there yet, Megatron's defaults among them
+  std::vector<ExplainedOption> unknown;
+  std::vector<std::string> contradictions;  // what a start would refuse, a sentence each
+  std::vector<std::string> open;            // names of what the script does not say
+  std::vector<std::string> command;         // ours, the program and its words
+  // Of it; empty where anything stands in its way.
+  std::optional<RunSpec> run;
+  bool assumes_vocabulary = false;  // the run's, for nobody says it: kAssumedVocabulary
+};
+constexpr int64_t kAssumedVocabulary = 131072;
+
+// `num_ranks`: where the launcher does not say it.
+Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks);
+
+// One sentence on how much stands between the command line and a run; empty: nothing.
+std::string obstacles(const Explanation& explanation);
+
+}  // namespace moetron

@@ -1,0 +1,233 @@
+#include "moetron/run/explain.h"
+
+#include <algorithm>
+#include <gmock/gmock.h>
+
+#include <gtest/gtest.h>
+
+#include "moetron/base/file.h"
+#include "moetron/config/option_value.h"
+#include "moetron/run/run_test_data.h"
+
+namespace moetron {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::Field;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+using Variables = std::map<std::string, std::string>;
+
+Explanation explain_text(const std::string& text, const Variables& variables = {},
+                         std::vector<std::string> arguments = {},
+                         std::optional<int64_t> num_ranks = {}) {
+  ShellContext context;
+  context.variable = [&](const std::string& name) -> std::optional<std::string> {
+    const auto found = variables.find(name);
+    return found == variables.end() ? std::nullopt : std::optional(found->second);
+  };
+  context.arguments = std::move(arguments);
+  return explain(find_training_command(text, "run.sh", std::move(context)), num_ranks);
+}
+
+Explanation explain_file(const std::string& name, const Variables& variables = {},
+                         std::vector<std::string> arguments = {},
+                         std::optional<int64_t> num_ranks = {}) {
+  return explain_text(read_file("tests/" + name), variables, std::move(arguments), num_ranks);
+}
+
+// The names in a group; of "without --x", too.
+std::vector<std::string> names(const std::vector<ExplainedOption>& options) {
+  std::vector<std::string> list;
+  for (const ExplainedOption& option : options) {
+    const size_t end =
+        option.text.starts_with("without ") ? std::string::npos : option.text.find(' ');
+    list.push_back(option.text.substr(0, end));
+  }
+  return list;
+}
+
+std::string note_of(const std::vector<ExplainedOption>& options, const std::string& name) {
+  for (const ExplainedOption& option : options)
+    if (option.text.substr(0, option.text.find(' ')) == name) return option.note;
+  return "(absent)";
+}
+
+// What training needs beside a model's shape; of Megatron's defaults, none is another than ours.
+constexpr const char* kTraining =
+    " --micro-batch-size 1 --global-batch-size 8 --train-iters 10 --lr 1e-4 --data-path d "
+    "--seq-length 64 --vocab-size 1000 --attention-dropout 0 --hidden-dropout 0 --bf16 ";
+constexpr const char* kShape =
+    " --num-layers 4 --hidden-size 64 --num-attention-heads 4 --ffn-hidden-size 128 --swiglu "
+    "--normalization RMSNorm --norm-epsilon 1e-5 --disable-bias-linear "
+    "--position-embedding-type rope ";
+
+std::string gpt(const std::string& more = "") {
+  return std::string("torchrun --nproc_per_node 8 pretrain_gpt.py") + kTraining + kShape + more;
+}
+
+// Our command, as the program would read it.
+Options options_of(const Explanation& explanation) {
+  const auto& words = explanation.command;
+  const auto program = std::find(words.begin(), words.end(), "moetron");
+  return parse_words({program + 1, words.end()}).options;
+}
+
+TEST(Explain, ADenseModelStartsAsItIs) {
+  const Explanation explanation = explain_text(gpt());
+  EXPECT_EQ(obstacles(explanation), "");
+  EXPECT_EQ(explanation.num_ranks, 8);
+  EXPECT_THAT(names(explanation.added), ElementsAre("--model-family"));
+  ASSERT_TRUE(explanation.run);
+  EXPECT_EQ(explanation.run->sizes.dp, 8);
+  EXPECT_EQ(explanation.run->model.family, ModelConfig::Family::kLlama);
+  EXPECT_THAT(explanation.command, Contains("--no-python"));
+  EXPECT_THAT(explanation.command, Not(Contains("--swiglu"))) << "it is so in any case";
+  const Options options = options_of(explanation);
+  EXPECT_NO_THROW(validate(options, Command::kPretrain, 8));
+  EXPECT_EQ(options.model.model_family, ModelFamily::kLlama);
+  EXPECT_EQ(options.training.seq_length, 64);
+}
+
+TEST(Explain, MegatronsDefaultsAreNotForgotten) {
+  const Explanation explanation = explain_text(
+      "torchrun --nproc_per_node 4 pretrain_gpt.py --num-layers 4 --hidden-size 64 --lr 1 "
+      "--num-attention-heads 4 --tensor-model-parallel-size 2 --num-experts 8 --vocab-size 100 "
+      "--ffn-hidden-size 128 --seq-length 64 --micro-batch-size 2 --train-iters 10 --data-path d "
+      "--moe-router-topk 2 --fp8-format e4m3");
+  EXPECT_THAT(
+      names(explanation.missing),
+      ElementsAre("without --normalization", "without --swiglu", "without --disable-bias-linear",
+                  "without --position-embedding-type", "without --attention-dropout",
+                  "without --hidden-dropout", "without --fp8-recipe"));
+  EXPECT_THAT(names(explanation.added), ElementsAre("--norm-epsilon", "--moe-ffn-hidden-size",
+                                                    "--dtype", "--tensor-model-parallel-for-expert",
+                                                    "--global-batch-size", "--model-family"));
+  const Options options = options_of(explanation);
+  EXPECT_EQ(options.moe.moe_ffn_hidden_size, 128);
+  EXPECT_EQ(options.model.norm_epsilon, 1e-5);
+  EXPECT_EQ(options.parallel.tensor_model_parallel_for_expert, 2);
+  EXPECT_EQ(options.training.global_batch_size, 4);
+  EXPECT_EQ(options.training.dtype, Dtype::kFp32);
+  // Without experts, 8 bits or ranks, nothing is added for them.
+  const Explanation of_ours = explain_text("moetron pretrain --num-layers 4");
+  EXPECT_THAT(names(of_ours.missing), IsEmpty()) << "our defaults are ours";
+}
+
+TEST(Explain, EveryOptionHasItsGroup) {
+  const Explanation explanation = explain_text(
+      gpt("--manual-gc --no-masked-softmax-fusion --save s --load s --mtp-num-layers 1 --lr_decay "
+          "--frobnicate 1 2 --sequence-parallel --num-layers 6 --async-save"));
+  EXPECT_THAT(names(explanation.idle),
+              ElementsAre("--manual-gc", "--no-masked-softmax-fusion", "--sequence-parallel"));
+  EXPECT_THAT(note_of(explanation.idle, "--manual-gc"), HasSubstr("no Python"));
+  EXPECT_THAT(names(explanation.other), ElementsAre("--save", "--load"));
+  EXPECT_THAT(note_of(explanation.other, "--save"), HasSubstr("Hugging Face"));
+  EXPECT_THAT(names(explanation.missing), ElementsAre("--mtp-num-layers", "--async-save"));
+  EXPECT_EQ(note_of(explanation.missing, "--mtp-num-layers"), "multi-token prediction");
+  EXPECT_THAT(names(explanation.unknown), ElementsAre("--lr_decay", "--frobnicate"));
+  EXPECT_THAT(note_of(explanation.unknown, "--lr_decay"), HasSubstr("--lr-decay"));
+  EXPECT_THAT(explanation.same, Contains(Field(&ExplainedOption::text, "--num-layers 6")))
+      << "the last of a repeated option counts";
+  EXPECT_THAT(explanation.same, Not(Contains(Field(&ExplainedOption::text, "--num-layers 4"))));
+  EXPECT_THAT(explanation.command, Not(Contains("--load"))) << "--save continues by itself";
+  EXPECT_EQ(obstacles(explanation),
+            "4 things stand between this command line and a run here: 2 are missing, 2 options are "
+            "unknown");
+}
+
+TEST(Explain, ContradictionsAreToldTogether) {
+  const Explanation explanation =
+      explain_text(gpt("--tensor-model-parallel-size 3 --min-lr 1 --seq-length x --hidden-size 66 "
+                       "--num-query-groups 2"));
+  EXPECT_THAT(explanation.contradictions,
+              ElementsAre("--seq-length expects a whole number, not \"x\"",
+                          HasSubstr("contradicts group-query-attention (false)"),
+                          HasSubstr("num-attention-heads (4) must divide hidden-size (66)"),
+                          HasSubstr("number of ranks (8)"), HasSubstr("num-attention-heads (4)"),
+                          HasSubstr("num-query-groups (2)"), HasSubstr("ffn-hidden-size (128)"),
+                          HasSubstr("min-lr (1)")));
+  EXPECT_FALSE(explanation.run);
+}
+
+TEST(Explain, WhatIsOpenIsNamedAndWhatIsConditionalSaysSo) {
+  const std::string script = "A=(--save $1)\nif [ -n \"$V\" ]; then A+=(--log-interval $V); fi\n" +
+                             gpt("--tensor-model-parallel-size $TP ${MORE} ${A[@]}");
+  const Explanation explanation = explain_text(script);
+  EXPECT_THAT(explanation.open, ElementsAre("TP", "MORE", "V"));
+  EXPECT_THAT(explanation.contradictions, IsEmpty()) << "nothing can be known";
+  EXPECT_THAT(explanation.command, Contains("$TP"));
+  EXPECT_EQ(obstacles(explanation),
+            "3 things stand between this command line and a run here: 3 values are open");
+  EXPECT_THAT(explanation.same,
+              Contains(AllOf(Field(&ExplainedOption::text, "--log-interval $V"),
+                             Field(&ExplainedOption::condition, "[ -n \"$V\" ]"))));
+  const Explanation known =
+      explain_text(script, {{"TP", "2"}, {"MORE", ""}, {"V", "5"}}, {"runs/a"});
+  EXPECT_EQ(obstacles(known), "");
+  EXPECT_EQ(options_of(known).checkpoint.save, "runs/a");
+  EXPECT_EQ(known.run->sizes.tp, 2);
+}
+
+TEST(Explain, TheCommandIsFoundInScriptsOfManyShapes) {
+  const auto ranks = [](const std::string& text, std::optional<int64_t> asked = {}) {
+    return explain_text(text, {}, {}, asked).num_ranks;
+  };
+  EXPECT_EQ(ranks("echo a\npython pretrain_gpt.py --lr 1\necho b"), 1);
+  EXPECT_EQ(ranks("python pretrain_gpt.py --lr 1", 16), 16);
+  EXPECT_EQ(
+      ranks("python -m torch.distributed.run --nproc-per-node=4 --nnodes 2 a/pretrain_x.py", 3), 8);
+  EXPECT_EQ(ranks("CMD=\"torchrun --nproc_per_node 4 pretrain_gpt.py --lr 1\"\neval $CMD"), 4);
+  EXPECT_EQ(ranks("srun bash -c \"cd x; torchrun --nproc_per_node 2 pretrain_gpt.py --lr 1\""), 2);
+  EXPECT_EQ(ranks("torchrun --nproc_per_node $GPUS pretrain_gpt.py --lr 1", 5), 5);
+  EXPECT_EQ(ranks("torchrun --no-python --nproc_per_node 2 \"$MOETRON\" pretrain --lr 1"), 2);
+  EXPECT_EQ(ranks("--lr 1\n--min-lr 0", 2), 2);
+  EXPECT_THROW(ranks("echo a\nls"), InputError);
+  EXPECT_THROW(ranks(""), InputError);
+  const TrainingCommand words =
+      training_command_of({"torchrun", "--nproc_per_node", "2", "pretrain_gpt.py", "--lr", "1"});
+  EXPECT_EQ(words.num_ranks, 2);
+  EXPECT_EQ(words.arguments.size(), 2u);
+  EXPECT_EQ(training_command_of({"--lr", "1"}).arguments.size(), 2u);
+}
+
+TEST(Explain, HostileWordsEndInOneSentence) {
+  std::string many = "pretrain_gpt.py";
+  for (int i = 0; i < 20000; ++i) many += " --x" + std::to_string(i);
+  EXPECT_THROW(explain_text(many), InputError);
+  const Explanation explanation = explain_text("pretrain_gpt.py --" + std::string(1 << 20, 'a'));
+  ASSERT_EQ(explanation.unknown.size(), 1u);
+  EXPECT_LT(explanation.unknown[0].text.size(), 200u);
+}
+
+TEST(Explain, TheListsOfTheGuide) {
+  const Variables layout{
+      {"EP", "8"}, {"PP", "1"}, {"TD", "alltoall"}, {"OPTIONAL", ""}, {"PATHS", "--save s"}};
+  for (const char* list : {"guide/pretrain_deepseek.txt", "guide/pretrain_qwen_moe.txt"}) {
+    const Explanation explanation = explain_file(list, layout, {}, 64);
+    EXPECT_EQ(obstacles(explanation), "") << list;
+    EXPECT_THAT(names(explanation.added), ElementsAre("--model-family")) << list;
+    ASSERT_TRUE(explanation.run) << list;
+    EXPECT_EQ(explanation.run->sizes.ep, 8);
+    EXPECT_TRUE(explanation.assumes_vocabulary);
+    EXPECT_NO_THROW(validate(options_of(explanation), Command::kPretrain, 64)) << list;
+  }
+  const Explanation open = explain_file("guide/pretrain_deepseek.txt");
+  EXPECT_THAT(open.open, ElementsAre("EP", "PP", "TD", "OPTIONAL", "PATHS"));
+}
+
+TEST(Explain, MixtralStarts) {
+  const Explanation mixtral =
+      explain_file("megatron_scripts/mixtral_8x7b.sh", {}, {"runs/m", "tokenizer", "data"});
+  EXPECT_EQ(obstacles(mixtral), "");
+  EXPECT_EQ(mixtral.num_ranks, 32);
+  ASSERT_TRUE(mixtral.run);
+  EXPECT_EQ(mixtral.run->model.moe->expert_intermediate_size, 14336);
+  EXPECT_TRUE(mixtral.run->model.moe->norm_topk_prob);
+}
+
+}  // namespace
+}  // namespace moetron

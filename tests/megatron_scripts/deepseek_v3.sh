@@ -1,0 +1,129 @@
+#!/bin/bash
+# DeepSeek-V3 on 128 nodes, with its layers drawn in letters and 1F1B that hides expert communication.
+RUN=${RUN:-/checkpoints/deepseek_v3}
+NODES=128
+
+ARGS=(
+    --distributed-timeout-minutes 60
+    --tensor-model-parallel-size 2
+    --pipeline-model-parallel-size 8
+    --pipeline-model-parallel-layout "Et*3|(tt|)*29L"
+    --expert-model-parallel-size 64
+    --expert-tensor-parallel-size 1
+    --context-parallel-size 1
+    --cp-comm-type p2p
+    --use-distributed-optimizer
+    --overlap-grad-reduce
+    --overlap-param-gather
+    --use-mcore-models
+    --sequence-parallel
+    --use-flash-attn
+    --disable-bias-linear
+    --micro-batch-size 1
+    --global-batch-size 8192
+    --train-samples 585937500
+    --exit-duration-in-mins 220
+    --no-check-for-nan-in-loss-and-grad
+    --cross-entropy-loss-fusion
+    --cross-entropy-fusion-impl te
+    --manual-gc
+    --manual-gc-interval 10
+    --enable-experimental
+    --transformer-impl transformer_engine
+    --seq-length 4096
+    --data-cache-path /data/cache
+    --tokenizer-type HuggingFaceTokenizer
+    --tokenizer-model /models/DeepSeek-V3
+    --data-path /data/text_document
+    --split 99,1,0
+    --no-mmap-bin-files
+    --no-create-attention-mask-in-dataloader
+    --num-workers 6
+    --num-layers 61
+    --hidden-size 7168
+    --ffn-hidden-size 18432
+    --num-attention-heads 128
+    --kv-channels 128
+    --max-position-embeddings 4096
+    --position-embedding-type rope
+    --rotary-base 10000
+    --make-vocab-size-divisible-by 3232
+    --normalization RMSNorm
+    --norm-epsilon 1e-6
+    --swiglu
+    --untie-embeddings-and-output-weights
+    --multi-latent-attention
+    --attention-dropout 0.0
+    --hidden-dropout 0.0
+    --clip-grad 1.0
+    --weight-decay 0.1
+    --qk-layernorm
+    --lr-decay-samples 584765624
+    --lr-warmup-samples 1536000
+    --lr-warmup-init 3.9e-7
+    --lr 3.9e-6
+    --min-lr 3.9e-7
+    --lr-decay-style cosine
+    --adam-beta1 0.9
+    --adam-beta2 0.95
+    --num-experts 256
+    --moe-layer-freq "([0]*3+[1]*58)"
+    --moe-ffn-hidden-size 2048
+    --moe-shared-expert-intermediate-size 2048
+    --moe-router-load-balancing-type seq_aux_loss
+    --moe-router-topk 8
+    --moe-token-dispatcher-type flex
+    --moe-enable-deepep
+    --moe-router-pre-softmax
+    --moe-grouped-gemm
+    --moe-aux-loss-coeff 1e-4
+    --moe-router-group-topk 4
+    --moe-router-num-groups 8
+    --moe-router-topk-scaling-factor 2.5
+    --moe-router-score-function sigmoid
+    --moe-router-enable-expert-bias
+    --moe-router-bias-update-rate 1e-3
+    --moe-router-dtype fp32
+    --moe-permute-fusion
+    --moe-router-fusion
+    --q-lora-rank 1536
+    --kv-lora-rank 512
+    --qk-head-dim 128
+    --qk-pos-emb-head-dim 64
+    --v-head-dim 128
+    --rotary-scaling-factor 40
+    --mscale 1.0
+    --mscale-all-dim 1.0
+    --recompute-granularity selective
+    --recompute-modules core_attn moe_act
+    --overlap-moe-expert-parallel-comm
+    --delay-wgrad-compute
+    --use-precision-aware-optimizer
+    --main-grads-dtype fp32
+    --main-params-dtype fp32
+    --exp-avg-dtype fp32
+    --exp-avg-sq-dtype fp32
+    --eval-iters 32
+    --eval-interval 200
+    --auto-detect-ckpt-format
+    --save $RUN
+    --load $RUN
+    --save-interval 500
+    --dist-ckpt-strictness log_all
+    --init-method-std 0.02
+    --log-timers-to-tensorboard
+    --log-memory-to-tensorboard
+    --log-validation-ppl-to-tensorboard
+    --log-throughput
+    --log-interval 1
+    --logging-level 40
+    --tensorboard-dir $RUN/tensorboard
+    --wandb-project deepseek
+    --wandb-exp-name deepseek_v3
+    --bf16
+)
+if [[ "$WITH_MTP" == 1 ]]; then
+    ARGS+=(--mtp-num-layers 1 --mtp-loss-scaling-factor 0.1)
+fi
+
+torchrun --nproc_per_node 8 --nnodes $NODES pretrain_gpt.py "${ARGS[@]}"
