@@ -108,6 +108,9 @@ TEST_F(Curves, MistakesAreToldInOneSentence) {
   expect({"plot", "@a", "--picture", "@a.pdf"}, 2, "the name must end in .png or .svg");
   expect({"plot", "@a", "--picture", "@a.png", "--tolerance", "1"}, 2,
          "--tolerance belongs to compare-loss, not to plot");
+  expect({"plot", "@a", "@a", "--labels", "one"}, 2, "labels (1) must be as many as runs (2)");
+  expect({"plot", "@a", "--bars", "tokens"}, 2, "metric (tokens) is none of loss, ");
+  expect({"plot", "@a", "--bars", "mfu", "--picture", "@a.png"}, 3, "a holds no mfu");
   expect({"plot", "@a", "@later", "--metric", "lr", "--picture", "@a.png"}, 3, "a holds no lr");
 }
 
@@ -117,6 +120,7 @@ TEST_F(Curves, DrawsRunsAndTheirDifference) {
   const std::string both = read_file(folder_ / "both.svg");
   EXPECT_THAT(both, HasSubstr("second - first"));
   EXPECT_THAT(both, HasSubstr((folder_ / "far").string()));
+  EXPECT_THAT(both, HasSubstr("relative difference 9.7 % on average, 20 % at most"));
   EXPECT_EQ(run({"plot", "@a", "@far", "@near", "--picture", "@three.svg"}).exit_code, 0);
   const std::string three = read_file(folder_ / "three.svg");
   EXPECT_THAT(three, HasSubstr("loss of 3 runs"));
@@ -126,9 +130,31 @@ TEST_F(Curves, DrawsRunsAndTheirDifference) {
   EXPECT_EQ(one.exit_code, 0);
   EXPECT_THAT(one.out, HasSubstr("one.png"));
   EXPECT_EQ(read_file(folder_ / "one.png").substr(1, 3), "PNG");
+  const Outcome named =
+      run({"plot", "@a", "@far", "--picture", "@named.svg", "--labels", "one", "two"});
+  EXPECT_EQ(named.exit_code, 0) << named.out;
+  EXPECT_THAT(read_file(folder_ / "named.svg"), HasSubstr(">two<"));
   const Outcome beside = run({"plot", "@a", "@near", "--metric", "loss"});
   EXPECT_THAT(beside.out, HasSubstr("wrote " + (folder_ / "loss.png").string()));
   EXPECT_EQ(read_file(folder_ / "loss.png").substr(1, 3), "PNG");
+}
+
+TEST_F(Curves, DrawsBarsOfRunsAndOfTables) {
+  if (!gnuplot_is_there()) GTEST_SKIP() << "no gnuplot here";
+  std::filesystem::create_directories(folder_ / "run_b");
+  write_file(folder_ / "run_b" / "metrics.jsonl", read_file(folder_ / "a"));
+  const Outcome runs = run({"plot", "@a", "@run_b", "--bars", "loss", "--picture", "@bars.svg"});
+  EXPECT_EQ(runs.exit_code, 3) << "a log of Megatron is no metrics.jsonl";
+  std::filesystem::rename(folder_ / "run_b" / "metrics.jsonl", folder_ / "run_b" / "log");
+  const Outcome two = run({"plot", "@run_b/log", "@far", "--bars", "loss", "--picture", "@bars.svg",
+                           "--labels", "one", "two"});
+  EXPECT_EQ(two.exit_code, 0) << two.out;
+  for (const char* text : {">one<", ">two<", ">2.5<", ">2.9<"})
+    EXPECT_THAT(read_file(folder_ / "bars.svg"), HasSubstr(text));
+  write_file(folder_ / "table.csv", "label,group,value\n1f1b,x,100\ndualpipev,x,150\n");
+  EXPECT_EQ(run({"plot", "@table.csv", "--bars", "tokens_per_second"}).exit_code, 0);
+  EXPECT_EQ(read_file(folder_ / "tokens_per_second.png").substr(1, 3), "PNG");
+  EXPECT_EQ(run({"plot", "@table.csv", "--bars", "mfu", "--labels", "x"}).exit_code, 2);
 }
 
 }  // namespace

@@ -294,8 +294,12 @@ struct ReportOptions {
 };
 
 struct CurveOptions {
-  std::vector<std::string> runs;  // files and folders
+  std::vector<std::string> runs;    // files and folders
+  std::vector<std::string> labels;  // of the runs, in their order; empty: their paths
   std::string metric = "loss";
+  std::string bars;  // a metric whose medians are drawn; empty: curves are
+  bool log_x = false;
+  bool log_y = false;
   std::string picture;      // .png or .svg
   double tolerance = 0.01;  // relative
   int64_t smooth = 1;       // points

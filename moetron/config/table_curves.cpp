@@ -2,6 +2,13 @@
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
+namespace {
+
+std::string idle_with_bars(const Options& options) {
+  return options.curves.bars.empty() ? "" : "it acts on curves, not on bars";
+}
+
+}  // namespace
 
 void declare_curves(OptionTable& table) {
   const std::vector<Command> both{Command::kCompareLoss, Command::kPlot};
@@ -13,9 +20,15 @@ void declare_curves(OptionTable& table) {
            "metrics.jsonl or event files; the name --runs may be left out.")
       .required()
       .positional();
-  table.add(MT_FIELD(curves, metric),
-            "What is compared or drawn: loss, validation_loss, aux_loss, grad_norm, lr, "
-            "tokens_per_second, tflops_per_second, mfu or seconds.");
+  table
+      .add(MT_FIELD(curves, metric),
+           "What is compared or drawn: a number of metrics.jsonl by its key, as loss, grad_norm, "
+           "tokens_per_second, memory_bytes or router_balance.max_load; an unknown one is answered "
+           "with all that there are.")
+      .idle_when(idle_with_bars);
+  table.add(MT_FIELD(curves, labels),
+            "What the runs are called, in their order; without it, by their paths, and bars by the "
+            "folder's name.");
   table.add(MT_FIELD(curves, picture),
             "Draws into this .png or .svg file; without it, plot draws METRIC.png beside the first "
             "run, and compare-loss nothing.");
@@ -24,7 +37,8 @@ void declare_curves(OptionTable& table) {
            "Takes the mean of each point and those before it, so many together; the first ones, "
            "which have too few before them, are left out.")
       .unit("points")
-      .count();
+      .count()
+      .idle_when(idle_with_bars);
   table
       .add(MT_FIELD(curves, tolerance),
            "The greatest difference of a step over the greater of its two values; 0: the same "
@@ -33,6 +47,21 @@ void declare_curves(OptionTable& table) {
            "with exit code 1 where a step is past it.")
       .for_commands({Command::kCompareLoss})
       .at_least(0);
+  table
+      .add(MT_FIELD(curves, bars),
+           "Draws bars instead of curves: of each run the median of this metric, without its first "
+           "steps; or the rows of one table (CSV) with columns label, group, and value or the "
+           "metric's name.")
+      .for_commands({Command::kPlot});
+  table.add(MT_FIELD(curves, log_x), "Draws steps on a logarithmic axis; a step 0 has no place.")
+      .for_commands({Command::kPlot})
+      .idle_when(idle_with_bars);
+  table
+      .add(MT_FIELD(curves, log_y),
+           "Draws values on a logarithmic axis; those that are not above 0 have no place, and are "
+           "counted. Without it, a curve that at least halves is drawn so where all are above 0.")
+      .for_commands({Command::kPlot})
+      .idle_when(idle_with_bars);
 }
 
 }  // namespace moetron

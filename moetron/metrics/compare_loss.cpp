@@ -83,6 +83,12 @@ History difference_of(const History& first, const History& second) {
   return difference;
 }
 
+std::string relative_summary(const LossComparison& comparison) {
+  return concat("relative difference ", printed("%.3g %%", comparison.mean_relative * 100),
+                " on average, ", printed("%.3g %%", comparison.max_relative.value * 100),
+                " at most");
+}
+
 std::string describe(const LossComparison& comparison, const std::string& metric) {
   std::string text = concat(metric, ": ", comparison.num_steps, " steps in common, ",
                             comparison.first_step, " to ", comparison.last_step);

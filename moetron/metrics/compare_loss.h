@@ -36,6 +36,9 @@ LossComparison compare_histories(const History& first, const History& second, do
 // b - a at the common steps.
 History difference_of(const History& first, const History& second);
 
+// "relative difference 0.1 % on average, 0.5 % at most"
+std::string relative_summary(const LossComparison& comparison);
+
 // For people, a line each for steps, differences and verdict; and as one JSON object.
 std::string describe(const LossComparison& comparison, const std::string& metric);
 std::string to_json_text(const LossComparison& comparison, const std::string& metric,

@@ -23,7 +23,7 @@ struct ReceiptComparison {
   std::optional<BitDifference> difference;  // the first
 };
 
-// Runs as read_history() takes them; what is no metrics.jsonl has no receipts. Of a step that comes
+// Runs as read_run() takes them; what is no metrics.jsonl has no receipts. Of a step that comes
 // twice the later record counts. Throws InputError naming file and line.
 ReceiptComparison compare_receipts(const std::filesystem::path& first,
                                    const std::filesystem::path& second);

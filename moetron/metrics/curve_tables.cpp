@@ -35,27 +35,6 @@ std::string in_small_letters(std::string_view text) {
   return small;
 }
 
-// Quotes hold a field together.
-std::vector<std::string> fields_of(std::string_view line) {
-  if (line.ends_with('\r')) line.remove_suffix(1);
-  const char separator = line.find(',') != std::string_view::npos    ? ','
-                         : line.find('\t') != std::string_view::npos ? '\t'
-                                                                     : ' ';
-  std::vector<std::string> fields(1);
-  bool is_quoted = false;
-  for (const char c : line) {
-    if (c == '"') {
-      is_quoted = !is_quoted;
-    } else if (c == separator && !is_quoted) {
-      fields.emplace_back();
-    } else {
-      fields.back() += c;
-    }
-  }
-  if (separator == ' ') std::erase(fields, "");
-  return fields;
-}
-
 bool is_step_column(const std::string& name) {
   const std::string small = in_small_letters(name);
   return small == "step" || small == "iteration" || small == "iter" || small == "global_step";
@@ -73,7 +52,7 @@ struct Columns {
 // Of the header of a table; nothing where it names none, or its words stand between blanks.
 std::optional<size_t> step_column(std::string_view line) {
   if (line.find_first_of(",\t") == std::string_view::npos) return std::nullopt;
-  const std::vector<std::string> header = fields_of(line);
+  const std::vector<std::string> header = table_fields(line);
   const auto found = std::find_if(header.begin(), header.end(), is_step_column);
   if (found == header.end()) return std::nullopt;
   return static_cast<size_t>(found - header.begin());
@@ -107,6 +86,30 @@ double json_number(const Json& value, const std::string& place) {
 }
 
 }  // namespace
+
+std::vector<std::string> table_fields(std::string_view line) {
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  const char separator = line.find(',') != std::string_view::npos    ? ','
+                         : line.find('\t') != std::string_view::npos ? '\t'
+                                                                     : ' ';
+  std::vector<std::string> fields(1);
+  bool is_quoted = false;
+  for (const char c : line) {
+    if (c == '"') {
+      is_quoted = !is_quoted;
+    } else if (c == separator && !is_quoted) {
+      fields.emplace_back();
+    } else {
+      fields.back() += c;
+    }
+  }
+  if (separator == ' ') std::erase(fields, "");
+  return fields;
+}
+
+std::optional<double> number_in_field(std::string_view field) {
+  return whole_number<double>(field);
+}
 
 bool is_golden_values(std::string_view text) {
   return text.find("\"start_step\"") != std::string_view::npos &&
@@ -145,14 +148,14 @@ void read_golden_values(std::string_view text, const fs::path& path, const Curve
 
 bool is_curve_table(std::string_view text) {
   const std::string_view first = first_line_of(text);
-  return step_column(first) || is_step_and_number(fields_of(first));
+  return step_column(first) || is_step_and_number(table_fields(first));
 }
 
 void read_curve_table(std::string_view text, const fs::path& path, const CurveNames& names,
                       const TakePoint& take) {
   Columns columns;
   int64_t number = 1;
-  const std::vector<std::string> header = fields_of(first_line_of(text));
+  const std::vector<std::string> header = table_fields(first_line_of(text));
   if (const auto step = step_column(first_line_of(text))) {
     const auto value = value_column(header, names);
     if (!value) return;
@@ -165,7 +168,7 @@ void read_curve_table(std::string_view text, const fs::path& path, const CurveNa
   for (; !text.empty(); ++number) {
     const std::string_view line = first_line_of(text);
     text.remove_prefix(std::min(line.size() + 1, text.size()));
-    const std::vector<std::string> fields = fields_of(line);
+    const std::vector<std::string> fields = table_fields(line);
     if (fields.empty() || (fields.size() == 1 && fields[0].empty())) continue;
     const std::string place = concat(path.string(), ":", number, ": ");
     MT_CHECK_INPUT(std::max(columns.step, columns.value) < fields.size(), place, fields.size(),

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,6 +21,11 @@ bool is_golden_values(std::string_view text);
 // Throws InputError naming the file where it is damaged. Takes nothing if no curve has the name.
 void read_golden_values(std::string_view text, const std::filesystem::path& path,
                         const CurveNames& names, const TakePoint& take);
+
+// The fields of a table's line, between commas, tabs or blanks; quotes hold a field together.
+std::vector<std::string> table_fields(std::string_view line);
+// All of a field; blanks around the number are allowed.
+std::optional<double> number_in_field(std::string_view field);
 
 // Lines of fields between commas, tabs or blanks: under a header with a column of steps (step,
 // iteration, iter, global_step), as TensorBoard and others export it; or two numbers a line, the

@@ -24,7 +24,7 @@ class CurveTables : public MetricsFolderTest {
  protected:
   History read(const std::string& text, const std::string& metric = "loss") const {
     std::ofstream(folder_ / "curve", std::ios::binary) << text;  // without an fsync
-    return read_history(folder_ / "curve", metric);
+    return read_run(folder_ / "curve", metric).history;
   }
   std::string refusal(const std::string& text, const std::string& metric = "loss") const {
     return error_of<InputError>([&] { read(text, metric); });

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
@@ -12,58 +13,13 @@
 #include "moetron/base/path.h"
 #include "moetron/metrics/curve_tables.h"
 #include "moetron/metrics/event_reader.h"
+#include "moetron/metrics/metric.h"
 #include "moetron/metrics/metrics_file.h"
 
 namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-// What a metric is called in each kind of log; an empty name: it is not there.
-struct Metric {
-  const char* name;
-  const char* axis;
-  std::optional<double> (*of)(const StepRecord& record);
-  std::string_view tag;           // of our event files
-  std::string_view megatron_tag;  // of Megatron's
-  std::string_view field;         // of a line of Megatron's log
-  double field_factor = 1;
-};
-
-using Number = std::optional<double>;
-
-constexpr Metric kMetrics[] = {
-    {"loss", "loss (nats per token)", [](const StepRecord& r) -> Number { return r.loss; },
-     "train/loss", "lm loss", "lm loss"},
-    {"validation_loss", "validation loss (nats per token)",
-     [](const StepRecord& r) { return r.validation_loss; }, "validation/loss", "lm loss validation",
-     "lm loss value"},
-    {"aux_loss", "aux loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
-     "load_balancing_loss", "load_balancing_loss"},
-    {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },
-     "train/grad_norm", "grad-norm", "grad norm"},
-    {"lr", "learning rate", [](const StepRecord& r) -> Number { return r.lr; }, "train/lr",
-     "learning-rate", "learning rate"},
-    {"tokens_per_second", "tokens per second and device",
-     [](const StepRecord& r) -> Number { return r.tokens_per_second; },
-     "speed/tokens_per_second_per_device", "", ""},
-    {"tflops_per_second", "model TFLOP per second and device",
-     [](const StepRecord& r) -> Number { return r.tflops_per_second; }, "speed/tflops_per_device",
-     "throughput", "throughput per GPU (TFLOP/s/GPU)"},
-    {"mfu", "model FLOP utilization (share of the peak)", [](const StepRecord& r) { return r.mfu; },
-     "speed/mfu", "", ""},
-    {"seconds", "time of a step (seconds)", [](const StepRecord& r) -> Number { return r.seconds; },
-     "speed/seconds_per_step", "iteration-time", "elapsed time per iteration (ms)", 1e-3},
-};
-
-const Metric& metric_named(const std::string& name) {
-  std::string names;
-  for (const Metric& metric : kMetrics) {
-    if (metric.name == name) return metric;
-    names += concat(names.empty() ? "" : ", ", metric.name);
-  }
-  throw ConfigError(concat("metric (", name, ") is none of ", names));
-}
 
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t\r");
@@ -125,32 +81,53 @@ std::optional<double> field_value(std::string_view fields, std::string_view name
   return std::nullopt;
 }
 
-CurveNames names_of(const Metric& metric) {
-  CurveNames names;
-  for (const std::string_view name :
-       {std::string_view(metric.name), metric.megatron_tag, metric.tag}) {
-    if (!name.empty()) names.push_back(name);
+// The points of a log in the order in which they were written.
+class Points {
+ public:
+  void add(int64_t step, double value) {
+    if (!values_.empty() && step <= last_step_) add_resume(step, last_step_ - step + 1);
+    values_[step] = value;
+    last_step_ = step;
   }
-  return names;
-}
+  // Of a log that is in no order.
+  void set(int64_t step, double value) { values_[step] = value; }
+  // The run went on with this step, and did so many again.
+  void add_resume(int64_t step, int64_t repeats) {
+    // What was resumed behind this step is not in the curve any more.
+    std::erase_if(resumes_, [&](const Resume& other) { return other.step >= step; });
+    resumes_.push_back({step, repeats});
+  }
 
-using Values = std::map<int64_t, double>;
+  LoggedRun take() && {
+    LoggedRun run;
+    run.resumes = std::move(resumes_);
+    for (const auto& [step, value] : values_) run.history.push_back({step, value});
+    return run;
+  }
 
-void read_metrics_file(const fs::path& path, const Metric& metric, Values& values) {
-  for (const StepRecord& record : read_metrics(path))
-    if (const Number value = metric.of(record)) values[record.step] = *value;
+ private:
+  std::map<int64_t, double> values_;
+  int64_t last_step_ = 0;
+  std::vector<Resume> resumes_;  // by rising step
+};
+
+void read_metrics_file(const fs::path& path, const Metric& metric, Points& points) {
+  for (const StepRecord& record : read_metrics(path)) {
+    if (const std::optional<double> value = metric.of(record)) points.add(record.step, *value);
+    if (record.resume_repeats) points.add_resume(record.step, *record.resume_repeats);
+  }
 }
 
 void read_events(std::string_view bytes, const fs::path& path, const Metric& metric,
-                 Values& values) {
+                 Points& points) {
   read_scalars(bytes, path, [&](std::string_view tag, int64_t step, double value) {
     if (tag == metric.tag || (!metric.megatron_tag.empty() && tag == metric.megatron_tag))
-      values[step] = value;
+      points.add(step, value);
   });
 }
 
 void read_megatron_log(std::string_view text, const fs::path& path, const Metric& metric,
-                       Values& values) {
+                       Points& points) {
   bool has_steps = false;
   for (int64_t number = 1; !text.empty(); ++number) {
     const size_t end = std::min(text.find('\n'), text.size());
@@ -160,7 +137,7 @@ void read_megatron_log(std::string_view text, const fs::path& path, const Metric
     has_steps = true;
     if (metric.field.empty()) continue;
     const auto value = field_value(line->fields, metric.field, concat(path.string(), ":", number));
-    if (value) values[line->step] = *value * metric.field_factor;
+    if (value) points.add(line->step, *value * metric.field_factor);
   }
   MT_CHECK_INPUT(
       has_steps, path.string(),
@@ -182,28 +159,29 @@ LogKind kind_of(const fs::path& path, std::string_view text) {
   return trimmed(text.substr(0, 64)).starts_with('{') ? LogKind::kRecords : LogKind::kMegatron;
 }
 
-void read_into(const fs::path& path, const Metric& metric, Values& values) {
+void read_into(const fs::path& path, const Metric& metric, Points& points) {
   const MappedFile file(path);
   const std::string_view text = file.text();
-  const auto take = [&](int64_t step, double value) { values[step] = value; };
   switch (kind_of(path, text)) {
     case LogKind::kEvents:
-      return read_events(text, path, metric, values);
+      return read_events(text, path, metric, points);
     case LogKind::kGoldenValues:
-      return read_golden_values(text, path, names_of(metric), take);
+      return read_golden_values(text, path, names_of(metric),
+                                [&](int64_t step, double value) { points.set(step, value); });
     case LogKind::kCurveTable:
-      return read_curve_table(text, path, names_of(metric), take);
+      return read_curve_table(text, path, names_of(metric),
+                              [&](int64_t step, double value) { points.add(step, value); });
     case LogKind::kRecords:
-      return read_metrics_file(path, metric, values);
+      return read_metrics_file(path, metric, points);
     case LogKind::kMegatron:
-      return read_megatron_log(text, path, metric, values);
+      return read_megatron_log(text, path, metric, points);
   }
 }
 
 // Event files in the order of their names, which begin with the time.
-void read_folder(const fs::path& folder, const Metric& metric, Values& values) {
+void read_folder(const fs::path& folder, const Metric& metric, Points& points) {
   if (path_exists(folder / "metrics.jsonl"))
-    return read_metrics_file(folder / "metrics.jsonl", metric, values);
+    return read_metrics_file(folder / "metrics.jsonl", metric, points);
   std::vector<fs::path> paths;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
@@ -213,7 +191,7 @@ void read_folder(const fs::path& folder, const Metric& metric, Values& values) {
   MT_CHECK_INPUT(!paths.empty(), folder.string(),
                  " holds neither a metrics.jsonl nor TensorBoard event files");
   std::sort(paths.begin(), paths.end());
-  for (const fs::path& path : paths) read_into(path, metric, values);
+  for (const fs::path& path : paths) read_into(path, metric, points);
 }
 
 }  // namespace
@@ -226,17 +204,15 @@ std::string axis_name(const std::string& metric) {
   return metric_named(metric).axis;
 }
 
-History read_history(const fs::path& path, const std::string& metric) {
+LoggedRun read_run(const fs::path& path, const std::string& metric) {
   const Metric& wanted = metric_named(metric);
-  Values values;
+  Points points;
   if (is_folder(path)) {
-    read_folder(path, wanted, values);
+    read_folder(path, wanted, points);
   } else {
-    read_into(path, wanted, values);
+    read_into(path, wanted, points);
   }
-  History history;
-  for (const auto& [step, value] : values) history.push_back({step, value});
-  return history;
+  return std::move(points).take();
 }
 
 std::optional<fs::path> metrics_file_of(const fs::path& path) {

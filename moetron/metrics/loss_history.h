@@ -17,6 +17,19 @@ struct HistoryPoint {
 };
 using History = std::vector<HistoryPoint>;  // by rising step, each step once
 
+// A run that had stopped went on with this step.
+struct Resume {
+  int64_t step = 0;
+  int64_t repeats = 0;  // steps that it did again, since its checkpoint was older; 0: none
+
+  bool operator==(const Resume&) const = default;
+};
+
+struct LoggedRun {
+  History history;
+  std::vector<Resume> resumes;  // by rising step
+};
+
 // "loss", "grad_norm" ...: the names of our metrics.jsonl. Throws ConfigError naming the option
 // `metric` and the known names.
 void check_metric(const std::string& metric);
@@ -29,8 +42,10 @@ std::string axis_name(const std::string& metric);
 // Of a step that comes twice, for a run went on from a checkpoint, the later value counts. A last
 // line or record that is cut short, for the run goes on, is left out. Throws InputError naming the
 // file if it is damaged or is none of these. Empty if it holds none of the metric.
-History read_history(const std::filesystem::path& path, const std::string& metric);
-// The metrics.jsonl that read_history() would read of a run; none where it is another log.
+// Resumes are those that a metrics.jsonl tells of, and those where a log goes back to a step that
+// it had.
+LoggedRun read_run(const std::filesystem::path& path, const std::string& metric);
+// The metrics.jsonl that read_run() would read of a run; none where it is another log.
 std::optional<std::filesystem::path> metrics_file_of(const std::filesystem::path& path);
 
 // Of each point the mean of it and those before it, `window` together; the first window - 1 points

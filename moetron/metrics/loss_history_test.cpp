@@ -34,11 +34,11 @@ class LossHistory : public MetricsFolderTest {
   History read(const std::string& text, const std::string& metric = "loss") const {
     std::ofstream(folder_ / "log", std::ios::binary)
         << text;  // without an fsync: thousands of them
-    return read_history(folder_ / "log", metric);
+    return read_run(folder_ / "log", metric).history;
   }
   std::string message_of(const std::string& name, const std::string& metric = "loss") const {
     try {
-      read_history(folder_ / name, metric);
+      read_run(folder_ / name, metric).history;
     } catch (const Error& error) {
       return error.what();
     }
@@ -80,11 +80,11 @@ TEST_F(LossHistory, ReadsMetricsAndTheirFolder) {
     }
   }
   const History losses{{1, 3.0}, {2, 1.5}};
-  EXPECT_EQ(read_history(folder_ / "run" / "metrics.jsonl", "loss"), losses);
-  EXPECT_EQ(read_history(folder_ / "run", "loss"), losses);
-  EXPECT_EQ(read_history(folder_ / "run", "grad_norm"), (History{{1, 1.0 / 7.0}}));
-  EXPECT_EQ(read_history(folder_ / "run", "tokens_per_second").size(), 2u);
-  EXPECT_TRUE(read_history(folder_ / "run", "validation_loss").empty());
+  EXPECT_EQ(read_run(folder_ / "run" / "metrics.jsonl", "loss").history, losses);
+  EXPECT_EQ(read_run(folder_ / "run", "loss").history, losses);
+  EXPECT_EQ(read_run(folder_ / "run", "grad_norm").history, (History{{1, 1.0 / 7.0}}));
+  EXPECT_EQ(read_run(folder_ / "run", "tokens_per_second").history.size(), 2u);
+  EXPECT_TRUE(read_run(folder_ / "run", "validation_loss").history.empty());
 }
 
 TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
@@ -94,8 +94,8 @@ TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
     record.loss = 2.5;
     writer.write(record);
   }
-  EXPECT_EQ(read_history(folder_ / "ours", "loss"), (History{{3, 2.5}}));
-  EXPECT_EQ(read_history(folder_ / "ours", "seconds"), (History{{3, 0.75}}));
+  EXPECT_EQ(read_run(folder_ / "ours", "loss").history, (History{{3, 2.5}}));
+  EXPECT_EQ(read_run(folder_ / "ours", "seconds").history, (History{{3, 0.75}}));
   std::filesystem::path path;
   {
     TensorBoardWriter writer(folder_ / "megatron", 0);
@@ -107,11 +107,49 @@ TEST_F(LossHistory, ReadsEventFilesOfOursAndOfMegatron) {
     writer.scalar("grad-norm", 0.5, 2);
   }
   const History losses{{1, 4.0}, {2, 3.5}};
-  EXPECT_EQ(read_history(folder_ / "megatron", "loss"), losses);
-  EXPECT_EQ(read_history(folder_ / "megatron", "grad_norm"), (History{{2, 0.5}}));
-  EXPECT_TRUE(read_history(folder_ / "megatron", "tokens_per_second").empty());
+  EXPECT_EQ(read_run(folder_ / "megatron", "loss").history, losses);
+  EXPECT_EQ(read_run(folder_ / "megatron", "grad_norm").history, (History{{2, 0.5}}));
+  EXPECT_TRUE(read_run(folder_ / "megatron", "tokens_per_second").history.empty());
   std::filesystem::rename(path, folder_ / "other name");
-  EXPECT_EQ(read_history(folder_ / "other name", "loss"), losses);
+  EXPECT_EQ(read_run(folder_ / "other name", "loss").history, losses);
+}
+
+TEST_F(LossHistory, KnowsWhereARunWentOn) {
+  const auto resumes_of = [&](const std::string& text) {
+    write_file(folder_ / "log", text);
+    return read_run(folder_ / "log", "loss").resumes;
+  };
+  EXPECT_TRUE(resumes_of("step,loss\n1,3\n2,2\n3,1\n").empty());
+  EXPECT_EQ(resumes_of("step,loss\n1,3\n2,2\n3,1\n2,2\n3,1\n"), (std::vector<Resume>{{2, 2}}));
+  // A later start from an older checkpoint: what was resumed behind it is gone.
+  EXPECT_EQ(resumes_of("step,loss\n1,5\n2,4\n3,3\n3,3\n4,2\n2,4\n"), (std::vector<Resume>{{2, 3}}));
+  EXPECT_TRUE(resumes_of("{\"lm loss\": {\"values\": {\"1\": 3, \"2\": 2, \"10\": 1}}}").empty());
+  std::filesystem::remove(folder_ / "log");
+  for (const int64_t begin : {0, 2, 4}) {  // stops at 4 of a checkpoint of 2, and behind that at 4
+    MetricsWriter writer(folder_ / "run" / "metrics.jsonl", begin);
+    for (int64_t step = begin + 1; step <= begin + 4 - begin / 2; ++step)
+      writer.write(sample_record(step));
+  }
+  EXPECT_EQ(read_run(folder_ / "run", "loss").resumes, (std::vector<Resume>{{3, 2}, {5, 1}}));
+}
+
+TEST_F(LossHistory, TakesEveryNumberOfARecord) {
+  StepRecord record = sample_record(3);
+  record.router_balance = RouterBalance{1.5, 1.25, 0.5, 0.9, 4};
+  record.activation_memory = ActivationMemory{{}, 77};
+  MetricsWriter(folder_ / "run" / "metrics.jsonl", 0).write(record);
+  const std::vector<std::pair<std::string, double>> expected = {
+      {"memory_bytes", double(record.memory_bytes)},
+      {"consumed_samples", 3072},
+      {"activation_memory.peak_bytes", 77},
+      {"router_balance.max_load", 1.5},
+      {"router_balance.mean_load", 1.25},
+      {"router_balance.idle_share", 0.5},
+      {"router_balance.entropy", 0.9},
+      {"router_balance.num_dead", 4}};
+  for (const auto& [metric, value] : expected)
+    EXPECT_EQ(read_run(folder_ / "run", metric).history, (History{{3, value}})) << metric;
+  EXPECT_THROW(check_metric("router_balance"), ConfigError);
 }
 
 // A run that went on from step 1 wrote a second file.
@@ -124,7 +162,7 @@ TEST_F(LossHistory, TheLaterOfTwoEventFilesCounts) {
   };
   write("events.out.tfevents.200.host", 2.0);
   write("events.out.tfevents.100.host", 1.0);
-  EXPECT_EQ(read_history(folder_ / "run", "loss"), (History{{2, 2.0}}));
+  EXPECT_EQ(read_run(folder_ / "run", "loss").history, (History{{2, 2.0}}));
 }
 
 TEST_F(LossHistory, SaysWhatIsWrong) {
@@ -144,7 +182,9 @@ TEST_F(LossHistory, SaysWhatIsWrong) {
   EXPECT_NE(message_of("x.tfevents").find("record at byte 0 is damaged"), std::string::npos);
   EXPECT_EQ(message_of("poem", "los"),
             "metric (los) is none of loss, validation_loss, aux_loss, grad_norm, lr, "
-            "tokens_per_second, tflops_per_second, mfu, seconds");
+            "tokens_per_second, tflops_per_second, mfu, seconds, memory_bytes, consumed_samples, "
+            "activation_memory.peak_bytes, router_balance.max_load, router_balance.mean_load, "
+            "router_balance.idle_share, router_balance.entropy, router_balance.num_dead");
 }
 
 TEST_F(LossHistory, SurvivesDamagedLogs) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
@@ -33,15 +34,19 @@ bool is_left_by_crash(std::string_view text) {
   return text.find('\n') == std::string_view::npos && kBegin.starts_with(begin);
 }
 
-// Rewrites the file without what a run that continues after last_step must not find there.
-void drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
+// Rewrites the file without what a run that continues after last_step must not find there. Returns
+// how many records of later steps it held.
+int64_t drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
   const std::string before = read_file(path);
   std::string_view rest = before;
   std::string kept;
-  int64_t num_records = 0, num_unreadable = 0;
+  int64_t num_records = 0, num_unreadable = 0, num_later = 0;
   while (const auto line = next_line(rest)) {
     try {
-      if (parse_step_record(*line, path.string()).step <= last_step) kept.append(*line) += '\n';
+      if (parse_step_record(*line, path.string()).step <= last_step)
+        kept.append(*line) += '\n';
+      else
+        ++num_later;
       ++num_records;
     } catch (const InputError&) {
       ++num_unreadable;
@@ -56,6 +61,7 @@ void drop_lines_beyond(const std::filesystem::path& path, int64_t last_step) {
         concat(path.string(), ": dropped ", num_unreadable,
                num_unreadable == 1 ? " line that is no record" : " lines that are no records"));
   if (kept != before) write_file(path, kept);
+  return num_later;
 }
 
 }  // namespace
@@ -83,7 +89,8 @@ std::vector<StepRecord> read_metrics(const std::filesystem::path& path) {
 MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t last_step) : path_(path) {
   std::error_code ignored;  // open() reports what is wrong
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
-  if (path_exists(path)) drop_lines_beyond(path, last_step);
+  const int64_t num_dropped = path_exists(path) ? drop_lines_beyond(path, last_step) : 0;
+  if (last_step > 0) resume_repeats_ = num_dropped;
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   MT_CHECK_CONFIG(fd_ >= 0, "cannot write ", path.string(), ": ", std::strerror(errno));
 }
@@ -93,7 +100,13 @@ MetricsWriter::~MetricsWriter() {
 }
 
 void MetricsWriter::write(const StepRecord& record) {
-  pending_ += to_json_line(record) + "\n";
+  if (resume_repeats_) {
+    StepRecord first = record;
+    first.resume_repeats = std::exchange(resume_repeats_, std::nullopt);
+    pending_ += to_json_line(first) + "\n";
+  } else {
+    pending_ += to_json_line(record) + "\n";
+  }
   while (!pending_.empty()) {
     const ssize_t written = ::write(fd_, pending_.data(), pending_.size());
     if (written < 0 && errno == EINTR) continue;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,7 +30,8 @@ std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
 
 // Appends to the file. A resumed run repeats the steps after its checkpoint, so on opening the
 // lines of steps beyond `last_step` go, and with them what a crash left behind: lines that are no
-// records (a warning counts them). A fresh run passes 0.
+// records (a warning counts them). A fresh run passes 0; in one that goes on, the first record says
+// how many steps went (StepRecord::resume_repeats).
 class MetricsWriter {
  public:
   // Makes the folder if need be. Throws ConfigError if the file cannot be written, and InputError,
@@ -47,6 +49,7 @@ class MetricsWriter {
  private:
   std::filesystem::path path_;
   int fd_ = -1;
+  std::optional<int64_t> resume_repeats_;  // until the first record is written
   std::string pending_;  // lines, the first perhaps begun, that the system has refused so far
 };
 

@@ -42,6 +42,15 @@ TEST_F(MetricsFile, ResumeRepeatsNoStep) {
   EXPECT_EQ(steps(), (std::vector<int64_t>{1, 2}));
 }
 
+TEST_F(MetricsFile, TheFirstRecordBehindAResumeTellsOfIt) {
+  write_steps(0, 1, 6);
+  write_steps(3, 4, 6);  // two steps again
+  write_steps(5, 6, 8);  // stopped behind a checkpoint
+  std::vector<std::optional<int64_t>> repeats;
+  for (const StepRecord& record : read_metrics(path_)) repeats.push_back(record.resume_repeats);
+  EXPECT_EQ(repeats, (std::vector<std::optional<int64_t>>{{}, {}, {}, 2, {}, 0, {}}));
+}
+
 TEST_F(MetricsFile, ResumeDropsWhatACrashLeft) {
   write_steps(0, 1, 4);
   const std::string good = read_file(path_);

@@ -23,7 +23,7 @@ void write_folder(const std::filesystem::path& metrics, const std::filesystem::p
 }
 
 void print_history(const std::filesystem::path& path, const char* metric) {
-  for (const HistoryPoint& point : read_history(path, metric))
+  for (const HistoryPoint& point : read_run(path, metric).history)
     std::printf("%lld %.17g\n", static_cast<long long>(point.step), point.value);
 }
 

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdlib>
+#include <gmock/gmock.h>
 #include <optional>
 
 #include <nlohmann/json.hpp>
@@ -14,6 +15,9 @@
 
 namespace moetron {
 namespace {
+
+using testing::HasSubstr;
+using testing::Not;
 
 using Pictures = MetricsFolderTest;
 
@@ -44,6 +48,34 @@ TEST_F(Pictures, DrawsPngAndSvg) {
   EXPECT_NE(svg.find("<svg"), std::string::npos);
   EXPECT_NE(svg.find("one step &amp; no more"), std::string::npos);
   EXPECT_EQ(svg.find("validation"), std::string::npos);
+}
+
+TEST_F(Pictures, LogarithmicAxesCountWhatTheyHaveNoPlaceFor) {
+  if (!gnuplot_is_there()) GTEST_SKIP() << "no gnuplot here";
+  const Curve curve{"lr", {{0, 1.0}, {1, 0.0}, {2, 1.1}, {3, -1.0}, {4, 1.2}}};
+  testing::internal::CaptureStderr();
+  plot_curves({curve}, folder_ / "log.svg", "t", "rate", {.x = true, .y = true});
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("lr: 3 of 5 points are not above 0"));
+  const std::string svg = read_file(folder_ / "log.svg");
+  EXPECT_THAT(svg, HasSubstr("rate, logarithmic"));
+  EXPECT_THAT(svg, HasSubstr("step, logarithmic"));
+  testing::internal::CaptureStderr();
+  plot_curves({curve}, folder_ / "plain.svg", "t", "rate");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_THROW(plot_curves({{"a", {{1, 0.0}}}}, folder_ / "a.svg", "t", "rate", {.y = true}),
+               ConfigError);
+}
+
+TEST_F(Pictures, MarksWhereARunWentOn) {
+  if (!gnuplot_is_there()) GTEST_SKIP() << "no gnuplot here";
+  Curve curve{"loss", {{1, 3.0}, {2, 2.9}, {3, 2.8}, {4, 2.7}}};
+  curve.resumes = {{2, 0}, {4, 5}, {9, 7}};
+  plot_curves({curve}, folder_ / "marks.svg", "t", "loss");
+  const std::string svg = read_file(folder_ / "marks.svg");
+  EXPECT_THAT(svg, HasSubstr(">resumed<"));
+  EXPECT_THAT(svg, HasSubstr(">resumed, 5 steps again<"));
+  EXPECT_THAT(svg, Not(HasSubstr("7 steps again")));  // beyond the curve
 }
 
 TEST_F(Pictures, RefusesWhatItCannotDraw) {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "moetron/base/error.h"
+#include "moetron/base/log.h"
 #include "moetron/metrics/gnuplot.h"
 
 namespace moetron {
@@ -73,7 +74,10 @@ struct Extent {
   }
 };
 
-std::string steps_text(const Extent& extent) {
+std::string steps_text(const Extent& extent, bool is_logarithmic) {
+  if (is_logarithmic)
+    return concat("set logscale x\nset xrange [", extent.first_step, ":",
+                  std::max(extent.last_step, extent.first_step + 1), "]\nset format x '%.0f'\n");
   const int64_t first = extent.first_step - (extent.first_step == 1 ? 1 : 0);
   const int64_t last = std::max(extent.last_step, extent.first_step + 1);
   // Between few steps gnuplot's own ticks would stand at fractions.
@@ -81,12 +85,13 @@ std::string steps_text(const Extent& extent) {
                 last - first <= 10 ? "1" : "autofreq", "\n");
 }
 
-enum class ValueScale { kLinear, kAsTheRunFalls };
+enum class ValueScale { kLinear, kLogarithmic, kAsTheRunFalls };
 
 // A run falls steeply and then for long by little: on a logarithmic axis both are seen.
 std::string values_text(const Extent& extent, const std::string& axis, ValueScale scale) {
-  const bool is_logarithmic = scale == ValueScale::kAsTheRunFalls && extent.lowest > 0.0 &&
-                              extent.highest > 2.0 * extent.lowest;
+  const bool falls = extent.lowest > 0.0 && extent.highest > 2.0 * extent.lowest;
+  const bool is_logarithmic =
+      scale == ValueScale::kLogarithmic || (scale == ValueScale::kAsTheRunFalls && falls);
   const double span = extent.highest - extent.lowest;
   const double margin = span > 0 ? 0.05 * span : 0.05 * std::max(std::abs(extent.highest), 0.1);
   const double low = is_logarithmic ? extent.lowest * 0.96 : extent.lowest - margin;
@@ -109,6 +114,28 @@ constexpr const char* kStyle =
     "set border 3 linecolor rgb '#606060'\nset tics nomirror out textcolor rgb '#303030'\n"
     "set grid linecolor rgb '#e0e0e0' linetype 1 linewidth 0.5\n"
     "set key above right horizontal Left reverse samplen 2\nset rmargin 4\n";  // hides no curve
+
+// Dotted lines where a run went on. Words beside each would cover many.
+std::string resumes_text(const std::vector<Curve>& curves) {
+  constexpr size_t kMostWords = 8;
+  size_t count = 0;
+  for (const Curve& curve : curves) count += curve.resumes.size();
+  std::string text;
+  for (size_t i = 0; i < curves.size(); ++i) {
+    for (const Resume& resume : curves[i].resumes) {
+      text += concat("set arrow from first ", resume.step, ", graph 0 to first ", resume.step,
+                     ", graph 1 nohead linecolor rgb ", colour(i, false), " dashtype '. '\n");
+      if (count > kMostWords) continue;
+      std::string words = "resumed";
+      if (resume.repeats > 0)
+        words += concat(", ", resume.repeats, resume.repeats == 1 ? " step again" : " steps again");
+      text += concat("set label ", gnuplot_quoted(words), " at first ", resume.step,
+                     ", graph 0.98 right rotate by 90 offset -1,0 textcolor rgb ", colour(i, false),
+                     "\n");
+    }
+  }
+  return text;
+}
 
 // The arguments of `plot` for curves whose data are the files 0, 1, ...
 std::string plot_text(const std::vector<Curve>& curves) {
@@ -141,39 +168,60 @@ struct Drawing {
   Extent extent;
 };
 
-Drawing drawing_of(const std::vector<Curve>& curves, const fs::path& path,
-                   const std::string& axis) {
+// What the axes have a place for.
+History placed(const Curve& curve, const LogAxes& axes) {
+  History points = finite(curve.points);
+  const size_t num_finite = points.size();
+  std::erase_if(points, [&](const HistoryPoint& point) {
+    return (axes.x && point.step <= 0) || (axes.y && point.value <= 0);
+  });
+  if (points.size() < num_finite)
+    log_warning(concat(curve.name, ": ", num_finite - points.size(), " of ", num_finite,
+                       " points are not above 0, and a logarithmic axis has no place for them"));
+  return points;
+}
+
+Drawing drawing_of(const std::vector<Curve>& curves, const fs::path& path, const std::string& axis,
+                   const LogAxes& axes) {
   Drawing drawing;
   for (const Curve& curve : curves) {
-    History points = finite(curve.points);
-    if (points.empty()) continue;
-    drawing.extent.include(points);
-    drawing.data.push_back({concat(drawing.curves.size()), data_text(points)});
-    drawing.curves.push_back({curve.name, std::move(points), curve.is_sparse});
+    Curve drawn = curve;
+    drawn.points = placed(curve, axes);
+    if (drawn.points.empty()) continue;
+    std::erase_if(drawn.resumes, [&](const Resume& resume) {
+      return resume.step < drawn.points.front().step || resume.step > drawn.points.back().step;
+    });
+    drawing.extent.include(drawn.points);
+    drawing.data.push_back({concat(drawing.curves.size()), data_text(drawn.points)});
+    drawing.curves.push_back(std::move(drawn));
   }
   MT_CHECK_CONFIG(!drawing.curves.empty(), "cannot draw ", path.string(), ": ", axis,
-                  " has no finite value");
+                  axes.x || axes.y ? " has no finite value that the logarithmic axes can show"
+                                   : " has no finite value");
   return drawing;
 }
 
 }  // namespace
 
 void plot_curves(const std::vector<Curve>& curves, const fs::path& path, const std::string& title,
-                 const std::string& axis) {
+                 const std::string& axis, const LogAxes& axes) {
   check_picture_name(path);
-  const Drawing drawing = drawing_of(curves, path, axis);
-  draw_with_gnuplot(path, {1000, 560},
-                    concat("set title ", gnuplot_quoted(title), "\nset xlabel 'step'\n", kStyle,
-                           steps_text(drawing.extent),
-                           values_text(drawing.extent, axis, ValueScale::kAsTheRunFalls),
-                           plot_text(drawing.curves)),
-                    drawing.data);
+  const Drawing drawing = drawing_of(curves, path, axis, axes);
+  const ValueScale scale = axes.y ? ValueScale::kLogarithmic : ValueScale::kAsTheRunFalls;
+  draw_with_gnuplot(
+      path, {1000, 560},
+      concat("set title ", gnuplot_quoted(title), "\nset xlabel 'step",
+             axes.x ? ", logarithmic'\n" : "'\n", kStyle, steps_text(drawing.extent, axes.x),
+             values_text(drawing.extent, axis, scale), resumes_text(drawing.curves),
+             plot_text(drawing.curves)),
+      drawing.data);
 }
 
 void plot_comparison(const Curve& first, const Curve& second, const History& difference,
-                     const fs::path& path, const std::string& title, const std::string& axis) {
+                     const std::string& summary, const fs::path& path, const std::string& title,
+                     const std::string& axis) {
   check_picture_name(path);
-  Drawing drawing = drawing_of({first, second}, path, axis);
+  Drawing drawing = drawing_of({first, second}, path, axis, {});
   const History points = finite(difference);
   MT_CHECK_CONFIG(!points.empty(), "cannot draw ", path.string(),
                   ": the runs have no step in common where both are finite");
@@ -183,18 +231,20 @@ void plot_comparison(const Curve& first, const Curve& second, const History& dif
   extent.include({{points[0].step, 0}});
   // Two charts over the same steps, with the same left and right edges.
   const std::string script = concat(
-      "set multiplot\n", kStyle, steps_text(drawing.extent),
+      "set multiplot\n", kStyle, steps_text(drawing.extent, false),
       "set lmargin at screen 0.1\nset rmargin at screen 0.97\nset tmargin at screen 0.93\n"
       "set bmargin at screen 0.4\nset format x ''\nset title ",
       gnuplot_quoted(title), "\n", values_text(drawing.extent, axis, ValueScale::kAsTheRunFalls),
-      plot_text(drawing.curves),
-      "unset title\nunset key\nset tmargin at screen 0.36\nset bmargin at screen 0.1\n"
+      resumes_text(drawing.curves), plot_text(drawing.curves),
+      "unset title\nunset arrow\nunset label\nset key inside top right\nset tmargin at screen "
+      "0.36\nset bmargin at screen 0.1\n"
       "set format x '%.0f'\nset xlabel 'step'\n",
-      values_text(extent, "second - first, and its mean", ValueScale::kLinear),
+      values_text(extent, "second - first", ValueScale::kLinear),
       "plot 0 with lines linecolor rgb '#606060' linewidth 0.7 notitle, \\\n"
       "  'difference' using 1:2 with lines linecolor rgb ",
-      colour(3, true), " linewidth 1, '' using 1:3 with lines linecolor rgb ", colour(3, false),
-      " linewidth 2\nunset multiplot\n");
+      colour(3, true), " linewidth 1 notitle, '' using 1:3 with lines linecolor rgb ",
+      colour(3, false), " linewidth 2 title ", gnuplot_quoted("its mean; " + summary),
+      "\nunset multiplot\n");
   draw_with_gnuplot(path, {1000, 700}, script, drawing.data);
 }
 
@@ -204,6 +254,7 @@ void plot_losses(const std::vector<StepRecord>& records, const fs::path& path,
   Curve validation{"validation", {}, true};
   for (const StepRecord& record : records) {
     training.points.push_back({record.step, record.loss});
+    if (record.resume_repeats) training.resumes.push_back({record.step, *record.resume_repeats});
     if (record.validation_loss) validation.points.push_back({record.step, *record.validation_loss});
   }
   plot_curves({training, validation}, path, title, axis_name("loss"));

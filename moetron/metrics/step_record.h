@@ -29,6 +29,9 @@ struct StepRecord {
   std::optional<RouterBalance> router_balance;
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
   std::optional<BitReceipt> receipt;
+  // Of the first step behind a stop: the run went on from a checkpoint, and does so many steps
+  // again.
+  std::optional<int64_t> resume_repeats;
 };
 
 // Keeps every bit. What is not finite becomes the string "nan", "inf" or "-inf", as JSON has no

@@ -136,9 +136,12 @@ void check_generate(const Options& options, Mistakes& mistakes) {
   check_tokenizer(options.tokenizer, mistakes);
 }
 
-void check_compare_loss(const Options& options, Mistakes& mistakes) {
-  const size_t num_runs = options.curves.runs.size();
-  mistakes.check(num_runs == 2, "compare-loss compares 2 runs, not ", num_runs);
+void check_curves(const Options& options, Command command, Mistakes& mistakes) {
+  const size_t num_runs = options.curves.runs.size(), num_labels = options.curves.labels.size();
+  mistakes.check(command != Command::kCompareLoss || num_runs == 2,
+                 "compare-loss compares 2 runs, not ", num_runs);
+  mistakes.check(num_labels == 0 || num_labels == num_runs, "labels (", num_labels,
+                 ") must be as many as runs (", num_runs, ")");
 }
 
 // With unit costs nothing is known of a model but its pipeline.

@@ -1,0 +1,87 @@
+#include "moetron/metrics/metric.h"
+
+#include "moetron/base/error.h"
+
+namespace moetron {
+namespace {
+
+using Number = std::optional<double>;
+
+Number number(int64_t value) {
+  return static_cast<double>(value);
+}
+
+Number of_balance(const StepRecord& record, double RouterBalance::*value) {
+  if (!record.router_balance) return std::nullopt;
+  return (*record.router_balance).*value;
+}
+
+constexpr Metric kMetrics[] = {
+    {"loss", "loss (nats per token)", [](const StepRecord& r) -> Number { return r.loss; },
+     "train/loss", "lm loss", "lm loss"},
+    {"validation_loss", "validation loss (nats per token)",
+     [](const StepRecord& r) { return r.validation_loss; }, "validation/loss", "lm loss validation",
+     "lm loss value"},
+    {"aux_loss", "aux loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
+     "load_balancing_loss", "load_balancing_loss"},
+    {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },
+     "train/grad_norm", "grad-norm", "grad norm"},
+    {"lr", "learning rate", [](const StepRecord& r) -> Number { return r.lr; }, "train/lr",
+     "learning-rate", "learning rate"},
+    {"tokens_per_second", "tokens per second and device",
+     [](const StepRecord& r) -> Number { return r.tokens_per_second; },
+     "speed/tokens_per_second_per_device", "", ""},
+    {"tflops_per_second", "model TFLOP per second and device",
+     [](const StepRecord& r) -> Number { return r.tflops_per_second; }, "speed/tflops_per_device",
+     "throughput", "throughput per GPU (TFLOP/s/GPU)"},
+    {"mfu", "model FLOP utilization (share of the peak)", [](const StepRecord& r) { return r.mfu; },
+     "speed/mfu", "", ""},
+    {"seconds", "time of a step (seconds)", [](const StepRecord& r) -> Number { return r.seconds; },
+     "speed/seconds_per_step", "iteration-time", "elapsed time per iteration (ms)", 1e-3},
+    {"memory_bytes", "peak memory of rank 0 (bytes)",
+     [](const StepRecord& r) { return number(r.memory_bytes); }},
+    {"consumed_samples", "samples since the start of training",
+     [](const StepRecord& r) { return number(r.consumed_samples); }},
+    {"activation_memory.peak_bytes", "activations of a micro-batch at their most (bytes)",
+     [](const StepRecord& r) -> Number {
+       if (!r.activation_memory) return std::nullopt;
+       return number(r.activation_memory->peak_bytes);
+     }},
+    {"router_balance.max_load", "rows of the fullest expert over the mean, worst layer",
+     [](const StepRecord& r) { return of_balance(r, &RouterBalance::max_load); }},
+    {"router_balance.mean_load", "rows of the fullest expert over the mean, mean of the layers",
+     [](const StepRecord& r) { return of_balance(r, &RouterBalance::mean_load); }},
+    {"router_balance.idle_share", "experts without a row (share)",
+     [](const StepRecord& r) { return of_balance(r, &RouterBalance::idle_share); }},
+    {"router_balance.entropy", "entropy of the experts' load (1: even)",
+     [](const StepRecord& r) -> Number {
+       return r.router_balance ? r.router_balance->entropy : std::nullopt;
+     }},
+    {"router_balance.num_dead", "experts without a row",
+     [](const StepRecord& r) -> Number {
+       if (!r.router_balance || !r.router_balance->num_dead) return std::nullopt;
+       return number(*r.router_balance->num_dead);
+     }},
+};
+
+}  // namespace
+
+const Metric& metric_named(const std::string& name) {
+  std::string names;
+  for (const Metric& metric : kMetrics) {
+    if (metric.name == name) return metric;
+    names += concat(names.empty() ? "" : ", ", metric.name);
+  }
+  throw ConfigError(concat("metric (", name, ") is none of ", names));
+}
+
+CurveNames names_of(const Metric& metric) {
+  CurveNames names;
+  for (const std::string_view name :
+       {std::string_view(metric.name), metric.megatron_tag, metric.tag}) {
+    if (!name.empty()) names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace moetron
