@@ -68,6 +68,7 @@ enum class TokenizerKind { kHf, kBytes };
 enum class PatchTokenizer { kDeepseek, kQwen3 };
 enum class DistributedBackend { kAuto, kGloo, kNccl };  // kAuto: NCCL on GPUs, Gloo on CPUs
 enum class DeviceKind { kAuto, kCpu, kCuda };  // kAuto: a GPU where the build and machine have one
+enum class PictureFormat { kSvg, kPng };
 
 // What a simulated step costs: units of schedule/costs.h, or seconds of a model on hardware.
 enum class SimulatedCosts { kUnit, kModel };

@@ -148,6 +148,7 @@ struct LoggingOptions {
   bool profile = false;
   int64_t profile_step_start = 10;  // steps [start, end) are recorded
   int64_t profile_step_end = 12;
+  PictureFormat profile_format = PictureFormat::kSvg;
   int64_t hash_steps = 0;  // 0: never
 };
 

@@ -62,6 +62,7 @@ struct Layout {
   double begin = 0;  // of all bars
   double end = 0;
   int num_ranks = 0;
+  std::vector<std::string> row_names;
   bool has_communication = false;
   std::map<BarKind, std::set<int>> chunks;  // of each kind of bar: even ones (0), odd ones (1)
   int num_chunks = 0;
@@ -108,6 +109,7 @@ Layout layout_of(const Timeline& timeline) {
     layout.num_chunks = std::max(layout.num_chunks, bar.chunk + 1);
   }
   if (!(layout.end > layout.begin)) layout.end = layout.begin + 1;
+  layout.row_names = timeline.row_names;
   layout.scale = scale_of(timeline.unit, layout.end - layout.begin);
   layout.plot_width = plot_width(layout, timeline);
   layout.row_height =
@@ -181,6 +183,17 @@ std::string legend_text(Layout& layout) {
   return text;
 }
 
+// Names at the rows, fewer where there is no room for all.
+std::string row_names_text(const Layout& layout) {
+  const int every = std::max(1, static_cast<int>(16 / layout.row_height));
+  if (layout.row_names.empty())
+    return concat("set ytics 0,", every, " scale 0\nset format y 'rank %.0f'\n");
+  std::string text = "set ytics (";
+  for (size_t row = 0; row < layout.row_names.size(); row += static_cast<size_t>(every))
+    text += concat(row == 0 ? "" : ", ", gnuplot_quoted(layout.row_names[row]), " ", row);
+  return text + ") scale 0\n";
+}
+
 std::string script_text(const Layout& layout, const std::string& title) {
   const PictureSize size = layout.size();
   const double width = size.width;
@@ -192,9 +205,8 @@ std::string script_text(const Layout& layout, const std::string& title) {
       "\nset rmargin at screen ", (kLeft + layout.plot_width) / width, "\nset tmargin at screen ",
       1 - kTop / height, "\nset bmargin at screen ", layout.bottom / height, "\n", range,
       "set yrange [", layout.num_ranks - 0.5, ":-0.5]\nset xlabel ",
-      gnuplot_quoted(concat("time (", layout.scale.unit, ")")), "\nset ytics 0,",
-      std::max(1, static_cast<int>(16 / layout.row_height)),
-      " scale 0\nset format y 'rank %.0f'\nunset key\nset format x '%.7g'\n"
+      gnuplot_quoted(concat("time (", layout.scale.unit, ")")), "\n", row_names_text(layout),
+      "unset key\nset format x '%.7g'\n"
       "set border 1 linecolor rgb '#606060'\nset xtics nomirror out textcolor rgb '#303030'\n"
       "set ytics nomirror textcolor rgb '#303030'\nset style fill solid 1 noborder\n"
       "plot 'bars' using 1:2:3:4:5:6:7 with boxxyerror linecolor rgb variable, \\\n"

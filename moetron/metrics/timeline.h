@@ -33,6 +33,8 @@ struct Bar {
 struct Timeline {
   std::string unit;  // of time: "s", which pictures and traces may scale, or another
   std::vector<Bar> bars;
+  // Of a picture's rows, by the bars' ranks; empty: "rank 0", "rank 1", ...
+  std::vector<std::string> row_names = {};
 };
 
 // "F", "I", "W", "B", "R", "communication", "wait"

@@ -101,6 +101,7 @@ LogSpec log_spec(const Options& options) {
   log.picture = (save / "loss.png").string();
   if (!logging.profile) return log;
   log.profile_folder = (save / "profile").string();
+  log.profile_ending = logging.profile_format == PictureFormat::kPng ? ".png" : ".svg";
   log.profile_begin = logging.profile_step_start;
   log.profile_end = logging.profile_step_end;
   return log;

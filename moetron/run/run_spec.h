@@ -146,6 +146,7 @@ struct LogSpec {
   std::string metrics;         // file; empty: none
   std::string picture;         // of the losses; empty: none
   std::string profile_folder;  // empty: no step is recorded
+  std::string profile_ending;  // of the pictures' names: ".svg" or ".png"
   int64_t profile_begin = 0;   // steps [begin, end) are recorded
   int64_t profile_end = 0;
   int64_t hash_steps = 0;  // a receipt every so many; 0: never

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "moetron/base/error.h"
+#include "moetron/base/formatted.h"
 #include "moetron/metrics/chrome_trace.h"
 #include "moetron/metrics/gantt.h"
 
@@ -64,6 +65,26 @@ Timeline timeline_of(const Schedule& schedule, const Simulation& simulation,
 void draw_simulation(const std::filesystem::path& path, const Schedule& schedule,
                      const Simulation& simulation, const std::string& unit) {
   draw_gantt(timeline_of(schedule, simulation, unit), path, title_of(schedule, simulation, unit));
+}
+
+void draw_measured_step(const std::filesystem::path& path, const Schedule& schedule,
+                        const MeasuredStep& step) {
+  Timeline both{"s", {}};
+  const Timeline parts[] = {timeline_of(schedule, step.real, "s"),
+                            timeline_of(schedule, step.simulated, "s")};
+  for (int part = 0; part < 2; ++part) {
+    for (Bar bar : parts[part].bars) {
+      bar.rank = 2 * bar.rank + part;
+      both.bars.push_back(std::move(bar));
+    }
+  }
+  for (int rank = 0; rank < schedule.placement.num_ranks(); ++rank) {
+    both.row_names.push_back(concat("rank ", rank));
+    both.row_names.emplace_back("on paper");
+  }
+  draw_gantt(both, path,
+             title_of(schedule, step.real, "s") +
+                 formatted(", simulated: %.5g s", step.simulated.makespan));
 }
 
 void write_simulation_trace(const std::filesystem::path& path, const Schedule& schedule,

@@ -103,5 +103,15 @@ TEST_F(Drawing, RefusesAnotherSchedulesSimulation) {
   EXPECT_THROW(timeline_of(two.schedule, four.simulation, "units"), InternalError);
 }
 
+TEST_F(Drawing, ARealStepHasItsSimulationBelowIt) {
+  if (std::system("command -v gnuplot > /dev/null 2>&1") != 0) GTEST_SKIP() << "no gnuplot here";
+  const Schedule schedule = make_schedule({ScheduleKind::kDualPipeV, 2, 6});
+  const auto steps = simulate(schedule, UnitCosts(schedule.placement, 0)).steps;
+  draw_measured_step(folder_ / "both.svg", schedule, simulate_measured(schedule, steps));
+  const std::string svg = read_file(folder_ / "both.svg");
+  for (const char* row : {">rank 0<", ">rank 1<", ">on paper<"})
+    EXPECT_NE(svg.find(row), std::string::npos) << row;
+}
+
 }  // namespace
 }  // namespace moetron

@@ -156,8 +156,8 @@ class Pretraining {
     const bool with_receipt = is_multiple(step_ + 1, spec_.log.hash_steps);
     const StepResult result = train_step_.run(batch, step_ + 1, lr, with_receipt);
     ++step_;
-    const auto picture = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
-    if (!picture.empty()) log_->say(concat("profile   ", picture.string(), " and .json"));
+    const auto profile = profile_.end(step_, train_step_.plan(batch.micro_batches.size()).schedule);
+    if (!profile.empty()) log_->say(profile);
     consumed_samples_ += batches_.global_batch_size;
 
     StepRecord record;

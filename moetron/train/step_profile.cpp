@@ -1,7 +1,5 @@
 #include "moetron/train/step_profile.h"
 
-#include <algorithm>
-
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/log.h"
@@ -14,7 +12,7 @@
 namespace moetron {
 namespace {
 
-enum Track { kComputes, kWaits };
+enum Track { kComputes, kWaits, kSteps, kSimulated };
 
 Json to_json(const Action& action) {
   return {static_cast<int>(action.kind), action.chunk, action.micro_batch,
@@ -60,19 +58,13 @@ Span to_span(const Json& json, int64_t rank) {
   return span;
 }
 
-// What the ranks did, in place of a simulation's; the shares follow from it.
-Simulation measured(std::vector<std::vector<SimulatedStep>> steps) {
-  Simulation result;
-  double busy = 0;
-  for (const auto& of_rank : steps) {
-    for (const SimulatedStep& step : of_rank) {
-      busy += step.end - step.begin;
-      result.makespan = std::max(result.makespan, step.end);
-    }
+// The steps of every rank as spans of a track.
+void add_step_spans(const Simulation& steps, double begin, Track track, std::vector<Span>& spans) {
+  for (size_t rank = 0; rank < steps.steps.size(); ++rank) {
+    for (const SimulatedStep& step : steps.steps[rank])
+      spans.push_back({describe(step.step), static_cast<int64_t>(rank), track, begin + step.begin,
+                       step.end - step.begin, ""});
   }
-  result.bubble_fraction = 1 - busy / (result.makespan * static_cast<double>(steps.size()));
-  result.steps = std::move(steps);
-  return result;
 }
 
 // Whether the work was done: a picture or a trace that cannot be written must not end the run.
@@ -96,6 +88,7 @@ StepProfile::StepProfile(const LogSpec& spec, Mesh& mesh, c10::Device device)
   const bool is_first = mesh.stage().rank() == 0;
   if (spec.profile_folder.empty() || !is_first) return;
   folder_ = spec.profile_folder;
+  ending_ = spec.profile_ending;
   first_ = spec.profile_begin;
   last_ = spec.profile_end;
 }
@@ -113,7 +106,7 @@ PipelineTrace* StepProfile::begin(int64_t step) {
   return &trace_;
 }
 
-std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
+std::string StepProfile::end(int64_t step, const Schedule& schedule) {
   if (!records(step)) return {};
   const std::string name = concat("step_", step);
   if (gpu_) {
@@ -137,14 +130,20 @@ std::filesystem::path StepProfile::end(int64_t step, const Schedule& schedule) {
     for (const Json& entry : record.at("segments")) spans.push_back(to_span(entry, number));
     tracks.push_back({number, kComputes, "computes"});
     tracks.push_back({number, kWaits, "waits for communication"});
+    tracks.push_back({number, kSteps, "steps"});
+    tracks.push_back({number, kSimulated, "steps, simulated"});
   }
-  const std::filesystem::path picture = folder_ / (name + ".svg");
+  const MeasuredStep measured = simulate_measured(schedule, std::move(steps));
+  add_step_spans(measured.real, measured.begin, kSteps, spans);
+  add_step_spans(measured.simulated, measured.begin, kSimulated, spans);
+  const std::filesystem::path picture = folder_ / (name + ending_);
   const bool is_drawn = warn_of_failure([&] {
     std::filesystem::create_directories(folder_);
     write_chrome_trace(folder_ / (name + ".json"), spans, tracks);
-    draw_simulation(picture, schedule, measured(std::move(steps)), "s");
+    draw_measured_step(picture, schedule, measured);
   });
-  return is_drawn ? picture : std::filesystem::path();
+  const std::string files = is_drawn ? concat(picture.string(), " and .json; ") : "";
+  return concat("profile   ", files, describe(measured));
 }
 
 }  // namespace moetron

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include <c10/core/Device.h>
 
@@ -26,16 +27,18 @@ class StepProfile {
   PipelineTrace* begin(int64_t step);
   // Whether the GPU is being recorded: no MemoryMeter may live meanwhile.
   bool records_gpu() const { return gpu_.has_value(); }
-  // Behind the step: writes FOLDER/step_N.svg and FOLDER/step_N.json, if it was recorded, and every
-  // rank with a GPU FOLDER/step_N_gpu_R.json: operators, kernels by stream, memory. Returns
-  // the picture's path on rank 0, else an empty one. A missing gnuplot is a warning. Collective
-  // over the pipeline.
-  std::filesystem::path end(int64_t step, const Schedule& schedule);
+  // Behind the step: writes FOLDER/step_N.svg (or .png) and FOLDER/step_N.json, if it was recorded,
+  // and every rank with a GPU FOLDER/step_N_gpu_R.json: operators, kernels by stream, memory. The
+  // picture and the trace show the same step simulated, too (schedule/measured_step.h). Returns a
+  // line on both for rank 0 to say, else nothing. A missing gnuplot is a warning. Collective over
+  // the pipeline.
+  std::string end(int64_t step, const Schedule& schedule);
 
  private:
   bool records(int64_t step) const;
 
   std::filesystem::path folder_;
+  std::string ending_;            // of a picture's name
   int64_t first_ = 0, last_ = 0;  // steps [first, last)
   Mesh& mesh_;
   c10::Device device_;
