@@ -15,6 +15,7 @@ int run_plot(const ParsedCommandLine& parsed);
 int run_bench(const ParsedCommandLine& parsed);
 int run_launch(const ParsedCommandLine& parsed);
 int run_demo(const ParsedCommandLine& parsed);
+int run_doctor(const ParsedCommandLine& parsed);
 
 // Says, one line each, which options have no effect and why.
 void say_notices(const ParsedCommandLine& parsed);

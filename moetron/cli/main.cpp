@@ -42,6 +42,8 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_launch(parsed);
     case Command::kDemo:
       return run_demo(parsed);
+    case Command::kDoctor:
+      return run_doctor(parsed);
   }
   throw InternalError("unknown command");
 }

@@ -283,7 +283,7 @@ const std::vector<CommandSpec>& command_table() {
       {"inspect", "Shows what a checkpoint or data file holds.", {}},
       {"bench", "Measures training steps, kernels or overlap.", Command::kBench},
       {"demo", "Trains a small model on real text and shows the result.", Command::kDemo},
-      {"doctor", "Checks the machine before a run.", {}},
+      {"doctor", "Checks the machine before a run.", Command::kDoctor},
   };
   return table;
 }

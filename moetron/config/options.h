@@ -25,7 +25,8 @@ enum class Command {
   kPlot,
   kBench,
   kLaunch,
-  kDemo
+  kDemo,
+  kDoctor
 };
 
 // The model's shape. Empty fields come from the config.json of --load, or from the family.

@@ -78,9 +78,9 @@ void declare_bench(OptionTable& table) {
 }
 
 void declare_report(OptionTable& table) {
-  table.begin_group(
-      "report", "Reports",
-      {Command::kSimulate, Command::kExplain, Command::kCompareLoss, Command::kBench});
+  table.begin_group("report", "Reports",
+                    {Command::kSimulate, Command::kExplain, Command::kCompareLoss, Command::kBench,
+                     Command::kDoctor});
   table.add(MT_FIELD(report, json), "Prints JSON.").idle_when(idle_beyond_step);
   table
       .add(

@@ -32,7 +32,9 @@ void declare_checkpoint(OptionTable& table) {
   table.begin_group("checkpoint", "Checkpoints", {Command::kPretrain});
   table
       .add(MT_FIELD(checkpoint, save),
-           "Directory for checkpoints; a valid one in it is resumed. Always saved at the end.")
+           "Directory for checkpoints; a valid one in it is resumed. Always saved at the end. "
+           "doctor tries how its file system keeps what is written.")
+      .for_commands({Command::kPretrain, Command::kDoctor})
       .differs(
           "A checkpoint is a Hugging Face model directory that any layout continues; the last "
           "step is always saved, and a valid one is resumed without --load.");

@@ -30,7 +30,8 @@ std::string idle_without_ranks(const Options& options) {
 void declare_runtime(OptionTable& table) {
   const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate,
                                  Command::kSimulate, Command::kExplain,    Command::kCompareLoss,
-                                 Command::kPlot,     Command::kBench,      Command::kLaunch};
+                                 Command::kPlot,     Command::kBench,      Command::kLaunch,
+                                 Command::kDoctor};
   const std::vector<Command> planned{Command::kPretrain, Command::kSimulate, Command::kExplain};
   const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
   table.begin_group("runtime", "Running", model);
@@ -61,7 +62,7 @@ void declare_runtime(OptionTable& table) {
                {"thread", Standing::kNotYet, "ranks as threads of one process"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
       .also_times("distributed-timeout-minutes", 60)
-      .for_commands({Command::kPretrain})
+      .for_commands({Command::kPretrain, Command::kDoctor})
       .unit("seconds")
       .above(0)
       .at_most(1e6);
@@ -79,6 +80,7 @@ void declare_runtime(OptionTable& table) {
            "Compute threads of a rank; 0: OMP_NUM_THREADS, and where that is not set all cores, "
            "divided "
            "among the ranks of the machine.")
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor})
       .unit("threads")
       .at_least(0)
       .at_most(4096)

@@ -1,0 +1,59 @@
+#include <cstdlib>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/json.h"
+#include "moetron/cli/commands.h"
+#include "moetron/cli/doctor_gpu.h"
+
+namespace moetron {
+namespace {
+
+struct Outcome {
+  int exit_code = 0;
+  std::string out;
+};
+
+Outcome run(const std::vector<const char*>& words) {
+  testing::internal::CaptureStdout();
+  const ParsedCommandLine parsed = parse_command_line(static_cast<int>(words.size()), words.data());
+  const int exit_code = run_doctor(parsed);
+  return {exit_code, testing::internal::GetCapturedStdout()};
+}
+
+TEST(Doctor, TellsALineForEachThing) {
+  const std::string save = std::filesystem::temp_directory_path().string();
+  const Outcome outcome = run({"moetron", "doctor", "--save", save.c_str()});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
+  for (const char* name : {"processor: ", "memory: ", "shared memory: ", "open files: ", "save: ",
+                           "libtorch: built with ", "own name: ", "threads: ", "variables: "})
+    EXPECT_THAT(outcome.out, testing::HasSubstr(name));
+  EXPECT_THAT(outcome.out, testing::HasSubstr(" 0 fail\n"));
+}
+
+TEST(Doctor, AFailureIsExitCodeTwo) {
+  ::setenv("RANK", "many", 1);
+  const Outcome outcome = run({"moetron", "doctor", "--json"});
+  ::unsetenv("RANK");
+  EXPECT_EQ(outcome.exit_code, 2);
+  const Json json = parse_json(outcome.out, "output");
+  EXPECT_EQ(json.at("failed"), 1) << outcome.out;
+  for (const Json& check : json.at("checks")) {
+    if (check.at("verdict") == "fail") EXPECT_EQ(check.at("name"), "launcher");
+  }
+}
+
+TEST(Doctor, KernelsRunOnWhatTheyWereBuiltFor) {
+  EXPECT_TRUE(has_kernels_for("90a", 9, 0));
+  EXPECT_FALSE(has_kernels_for("90a", 10, 0));
+  EXPECT_TRUE(has_kernels_for("80-real,90a", 8, 6));
+  EXPECT_FALSE(has_kernels_for("86", 8, 0));
+  EXPECT_TRUE(has_kernels_for("90a,120a", 12, 0));
+  for (const char* text : {"", ",", "a", "native", "-"}) EXPECT_FALSE(has_kernels_for(text, 9, 0));
+}
+
+}  // namespace
+}  // namespace moetron
