@@ -10,6 +10,7 @@ int run_preprocess(const ParsedCommandLine& parsed);
 int run_generate(const ParsedCommandLine& parsed);
 int run_simulate(const ParsedCommandLine& parsed);
 int run_explain(const ParsedCommandLine& parsed);
+int run_plan(const ParsedCommandLine& parsed);
 int run_compare_loss(const ParsedCommandLine& parsed);
 int run_plot(const ParsedCommandLine& parsed);
 int run_bench(const ParsedCommandLine& parsed);

@@ -32,6 +32,8 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_simulate(parsed);
     case Command::kExplain:
       return run_explain(parsed);
+    case Command::kPlan:
+      return run_plan(parsed);
     case Command::kCompareLoss:
       return run_compare_loss(parsed);
     case Command::kPlot:

@@ -49,7 +49,8 @@ std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting>
   }
   for (AppliedSetting& applied : all) {
     const OptionSpec& spec = *applied.setting.spec;
-    if (!spec.idle || !spec.belongs_to(command)) continue;
+    // What acts in a run that is planned depends on its layout, which is not known yet.
+    if (!spec.idle || !spec.belongs_to(command) || command == Command::kPlan) continue;
     const std::string reason = spec.idle(options);
     if (reason.empty()) continue;
     reset_option(spec, options);

@@ -171,6 +171,7 @@ ParsedCommandLine parse_command_line(int argc, const char* const* argv) {
   std::vector<std::string> errors;
   std::vector<Setting> typed = read_typed(std::move(arguments), parsed.command, errors);
   const std::string file = take_config_path(typed);
+  for (const Setting& setting : typed) parsed.typed.push_back(setting.spec->name);
   Assembler assembler(parsed.command, parsed, errors);
   if (!file.empty()) assembler.add(read_toml_settings(file, errors));
   assembler.add(std::move(typed));

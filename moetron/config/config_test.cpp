@@ -16,6 +16,7 @@
 #include "moetron/config/options_page.h"
 #include "moetron/config/suggestion.h"
 #include "moetron/config/test_args.h"
+#include "moetron/config/toml_file.h"
 
 namespace moetron {
 namespace {
@@ -337,6 +338,19 @@ workers = 4
   EXPECT_EQ(options.preprocess.workers, 1) << "of another command";
   ASSERT_EQ(parsed.notices.size(), 1u);
   EXPECT_THAT(parsed.notices[0], HasSubstr(".toml: module-impl has no effect here"));
+}
+
+TEST_F(TomlTest, WhatIsWrittenIsReadBack) {
+  const Options options =
+      parse(pretrain("--lr 2.5e-4 --split 90 10 0 --mlp-recompute --scheduler dualpipev "
+                     "--pipeline-model-parallel-size 2 --save a\"b --num-experts 8 "
+                     "--virtual-hetero-pipeline-stages 1 2 2 1 --transformer-impl local "
+                     "--module-impl {core_attn:local} --untie-embeddings-and-output-weights"))
+          .options;
+  const std::string text = toml_of(options, Command::kPretrain);
+  EXPECT_THAT(text, HasSubstr("\n[optimizer]\n"));
+  EXPECT_THAT(text, Not(HasSubstr("adam-beta1")));  // as it is by default
+  EXPECT_EQ(options_to_json(parse(with(text, "pretrain")).options), options_to_json(options));
 }
 
 TEST_F(TomlTest, MistakesNameFileKeyAndValue) {

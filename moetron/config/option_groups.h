@@ -29,6 +29,7 @@ void declare_kernels(OptionTable& table);
 void declare_runtime(OptionTable& table);
 void declare_curves(OptionTable& table);
 void declare_bench(OptionTable& table);
+void declare_plan(OptionTable& table);
 void declare_launch(OptionTable& table);
 void declare_report(OptionTable& table);  // what several commands beside training give out
 void declare_tools(OptionTable& table);   // preprocess, generate, convert

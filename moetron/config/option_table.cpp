@@ -34,6 +34,19 @@ struct KindOf {
   ValueKind operator()(const EnumField&) const { return ValueKind::kChoice; }
 };
 
+// A plan takes a run's options and writes them anew: it knows all of them, but for those that put
+// something else in the run's place.
+void share_with_plan(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& options) {
+  const auto share = [](std::vector<Command>& commands) {
+    const bool is_of_runs =
+        std::find(commands.begin(), commands.end(), Command::kPretrain) != commands.end();
+    if (is_of_runs) commands.push_back(Command::kPlan);
+  };
+  for (OptionGroup& group : groups) share(group.commands);
+  for (OptionSpec& spec : options)
+    if (spec.name != "dry-run" && spec.name != "check-layout") share(spec.commands);
+}
+
 }  // namespace
 
 bool OptionSpec::belongs_to(Command command) const {
@@ -199,11 +212,13 @@ OptionTable::OptionTable() {
   declare_runtime(*this);
   declare_tools(*this);
   declare_curves(*this);
+  declare_plan(*this);
   declare_bench(*this);
   declare_launch(*this);
   declare_report(*this);
   declare_explain(*this);
   declare_megatron(*this);
+  share_with_plan(groups_, options_);
 }
 
 void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
@@ -277,7 +292,7 @@ const std::vector<CommandSpec>& command_table() {
       {"compare", "Compares two checkpoints tensor by tensor.", {}},
       {"simulate", "Times a pipeline schedule on paper.", Command::kSimulate},
       {"explain", "Reads a Megatron command line and tells what it does here.", Command::kExplain},
-      {"plan", "Searches for a parallel layout.", {}},
+      {"plan", "Searches for the fastest layout that fits.", Command::kPlan},
       {"compare-loss", "Compares the loss curves of two runs.", Command::kCompareLoss},
       {"plot", "Draws the curves of one or more runs.", Command::kPlot},
       {"inspect", "Shows what a checkpoint or data file holds.", {}},

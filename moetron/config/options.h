@@ -21,6 +21,7 @@ enum class Command {
   kGenerate,
   kSimulate,
   kExplain,
+  kPlan,
   kCompareLoss,
   kPlot,
   kBench,
@@ -254,7 +255,18 @@ struct SimulateOptions {
   double communication = 0;                       // of unit costs: exposed, of an F and an I; units
   std::optional<DispatchScheme> dispatch_scheme;  // else the dispatcher's own
   bool lone_steps_wait = false;
+  bool overlap_neighbours = false;
   std::string draw;  // .svg or .png
+};
+
+// Beside what is searched, which are the options of a run: those on the command line are kept.
+struct PlanOptions {
+  std::string write;                                      // TOML file of the best layout
+  std::optional<double> memory_limit;                     // GiB of a GPU; else all that it has
+  std::optional<int64_t> max_tensor_model_parallel_size;  // of both, dense layers' and experts'
+  std::optional<int64_t> max_pipeline_model_parallel_size;
+  std::optional<int64_t> max_expert_model_parallel_size;
+  std::optional<int64_t> max_micro_batch_size;
 };
 
 enum class Benchmark { kStep, kOps, kOverlap };
@@ -324,6 +336,7 @@ struct Options {
   PreprocessOptions preprocess;
   GenerateOptions generate;
   SimulateOptions simulate;
+  PlanOptions plan;
   CurveOptions curves;
   BenchOptions bench;
   LaunchOptions launch;

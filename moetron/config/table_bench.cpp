@@ -80,7 +80,7 @@ void declare_bench(OptionTable& table) {
 void declare_report(OptionTable& table) {
   table.begin_group("report", "Reports",
                     {Command::kSimulate, Command::kExplain, Command::kCompareLoss, Command::kBench,
-                     Command::kDoctor});
+                     Command::kDoctor, Command::kPlan});
   table.add(MT_FIELD(report, json), "Prints JSON.").idle_when(idle_beyond_step);
   table
       .add(

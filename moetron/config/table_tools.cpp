@@ -160,6 +160,11 @@ void declare_simulate(OptionTable& table) {
            "published "
            "runs seem to do; Moetron itself computes beside them what it can.")
       .idle_when(idle_beyond_model);
+  table.add(
+      MT_FIELD(simulate, overlap_neighbours),
+      "Under scheduler interleaved, every backward and the forward behind it run together, as "
+      "under Megatron's overlap-moe-expert-parallel-comm; Moetron's own blocks are "
+      "dualpipev's.");
   table.add(MT_FIELD(simulate, draw), "Draws the schedule into this .svg or .png file.");
 }
 

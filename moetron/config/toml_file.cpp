@@ -1,6 +1,8 @@
 #include "moetron/config/toml_file.h"
 
+#include <algorithm>
 #include <map>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 #include <toml++/toml.h>
@@ -99,7 +101,34 @@ class TomlReader {
   std::map<const OptionSpec*, std::string> first_;  // the key that set the option
 };
 
+// {a:b,c:d}, as the command line has pairs.
+std::string word_of(const Json& pairs) {
+  std::string word;
+  for (const Json& pair : pairs) word += concat(word.empty() ? "{" : ",", pair.get<std::string>());
+  return word + "}";
+}
+
+bool is_of(const OptionSpec& spec, Command command) {
+  return std::find(spec.commands.begin(), spec.commands.end(), command) != spec.commands.end();
+}
+
 }  // namespace
+
+std::string toml_of(const Options& options, Command command) {
+  const Options defaults;
+  std::string text, group;
+  for (const OptionSpec& spec : option_table().options()) {
+    if (spec.field == nullptr || !is_of(spec, command)) continue;
+    const Json value = option_value(spec, options);
+    if (value.is_null() || value == option_value(spec, defaults)) continue;
+    if (std::exchange(group, spec.group) != spec.group)
+      text += concat(text.empty() ? "[" : "\n[", spec.group, "]\n");
+    // JSON's values are TOML's. Pairs are one word.
+    const bool is_word = spec.kind == ValueKind::kPairs;
+    text += concat(spec.name, " = ", is_word ? Json(word_of(value)).dump() : value.dump(), "\n");
+  }
+  return text;
+}
 
 std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
                                         std::vector<std::string>& errors) {

@@ -14,4 +14,8 @@ namespace moetron {
 std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
                                         std::vector<std::string>& errors);
 
+// The options that are not what they are by default, under their groups: those of `command`, which
+// reads them back as they are.
+std::string toml_of(const Options& options, Command command);
+
 }  // namespace moetron

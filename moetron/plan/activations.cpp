@@ -273,7 +273,8 @@ HeldOfChunk activation_bytes(const RunSpec& spec, const StageLayers& stage) {
         spec.recompute.kind == Recompute::kMoeLayer && spec.model.is_moe_layer(index);
     if (!again) bytes.kept += rest.kept;
   }
-  if (stage.has_head) bytes = bytes + head_bytes(spec);
+  if (stage.has_head)
+    for (int64_t i = 0; i <= spec.model.num_mtp_layers; ++i) bytes = bytes + head_bytes(spec);
   return {spec.tokens() * bytes.kept, spec.tokens() * bytes.for_weights};
 }
 

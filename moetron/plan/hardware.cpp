@@ -29,6 +29,19 @@ class Table {
     MT_CHECK_INPUT(value && *value > 0, file_, ": ", name_, ".", key, " must be a number above 0");
     return *value;
   }
+  double number_or_zero(const std::string& key) {
+    known_.insert(key);
+    const auto value = (*table_)[key].value<double>();
+    MT_CHECK_INPUT(value && *value >= 0, file_, ": ", name_, ".", key,
+                   " must be a number of at least 0");
+    return *value;
+  }
+  std::string text(const std::string& key) {
+    known_.insert(key);
+    const auto value = (*table_)[key].value<std::string>();
+    MT_CHECK_INPUT(value, file_, ": ", name_, ".", key, " must be a text");
+    return *value;
+  }
 
   void check_unknown() const {
     for (const auto& [key, node] : *table_)
@@ -81,15 +94,17 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
   hardware.host_memory = host.number("memory");
   hardware.adam_rate = host.number("adam_rate");
   host.check_unknown();
-  Table training(root, "training", file);
-  hardware.compute_slowdown = training.number("compute_slowdown");
-  hardware.dispatch_overhead = training.number("dispatch_overhead");
-  hardware.dispatch_multiprocessors = training.number("dispatch_multiprocessors");
-  training.check_unknown();
+  Table system(root, "system", file);
+  hardware.system = system.text("name");
+  hardware.compute_slowdown = system.number("compute_slowdown");
+  hardware.launch_overhead = system.number_or_zero("launch_overhead");
+  hardware.dispatch_overhead = system.number_or_zero("dispatch_overhead");
+  hardware.dispatch_multiprocessors = system.number("dispatch_multiprocessors");
+  system.check_unknown();
   MT_CHECK_INPUT(hardware.dispatch_multiprocessors < hardware.multiprocessors, file,
-                 ": training.dispatch_multiprocessors (", hardware.dispatch_multiprocessors,
+                 ": system.dispatch_multiprocessors (", hardware.dispatch_multiprocessors,
                  ") must be below gpu.multiprocessors (", hardware.multiprocessors, ")");
-  const std::set<std::string_view> known{"name", "attention", "gpu", "links", "host", "training"};
+  const std::set<std::string_view> known{"name", "attention", "gpu", "links", "host", "system"};
   for (const auto& [key, node] : root)
     MT_CHECK_INPUT(known.count(key.str()), file, ": unknown key ", key.str());
   return hardware;

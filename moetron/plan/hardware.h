@@ -35,9 +35,13 @@ struct Hardware {
   double host_memory = 0;  // bytes of a node
   double adam_rate = 0;    // parameters/s that one GPU's share of the cores updates
 
-  // How training differs from kernels alone: all compute takes so many times as long, and every
-  // dispatch and combine this much longer (seconds: counts, launches, ranks that come late).
+  // The program that trains there, and how it differs from kernels alone: all compute takes so many
+  // times as long, each pass of a layer's part this much longer (seconds of launches that nothing
+  // hides; may be 0), and every dispatch and combine this much (seconds: counts, launches, ranks
+  // that come late; may be 0).
+  std::string system;
   double compute_slowdown = 1;
+  double launch_overhead = 0;
   double dispatch_overhead = 0;
   double dispatch_multiprocessors = 0;  // taken from compute while one of them runs
 };

@@ -44,6 +44,12 @@ TEST_F(HardwareFile, TheShippedOneIsRead) {
   EXPECT_LT(hardware.matrix_rate, 989e12) << "the peak";
 }
 
+TEST_F(HardwareFile, EveryFileSaysWhoseOverheadsItHas) {
+  EXPECT_EQ(read_hardware(kShipped).system, "the guide's, fitted to the guide's rows");
+  for (const char* file : {"configs/hardware/h200.toml", "configs/hardware/h200-x2.toml"})
+    EXPECT_EQ(read_hardware(file).system.substr(0, 10), "Moetron on") << file;
+}
+
 TEST_F(HardwareFile, MistakesAreNamed) {
   EXPECT_EQ(refusal("name =", "nam ="), " has no name");
   EXPECT_EQ(refusal("[links]", "[link]"), " has no table links");
@@ -54,7 +60,11 @@ TEST_F(HardwareFile, MistakesAreNamed) {
   EXPECT_EQ(refusal("memory = 80e9", "memory = -1"), ": gpu.memory must be a number above 0");
   EXPECT_EQ(refusal("memory = 80e9", "memory = \"80\""), ": gpu.memory must be a number above 0");
   EXPECT_EQ(refusal("dispatch_multiprocessors = 20", "dispatch_multiprocessors = 132"),
-            ": training.dispatch_multiprocessors (132) must be below gpu.multiprocessors (132)");
+            ": system.dispatch_multiprocessors (132) must be below gpu.multiprocessors (132)");
+  EXPECT_EQ(refusal("launch_overhead = 0", "launch_overhead = -1"),
+            ": system.launch_overhead must be a number of at least 0");
+  EXPECT_EQ(refusal("name = \"the guide's", "named = \"the guide's"),
+            ": system.name must be a text");
   EXPECT_EQ(refusal("[gpu]", "[gpu").substr(0, 18), " is not TOML: line");
 }
 

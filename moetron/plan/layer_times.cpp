@@ -131,9 +131,7 @@ PartTimes experts_of(const RunSpec& spec, const Clock& clock) {
               clock.passes(rows * (3 * width + 4 * hidden))});
 }
 
-}  // namespace
-
-LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
+LayerTimes times_without_launches(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
   const Clock clock(spec, hardware);
   LayerTimes times;
   times.attention = attention_of(spec, clock);
@@ -153,6 +151,18 @@ LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_e
   return times;
 }
 
+}  // namespace
+
+LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
+  LayerTimes times = times_without_launches(spec, hardware, has_experts);
+  for (PartTimes* part : {&times.attention, &times.experts, &times.shared}) {
+    if (part->forward == 0) continue;  // there is none
+    const double launched = hardware.launch_overhead;
+    *part = sum({*part, {launched, launched, launched}});
+  }
+  return times;
+}
+
 PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware) {
   const Clock clock(spec, hardware);
   const double values = spec.tokens() * as_double(spec.model.hidden_size);
@@ -164,10 +174,17 @@ PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
   const Clock clock(spec, hardware);
   const double hidden = as_double(spec.model.hidden_size);
   const double vocabulary = as_double(spec.model.vocab_size) / as_double(spec.sizes.tp);
+  const auto num_mtp = as_double(spec.model.num_mtp_layers);
   // The norm; the loss reads the logits for their maximum and their sum.
-  return sum({clock.product(spec.tokens(), hidden, vocabulary),
-              clock.passes(spec.tokens() * 2 * vocabulary),
-              clock.passes(2 * spec.tokens_per_rank() * hidden)});
+  const PartTimes once = sum({clock.product(spec.tokens(), hidden, vocabulary),
+                              clock.passes(spec.tokens() * 2 * vocabulary),
+                              clock.passes(2 * spec.tokens_per_rank() * hidden)});
+  if (num_mtp == 0) return once;
+  // Embedding and hidden state, joined by a product.
+  const PartTimes join = clock.product(spec.tokens(), 2 * hidden, hidden);
+  const PartTimes mtp = sum({once, join});
+  return sum(
+      {once, {num_mtp * mtp.forward, num_mtp * mtp.backward_input, num_mtp * mtp.backward_weight}});
 }
 
 }  // namespace moetron

@@ -29,6 +29,7 @@ struct LayerTimes {
 LayerTimes layer_times(const RunSpec& spec, const Hardware& hardware, bool has_experts);
 
 PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware);
-PartTimes head_times(const RunSpec& spec, const Hardware& hardware);  // with norm and loss
+PartTimes head_times(const RunSpec& spec,
+                     const Hardware& hardware);  // with norm and loss, MTP's too
 
 }  // namespace moetron

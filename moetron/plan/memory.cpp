@@ -6,6 +6,7 @@
 #include <string>
 
 #include "moetron/arch/inventory.h"
+#include "moetron/arch/logits.h"
 #include "moetron/plan/activations.h"
 
 namespace moetron {
@@ -76,10 +77,28 @@ void add_ends(const RunSpec& spec, const ParameterCounter& counter,
   }
 }
 
+// What MTP layers have beside a layer: the product that joins hidden state and embedding, three
+// norms, and a copy of the embedding, which is one whatever their number.
+void add_mtp(const RunSpec& spec, std::vector<StageParameters>& all,
+             const std::vector<StageLayers>& stages) {
+  const auto num_mtp = as_double(spec.model.num_mtp_layers);
+  const auto hidden = as_double(spec.model.hidden_size);
+  for (size_t i = 0; i < stages.size(); ++i) {
+    if (!stages[i].has_head || num_mtp == 0) continue;
+    const double held = num_mtp * (2 * hidden * hidden + 3 * hidden);
+    all[i].dense += held;
+    all[i].updated += held / (spec.optimizer.distributed ? as_double(spec.sizes.dp) : 1);
+    if (!spec.model.tie_word_embeddings)
+      all[i].tied += as_double(padded_part(spec.model.vocab_size, spec.sizes.tp)) * hidden;
+  }
+}
+
 // Estimates, not measurements: what a process with libtorch's libraries takes of a GPU before its
 // first tensor, and NCCL for each group of several ranks.
 constexpr double kContextBytes = 0.6e9;
 constexpr double kGroupBytes = 0.3e9;
+
+}  // namespace
 
 double runtime_bytes(const ParallelSizes& sizes) {
   const std::array groups{sizes.world,          sizes.tp, sizes.dp, sizes.dp * sizes.tp, sizes.pp,
@@ -110,8 +129,6 @@ void add_parameters(const RunSpec& spec, const StageParameters& held, bool copie
   memory.host += (states + (optimizer.pin_host_memory ? 4 : 0)) * on_host;  // and the gradients
 }
 
-}  // namespace
-
 std::vector<StageParameters> stage_parameters(const RunSpec& spec,
                                               const std::vector<StageLayers>& stages) {
   const ParameterCounter counter(spec);
@@ -126,6 +143,7 @@ std::vector<StageParameters> stage_parameters(const RunSpec& spec,
     }
   }
   add_ends(spec, counter, stages, all);
+  add_mtp(spec, all, stages);
   return all;
 }
 

@@ -46,6 +46,14 @@ struct RankMemory {
   double total() const { return tensors() + runtime; }
 };
 
+// Adds what a rank holds of these parameters. `copies_table`: of a table that is the head's and the
+// embedding's it holds a copy.
+void add_parameters(const RunSpec& spec, const StageParameters& held, bool copies_table,
+                    RankMemory& memory);
+double runtime_bytes(const ParallelSizes& sizes);  // RankMemory::runtime
+// Whether forwards and backwards of a list run together.
+bool has_blocks(const StepList& list);
+
 // By rank of the pipeline; `parameters` and `stages` are by stage.
 std::vector<RankMemory> memory_of(const RunSpec& spec, const Schedule& schedule,
                                   const std::vector<StageLayers>& stages,

@@ -46,19 +46,6 @@ double replica_time(const RunSpec& spec, const Hardware& hardware,
              ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
 }
 
-// Of dense layers and of layers with experts, which are alike; empty where the model has none.
-using TimesByKind = std::array<LayerTimes, 2>;
-
-TimesByKind times_by_kind(const RunSpec& spec, const Hardware& hardware) {
-  TimesByKind times{layer_times(spec, hardware, /*has_experts=*/false)};
-  if (!spec.model.moe) return times;
-  LayerTimes& sparse = times[1] = layer_times(spec, hardware, /*has_experts=*/true);
-  // The first of two products, twice as wide as the second.
-  if (spec.recompute.kind == Recompute::kExpertProduct)
-    sparse.experts.backward_input += 2.0 / 3 * sparse.experts.forward;
-  return times;
-}
-
 ChunkTimes chunk_times(const RunSpec& spec, const Hardware& hardware, const StageLayers& stage,
                        const StageParameters& parameters, const TimesByKind& times) {
   ChunkTimes chunk;
@@ -81,6 +68,16 @@ double message_time(const RunSpec& spec, const Hardware& hardware, int from, int
 }
 
 }  // namespace
+
+TimesByKind times_by_kind(const RunSpec& spec, const Hardware& hardware) {
+  TimesByKind times{layer_times(spec, hardware, /*has_experts=*/false)};
+  if (!spec.model.moe) return times;
+  LayerTimes& sparse = times[1] = layer_times(spec, hardware, /*has_experts=*/true);
+  // The first of two products, twice as wide as the second.
+  if (spec.recompute.kind == Recompute::kExpertProduct)
+    sparse.experts.backward_input += 2.0 / 3 * sparse.experts.forward;
+  return times;
+}
 
 ModelCosts::ModelCosts(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule,
                        const std::vector<StageLayers>& stages,

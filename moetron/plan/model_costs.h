@@ -1,12 +1,18 @@
 // What the steps of a schedule cost a real model on real hardware, in seconds.
 #pragma once
 
+#include <array>
+
 #include "moetron/arch/stage_layers.h"
 #include "moetron/plan/memory.h"
 #include "moetron/plan/step_program.h"
 #include "moetron/schedule/costs.h"
 
 namespace moetron {
+
+// Of dense layers and of layers with experts, which are alike; empty where the model has none.
+using TimesByKind = std::array<LayerTimes, 2>;
+TimesByKind times_by_kind(const RunSpec& spec, const Hardware& hardware);
 
 class ModelCosts final : public CostModel {
  public:

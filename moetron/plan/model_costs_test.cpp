@@ -29,5 +29,40 @@ TEST(ModelCosts, AMessageHasTheBytesOfWhatIsHandedOn) {
   EXPECT_NEAR(transfer(), 2 * in_bf16, 1e-9 * in_bf16);
 }
 
+// Each MTP layer costs a layer with experts and a head more, in the stage that has the head.
+TEST(ModelCosts, MtpLayersAreCountedInTheLastStage) {
+  RunSpec spec = run_spec(deepseek_options("--num-micro-batches 8"));
+  const Hardware hardware = read_hardware(deepseek_options("").runtime.hardware);
+  const Schedule schedule = make_schedule(spec.pipeline.request);
+  const Prediction without = predict(spec, hardware, schedule);
+  RunSpec longer = spec;  // by a layer
+  ++longer.pipeline.stages.back().count;
+  const double layer = predict(longer, hardware, schedule).step_time - without.step_time;
+  spec.model.num_mtp_layers = 1;
+  const Prediction with = predict(spec, hardware, schedule);
+  const PartTimes heads = head_times(spec, hardware);
+  spec.model.num_mtp_layers = 0;
+  const PartTimes head = head_times(spec, hardware);
+  const double per_batch = heads.forward + heads.backward_input + heads.backward_weight -
+                           head.forward - head.backward_input - head.backward_weight;
+  EXPECT_GT(per_batch, head.forward + head.backward_input + head.backward_weight);
+  EXPECT_NEAR(with.step_time, without.step_time + layer + 8 * per_batch, 0.02 * without.step_time);
+  EXPECT_EQ(with.memory.front().total(), without.memory.front().total());
+  EXPECT_GT(with.memory.back().weights, without.memory.back().weights);
+  EXPECT_GT(with.memory.back().activations, without.memory.back().activations);
+}
+
+// What a system's launches take is added to every pass of a layer's parts.
+TEST(ModelCosts, LaunchesLengthenEveryPass) {
+  const RunSpec spec = run_spec(qwen_options("--num-layers 8 --num-micro-batches 8"));
+  Hardware hardware = built_in_hardware();
+  const LayerTimes before = layer_times(spec, hardware, true);
+  hardware.launch_overhead = 1e-4;
+  const LayerTimes after = layer_times(spec, hardware, true);
+  EXPECT_DOUBLE_EQ(after.attention.forward, before.attention.forward + 1e-4);
+  EXPECT_DOUBLE_EQ(after.experts.backward_weight, before.experts.backward_weight + 1e-4);
+  EXPECT_EQ(after.shared.forward, 0);  // Qwen has none
+}
+
 }  // namespace
 }  // namespace moetron

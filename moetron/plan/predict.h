@@ -17,7 +17,9 @@ struct Prediction {
   std::vector<RankMemory> memory;  // by rank of the pipeline
 };
 
-// `schedule` is that of the run's pipeline.
+// The model's MTP layers are counted with the stage that has the head: a layer, the product that
+// joins hidden state and embedding, and the head once more for each. (A run that is resolved to
+// train has none.) `schedule` is that of the run's pipeline.
 Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule& schedule);
 
 }  // namespace moetron

@@ -8,6 +8,7 @@
 #include "moetron/base/formatted.h"
 #include "moetron/plan/predict.h"
 #include "moetron/schedule/drawing.h"
+#include "moetron/schedule/overlapped.h"
 
 namespace moetron {
 namespace {
@@ -23,8 +24,14 @@ struct Outcome {
   double gpu_memory = 0;  // bytes
 };
 
-Outcome simulate_units(const SimulationSpec& spec) {
+Schedule schedule_of(const SimulationSpec& spec) {
   Schedule schedule = make_schedule(spec.pipeline.request);
+  if (spec.overlap_neighbours) overlap_neighbours(schedule);
+  return schedule;
+}
+
+Outcome simulate_units(const SimulationSpec& spec) {
+  Schedule schedule = schedule_of(spec);
   Prediction prediction;
   prediction.simulation = simulate(schedule, UnitCosts(schedule.placement, spec.communication));
   return {spec.pipeline, std::move(schedule), std::move(prediction)};
@@ -32,7 +39,7 @@ Outcome simulate_units(const SimulationSpec& spec) {
 
 Outcome simulate_model(const SimulationSpec& spec) {
   const Hardware hardware = read_hardware(spec.hardware);
-  Schedule schedule = make_schedule(spec.pipeline.request);
+  Schedule schedule = schedule_of(spec);
   Prediction prediction = predict(*spec.run, hardware, schedule);
   return {spec.pipeline, std::move(schedule), std::move(prediction), true, hardware.memory};
 }

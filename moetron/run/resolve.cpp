@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <utility>
 
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/mistakes.h"
@@ -190,6 +191,19 @@ void validate_pretrain(const Options& options, int64_t world_size) {
   resolution.take();
 }
 
+// `num_micro_batches`: of a step; empty: the batch sizes say.
+Resolution resolution_of_run(const Options& options, const RunFacts& facts,
+                             std::optional<int64_t> num_micro_batches) {
+  Resolution resolution(options, facts.world_size);
+  resolution.resolve(
+      [&](Mistakes& found) {
+        return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer, found)
+                                          : model_of_folder(facts.model_folder, options, found);
+      },
+      num_micro_batches);
+  return resolution;
+}
+
 // Of a simulated model, all that a run of it would be refused for.
 Resolution resolution_of_simulated(const Options& options) {
   Resolution resolution(options, *options.runtime.world_size);
@@ -229,11 +243,7 @@ void validate(const Options& options, Command command, int64_t world_size) {
 }
 
 RunSpec resolve_run(const Options& options, const RunFacts& facts) {
-  Resolution resolution(options, facts.world_size);
-  resolution.resolve([&](Mistakes& found) {
-    return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer, found)
-                                      : model_of_folder(facts.model_folder, options, found);
-  });
+  Resolution resolution = resolution_of_run(options, facts, {});
   Mistakes& mistakes = resolution.mistakes();
   check_learning_rate(options, mistakes);
   check_split(options.data.split, mistakes);
@@ -247,12 +257,18 @@ RunSpec resolve_run(const Options& options, const RunFacts& facts) {
   RunSpec spec = resolution.take();
   fill_training(options, spec);
   spec.remarks = start_remarks(options, spec);
-  if (spec.model.num_mtp_layers > 0) {
-    spec.remarks.push_back(concat("the ", spec.model.num_mtp_layers,
-                                  " multi-token-prediction layers of ", facts.model_folder.string(),
+  if (const int64_t left_out = std::exchange(spec.model.num_mtp_layers, 0); left_out > 0) {
+    spec.remarks.push_back(concat("the ", left_out, " multi-token-prediction layers of ",
+                                  facts.model_folder.string(),
                                   " are left out: they are not trained yet"));
-    spec.model.num_mtp_layers = 0;
   }
+  return spec;
+}
+
+RunSpec resolve_layout(const Options& options, const RunFacts& facts,
+                       std::optional<int64_t> num_micro_batches) {
+  RunSpec spec = resolution_of_run(options, facts, num_micro_batches).take();
+  spec.model.num_mtp_layers = 0;
   return spec;
 }
 
@@ -263,6 +279,7 @@ SimulationSpec resolve_simulation(const Options& options) {
   const SimulateOptions& asked = options.simulate;
   SimulationSpec simulation;
   simulation.communication = asked.communication;
+  simulation.overlap_neighbours = asked.overlap_neighbours;
   simulation.hardware = options.runtime.hardware;
   simulation.draw = asked.draw;
   simulation.trace = options.report.trace;

@@ -39,6 +39,11 @@ struct RunFacts {
 // Throws ConfigError, or InputError for a config.json that cannot be read.
 RunSpec resolve_run(const Options& options, const RunFacts& facts);
 
+// The same without what trains: of a run that is planned, whose learning rate and data may be given
+// later. `num_micro_batches`: of a step; empty: the batch sizes say.
+RunSpec resolve_layout(const Options& options, const RunFacts& facts,
+                       std::optional<int64_t> num_micro_batches = {});
+
 // Of `moetron simulate`, with the resolution of a run. Throws as resolve_run().
 SimulationSpec resolve_simulation(const Options& options);
 

@@ -184,10 +184,11 @@ struct RunSpec {
 struct SimulationSpec {
   std::optional<RunSpec> run;  // empty: unit costs, which know no model
   PipelineSettings pipeline;
-  double communication = 0;  // of unit costs: exposed, of an F and an I; units
-  std::string hardware;      // file; of a run
-  std::string draw;          // file; empty: none
-  std::string trace;         // file; empty: none
+  double communication = 0;         // of unit costs: exposed, of an F and an I; units
+  bool overlap_neighbours = false;  // an assumption: schedule/overlapped.h
+  std::string hardware;             // file; of a run
+  std::string draw;                 // file; empty: none
+  std::string trace;                // file; empty: none
   bool json = false;
 };
 

@@ -6,12 +6,40 @@
 #include <gtest/gtest.h>
 
 #include "moetron/base/error.h"
+#include "moetron/schedule/costs.h"
 #include "moetron/schedule/message.h"
+#include "moetron/schedule/overlapped.h"
 #include "moetron/schedule/simulate.h"
 #include "moetron/schedule/validate_schedule.h"
 
 namespace moetron {
 namespace {
+
+// Blocks hide what travels, deadlock nowhere and hold no more.
+TEST(OverlappedNeighbours, AreBlocksThatHideCommunication) {
+  for (const int ranks : {1, 2, 4, 7}) {
+    for (const int chunks : {1, 2, 3}) {
+      if (ranks > 1 && chunks == 1) continue;
+      const ScheduleRequest request{
+          .kind = chunks == 1 ? ScheduleKind::k1F1B : ScheduleKind::kInterleaved,
+          .num_ranks = ranks,
+          .num_micro_batches = 4 * ranks,
+          .loop_chunks = std::max(chunks, 2)};
+      const Schedule lone = make_schedule(request);
+      Schedule overlapped = lone;
+      overlap_neighbours(overlapped);
+      const UnitCosts costs(lone.placement, 0.8);
+      EXPECT_LT(simulate(overlapped, costs).makespan, simulate(lone, costs).makespan)
+          << ranks << " ranks, " << chunks << " chunks";
+      const std::vector<int> held = peak_activations(lone), now = peak_activations(overlapped);
+      for (size_t rank = 0; rank < held.size(); ++rank) EXPECT_LE(now[rank], held[rank] + 2);
+    }
+  }
+  for (const ScheduleKind kind : {ScheduleKind::kDualPipeV, ScheduleKind::k1F1B}) {
+    Schedule other = make_schedule({kind, 2, 8});
+    EXPECT_THROW(overlap_neighbours(other), ConfigError);
+  }
+}
 
 using testing::Each;
 using testing::HasSubstr;

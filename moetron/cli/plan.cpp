@@ -1,0 +1,79 @@
+// moetron plan: searches for the fastest layout of a run that fits.
+#include <filesystem>
+#include <iostream>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/log.h"
+#include "moetron/cli/commands.h"
+#include "moetron/cli/run_findings.h"
+#include "moetron/config/toml_file.h"
+#include "moetron/plan/plan_report.h"
+
+namespace moetron {
+namespace {
+
+// What pretrain still asks for.
+std::string missing_options(const Options& options) {
+  std::string missing;
+  const auto add = [&](bool is_missing, const char* name) {
+    if (is_missing) missing += concat(missing.empty() ? "--" : ", --", name);
+  };
+  add(options.training.train_iters == 0, "train-iters");
+  add(options.optimizer.lr == 0, "lr");
+  add(options.data.data_path.empty(), "data-path");
+  return missing;
+}
+
+void write_run(const Options& options, const std::vector<std::string>& typed,
+               const SearchResult& result, const Hardware& hardware) {
+  const Proposal& best = result.proposals.front();
+  Options run = with_layout(options, typed, best.layout);
+  run.runtime.world_size.reset();
+  run.runtime.hardware.clear();
+  const std::string text =
+      concat("# The fastest layout that `moetron plan` found for ", *options.runtime.world_size,
+             " ranks on ", hardware.name, ": ", best.run.prediction.step_time,
+             " s a step predicted.\n\n", toml_of(run, Command::kPretrain));
+  write_file(options.plan.write, text);
+  const std::string missing = missing_options(options);
+  log_info(concat("written: ", options.plan.write,
+                  missing.empty() ? "" : concat("; pretrain still needs ", missing)));
+}
+
+}  // namespace
+
+int run_plan(const ParsedCommandLine& parsed) {
+  init_log(/*rank=*/0, /*size=*/1);
+  say_notices(parsed);
+  Options options = parsed.options;
+  RunFindings found{.facts = {.is_on_gpu = options.runtime.device != DeviceKind::kCpu}};
+  find_model(options, found);
+  find_vocabulary(options, found);
+  if (!found.absent.empty()) log_info(concat("not here: ", found.absent, found.assumed));
+  Hardware hardware = planned_hardware(options);
+  const LayoutSpace space = layout_space(options, parsed.typed, hardware.gpus_per_node);
+  found.facts.world_size = space.world_size;
+  constexpr double kGibibyte = 1024.0 * 1024 * 1024;
+  if (options.plan.memory_limit)
+    hardware.memory = std::min(hardware.memory, *options.plan.memory_limit * kGibibyte);
+  const auto resolve = [&](const Layout& layout) {
+    return resolve_layout(with_layout(options, parsed.typed, layout), found.facts);
+  };
+  const RunSpec model = resolve_layout(with_layout(options, parsed.typed, {}), found.facts,
+                                       /*num_micro_batches=*/1);
+  const SearchResult result = search_layouts(model, space, hardware, resolve);
+  if (result.proposals.empty())
+    throw ConfigError(describe_nothing_fits(result, hardware, space.world_size));
+  if (options.report.json) {
+    std::cout << to_json(result, hardware).dump(2) << "\n";
+  } else {
+    std::cout << describe(result, hardware) << "\n";
+  }
+  if (!options.plan.write.empty()) write_run(options, parsed.typed, result, hardware);
+  return kExitDone;
+}
+
+}  // namespace moetron

@@ -1,0 +1,75 @@
+#include "moetron/cli/run_findings.h"
+
+#include <filesystem>
+
+#include "moetron/base/error.h"
+#include "moetron/base/path.h"
+#include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
+#include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/start.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Of the releases: DeepSeek-V3, Qwen3, Llama 3.
+RunFacts::Vocabulary released_vocabulary(ModelFamily family) {
+  switch (family) {
+    case ModelFamily::kDeepseek:
+      return {.size = 128815, .base_size = 128000};
+    case ModelFamily::kQwen:
+      return {.size = 151669, .base_size = 151643};
+    case ModelFamily::kLlama:
+      return {.size = 128256, .base_size = 128000};
+  }
+  throw InternalError("a family without a release");
+}
+
+}  // namespace
+
+void RunFindings::miss(const std::string& option, const std::string& place) {
+  absent += concat(absent.empty() ? "" : ", ", option, " ", place);
+}
+
+void find_model(Options& options, RunFindings& found) {
+  const fs::path load = options.checkpoint.load;
+  for (const fs::path& folder : {fs::path(options.checkpoint.save), load}) {
+    const std::vector<int64_t> steps = folder.empty() ? std::vector<int64_t>{} : list_steps(folder);
+    if (steps.empty()) continue;
+    found.facts.model_folder = checkpoint_folder(folder, steps.front());
+    return;
+  }
+  if (load.empty()) return;
+  if (!path_exists(load)) {
+    found.miss("load", load.string());
+    options.checkpoint.load.clear();
+    return;
+  }
+  MT_CHECK_INPUT(path_exists(load / kConfigFile), "load: ", load.string(),
+                 " holds neither a config.json nor a checkpoint");
+  found.facts.model_folder = load;
+}
+
+void find_vocabulary(const Options& options, RunFindings& found) {
+  const TokenizerSpec spec{options.tokenizer.tokenizer, options.tokenizer.tokenizer_model};
+  if (spec.folder.empty() || path_exists(spec.folder)) {
+    if (const auto tokenizer = open_tokenizer(spec))
+      found.facts.tokenizer = {tokenizer->vocab_size(), tokenizer->base_vocab_size()};
+    return;
+  }
+  found.miss("tokenizer-model", spec.folder);
+  const bool is_known = options.model.vocab_size || !found.facts.model_folder.empty();
+  if (is_known || !options.model.model_family) return;
+  found.facts.tokenizer = released_vocabulary(*options.model.model_family);
+  found.assumed = concat("; the tokenizer is taken for the family's released one of ",
+                         found.facts.tokenizer->size, " tokens");
+}
+
+Hardware planned_hardware(const Options& options) {
+  const std::string& file = options.runtime.hardware;
+  return file.empty() ? built_in_hardware() : read_hardware(file);
+}
+
+}  // namespace moetron
