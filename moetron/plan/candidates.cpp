@@ -194,7 +194,10 @@ class MeshSearch {
     };
     if (!found_.closest || candidate.memory < found_.closest->memory) found_.closest = candidate;
     if (!is_fitting) {
-      if (is_faster(found_.fastest_miss)) found_.fastest_miss = candidate;
+      constexpr double kNear = 1.25;  // what is further off teaches nothing
+      const bool is_near = candidate.memory <= kNear * hardware_.memory &&
+                           candidate.host <= kNear * host_share(hardware_);
+      if (is_near && is_faster(found_.fastest_miss)) found_.fastest_miss = candidate;
       return;
     }
     ++found_.num_fitting;

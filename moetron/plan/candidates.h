@@ -24,7 +24,7 @@ struct MeshCandidates {
   // Of each micro-batch, dispatcher, schedule and division of layers the recompute and offload that
   // fit and cost least.
   std::vector<Candidate> fitting;
-  std::optional<Candidate> fastest_miss;  // does not fit
+  std::optional<Candidate> fastest_miss;  // nearly fits
   std::optional<Candidate> closest;       // holds least
   int64_t num_candidates = 0;
   int64_t num_fitting = 0;

@@ -186,7 +186,7 @@ std::string describe(const SearchResult& result, const Hardware& hardware) {
         "\nin bars: weights, gradients, optimizer, activations, t: working and travelling, runtime";
   }
   for (const Candidate& miss : result.misses) {
-    text += formatted("\nfaster, but does not fit (at least %.4g s; ", miss.least_time);
+    text += formatted("\nperhaps faster, but does not fit (at least %.4g s; ", miss.least_time);
     text += concat(describe_miss(miss, hardware), "):\n    ", describe(miss.layout));
   }
   return text;

@@ -21,7 +21,7 @@ struct Proposal {
 
 struct SearchResult {
   std::vector<Proposal> proposals;   // the fastest first; no two of the same mesh and schedule
-  std::vector<Candidate> misses;     // would be faster than any, and do not fit; the fastest first
+  std::vector<Candidate> misses;     // may be faster than any, and nearly fit; the fastest first
   std::optional<Candidate> closest;  // holds least; where there is no proposal
   int64_t num_candidates = 0;        // that divide the model and the batch
   int64_t num_fitting = 0;
