@@ -73,6 +73,41 @@ def test_optimizer_left_out():
     check(abs(steps[-1] - records("one")[5]["loss"]) < 0.2, "with sane updates")
 
 
+def test_made_up_data():
+    """Random tokens instead of files, counted in samples; a limit of time; norms and zeros that are only looked at."""
+    counted = [*RUN, "--mock-data", "--train-samples", "40", "--lr-warmup-samples", "12", "--eval-iters", "1",
+               "--log-params-norm", "--log-num-zeros-in-grad"]
+    for name in ("--data-path", "--train-iters", "--lr-warmup-iters", "--split"):
+        at = counted.index(name)
+        del counted[at:at + 2]
+    run(["pretrain", *MODEL, *counted, "--save", "mock"])
+    run(["pretrain", *MODEL, *counted, "--save", "mock4", "--use-distributed-optimizer"], launcher=TORCHRUN)
+    one, four = records("mock"), records("mock4")
+    check([r["step"] for r in one] == [1, 2, 3, 4, 5], "40 samples in batches of 8 are 5 steps")
+    check(max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(one, four)) < 1e-6, "four ranks draw the tokens of one")
+    check(abs(one[0]["loss"] - np.log(257)) < 0.3, f"nothing can be foretold: {one[0]['loss']:.3f}")
+    check(max(abs(a["params_norm"] / b["params_norm"] - 1) for a, b in zip(one, four)) < 1e-6,
+          "the norm of the parameters is the same")
+    weights = load_file("mock/step_0000005/model.safetensors")
+    trained = [w for name, w in weights.items() if not name.endswith("e_score_correction_bias")]
+    norm = np.sqrt(sum(np.square(w.astype(np.float64)).sum() for w in trained))
+    check(abs(one[-1]["params_norm"] / norm - 1) < 1e-6, f"and that of what was saved: {norm:.4f}")
+    check([r["num_zeros_in_grad"] for r in one] == [r["num_zeros_in_grad"] for r in four] and
+          all(0 < r["num_zeros_in_grad"] < sum(w.size for w in trained) for r in one),
+          f"as many zeros in the gradients: {one[0]['num_zeros_in_grad']}")
+    check(abs(one[1]["lr"] / (2e-3 * 8 / 12) - 1) < 1e-12, "the warm-up is counted in samples")
+    late = ["pretrain", *MODEL, *counted, "--save", "late"]
+    done = run([*late, "--exit-duration-in-mins", "1e-6"], launcher=TORCHRUN)
+    check("exit-duration-in-mins: left after step 1" in done.stdout and len(records("late")) == 1,
+          "left when the time was up")
+    run(late)
+    check(max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(one, records("late"))) < 1e-6, "and continued")
+    run(["pretrain", *MODEL, *counted, "--load", "mock", "--finetune", "--save", "tuned", "--exit-interval", "1"])
+    tuned = records("tuned")
+    check([r["step"] for r in tuned] == [1] and tuned[0]["lr"] == one[0]["lr"] and tuned[0]["loss"] != one[0]["loss"],
+          "with --finetune a run's weights begin at step 1 again")
+
+
 def test_damaged_checkpoint():
     shutil.copytree("bare", "damaged")
     newest = "damaged/step_0000006/model.safetensors"
@@ -211,5 +246,5 @@ def test_mistakes():
 
 
 if __name__ == "__main__":
-    run_tests(test_training, test_stopping, test_optimizer_left_out, test_damaged_checkpoint, test_failing_ranks,
+    run_tests(test_training, test_stopping, test_optimizer_left_out, test_made_up_data, test_damaged_checkpoint, test_failing_ranks,
               test_transformers, test_mistakes)

@@ -67,13 +67,16 @@ std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting>
 }
 
 std::string missing_options(Command command, const std::vector<AppliedSetting>& given) {
+  const auto is_given = [&](const std::string& name) {
+    return std::any_of(given.begin(), given.end(),
+                       [&](const AppliedSetting& one) { return one.setting.spec->name == name; });
+  };
   std::string missing;
   for (const OptionSpec& spec : option_table().options()) {
-    const bool is_given = std::any_of(given.begin(), given.end(), [&](const AppliedSetting& one) {
-      return one.setting.spec == &spec;
-    });
-    if (spec.is_required_by(command) && !is_given)
-      missing += concat(missing.empty() ? "--" : ", --", spec.name);
+    if (!spec.is_required_by(command) || is_given(spec.name) || is_given(spec.alternative))
+      continue;
+    missing += concat(missing.empty() ? "--" : ", --", spec.name);
+    if (!spec.alternative.empty()) missing += " or --" + spec.alternative;
   }
   return missing.empty() ? "" : concat(command_name(command), " needs ", missing);
 }

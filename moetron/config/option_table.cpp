@@ -77,6 +77,11 @@ OptionSpec& OptionSpec::required() {
   return *this;
 }
 
+OptionSpec& OptionSpec::required_unless(std::string other) {
+  alternative = std::move(other);
+  return required();
+}
+
 OptionSpec& OptionSpec::positional() {
   is_positional = true;
   return *this;

@@ -132,6 +132,7 @@ struct OptionSpec {
   std::string unit_name;
   std::vector<Command> commands;
   std::vector<Command> required_by;
+  std::string alternative;     // the option that may be given instead of a required one
   bool is_positional = false;  // words without a name are its values
   std::string bare_value;      // of a list that is given without values; empty: it needs some
   // A run that continues another with a different value trains in another way, or on other data:
@@ -165,6 +166,7 @@ struct OptionSpec {
   OptionSpec& also(std::string spelling, std::string value = "");
   OptionSpec& also_times(std::string spelling, double factor);
   OptionSpec& required();  // by the commands named so far
+  OptionSpec& required_unless(std::string other);
   OptionSpec& positional();
   OptionSpec& rest();
   OptionSpec& pairs();  // of a list: one word in braces, "key:value" after "key:value"

@@ -75,6 +75,8 @@ struct MoeOptions {
   std::optional<bool> enable_shared_expert;
   std::optional<int64_t> num_shared_experts;
   std::optional<int64_t> first_k_dense_replace;
+  std::string moe_layer_freq;  // instead of first_k_dense_replace; run/megatron_terms.h
+  std::optional<int64_t> moe_shared_expert_intermediate_size;  // instead of num_shared_experts
   std::optional<bool> moe_router_deepseekv3;
   std::optional<RouterScoreFunction> moe_router_score_function;
   std::optional<bool> moe_router_enable_expert_bias;
@@ -97,10 +99,12 @@ struct TrainingOptions {
   int64_t seq_length = 0;         // tokens; required
   int64_t micro_batch_size = 0;   // sequences; required
   int64_t global_batch_size = 0;  // sequences; required
-  int64_t train_iters = 0;        // steps; required
-  int64_t eval_interval = 1000;   // steps
-  int64_t eval_iters = 100;       // steps of an evaluation; <= 0: none
-  int64_t exit_interval = 0;      // steps; 0: never
+  int64_t train_iters = 0;        // steps; required, or
+  std::optional<int64_t> train_samples;
+  int64_t eval_interval = 1000;      // steps
+  int64_t eval_iters = 100;          // steps of an evaluation; <= 0: none
+  int64_t exit_interval = 0;         // steps; 0: never
+  double exit_duration_in_mins = 0;  // 0: never
   Dtype dtype = Dtype::kAuto;
 };
 
@@ -120,6 +124,11 @@ struct OptimizerOptions {
   LrDecayStyle lr_decay_style = LrDecayStyle::kLinear;
   std::optional<int64_t> lr_decay_iters;  // steps, warm-up included; empty: train_iters
   int64_t lr_warmup_iters = 0;            // steps
+  // Instead of steps, samples or a share of the decay.
+  std::optional<int64_t> lr_decay_samples;
+  int64_t lr_warmup_samples = 0;
+  std::optional<double> lr_warmup_fraction;
+  double lr_warmup_init = 0;
   double weight_decay = 0.01;
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
@@ -139,6 +148,7 @@ struct CheckpointOptions {
   int64_t save_interval = 0;  // steps; 0: at the end only
   bool no_save_optim = false;
   bool no_load_optim = false;
+  bool finetune = false;
   std::vector<std::string> accept_changes;  // names of options, or "all"
   bool restart = false;
 };
@@ -147,6 +157,8 @@ struct LoggingOptions {
   int64_t log_interval = 100;  // steps
   std::string tensorboard_dir;
   std::string metrics;  // JSONL file; empty: metrics.jsonl under --save
+  bool log_params_norm = false;
+  bool log_num_zeros_in_grad = false;
   bool profile = false;
   int64_t profile_step_start = 10;  // steps [start, end) are recorded
   int64_t profile_step_end = 12;
@@ -156,6 +168,7 @@ struct LoggingOptions {
 
 struct DataOptions {
   std::vector<std::string> data_path;     // one prefix, or weight prefix weight prefix ...
+  bool mock_data = false;                 // random tokens instead
   std::vector<double> split{969, 30, 1};  // shares of training, validation, test
   std::string data_cache_path;
   bool eod_mask_loss = false;
@@ -182,6 +195,12 @@ struct ParallelOptions {
   std::vector<int64_t> virtual_hetero_pipeline_stages;
   std::optional<int64_t> num_layers_per_virtual_pipeline_stage;
   std::optional<int64_t> num_virtual_stages_per_pipeline_rank;
+  // Megatron's ways to say the same (run/megatron_terms.h).
+  std::string pipeline_model_parallel_layout;
+  std::optional<int64_t> decoder_first_pipeline_num_layers;
+  std::optional<int64_t> decoder_last_pipeline_num_layers;
+  bool account_for_embedding_in_pipeline_split = false;
+  bool account_for_loss_in_pipeline_split = false;
   // Of dualpipev+: chunk-micro-batches that a rank may hold, 0: no cap; and the expert
   // communication of a chunk's forward over its compute, which the list is made for.
   int64_t pipeline_activation_cap = 0;
@@ -194,7 +213,8 @@ struct ParallelOptions {
 struct MemoryOptions {
   std::optional<RecomputeGranularity> recompute_granularity;
   RecomputeMethod recompute_method = RecomputeMethod::kUniform;
-  int64_t recompute_num_layers = 1;  // layers that share one kept input
+  int64_t recompute_num_layers = 1;            // layers that share one kept input
+  std::vector<std::string> recompute_modules;  // Megatron's names; run/megatron_terms.h
   bool moe_layer_recompute = false;
   bool mlp_recompute = false;
 };

@@ -14,6 +14,10 @@ std::string idle_without_load(const Options& options) {
              : "";
 }
 
+std::string idle_on_mock_data(const Options& options) {
+  return options.data.mock_data ? "mock-data has neither files nor documents" : "";
+}
+
 std::string idle_profile(const Options& options) {
   return options.logging.profile ? idle_without_save(options) : "";
 }
@@ -57,6 +61,11 @@ void declare_checkpoint(OptionTable& table) {
            "Starts with fresh optimizer states; a resumed run then differs.")
       .idle_when(idle_without_load);
   table
+      .add(MT_FIELD(checkpoint, finetune),
+           "Takes the weights alone of the run in load, and begins at step 0, as with a Hugging "
+           "Face model in any case.")
+      .idle_when(idle_without_load);
+  table
       .add(MT_FIELD(checkpoint, accept_changes),
            "Continues a run although options that decide how it trains are others than before: all "
            "of them, or those that are named.")
@@ -89,6 +98,10 @@ void declare_logging(OptionTable& table) {
       .add(MT_FIELD(logging, metrics),
            "JSONL file with one record a step; without it, metrics.jsonl under save.")
       .ours();
+  table.add(MT_FIELD(logging, log_params_norm),
+            "Writes the norm of all parameters into metrics.jsonl, behind every step.");
+  table.add(MT_FIELD(logging, log_num_zeros_in_grad),
+            "Writes how many elements of the gradients are zero into metrics.jsonl.");
   table.add_fieldless("timing-log-level", ValueKind::kInteger, "Detail of the timings, 0 to 2.")
       .at_least(0)
       .at_most(2)
@@ -124,18 +137,27 @@ void declare_data(OptionTable& table) {
   table
       .add(MT_FIELD(data, data_path),
            "Prefix of a .bin and .idx pair, or weights and prefixes in turn.")
-      .required()
+      .required_unless("mock-data")
+      .deciding_training();
+  table
+      .add(
+          MT_FIELD(data, mock_data),
+          "Trains on random tokens of the whole vocabulary instead of data-path: for measurements.")
+      .differs("The tokens are random; Megatron's are numbers in a row.")
       .deciding_training();
   table
       .add(MT_FIELD(data, split),
            "Shares of the documents for training, validation and test, separated by commas.")
       .at_least(0)
+      .idle_when(idle_on_mock_data)
       .deciding_training();
-  table.add(
-      MT_FIELD(data, data_cache_path),
-      "Directory for the indices of samples, and for what was checked of the data; without it, "
-      "every rank builds the indices in memory.");
+  table
+      .add(MT_FIELD(data, data_cache_path),
+           "Directory for the indices of samples, and for what was checked of the data; without "
+           "it, every rank builds the indices in memory.")
+      .idle_when(idle_on_mock_data);
   table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.")
+      .idle_when(idle_on_mock_data)
       .deciding_training();
   table.add_fieldless("dataset", ValueKind::kChoice, "The format of the data; .bin and .idx pairs.")
       .of_guide()
@@ -143,10 +165,12 @@ void declare_data(OptionTable& table) {
   table
       .add(MT_FIELD(data, reset_position_ids),
            "Positions start again with every document of a sequence.")
+      .idle_when(idle_on_mock_data)
       .deciding_training();
   table
       .add(MT_FIELD(data, reset_attention_mask),
            "Tokens attend within their own document only; on CPUs.")
+      .idle_when(idle_on_mock_data)
       .deciding_training();
   table.add_fieldless("num-workers", ValueKind::kInteger, "Processes that load data.")
       .count_or_zero()

@@ -256,8 +256,6 @@ void declare_checkpoints(OptionTable& table) {
                 {"no-use-tokenizer-model-from-checkpoint-args", kFlag, "The tokenizer given."}});
   declare_idle(table, "a load that is missing is always an error",
                {{"exit-on-missing-checkpoint", kFlag, "Ends where load is missing."}});
-  declare_idle(table, "a Hugging Face model in --load always begins at step 0",
-               {{"finetune", kFlag, "Takes the weights, not the step."}});
   declare_idle(table, "every checkpoint is kept",
                {{"save-retain-interval", kInteger, "Steps whose checkpoints are kept."}});
   declare_later(table, "checkpoints in local memory",
@@ -323,8 +321,8 @@ void declare_logs_and_data(OptionTable& table) {
   table
       .add_fieldless(
           "tokenizer-type", ValueKind::kChoice,
-          "The kind of tokenizer: the tokenizer.json of tokenizer-model, or none, beside "
-          "vocab-size.")
+          "The kind of tokenizer: the tokenizer.json of tokenizer-model; NullTokenizer: none, and "
+          "the vocabulary is vocab-size, where Megatron's has one more.")
       .one_of({Choice("HuggingFaceTokenizer"),
                Choice("NullTokenizer"),
                {"GPT2BPETokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
@@ -339,8 +337,7 @@ void declare_logs_and_data(OptionTable& table) {
                 "tokenizer.json"},
                {"TikTokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
                {"Llama3Tokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
-               {"MultimodalTokenizer", Standing::kNotYet, "vision towers"}})
-      .differs("NullTokenizer: the vocabulary is vocab-size; Megatron's has one more.");
+               {"MultimodalTokenizer", Standing::kNotYet, "vision towers"}});
   declare_later(table, "vocabularies without a tokenizer.json",
                 {{"vocab-file", kText, "A vocabulary."}, {"merge-file", kText, "Its merges."}});
   declare_idle(table, "tokenizer.json says it",

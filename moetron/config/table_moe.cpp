@@ -236,15 +236,17 @@ void declare_moe(OptionTable& table) {
       .also("moe-shared-expert-gate")
       .not_yet("gated shared experts");
   table
-      .add_fieldless("moe-shared-expert-intermediate-size", ValueKind::kInteger,
-                     "Inner width of the shared expert; see num-shared-experts.")
-      .not_yet("shared experts whose width is no multiple of an expert's");
+      .add(MT_FIELD(moe, moe_shared_expert_intermediate_size),
+           "Inner width of the shared expert, instead of num-shared-experts: a multiple of "
+           "moe-ffn-hidden-size.")
+      .count();
   table.add(MT_FIELD(moe, first_k_dense_replace), "The first so many layers are dense.")
       .of_guide()
       .count_or_zero()
       .idle_when(idle_beyond_deepseek);
-  table.add_fieldless("moe-layer-freq", ValueKind::kText, "Which layers have experts.")
-      .not_yet("a free pattern of dense and expert layers");
+  table.add(MT_FIELD(moe, moe_layer_freq),
+            "Which layers have experts, instead of first-k-dense-replace: 1, all of them, or a "
+            "pattern like ([0]*3+[1]*58), whose dense layers come first.");
   declare_router(table);
   declare_dispatch(table);
   declare_capacity(table);

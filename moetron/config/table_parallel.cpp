@@ -1,4 +1,6 @@
 // The mesh, the schedule, recompute and the choice of kernels.
+#include <algorithm>
+
 #include "moetron/config/option_groups.h"
 
 namespace moetron {
@@ -136,10 +138,23 @@ void declare_parallel(OptionTable& table) {
            "where there are several.")
       .idle_when(idle_at_one_tensor_rank);
   declare_schedule(table);
+  table.add(MT_FIELD(parallel, pipeline_model_parallel_layout),
+            "hetero-pipeline-stages in letters: E the embedding, t a layer, L the loss, | the next "
+            "stage; (tt|)*3 repeats.");
   table
-      .add_fieldless("pipeline-model-parallel-layout", ValueKind::kText,
-                     "Layers of each stage, drawn in letters.")
-      .not_yet("layouts drawn in letters; see hetero-pipeline-stages");
+      .add(MT_FIELD(parallel, decoder_first_pipeline_num_layers),
+           "Layers of the first pipeline rank; the others share the rest evenly.")
+      .unit("layers")
+      .count();
+  table
+      .add(MT_FIELD(parallel, decoder_last_pipeline_num_layers),
+           "Layers of the last pipeline rank; the others share the rest evenly.")
+      .unit("layers")
+      .count();
+  table.add(MT_FIELD(parallel, account_for_embedding_in_pipeline_split),
+            "Counts the embedding as a layer of the first stage, where layers are divided evenly.");
+  table.add(MT_FIELD(parallel, account_for_loss_in_pipeline_split),
+            "Counts the loss as a layer of the last stage, where layers are divided evenly.");
   table
       .add_fieldless("overlap-moe-expert-parallel-comm", ValueKind::kFlag,
                      "Hides expert communication behind compute.")
@@ -158,7 +173,8 @@ void declare_memory(OptionTable& table) {
            "What the backward computes again instead of keeping: full: whole layers, of which "
            "the inputs are kept.")
       .one_of({{"full", RecomputeGranularity::kFull},
-               {"selective", Standing::kNotYet, "recompute of single modules"}});
+               {"selective", Standing::kNoEffect,
+                "recompute-modules says what is; the fastest attention keeps no scores anyway"}});
   table
       .add(MT_FIELD(memory, recompute_method),
            "Which layers are recomputed: uniform: all of them, recompute-num-layers at a time.")
@@ -172,9 +188,14 @@ void declare_memory(OptionTable& table) {
       .count()
       .idle_when(idle_without_full);
   table
-      .add_fieldless("recompute-modules", ValueKind::kTexts,
-                     "Parts of a layer that are recomputed.")
-      .not_yet("recompute of single modules");
+      .add(MT_FIELD(memory, recompute_modules),
+           "Parts of a layer that are recomputed: moe is moe-layer-recompute, moe_act is "
+           "mlp-recompute, and core_attn is so in any case.")
+      .differs("moe_act recomputes the first of an expert's products, too.",
+               [](const Options& options) {
+                 const auto& modules = options.memory.recompute_modules;
+                 return std::find(modules.begin(), modules.end(), "moe_act") != modules.end();
+               });
   table
       .add(
           MT_FIELD(memory, moe_layer_recompute),

@@ -30,7 +30,15 @@ void declare_training(OptionTable& table) {
   table.add(MT_FIELD(training, train_iters), "Number of steps of the run.")
       .unit("steps")
       .count()
-      .required();
+      .required_unless("train-samples");
+  table
+      .add(
+          MT_FIELD(training, train_samples),
+          "How many sequences the run trains on, instead of train-iters; what fills no whole batch "
+          "is left out.")
+      .unit("sequences")
+      .at_least(1)
+      .at_most(1e15);
   table.add(MT_FIELD(training, eval_interval), "Evaluates every so many steps.")
       .unit("steps")
       .count();
@@ -45,6 +53,12 @@ void declare_training(OptionTable& table) {
            "Saves and exits at the first step that is a multiple of this; 0: never.")
       .unit("steps")
       .count_or_zero();
+  table
+      .add(MT_FIELD(training, exit_duration_in_mins),
+           "Saves and exits at the end of the step in which the run has lasted so long; 0: never.")
+      .unit("minutes")
+      .at_least(0)
+      .at_most(1e6);
   table
       .add(MT_FIELD(training, dtype),
            "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU; fp8: the same, "
@@ -161,6 +175,30 @@ void declare_optimizer(OptionTable& table) {
       .unit("steps")
       .count_or_zero()
       .deciding_training();
+  table.add(MT_FIELD(optimizer, lr_warmup_init), "Learning rate that the warm-up begins with.")
+      .at_least(0)
+      .deciding_training();
+  table
+      .add(MT_FIELD(optimizer, lr_warmup_fraction),
+           "The warm-up as a share of the steps in which the learning rate decays.")
+      .at_least(0)
+      .at_most(1)
+      .deciding_training();
+  table
+      .add(MT_FIELD(optimizer, lr_warmup_samples),
+           "The warm-up in sequences, beside train-samples.")
+      .unit("sequences")
+      .at_least(0)
+      .at_most(1e15)
+      .deciding_training();
+  table
+      .add(MT_FIELD(optimizer, lr_decay_samples),
+           "Where the decay ends, in sequences, beside train-samples, and without it there.")
+      .unit("sequences")
+      .at_least(1)
+      .at_most(1e15)
+      .deciding_training()
+      .idle_when(idle_without_decay);
   table
       .add(MT_FIELD(optimizer, weight_decay),
            "Decoupled weight decay of matrices; vectors are not decayed.")

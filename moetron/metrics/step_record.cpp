@@ -130,6 +130,8 @@ std::string to_json_line(const StepRecord& record) {
   out["loss"] = number_to_json(record.loss);
   add_optional(out, "aux_loss", record.aux_loss);
   add_optional(out, "grad_norm", record.grad_norm);
+  add_optional(out, "params_norm", record.params_norm);
+  if (record.num_zeros_in_grad) out["num_zeros_in_grad"] = *record.num_zeros_in_grad;
   out["lr"] = number_to_json(record.lr);
   out["tokens_per_second"] = number_to_json(record.tokens_per_second);
   out["tflops_per_second"] = number_to_json(record.tflops_per_second);
@@ -153,6 +155,9 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
   record.loss = required_number(json, "loss", place);
   record.aux_loss = optional_number(json, "aux_loss", place);
   record.grad_norm = optional_number(json, "grad_norm", place);
+  record.params_norm = optional_number(json, "params_norm", place);
+  if (json.contains("num_zeros_in_grad"))
+    record.num_zeros_in_grad = required_integer(json, "num_zeros_in_grad", place);
   record.lr = required_number(json, "lr", place);
   record.tokens_per_second = required_number(json, "tokens_per_second", place);
   record.tflops_per_second = required_number(json, "tflops_per_second", place);

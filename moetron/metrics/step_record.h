@@ -17,7 +17,9 @@ struct StepRecord {
   int64_t step = 0;
   double loss = 0.0;  // mean over the step's target tokens, without aux losses
   std::optional<double> aux_loss;
-  std::optional<double> grad_norm;  // before clipping
+  std::optional<double> grad_norm;           // before clipping
+  std::optional<double> params_norm;         // of all parameters, behind the update
+  std::optional<int64_t> num_zeros_in_grad;  // of the elements of all gradients
   double lr = 0.0;
   double tokens_per_second = 0.0;  // per device
   double tflops_per_second = 0.0;  // per device, model FLOPs

@@ -12,6 +12,8 @@ namespace {
 TEST(StepRecord, KeepsEveryBit) {
   StepRecord record = sample_record(int64_t{1} << 60);
   record.validation_loss = 0.1 + 0.2;
+  record.params_norm = 1.0 / 7.0;
+  record.num_zeros_in_grad = int64_t{1} << 61;
   record.router_balance = RouterBalance{
       .max_load = 1.0 / 3.0, .mean_load = 1e-300, .idle_share = std::nextafter(1.0, 2.0)};
   const std::string line = to_json_line(record);
@@ -21,6 +23,8 @@ TEST(StepRecord, KeepsEveryBit) {
   EXPECT_EQ(again.step, record.step);
   EXPECT_EQ(again.loss, record.loss);
   EXPECT_EQ(again.grad_norm, record.grad_norm);
+  EXPECT_EQ(again.params_norm, record.params_norm);
+  EXPECT_EQ(again.num_zeros_in_grad, record.num_zeros_in_grad);
   EXPECT_EQ(again.validation_loss, 0.1 + 0.2);
   EXPECT_EQ(again.router_balance->mean_load, 1e-300);
   EXPECT_EQ(again.router_balance->idle_share, std::nextafter(1.0, 2.0));

@@ -160,6 +160,9 @@ void TensorBoardWriter::write(const StepRecord& record) {
   scalar("train/loss", record.loss, record.step);
   optional_scalar("train/aux_loss", record.aux_loss);
   optional_scalar("train/grad_norm", record.grad_norm);
+  optional_scalar("train/params_norm", record.params_norm);
+  if (record.num_zeros_in_grad)
+    scalar("train/num_zeros_in_grad", static_cast<double>(*record.num_zeros_in_grad), record.step);
   scalar("train/lr", record.lr, record.step);
   scalar("train/consumed_samples", static_cast<double>(record.consumed_samples), record.step);
   optional_scalar("validation/loss", record.validation_loss);

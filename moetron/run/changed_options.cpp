@@ -82,8 +82,10 @@ std::optional<LrSchedule> recorded_learning_rate(const Json& record) {
   try {
     for (const OptionSpec& spec : option_table().options()) {
       const Json* value = find_value(record, spec.group, spec.name);
-      const bool is_asked = spec.group == "optimizer" || spec.name == "train-iters";
-      if (!is_asked || !spec.field || value == nullptr || value->is_null()) continue;
+      const bool is_asked = spec.group == "optimizer" || spec.name == "train-iters" ||
+                            spec.name == "train-samples" || spec.name == "global-batch-size";
+      const bool is_default = value != nullptr && *value == option_value(spec, Options{});
+      if (!is_asked || !spec.field || value == nullptr || is_default) continue;
       apply_setting({&spec, json_scalars(*value, spec.name), spec.name}, options);
     }
   } catch (const ConfigError&) {

@@ -321,7 +321,7 @@ std::string obstacles(const Explanation& explanation) {
     if (number > 0)
       parts += concat(parts.empty() ? "" : ", ", number, " ", number == 1 ? one : several);
   };
-  count(explanation.missing.size(), "is missing", "are missing");
+  count(explanation.missing.size(), "option is missing", "options are missing");
   count(explanation.unknown.size(), "option is unknown", "options are unknown");
   count(explanation.contradictions.size(), "contradiction", "contradictions");
   count(explanation.open.size(), "value is open", "values are open");

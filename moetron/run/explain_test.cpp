@@ -135,8 +135,8 @@ TEST(Explain, EveryOptionHasItsGroup) {
   EXPECT_THAT(explanation.same, Not(Contains(Field(&ExplainedOption::text, "--num-layers 4"))));
   EXPECT_THAT(explanation.command, Not(Contains("--load"))) << "--save continues by itself";
   EXPECT_EQ(obstacles(explanation),
-            "4 things stand between this command line and a run here: 2 are missing, 2 options are "
-            "unknown");
+            "4 things stand between this command line and a run here: 2 options are missing, 2 "
+            "options are unknown");
 }
 
 TEST(Explain, ContradictionsAreToldTogether) {
@@ -219,14 +219,70 @@ TEST(Explain, TheListsOfTheGuide) {
   EXPECT_THAT(open.open, ElementsAre("EP", "PP", "TD", "OPTIONAL", "PATHS"));
 }
 
-TEST(Explain, MixtralStarts) {
-  const Explanation mixtral =
-      explain_file("megatron_scripts/mixtral_8x7b.sh", {}, {"runs/m", "tokenizer", "data"});
-  EXPECT_EQ(obstacles(mixtral), "");
-  EXPECT_EQ(mixtral.num_ranks, 32);
-  ASSERT_TRUE(mixtral.run);
-  EXPECT_EQ(mixtral.run->model.moe->expert_intermediate_size, 14336);
-  EXPECT_TRUE(mixtral.run->model.moe->norm_topk_prob);
+struct Script {
+  const char* name;
+  int64_t num_ranks;
+  std::vector<std::string> missing;
+};
+
+// Scripts in the manner of Megatron's own: every option of theirs is known.
+TEST(Explain, MegatronsScripts) {
+  const std::vector<std::string> arguments{"runs/a", "tokenizer", "data", "merges", "data"};
+  const Script scripts[] = {
+      {"mixtral_8x7b", 32, {}},
+      {"deepseek_v3", 1024, {"--mtp-num-layers"}},
+      {"llama3_8b", 8, {}},
+      {"qwen3_30b", 16, {}},
+      {"gpt3_175b",
+       128,
+       {"--rampup-batch-size", "--fp16", "--vocab-file", "--merge-file", "--tokenizer-type",
+        "without --normalization", "without --swiglu", "without --disable-bias-linear",
+        "without --position-embedding-type", "without --attention-dropout",
+        "without --hidden-dropout"}},
+      {"small_gpt", 4, {"--mtp-num-layers"}},
+  };
+  for (const auto& [name, num_ranks, missing] : scripts) {
+    const Explanation explanation =
+        explain_file(concat("megatron_scripts/", name, ".sh"), {{"PWD", "/here"}},
+                     name == std::string("llama3_8b") ? std::vector<std::string>() : arguments);
+    EXPECT_THAT(names(explanation.unknown), IsEmpty()) << name;
+    EXPECT_EQ(explanation.num_ranks, num_ranks) << name;
+    EXPECT_EQ(names(explanation.missing), missing) << name;
+    if (name == std::string("gpt3_175b")) {
+      EXPECT_THAT(explanation.contradictions,
+                  ElementsAre(HasSubstr("pretrain needs vocab-size, tokenizer-model")));
+      continue;
+    }
+    EXPECT_THAT(explanation.contradictions, IsEmpty()) << name;
+    EXPECT_TRUE(explanation.run) << name;
+    EXPECT_NO_THROW(validate(options_of(explanation), Command::kPretrain, num_ranks)) << name;
+  }
+}
+
+TEST(Explain, WhatMegatronsScriptsMeanHere) {
+  const RunSpec mixtral =
+      *explain_file("megatron_scripts/mixtral_8x7b.sh", {}, {"runs/m", "tokenizer", "data"}).run;
+  EXPECT_EQ(mixtral.model.moe->expert_intermediate_size, 14336);
+  EXPECT_TRUE(mixtral.model.moe->norm_topk_prob);
+  EXPECT_EQ(mixtral.model.rms_norm_eps, 1e-5);
+  const RunSpec deepseek = *explain_file("megatron_scripts/deepseek_v3.sh").run;
+  EXPECT_EQ(deepseek.model.family, ModelConfig::Family::kDeepseekV3);
+  EXPECT_EQ(deepseek.model.moe->first_k_dense_replace, 3);
+  EXPECT_EQ(deepseek.model.moe->num_shared_experts, 1);
+  EXPECT_TRUE(deepseek.model.moe->expert_bias);
+  EXPECT_EQ(deepseek.model.rope.original_max_position_embeddings, 4096);
+  EXPECT_EQ(deepseek.pipeline.stages.size(), 32u);
+  EXPECT_EQ(deepseek.pipeline.stages.front().count, 3);
+  EXPECT_EQ(deepseek.pipeline.stages.back().count, 0);
+  EXPECT_EQ(deepseek.recompute.kind, Recompute::kExpertProduct);
+  EXPECT_EQ(deepseek.steps.train, 585937500 / 8192);
+  const RunSpec llama = *explain_file("megatron_scripts/llama3_8b.sh", {{"PWD", "/here"}}).run;
+  EXPECT_TRUE(llama.data.mock);
+  EXPECT_EQ(llama.model.vocab_size, 128256);
+  EXPECT_EQ(llama.lr.warmup_iters, 3906252 / 128.0);
+  const Explanation in_8_bits =
+      explain_file("megatron_scripts/llama3_8b.sh", {{"PWD", "/here"}, {"PRECISION", "fp8"}});
+  EXPECT_THAT(names(in_8_bits.missing), ElementsAre("without --fp8-recipe"));
 }
 
 }  // namespace

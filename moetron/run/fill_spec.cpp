@@ -97,6 +97,8 @@ LogSpec log_spec(const Options& options) {
   log.tensorboard = logging.tensorboard_dir;
   log.metrics = metrics_file(options);
   log.hash_steps = logging.hash_steps;
+  log.params_norm = logging.log_params_norm;
+  log.zeros_in_grad = logging.log_num_zeros_in_grad;
   if (save.empty()) return log;
   log.picture = (save / "loss.png").string();
   if (!logging.profile) return log;
@@ -111,11 +113,24 @@ LogSpec log_spec(const Options& options) {
 
 LrSchedule resolve_learning_rate(const Options& options) {
   const OptimizerOptions& optimizer = options.optimizer;
-  return {.lr = optimizer.lr,
-          .min_lr = optimizer.min_lr,
-          .warmup_iters = optimizer.lr_warmup_iters,
-          .decay_iters = optimizer.lr_decay_iters.value_or(options.training.train_iters),
-          .style = optimizer.lr_decay_style};
+  const TrainingOptions& training = options.training;
+  const auto batch = static_cast<double>(std::max<int64_t>(training.global_batch_size, 1));
+  const auto in_steps = [&](int64_t samples) { return static_cast<double>(samples) / batch; };
+  LrSchedule schedule{.lr = optimizer.lr,
+                      .min_lr = optimizer.min_lr,
+                      .warmup_init_lr = optimizer.lr_warmup_init,
+                      .style = optimizer.lr_decay_style};
+  schedule.decay_iters =
+      training.train_samples
+          ? in_steps(optimizer.lr_decay_samples.value_or(*training.train_samples))
+          : static_cast<double>(optimizer.lr_decay_iters.value_or(training.train_iters));
+  if (optimizer.lr_warmup_fraction) {
+    schedule.warmup_iters = *optimizer.lr_warmup_fraction * schedule.decay_iters;
+  } else {
+    schedule.warmup_iters = training.train_samples ? in_steps(optimizer.lr_warmup_samples)
+                                                   : static_cast<double>(optimizer.lr_warmup_iters);
+  }
+  return schedule;
 }
 
 void fill_spec(const Options& options, RunSpec& spec) {
@@ -139,17 +154,18 @@ void fill_training(const Options& options, RunSpec& spec) {
                 .eval_interval = training.eval_interval,
                 .eval = std::max<int64_t>(training.eval_iters, 0),
                 .exit_interval = training.exit_interval,
+                .exit_after = 60 * training.exit_duration_in_mins,
                 .save_interval = options.checkpoint.save_interval};
   spec.data = resolve_data(options);
   spec.start = resolve_start(options);
   spec.log = log_spec(options);
   spec.seed = options.runtime.seed;
-  spec.options = options_to_json(options);
 }
 
 DataSpec resolve_data(const Options& options) {
   const DataOptions& data = options.data;
   return {.path = data.data_path,
+          .mock = data.mock_data,
           .split = data.split,
           .cache_path = data.data_cache_path,
           .eod_mask_loss = data.eod_mask_loss,
@@ -164,6 +180,7 @@ StartSpec resolve_start(const Options& options) {
           .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
           .load_optimizer = !checkpoint.no_load_optim,
           .save_optimizer = !checkpoint.no_save_optim,
+          .weights_alone = checkpoint.finetune,
           .accepted_changes = accepted_changes(checkpoint.accept_changes),
           .restart = checkpoint.restart,
           .metrics = metrics_file(options)};

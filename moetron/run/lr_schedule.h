@@ -11,8 +11,9 @@ struct LrSchedule {
   double lr = 0;              // the highest, reached at the end of the warm-up
   double min_lr = 0;          // the lowest, reached at decay_iters; kConstant never decays
   double warmup_init_lr = 0;  // where the warm-up begins
-  int64_t warmup_iters = 0;
-  int64_t decay_iters = 0;  // counted from the start of training, warm-up included
+  // In steps, of which those that were given in samples or shares may be no whole number.
+  double warmup_iters = 0;
+  double decay_iters = 0;  // counted from the start of training, warm-up included
   LrDecayStyle style = LrDecayStyle::kLinear;
 
   bool operator==(const LrSchedule&) const = default;

@@ -73,6 +73,10 @@ void check_training_needs(const Options& options, Mistakes& mistakes) {
   mistakes.check(options.model.vocab_size || !options.tokenizer.tokenizer_model.empty() ||
                      options.tokenizer.tokenizer == TokenizerKind::kBytes || !is_fresh,
                  "pretrain needs vocab-size, tokenizer-model, or load with a config.json");
+  const DataOptions& data = options.data;
+  mistakes.check(!data.mock_data || data.data_path.empty(), "mock-data and data-path (",
+                 data.data_path.empty() ? "" : data.data_path[0],
+                 ") contradict each other: give one of them");
 }
 
 void check_combinations(const Options& options, Mistakes& mistakes) {
@@ -104,15 +108,52 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
                  "dry-run (true) and check-layout (true) each take the place of the run: give one");
 }
 
+namespace {
+
+// As in Megatron a run counts in steps or in samples.
+void check_counting(const Options& options, Mistakes& mistakes) {
+  const OptimizerOptions& optimizer = options.optimizer;
+  if (const auto samples = options.training.train_samples) {
+    mistakes.check(
+        !optimizer.lr_decay_iters && optimizer.lr_warmup_iters == 0, "train-samples (", *samples,
+        ") goes with lr-decay-samples and lr-warmup-samples, not with lr-decay-iters and "
+        "lr-warmup-iters");
+  } else {
+    mistakes.check(!optimizer.lr_decay_samples && optimizer.lr_warmup_samples == 0,
+                   "lr-decay-samples and lr-warmup-samples go with train-samples, not with "
+                   "train-iters");
+  }
+  const auto fraction = optimizer.lr_warmup_fraction;
+  mistakes.check(!fraction || (optimizer.lr_warmup_iters == 0 && optimizer.lr_warmup_samples == 0),
+                 "lr-warmup-fraction (", fraction.value_or(0),
+                 ") says how long the warm-up is: give neither lr-warmup-iters nor "
+                 "lr-warmup-samples beside it");
+  mistakes.check(fraction.value_or(0) < 1, "lr-warmup-fraction (", fraction.value_or(0),
+                 ") leaves no step to decay in");
+}
+
+}  // namespace
+
 void check_learning_rate(const Options& options, Mistakes& mistakes) {
   const OptimizerOptions& optimizer = options.optimizer;
   mistakes.check(optimizer.lr > 0, "lr (", optimizer.lr, ") must be above 0");
   check_at_most("min-lr", std::optional(optimizer.min_lr), "lr", std::optional(optimizer.lr),
                 mistakes);
-  const int64_t decay = optimizer.lr_decay_iters.value_or(options.training.train_iters);
-  const char* name = optimizer.lr_decay_iters ? "lr-decay-iters" : "train-iters";
-  mistakes.check(decay < 1 || optimizer.lr_warmup_iters < decay, "lr-warmup-iters (",
-                 optimizer.lr_warmup_iters, ") must be smaller than ", name, " (", decay, ")");
+  mistakes.check(optimizer.lr_warmup_init <= optimizer.lr, "lr-warmup-init (",
+                 optimizer.lr_warmup_init, ") must be at most lr (", optimizer.lr, ")");
+  check_counting(options, mistakes);
+  const bool in_samples = options.training.train_samples.has_value();
+  const int64_t decay = in_samples
+                            ? optimizer.lr_decay_samples.value_or(*options.training.train_samples)
+                            : optimizer.lr_decay_iters.value_or(options.training.train_iters);
+  const bool is_given =
+      in_samples ? optimizer.lr_decay_samples.has_value() : optimizer.lr_decay_iters.has_value();
+  const char* name = in_samples ? (is_given ? "lr-decay-samples" : "train-samples")
+                                : (is_given ? "lr-decay-iters" : "train-iters");
+  const int64_t warmup = in_samples ? optimizer.lr_warmup_samples : optimizer.lr_warmup_iters;
+  mistakes.check(decay < 1 || warmup < decay,
+                 in_samples ? "lr-warmup-samples (" : "lr-warmup-iters (", warmup,
+                 ") must be smaller than ", name, " (", decay, ")");
 }
 
 void check_split(const std::vector<double>& split, Mistakes& mistakes) {

@@ -11,6 +11,7 @@
 #include "moetron/run/config_from_options.h"
 #include "moetron/run/division.h"
 #include "moetron/run/fill_spec.h"
+#include "moetron/run/megatron_terms.h"
 #include "moetron/run/option_checks.h"
 #include "moetron/run/pipeline_from_options.h"
 #include "moetron/run/start_remarks.h"
@@ -26,8 +27,9 @@ using MakeModel = std::function<std::optional<ModelConfig>(Mistakes&)>;
 // A resolution under way, topic by topic. What needs a topic that has mistakes is left out.
 class Resolution {
  public:
-  Resolution(const Options& options, int64_t world_size)
-      : options_(options), world_size_(world_size) {}
+  // `mistakes`: those that were found before.
+  Resolution(const Options& options, int64_t world_size, Mistakes mistakes)
+      : options_(options), world_size_(world_size), mistakes_(std::move(mistakes)) {}
 
   Mistakes& mistakes() { return mistakes_; }
   bool knows_model() const { return knows_model_; }
@@ -177,8 +179,10 @@ bool describe_the_model(const Options& options) {
          m.hidden_size && m.num_attention_heads;
 }
 
-void validate_pretrain(const Options& options, int64_t world_size) {
-  Resolution resolution(options, world_size);
+void validate_pretrain(const Options& given, int64_t world_size) {
+  Mistakes found;
+  const Options options = in_own_terms(given, found);
+  Resolution resolution(options, world_size, std::move(found));
   check_training_needs(options, resolution.mistakes());
   resolution.mistakes().collect([&] { resolve_start(options); });
   MakeModel make_model;
@@ -191,10 +195,10 @@ void validate_pretrain(const Options& options, int64_t world_size) {
   resolution.take();
 }
 
-// `num_micro_batches`: of a step; empty: the batch sizes say.
+// `num_micro_batches`: of a step; empty: the batch sizes say. `before`: mistakes known already.
 Resolution resolution_of_run(const Options& options, const RunFacts& facts,
-                             std::optional<int64_t> num_micro_batches) {
-  Resolution resolution(options, facts.world_size);
+                             std::optional<int64_t> num_micro_batches, Mistakes before) {
+  Resolution resolution(options, facts.world_size, std::move(before));
   resolution.resolve(
       [&](Mistakes& found) {
         return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer, found)
@@ -206,7 +210,7 @@ Resolution resolution_of_run(const Options& options, const RunFacts& facts,
 
 // Of a simulated model, all that a run of it would be refused for.
 Resolution resolution_of_simulated(const Options& options) {
-  Resolution resolution(options, *options.runtime.world_size);
+  Resolution resolution(options, *options.runtime.world_size, {});
   resolution.resolve(
       [&](Mistakes& mistakes) {
         const fs::path load = options.checkpoint.load;
@@ -242,8 +246,10 @@ void validate(const Options& options, Command command, int64_t world_size) {
   mistakes.throw_if_any();
 }
 
-RunSpec resolve_run(const Options& options, const RunFacts& facts) {
-  Resolution resolution = resolution_of_run(options, facts, {});
+RunSpec resolve_run(const Options& given, const RunFacts& facts) {
+  Mistakes before;
+  const Options options = in_own_terms(given, before);
+  Resolution resolution = resolution_of_run(options, facts, {}, std::move(before));
   Mistakes& mistakes = resolution.mistakes();
   check_learning_rate(options, mistakes);
   check_split(options.data.split, mistakes);
@@ -256,6 +262,7 @@ RunSpec resolve_run(const Options& options, const RunFacts& facts) {
                    " tokens do not fit the model's vocabulary of ", vocabulary);
   RunSpec spec = resolution.take();
   fill_training(options, spec);
+  spec.options = options_record(given);
   spec.remarks = start_remarks(options, spec);
   if (const int64_t left_out = std::exchange(spec.model.num_mtp_layers, 0); left_out > 0) {
     spec.remarks.push_back(concat("the ", left_out, " multi-token-prediction layers of ",
@@ -265,15 +272,18 @@ RunSpec resolve_run(const Options& options, const RunFacts& facts) {
   return spec;
 }
 
-RunSpec resolve_layout(const Options& options, const RunFacts& facts,
+RunSpec resolve_layout(const Options& given, const RunFacts& facts,
                        std::optional<int64_t> num_micro_batches) {
-  RunSpec spec = resolution_of_run(options, facts, num_micro_batches).take();
+  Mistakes before;
+  const Options options = in_own_terms(given, before);
+  RunSpec spec = resolution_of_run(options, facts, num_micro_batches, std::move(before)).take();
   spec.model.num_mtp_layers = 0;
   return spec;
 }
 
-SimulationSpec resolve_simulation(const Options& options) {
+SimulationSpec resolve_simulation(const Options& given) {
   Mistakes needs;
+  const Options options = in_own_terms(given, needs);
   check_simulate(options, needs);
   needs.throw_if_any();
   const SimulateOptions& asked = options.simulate;
@@ -296,7 +306,10 @@ SimulationSpec resolve_simulation(const Options& options) {
   return simulation;
 }
 
-RunSpec resolve_slice(const Options& options, const ModelConfig& model) {
+RunSpec resolve_slice(const Options& given, const ModelConfig& model) {
+  Mistakes mistakes;
+  const Options options = in_own_terms(given, mistakes);
+  mistakes.throw_if_any();
   RunSpec spec;
   spec.model = model;
   const TrainingOptions& training = options.training;

@@ -37,7 +37,7 @@ struct RunFacts {
   std::optional<Vocabulary> tokenizer;  // empty: the run has none
 };
 // Throws ConfigError, or InputError for a config.json that cannot be read.
-RunSpec resolve_run(const Options& options, const RunFacts& facts);
+RunSpec resolve_run(const Options& given, const RunFacts& facts);
 
 // The same without what trains: of a run that is planned, whose learning rate and data may be given
 // later. `num_micro_batches`: of a step; empty: the batch sizes say.
@@ -45,9 +45,9 @@ RunSpec resolve_layout(const Options& options, const RunFacts& facts,
                        std::optional<int64_t> num_micro_batches = {});
 
 // Of `moetron simulate`, with the resolution of a run. Throws as resolve_run().
-SimulationSpec resolve_simulation(const Options& options);
+SimulationSpec resolve_simulation(const Options& given);
 
 // A model that is given, on one rank, with one micro-batch: for benchmarks.
-RunSpec resolve_slice(const Options& options, const ModelConfig& model);
+RunSpec resolve_slice(const Options& given, const ModelConfig& model);
 
 }  // namespace moetron

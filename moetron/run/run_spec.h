@@ -111,11 +111,13 @@ struct StepsSpec {
   int64_t eval_interval = 1;
   int64_t eval = 0;  // of an evaluation
   int64_t exit_interval = 0;
+  double exit_after = 0;  // seconds
   int64_t save_interval = 0;
 };
 
 struct DataSpec {
   std::vector<std::string> path;  // as --data-path has it
+  bool mock = false;              // random tokens instead
   std::vector<double> split;      // shares of training, validation, test
   std::string cache_path;         // empty: indices are kept in memory
   bool eod_mask_loss = false;
@@ -135,6 +137,7 @@ struct StartSpec {
   TokenizerSpec tokenizer;
   bool load_optimizer = true;
   bool save_optimizer = true;
+  bool weights_alone = false;                 // of a run in `load`, which is not continued
   std::vector<std::string> accepted_changes;  // names of options, or "all"
   bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
   std::string metrics;   // file; empty: none
@@ -145,6 +148,8 @@ struct LogSpec {
   std::string tensorboard;     // folder; empty: none
   std::string metrics;         // file; empty: none
   std::string picture;         // of the losses; empty: none
+  bool params_norm = false;    // is computed and written behind every step
+  bool zeros_in_grad = false;  // likewise
   std::string profile_folder;  // empty: no step is recorded
   std::string profile_ending;  // of the pictures' names: ".svg" or ".png"
   int64_t profile_begin = 0;   // steps [begin, end) are recorded

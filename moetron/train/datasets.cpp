@@ -10,6 +10,7 @@
 #include "moetron/checkpoint/collective.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/data/blend.h"
+#include "moetron/data/mock_dataset.h"
 #include "moetron/data/token_check.h"
 #include "moetron/tokenizer/tokenizer.h"
 
@@ -91,9 +92,30 @@ SampleCounts sample_counts(const RunSpec& spec) {
   return {{times(steps.train, batch)}, {times(times(evaluations, steps.eval), batch)}, 0};
 }
 
+namespace {
+
+TrainingData mock_datasets(const RunSpec& spec, const SampleCounts& counts) {
+  const auto seed = static_cast<uint64_t>(spec.seed);
+  const auto make = [&](const char* name, int64_t size) {
+    return std::make_unique<MockDataset>(seed, name, size, spec.batch.seq_length,
+                                         spec.model.vocab_size);
+  };
+  TrainingData data{make("training", counts.train.back()), nullptr, ""};
+  data.description = concat("random tokens: ", data.train->size(), " training samples");
+  if (spec.steps.eval > 0) {
+    const int64_t evaluated = spec.steps.eval * spec.batch.global_batch_size;
+    data.validation = make("validation", evaluated);
+    data.description += concat(", ", evaluated, " to validate on");
+  }
+  return data;
+}
+
+}  // namespace
+
 TrainingData open_datasets(const RunSpec& spec, const SampleCounts& counts, int64_t first_sample,
                            const Tokenizer* tokenizer, Communicator& world) {
   const PhaseScope phase(world, "opening the data");
+  if (spec.data.mock) return mock_datasets(spec, counts);
   const DataBlend blend = parse_blend(spec.data.path);
   for (const std::string& prefix : blend.prefixes) check_vocabulary(prefix, spec, world);
   GptDatasetSettings settings = dataset_settings(spec, tokenizer);

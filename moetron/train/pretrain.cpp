@@ -94,14 +94,16 @@ class Pretraining {
       const StopReason reason = agree_on_stop();
       if (reason == StopReason::kDataFailed) end_without_data();
       const bool stops = reason == StopReason::kAsked;
-      const bool exits = is_multiple(step_, spec_.steps.exit_interval);
+      const bool is_late = reason == StopReason::kTimeIsUp;
+      const bool exits = is_late || is_multiple(step_, spec_.steps.exit_interval);
       const bool last = step_ == spec_.steps.train;
       if (last || stops || exits || is_multiple(step_, spec_.steps.save_interval)) save();
       if (stops && world_.rank() == 0) stop_.clear_file();
       if (last) break;
       if (stops) return stopped();
       if (exits) {
-        log_->say(concat("exit-interval: left after step ", step_));
+        log_->say(concat(is_late ? "exit-duration-in-mins" : "exit-interval", ": left after step ",
+                         step_));
         break;
       }
     }
@@ -166,6 +168,8 @@ class Pretraining {
     record.loss = result.loss;
     if (result.aux_loss != 0) record.aux_loss = result.aux_loss;
     record.grad_norm = result.grad_norm;
+    record.params_norm = result.params_norm;
+    record.num_zeros_in_grad = result.num_zeros_in_grad;
     record.lr = lr;
     record.router_balance = result.balance;
     record.activation_memory = result.activation_memory;
@@ -210,7 +214,9 @@ class Pretraining {
 
   StopReason agree_on_stop() {
     const PhaseScope phase(world_, concat("step ", step_, ", agreeing on a stop"));
-    return stop_.agreed(world_, data_failure() != nullptr);
+    const std::chrono::duration<double> lasted = Clock::now() - begin_;
+    const double most = spec_.steps.exit_after;
+    return stop_.agreed(world_, data_failure() != nullptr, most > 0 && lasted.count() > most);
   }
 
   // Why this rank cannot go on; null: it can.
@@ -313,6 +319,7 @@ class Pretraining {
   StopRequest stop_;
   std::optional<SavePlan> save_plan_;
   std::vector<CompanionFile> model_files_;  // on rank 0, of every checkpoint
+  const Clock::time_point begin_ = Clock::now();
   int64_t step_ = 0;
   int64_t consumed_samples_ = 0;
 };

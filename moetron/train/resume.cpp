@@ -79,12 +79,13 @@ void add_learning_rate(const Json& record, const RunSpec& spec, int64_t step, Ch
   const double was = learning_rate(*before, step), is = learning_rate(spec.lr, step);
   if (was == is) return;
   changes.push_back({concat("learning rate of step ", step + 1), concat(was), concat(is)});
+  const int64_t steps_before = recorded_number(record, "train-iters");
   const bool follows = before->decay_iters != spec.lr.decay_iters &&
-                       before->decay_iters == recorded_number(record, "train-iters") &&
-                       spec.lr.decay_iters == spec.steps.train;
+                       before->decay_iters == static_cast<double>(steps_before) &&
+                       spec.lr.decay_iters == static_cast<double>(spec.steps.train);
   if (!follows) return;
-  log_info(concat("the decay of the learning rate ends with train-iters, now ", spec.lr.decay_iters,
-                  ": lr-decay-iters ", before->decay_iters, " would keep it as it was"));
+  log_info(concat("the decay of the learning rate ends with train-iters, now ", spec.steps.train,
+                  ": lr-decay-iters ", steps_before, " would keep it as it was"));
 }
 
 // Whether samples come in another order from here on.

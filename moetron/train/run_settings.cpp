@@ -25,6 +25,8 @@ TrainSettings train_settings(const RunSpec& spec) {
                     .weight_decay = optimizer.weight_decay},
           .offload = offload_settings(optimizer),
           .clip_grad = optimizer.clip_grad,
+          .measure_params_norm = spec.log.params_norm,
+          .count_zeros_in_grad = spec.log.zeros_in_grad,
           .buckets = {.distributed = optimizer.distributed,
                       .overlap_reduce = optimizer.overlap_reduce,
                       .overlap_gather = optimizer.overlap_gather},

@@ -61,7 +61,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   start.tokenizer = open_tokenizer(spec.tokenizer);
   start.tokenizer_folder = spec.tokenizer.folder;
   const fs::path save = spec.save;
-  const fs::path load = spec.load;
+  fs::path load = spec.load;
 
   if (!save.empty()) start.resume = find_in_save(spec, world);
   if (start.resume) {
@@ -70,6 +70,10 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
                load.empty() || load == save ? "" : " (a checkpoint in --save wins over --load)"));
   } else if (!load.empty() && load != save) {
     start.resume = find_latest(load, &world);
+    if (start.resume && spec.weights_alone) {
+      load = start.resume->folder;
+      start.resume.reset();
+    }
     if (start.resume) {
       log_info(concat("continues at step ", start.resume->step, " from ",
                       start.resume->folder.string()));

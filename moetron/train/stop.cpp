@@ -41,12 +41,13 @@ StopRequest::~StopRequest() {
   std::signal(SIGUSR1, SIG_DFL);
 }
 
-StopReason StopRequest::agreed(Communicator& world, bool data_failed) const {
+StopReason StopRequest::agreed(Communicator& world, bool data_failed, bool time_is_up) const {
   // Only rank 0 looks at the file: folders of other hosts may show it later.
   std::error_code ignored;
   const bool file_asks =
       world.rank() == 0 && !file_.empty() && std::filesystem::exists(file_, ignored);
-  StopReason reason = is_asked != 0 || file_asks ? StopReason::kAsked : StopReason::kNone;
+  StopReason reason = time_is_up ? StopReason::kTimeIsUp : StopReason::kNone;
+  if (is_asked != 0 || file_asks) reason = StopReason::kAsked;
   if (data_failed) reason = StopReason::kDataFailed;
   const at::Tensor worst = at::full({1}, static_cast<int64_t>(reason), at::kLong);
   world.all_reduce(worst, ReduceOp::kMax).wait();

@@ -9,7 +9,7 @@ namespace moetron {
 
 class Communicator;
 
-enum class StopReason { kNone, kAsked, kDataFailed };
+enum class StopReason { kNone, kTimeIsUp, kAsked, kDataFailed };
 
 class StopRequest {
  public:
@@ -20,8 +20,8 @@ class StopRequest {
   StopRequest& operator=(const StopRequest&) = delete;
 
   // Collective: the most urgent reason of any rank, on every rank. `data_failed`: this rank cannot
-  // read what the next step needs.
-  StopReason agreed(Communicator& world, bool data_failed) const;
+  // read what the next step needs. `time_is_up`: the run has lasted as long as it may.
+  StopReason agreed(Communicator& world, bool data_failed, bool time_is_up = false) const;
   // Takes SAVE/stop away, so that the same command resumes. Rank 0 calls it after saving.
   void clear_file() const;
 

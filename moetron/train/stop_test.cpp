@@ -53,6 +53,17 @@ TEST_F(StopTest, AFileAsksUntilItIsCleared) {
   EXPECT_FALSE(fs::exists(folder_ / "stop"));
 }
 
+TEST_F(StopTest, OfTheTimeOneRankTellsAll) {
+  const StopRequest stop(folder_);
+  run_ranks(3, [&](Communicator& world) {
+    EXPECT_EQ(stop.agreed(world, false, world.rank() == 1), StopReason::kTimeIsUp);
+  });
+  std::ofstream(folder_ / "stop").put('\n');
+  run_ranks(3, [&](Communicator& world) {
+    EXPECT_EQ(stop.agreed(world, false, true), StopReason::kAsked);
+  });
+}
+
 TEST_F(StopTest, EitherSignalAsksOnceForAll) {
   for (const int signal : {SIGTERM, SIGUSR1}) {
     const StopRequest stop("");

@@ -30,6 +30,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       buckets_(model.parameters(), mesh, settings.buckets),
       optimizer_(buckets_.owned(), settings.adamw, settings.offload),
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
+      counts_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(request(1)), model.options().device()),
       executor_(model.chunks(), links_, borders_of(model, links_.placement())) {
   const std::vector<StageLayers>& stages =
@@ -140,7 +141,9 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr, bool 
   result.activation_memory = std::move(accumulated.activation_memory);
   result.grad_norm = norm.norm;
   if (with_receipt) receipt_meter().take_gradients();
+  if (settings_.count_zeros_in_grad) result.num_zeros_in_grad = counts_.zeros_in_grad();
   optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, settings_.clip_grad));
+  if (settings_.measure_params_norm) result.params_norm = counts_.norm_of_values();
   buckets_.gather_values();
   result.balance = update_routers();
   if (with_receipt) result.receipt = receipt_meter().finish(result.loss, result.aux_loss);

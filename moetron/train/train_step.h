@@ -11,6 +11,7 @@
 #include "moetron/metrics/step_record.h"
 #include "moetron/optim/adamw.h"
 #include "moetron/optim/grad_norm.h"
+#include "moetron/optim/parameter_counts.h"
 #include "moetron/parallel/gradient_buckets.h"
 #include "moetron/pipeline/executor.h"
 #include "moetron/schedule/schedule.h"
@@ -28,6 +29,8 @@ struct TrainSettings {
   AdamWSettings adamw = {};
   OffloadSettings offload = {};
   double clip_grad = 0;  // global norm; 0: off
+  bool measure_params_norm = false;
+  bool count_zeros_in_grad = false;
   BucketSettings buckets = {};
   // The numbers of ranks and micro-batches in it follow from mesh and batch.
   ScheduleRequest schedule = {};
@@ -38,6 +41,8 @@ struct StepResult {
   double loss = 0;      // mean over the labelled tokens of the global batch
   double aux_loss = 0;  // aux losses, coefficient included, mean over all tokens
   double grad_norm = 0;
+  std::optional<double> params_norm;         // behind the update
+  std::optional<int64_t> num_zeros_in_grad;  // of the elements of all gradients
   std::optional<RouterBalance> balance;
   ActivationMemory activation_memory;  // of this rank, see PipelineOutcome
   std::optional<BitReceipt> receipt;   // where it was asked for
@@ -99,6 +104,7 @@ class TrainStep {
   AdamW optimizer_;
   GradNormMeter grad_norm_;
   std::optional<ReceiptMeter> receipt_meter_;  // once it was asked for
+  ParameterCounts counts_;
   std::vector<std::unique_ptr<TiedWeight>> ties_;
   StageLinks links_;
   PipelineExecutor executor_;

@@ -7,7 +7,7 @@ ARGS=(
     --distributed-timeout-minutes 60
     --tensor-model-parallel-size 2
     --pipeline-model-parallel-size 8
-    --pipeline-model-parallel-layout "Et*3|(tt|)*29L"
+    --pipeline-model-parallel-layout "Et*3|(tt|)*28,t|t|L"
     --expert-model-parallel-size 64
     --expert-tensor-parallel-size 1
     --context-parallel-size 1
