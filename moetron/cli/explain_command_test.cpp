@@ -1,12 +1,12 @@
 // moetron explain: what it prints.
-#include <filesystem>
+#include <cstdlib>
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
+#include "moetron/base/file.h"
 #include "moetron/base/json.h"
 #include "moetron/cli/commands.h"
 
@@ -68,6 +68,20 @@ TEST(ExplainCommand, PrintsTheSameAsAnObject) {
   bool has_condition = false;
   for (const Json& option : json["no_effect"]) has_condition |= option.contains("condition");
   EXPECT_TRUE(has_condition);
+}
+
+// MOETRON_WRITE_DOCS=1 writes the example of the page instead of comparing it.
+TEST(ExplainCommand, ThePageShowsWhatItPrints) {
+  const std::string page = read_file("docs/from-megatron.md");
+  const std::string fence = "```text\n";
+  const size_t begin = page.find(fence) + fence.size();
+  const size_t end = page.find("```\n", begin);
+  ASSERT_NE(end, std::string::npos);
+  const Outcome outcome = explained({"tests/megatron_scripts/small_gpt.sh"});
+  const std::string wanted = concat(page.substr(0, begin), outcome.out, "moetron: ", outcome.error,
+                                    "\n", page.substr(end));
+  if (std::getenv("MOETRON_WRITE_DOCS") != nullptr) write_file("docs/from-megatron.md", wanted);
+  EXPECT_EQ(read_file("docs/from-megatron.md"), wanted);
 }
 
 TEST(ExplainCommand, TakesWordsBehindTwoDashes) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/file.h"
+#include "moetron/config/megatron_page.h"
 #include "moetron/config/option_table.h"
 #include "moetron/config/option_value.h"
 #include "moetron/config/options_page.h"
@@ -228,6 +229,17 @@ TEST(Suggestion, OfOtherProgramsNamesAreOptions) {
 TEST(OptionsPage, IsUpToDate) {
   if (std::getenv("MOETRON_WRITE_DOCS")) write_file("docs/options.md", options_page());
   EXPECT_EQ(read_file("docs/options.md"), options_page())
+      << "write it anew: MOETRON_WRITE_DOCS=1 config_test";
+}
+
+// The part of docs/from-megatron.md that is written by hand stays.
+TEST(MegatronPage, IsUpToDate) {
+  const std::string text = read_file("docs/from-megatron.md");
+  const size_t mark = text.find(kMegatronPageMark);
+  ASSERT_NE(mark, std::string::npos) << kMegatronPageMark;
+  const std::string wanted = text.substr(0, mark) + megatron_page();
+  if (std::getenv("MOETRON_WRITE_DOCS")) write_file("docs/from-megatron.md", wanted);
+  EXPECT_EQ(read_file("docs/from-megatron.md"), wanted)
       << "write it anew: MOETRON_WRITE_DOCS=1 config_test";
 }
 

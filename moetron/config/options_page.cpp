@@ -65,32 +65,6 @@ std::string default_text(const OptionSpec& spec) {
   return list;
 }
 
-// One phrase on the standing of the option and of its values; empty: all of it works.
-std::string standing_text(const OptionSpec& spec) {
-  if (!spec.only_value.empty()) return "only " + spec.only_value + "; not yet: " + spec.why;
-  if (spec.standing == Standing::kNotYet) return "not yet: " + spec.why;
-  if (spec.standing == Standing::kNoEffect) return "no effect here: " + spec.why;
-  std::string text;
-  const std::string idle = choice_names(
-      spec, [](const Choice& choice) { return choice.standing == Standing::kNoEffect; });
-  if (!idle.empty()) text = "no effect here: " + spec.choices[0].why;
-  for (const Choice& choice : spec.choices)
-    if (!is_usable(choice))
-      text += concat(text.empty() ? "" : "; ", "not yet: ", choice.name, " (", choice.why, ")");
-  return text;
-}
-
-// The best standing that a value of the option has.
-Standing best_standing(const OptionSpec& spec) {
-  if (spec.choices.empty()) return spec.standing;
-  Standing best = Standing::kNotYet;
-  for (const Choice& choice : spec.choices) {
-    if (choice.standing == Standing::kWorks) return Standing::kWorks;
-    if (choice.standing == Standing::kNoEffect) best = Standing::kNoEffect;
-  }
-  return best;
-}
-
 void append_wrapped(std::string& out, const std::string& text, size_t indent) {
   std::istringstream words(text);
   size_t column = kWidth;
@@ -124,12 +98,6 @@ void append_help(std::string& out, const OptionSpec& spec, Command command) {
   append_wrapped(out, text, 6);
 }
 
-std::string in_cell(std::string text) {
-  for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2)
-    text.insert(at, "\\");
-  return text;
-}
-
 void append_row(std::string& out, const OptionSpec& spec) {
   std::string name = "`--" + spec.name + "`";
   for (const Spelling& spelling : spec.spellings) name += " `--" + spelling.name + "`";
@@ -138,10 +106,10 @@ void append_row(std::string& out, const OptionSpec& spec) {
     value = choice_names(spec, [](const Choice&) { return true; });
   if (!spec.unit_name.empty()) value += " " + spec.unit_name;
   const std::string standing = standing_text(spec);
-  out +=
-      concat("| ", name, " | ", in_cell(value), " | ",
-             spec.required_by.empty() ? default_text(spec) : "required", " | ",
-             in_cell(spec.meaning), " | ", standing.empty() ? "works" : in_cell(standing), " |\n");
+  out += concat("| ", name, " | ", table_cell(value), " | ",
+                spec.required_by.empty() ? default_text(spec) : "required", " | ",
+                table_cell(spec.meaning), " | ", standing.empty() ? "works" : table_cell(standing),
+                " |\n");
 }
 
 void append_command_table(std::string& out) {
@@ -168,6 +136,36 @@ constexpr const char* kPageHead =
     "  decides.\n\n";
 
 }  // namespace
+
+std::string standing_text(const OptionSpec& spec) {
+  if (!spec.only_value.empty()) return "only " + spec.only_value + "; not yet: " + spec.why;
+  if (spec.standing == Standing::kNotYet) return "not yet: " + spec.why;
+  if (spec.standing == Standing::kNoEffect) return "no effect here: " + spec.why;
+  std::string text;
+  const std::string idle = choice_names(
+      spec, [](const Choice& choice) { return choice.standing == Standing::kNoEffect; });
+  if (!idle.empty()) text = "no effect here: " + spec.choices[0].why;
+  for (const Choice& choice : spec.choices)
+    if (!is_usable(choice))
+      text += concat(text.empty() ? "" : "; ", "not yet: ", choice.name, " (", choice.why, ")");
+  return text;
+}
+
+Standing best_standing(const OptionSpec& spec) {
+  if (spec.choices.empty()) return spec.standing;
+  Standing best = Standing::kNotYet;
+  for (const Choice& choice : spec.choices) {
+    if (choice.standing == Standing::kWorks) return Standing::kWorks;
+    if (choice.standing == Standing::kNoEffect) best = Standing::kNoEffect;
+  }
+  return best;
+}
+
+std::string table_cell(std::string text) {
+  for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2)
+    text.insert(at, "\\");
+  return text;
+}
 
 std::string command_list(const std::vector<Command>& commands) {
   std::string list;
