@@ -42,7 +42,7 @@ TEST(Doctor, AFailureIsExitCodeTwo) {
   const Json json = parse_json(outcome.out, "output");
   EXPECT_EQ(json.at("failed"), 1) << outcome.out;
   for (const Json& check : json.at("checks")) {
-    if (check.at("verdict") == "fail") EXPECT_EQ(check.at("name"), "launcher");
+    EXPECT_EQ(check.at("verdict") == "fail", check.at("name") == "launcher") << check;
   }
 }
 

@@ -25,9 +25,11 @@ fs::path picture_of(const CurveOptions& options, const std::string& metric) {
   return (is_folder(run) ? run : run.parent_path()) / (metric + ".png");
 }
 
-std::string title_of(const CurveOptions& options, const std::string& metric) {
+// `one`: what a single run is called.
+std::string title_of(const CurveOptions& options, const std::string& metric,
+                     const std::string& one) {
   const size_t num_runs = options.runs.size();
-  return num_runs == 1 ? options.runs[0] : concat(metric, " of ", num_runs, " runs");
+  return num_runs == 1 ? one : concat(metric, " of ", num_runs, " runs");
 }
 
 // The name of a run's folder; "run/" and "run/metrics.jsonl" are run.
@@ -59,7 +61,9 @@ std::vector<ValueBar> read_bars(const CurveOptions& options) {
 }
 
 void plot_bars(const CurveOptions& options, const fs::path& picture) {
-  draw_bars(read_bars(options), picture, title_of(options, options.bars), axis_name(options.bars));
+  draw_bars(read_bars(options), picture,
+            title_of(options, options.bars, fs::path(options.runs[0]).filename().string()),
+            axis_name(options.bars));
 }
 
 void plot_runs(const CurveOptions& options, const fs::path& picture) {
@@ -69,8 +73,8 @@ void plot_runs(const CurveOptions& options, const fs::path& picture) {
     if (options.labels.empty()) curves[0].name = "training";
     curves.push_back({"validation", std::move(validation), true});
   }
-  plot_curves(curves, picture, title_of(options, options.metric), axis_name(options.metric),
-              {options.log_x, options.log_y});
+  plot_curves(curves, picture, title_of(options, options.metric, options.runs[0]),
+              axis_name(options.metric), {options.log_x, options.log_y});
 }
 
 }  // namespace

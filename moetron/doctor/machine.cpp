@@ -69,7 +69,7 @@ std::string vector_instructions(const std::string& flags) {
 
 std::string spelled(rlim_t limit, double unit, const char* name) {
   if (limit == RLIM_INFINITY) return "unlimited";
-  return formatted("%.4g%s", static_cast<double>(limit) / unit, name);
+  return formatted("%.7g%s", static_cast<double>(limit) / unit, name);
 }
 
 rlimit limit_of(__rlimit_resource resource) {
