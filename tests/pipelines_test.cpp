@@ -210,7 +210,7 @@ TEST(TwoHundredSteps, GiveTheSameLossesAndNorms) {
   const auto clipped = [&](const StepResult& step) { return step.grad_norm > task.clip_grad; };
   EXPECT_GT(std::count_if(one.steps.begin(), one.steps.end(), clipped), 20);
   for (const auto& [kind, pp] : {std::pair{ScheduleKind::k1F1B, int64_t{2}},
-                                std::pair{ScheduleKind::kDualPipeV, int64_t{4}}}) {
+                                 std::pair{ScheduleKind::kDualPipeV, int64_t{4}}}) {
     const LayoutCase layout{.world = pp, .pp = pp, .schedule = {.kind = kind}};
     EXPECT_EQ(first_difference(train_in_layout(task, layout), one), "") << layout.name();
   }

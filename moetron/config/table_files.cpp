@@ -115,11 +115,12 @@ void declare_logging(OptionTable& table) {
   table.add(MT_FIELD(logging, profile_step_start), "The first step that profile records.")
       .count()
       .idle_when(idle_without_profile);
-  table.add(MT_FIELD(logging, profile_format), "The kind of the picture that profile draws.")
-      .one_of({{"svg", PictureFormat::kSvg}, {"png", PictureFormat::kPng}})
-      .idle_when(idle_without_profile);
   table.add(MT_FIELD(logging, profile_step_end), "The first step behind those that it records.")
       .count()
+      .idle_when(idle_without_profile);
+  table.add(MT_FIELD(logging, profile_format), "The kind of the picture that profile draws.")
+      .one_of({{"svg", PictureFormat::kSvg}, {"png", PictureFormat::kPng}})
+      .ours()
       .idle_when(idle_without_profile);
   table
       .add(

@@ -15,8 +15,8 @@ std::string idle_without_nccl(const Options& options) {
 // Of explain, too, whose model is that of the run it explains.
 std::string idle_unless_planned(const Options& options) {
   const bool explains = !options.explain.script.empty() || !options.explain.arguments.empty();
-  const bool is_planned = explains || options.runtime.dry_run ||
-                          options.simulate.cost == SimulatedCosts::kModel;
+  const bool is_planned =
+      explains || options.runtime.dry_run || options.simulate.cost == SimulatedCosts::kModel;
   return is_planned ? "" : "it acts with dry-run, or cost model, only";
 }
 
