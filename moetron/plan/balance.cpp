@@ -38,10 +38,11 @@ class Balance {
       time += costs_.of(stages[stage_at(rank, chunk)]);
     return time;
   }
+
   std::vector<double> times(const std::vector<StageLayers>& stages) const {
-    std::vector<double> by_rank;
-    for (int rank = 0; rank < placement_.num_ranks(); ++rank)
-      by_rank.push_back(time_of(stages, rank));
+    std::vector<double> by_rank(static_cast<size_t>(placement_.num_ranks()));
+    for (size_t rank = 0; rank < by_rank.size(); ++rank)
+      by_rank[rank] = time_of(stages, static_cast<int>(rank));
     return by_rank;
   }
 
