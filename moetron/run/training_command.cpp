@@ -10,7 +10,7 @@ namespace {
 
 using Words = std::vector<ShellWord>;
 
-constexpr size_t kMostWords = 10000;
+constexpr size_t kMostWords = 5000;
 
 std::string_view base_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
