@@ -26,6 +26,13 @@ constexpr Metric kMetrics[] = {
      "load_balancing_loss", "load_balancing_loss"},
     {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },
      "train/grad_norm", "grad-norm", "grad norm"},
+    {"params_norm", "norm of all parameters", [](const StepRecord& r) { return r.params_norm; },
+     "train/params_norm", "params-norm", "params norm"},
+    {"num_zeros_in_grad", "elements of the gradients that are zero",
+     [](const StepRecord& r) -> Number {
+       return r.num_zeros_in_grad ? number(*r.num_zeros_in_grad) : std::nullopt;
+     },
+     "train/num_zeros_in_grad", "num-zeros", "num zeros"},
     {"lr", "learning rate", [](const StepRecord& r) -> Number { return r.lr; }, "train/lr",
      "learning-rate", "learning rate"},
     {"tokens_per_second", "tokens per second and device",
