@@ -9,28 +9,17 @@
 #include "moetron/base/log.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/run_findings.h"
+#include "moetron/config/applied_settings.h"
 #include "moetron/config/toml_file.h"
 #include "moetron/plan/plan_report.h"
 
 namespace moetron {
 namespace {
 
-// What pretrain still asks for.
-std::string missing_options(const Options& options) {
-  std::string missing;
-  const auto add = [&](bool is_missing, const char* name) {
-    if (is_missing) missing += concat(missing.empty() ? "--" : ", --", name);
-  };
-  add(options.training.train_iters == 0, "train-iters");
-  add(options.optimizer.lr == 0, "lr");
-  add(options.data.data_path.empty(), "data-path");
-  return missing;
-}
-
-void write_run(const Options& options, const std::vector<std::string>& typed,
-               const SearchResult& result, const Hardware& hardware) {
+void write_run(const Options& options, const ParsedCommandLine& parsed, const SearchResult& result,
+               const Hardware& hardware) {
   const Proposal& best = result.proposals.front();
-  Options run = with_layout(options, typed, best.layout);
+  Options run = with_layout(options, parsed.typed, best.layout);
   run.runtime.world_size.reset();
   run.runtime.hardware.clear();
   const std::string text =
@@ -38,9 +27,8 @@ void write_run(const Options& options, const std::vector<std::string>& typed,
              " ranks on ", hardware.name, ": ", best.run.prediction.step_time,
              " s a step predicted.\n\n", toml_of(run, Command::kPretrain));
   write_file(options.plan.write, text);
-  const std::string missing = missing_options(options);
-  log_info(concat("written: ", options.plan.write,
-                  missing.empty() ? "" : concat("; pretrain still needs ", missing)));
+  const std::string missing = missing_options(Command::kPretrain, parsed.given);
+  log_info(concat("written: ", options.plan.write, missing.empty() ? "" : "; with it " + missing));
 }
 
 }  // namespace
@@ -72,7 +60,7 @@ int run_plan(const ParsedCommandLine& parsed) {
   } else {
     std::cout << describe(result, hardware) << "\n";
   }
-  if (!options.plan.write.empty()) write_run(options, parsed.typed, result, hardware);
+  if (!options.plan.write.empty()) write_run(options, parsed, result, hardware);
   return kExitDone;
 }
 

@@ -66,10 +66,16 @@ std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting>
   return all;
 }
 
-std::string missing_options(Command command, const std::vector<AppliedSetting>& given) {
+std::vector<std::string> names_of(const std::vector<AppliedSetting>& settings) {
+  std::vector<std::string> names;
+  names.reserve(settings.size());
+  for (const AppliedSetting& one : settings) names.push_back(one.setting.spec->name);
+  return names;
+}
+
+std::string missing_options(Command command, const std::vector<std::string>& given) {
   const auto is_given = [&](const std::string& name) {
-    return std::any_of(given.begin(), given.end(),
-                       [&](const AppliedSetting& one) { return one.setting.spec->name == name; });
+    return std::find(given.begin(), given.end(), name) != given.end();
   };
   std::string missing;
   for (const OptionSpec& spec : option_table().options()) {

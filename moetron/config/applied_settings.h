@@ -24,8 +24,11 @@ void keep_last(std::vector<Setting>& settings);
 std::vector<AppliedSetting> apply_settings(Command command, std::vector<Setting> settings,
                                            Options& options);
 
-// "pretrain needs --lr, --data-path": what the command cannot do without, and nobody gave; or
-// empty.
-std::string missing_options(Command command, const std::vector<AppliedSetting>& given);
+// The names of their options.
+std::vector<std::string> names_of(const std::vector<AppliedSetting>& settings);
+
+// "pretrain needs --lr, --data-path": what the command cannot do without, and is not among the
+// names given; or empty.
+std::string missing_options(Command command, const std::vector<std::string>& given);
 
 }  // namespace moetron

@@ -37,7 +37,8 @@ class Assembler {
       if (!one.remark.empty()) parsed_.notices.push_back(concat(shown, ": ", one.remark));
     }
     if (!idle_.empty()) parsed_.notices.insert(parsed_.notices.begin(), idle_text());
-    const std::string missing = missing_options(command_, applied);
+    parsed_.given = names_of(applied);
+    const std::string missing = missing_options(command_, parsed_.given);
     if (!missing.empty()) errors_.push_back(missing);
   }
 

@@ -18,6 +18,7 @@ struct ParsedCommandLine {
   std::vector<std::string> notices;  // options without effect, one line each, saying why
   bool help = false;                 // print help_text, do nothing else
   std::string help_text;
+  std::vector<std::string> given;     // names of all options that were given, the file's too
   std::vector<std::string> typed;     // names of the options that the command line itself gives
   std::vector<std::string> launched;  // of launch: the command that ranks run, with its arguments
 };

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "moetron/config/applied_settings.h"
 #include "moetron/config/test_args.h"
 
 namespace moetron {
@@ -46,6 +47,16 @@ TEST(CommandLine, LaunchPassesOnTheCommandThatRanksRun) {
   EXPECT_TRUE(parse("launch").launched.empty());
   EXPECT_EQ(error_of("launch -x pretrain"), "unexpected argument \"-x\"");
   EXPECT_EQ(error_of(pretrain("--nnodes 2")), "--nnodes belongs to launch, not to pretrain");
+}
+
+// What a plan writes is a run's: the table knows what that still needs, and what stands in for it.
+TEST(CommandLine, APlanKnowsWhatARunStillNeeds) {
+  const std::string sizes = "plan --seq-length 8 --micro-batch-size 1 --global-batch-size 8 ";
+  EXPECT_EQ(missing_options(Command::kPretrain, parse(sizes).given),
+            "pretrain needs --train-iters or --train-samples, --lr, --data-path or --mock-data");
+  EXPECT_EQ(missing_options(Command::kPretrain,
+                            parse(sizes + "--train-samples 80 --mock-data --lr 1e-3").given),
+            "");
 }
 
 TEST(CommandLine, TheLastOfARepeatedOptionWins) {

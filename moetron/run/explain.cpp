@@ -199,7 +199,7 @@ class Explainer {
     for (const Given& given : given_)
       if (!given.is_open) settings.push_back(given.setting);
     applied_ = apply_settings(Command::kPretrain, std::move(settings), options_);
-    const std::string missing = missing_options(Command::kPretrain, applied_);
+    const std::string missing = missing_options(Command::kPretrain, names_of(applied_));
     auto applied = applied_.begin();
     for (const Given& given : given_) {
       if (given.is_open) {
