@@ -17,4 +17,14 @@ std::optional<Number> parse_number(std::string_view text) {
   return number;
 }
 
+// Takes a number from the front of the text; nothing, and the text as it was, where none is there.
+template <class Number>
+std::optional<Number> take_number(std::string_view& text) {
+  Number number{};
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc()) return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(stop - text.data()));
+  return number;
+}
+
 }  // namespace moetron

@@ -11,14 +11,29 @@ namespace moetron {
 
 namespace fs = std::filesystem;
 
-TemporaryFolder::TemporaryFolder(const std::string& purpose) {
-  std::error_code error;
-  std::string name = fs::temp_directory_path(error) / concat("moetron-", purpose, "-XXXXXX");
-  MT_CHECK_CONFIG(!error, "there is no folder for temporary files (TMPDIR): ", error.message());
-  MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot make the folder ", name, ": ",
+namespace {
+
+fs::path make_folder(const fs::path& where, const std::string& begin) {
+  std::string name = where / (begin + "-XXXXXX");
+  MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot write to ", where.string(), ": ",
                   std::strerror(errno));
-  path_ = name;
+  return name;
 }
+
+fs::path folder_of_temporary_files() {
+  std::error_code error;
+  fs::path folder = fs::temp_directory_path(error);
+  MT_CHECK_CONFIG(!error, "there is no folder for temporary files (TMPDIR): ", error.message());
+  return folder;
+}
+
+}  // namespace
+
+TemporaryFolder::TemporaryFolder(const std::string& purpose)
+    : path_(make_folder(folder_of_temporary_files(), "moetron-" + purpose)) {}
+
+TemporaryFolder::TemporaryFolder(const std::string& purpose, const fs::path& where)
+    : path_(make_folder(where, ".moetron-" + purpose)) {}
 
 TemporaryFolder::~TemporaryFolder() {
   std::error_code ignored;

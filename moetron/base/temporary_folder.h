@@ -1,4 +1,4 @@
-// A folder for this process alone, below TMPDIR (/tmp), which is deleted in the end.
+// A folder for this process alone, which is deleted in the end.
 #pragma once
 
 #include <filesystem>
@@ -8,8 +8,11 @@ namespace moetron {
 
 class TemporaryFolder {
  public:
-  // Its name begins with "moetron-" and `purpose`. Throws ConfigError where it cannot be made.
+  // Below TMPDIR (/tmp); its name begins with "moetron-" and `purpose`. Throws ConfigError where it
+  // cannot be made.
   explicit TemporaryFolder(const std::string& purpose);
+  // The same below `where`, hidden by a dot.
+  TemporaryFolder(const std::string& purpose, const std::filesystem::path& where);
   ~TemporaryFolder();
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;

@@ -15,6 +15,7 @@
 #include "moetron/base/formatted.h"
 #include "moetron/base/json.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/run_findings.h"
 #include "moetron/plan/dry_run.h"
 
 namespace moetron {
@@ -109,12 +110,6 @@ void print_sentences(const char* title, const std::vector<std::string>& sentence
   for (const std::string& sentence : sentences) print_paragraph(sentence, "  ");
 }
 
-// That of --hardware, or of the dry run.
-Hardware hardware_of(const Options& options) {
-  const std::string& file = options.runtime.hardware;
-  return file.empty() ? built_in_hardware() : read_hardware(file);
-}
-
 void print_layout(const Explanation& explanation, const Options& options) {
   if (!explanation.run) return;
   const ParallelSizes& sizes = explanation.run->sizes;
@@ -124,7 +119,7 @@ void print_layout(const Explanation& explanation, const Options& options) {
             << " micro-batches a step\n";
   if (explanation.assumes_vocabulary)
     std::cout << "  nobody says the vocabulary: " << kAssumedVocabulary << " tokens are assumed\n";
-  const Hardware hardware = hardware_of(options);
+  const Hardware hardware = planned_hardware(options);
   const DryRun run = dry_run(*explanation.run, hardware);
   std::cout << formatted("  at most %.1f of a GPU's %.1f GB%s, %.3g s a step, %.0f tokens/s/GPU, ",
                          run.most().total() / 1e9, hardware.memory / 1e9,
@@ -183,7 +178,7 @@ Json to_json(const Explanation& explanation, const Options& options) {
             {"open", explanation.open},
             {"command", explanation.command}};
   if (explanation.run) {
-    const DryRun run = dry_run(*explanation.run, hardware_of(options));
+    const DryRun run = dry_run(*explanation.run, planned_hardware(options));
     json["step_time"] = run.prediction.step_time;
     json["tokens_per_second_per_gpu"] = run.prediction.tokens_per_second;
     json["memory"] = run.most().total();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <tuple>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "moetron/base/formatted.h"
 #include "moetron/config/options.h"
 #include "moetron/plan/dry_run.h"
+#include "moetron/run/division.h"
 
 namespace moetron {
 namespace {
@@ -115,14 +115,6 @@ std::vector<Trial> cheap_trials(const Trial& asked) {
   add({divide_states, recompute_experts, move_states});
   add({divide_states, recompute_layers, shrink_micro_batch, move_states});
   return trials;
-}
-
-// In rising order, those above `most` left out.
-std::vector<int64_t> divisors(int64_t number, int64_t most) {
-  std::set<int64_t> found;
-  for (int64_t i = 1; i * i <= number; ++i)
-    if (number % i == 0) found.insert({i, number / i});
-  return {found.begin(), found.upper_bound(most)};
 }
 
 // Divisions of the same ranks, those with the fewest and smallest changes first. The pipeline keeps

@@ -1,5 +1,4 @@
-#include <charconv>
-
+#include "moetron/base/parse_number.h"
 #include "moetron/config/shell_tokens.h"
 #include "moetron/config/shell_values.h"
 
@@ -91,10 +90,7 @@ Number shell_number(std::string_view text) {
   const auto is_space = [](char c) { return is_blank(c) || c == '\n'; };
   while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
   while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return {};
-  return value;
+  return parse_number<int64_t>(text);
 }
 
 Number shell_arithmetic(std::string_view text,

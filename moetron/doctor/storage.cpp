@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <optional>
@@ -19,6 +18,7 @@
 #include "moetron/base/file.h"
 #include "moetron/base/formatted.h"
 #include "moetron/base/path.h"
+#include "moetron/base/temporary_folder.h"
 
 namespace moetron {
 namespace {
@@ -58,27 +58,6 @@ const FileSystem* find_file_system(long type) {
   return found == std::end(kFileSystems) ? nullptr : found;
 }
 
-// A folder of our own in another, which goes with all that is in it.
-class TrialFolder {
- public:
-  explicit TrialFolder(const fs::path& where) {
-    std::string name = (where / ".moetron-doctor-XXXXXX").string();
-    MT_CHECK_CONFIG(::mkdtemp(name.data()) != nullptr, "cannot write to ", where.string(), ": ",
-                    std::strerror(errno));
-    path_ = name;
-  }
-  ~TrialFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TrialFolder(const TrialFolder&) = delete;
-  TrialFolder& operator=(const TrialFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 // The folder, or what is there of the way to it.
 fs::path nearest_there(const fs::path& folder) {
   fs::path place = fs::absolute(folder);
@@ -99,7 +78,7 @@ double seconds_since(Clock::time_point begin) {
 
 Trial try_out(const fs::path& place, const TryLocks& try_locks) {
   constexpr int kRepeats = 3;
-  const TrialFolder folder(place);
+  const TemporaryFolder folder("doctor", place);
   Trial trial;
   auto begin = Clock::now();
   for (int i = 0; i < kRepeats; ++i) write_file(folder.path() / concat("small_", i), "moetron");

@@ -26,13 +26,6 @@ std::optional<size_t> column(const std::vector<std::string>& header, std::string
   return static_cast<size_t>(found - header.begin());
 }
 
-std::string_view take_line(std::string_view& text) {
-  const size_t end = std::min(text.find('\n'), text.size());
-  const std::string_view line = text.substr(0, end);
-  text.remove_prefix(std::min(end + 1, text.size()));
-  return line;
-}
-
 // Adds the text where it is new; returns where it stands.
 size_t place_of(const std::string& text, std::vector<std::string>& texts) {
   const auto found = std::find(texts.begin(), texts.end(), text);

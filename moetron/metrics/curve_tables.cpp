@@ -87,6 +87,12 @@ double json_number(const Json& value, const std::string& place) {
 
 }  // namespace
 
+std::string_view take_line(std::string_view& text) {
+  const std::string_view line = first_line_of(text);
+  text.remove_prefix(std::min(line.size() + 1, text.size()));
+  return line;
+}
+
 std::vector<std::string> table_fields(std::string_view line) {
   if (line.ends_with('\r')) line.remove_suffix(1);
   const char separator = line.find(',') != std::string_view::npos    ? ','
@@ -160,15 +166,13 @@ void read_curve_table(std::string_view text, const fs::path& path, const CurveNa
     const auto value = value_column(header, names);
     if (!value) return;
     columns = {*step, *value};
-    text.remove_prefix(std::min(first_line_of(text).size() + 1, text.size()));
+    take_line(text);
     ++number;
   } else if (std::find(names.begin(), names.end(), "loss") == names.end()) {
     return;  // two columns hold losses
   }
   for (; !text.empty(); ++number) {
-    const std::string_view line = first_line_of(text);
-    text.remove_prefix(std::min(line.size() + 1, text.size()));
-    const std::vector<std::string> fields = table_fields(line);
+    const std::vector<std::string> fields = table_fields(take_line(text));
     if (fields.empty() || (fields.size() == 1 && fields[0].empty())) continue;
     const std::string place = concat(path.string(), ":", number, ": ");
     MT_CHECK_INPUT(std::max(columns.step, columns.value) < fields.size(), place, fields.size(),

@@ -22,6 +22,8 @@ bool is_golden_values(std::string_view text);
 void read_golden_values(std::string_view text, const std::filesystem::path& path,
                         const CurveNames& names, const TakePoint& take);
 
+// Takes the first line, its end too, from the front of the text.
+std::string_view take_line(std::string_view& text);
 // The fields of a table's line, between commas, tabs or blanks; quotes hold a field together.
 std::vector<std::string> table_fields(std::string_view line);
 // All of a field; blanks around the number are allowed.

@@ -1,7 +1,6 @@
 #include "moetron/metrics/loss_history.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <string_view>
@@ -30,11 +29,7 @@ std::string_view trimmed(std::string_view text) {
 // Takes an integer, and blanks before it, from the front of the text.
 std::optional<int64_t> take_integer(std::string_view& text) {
   text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{}) return std::nullopt;
-  text.remove_prefix(static_cast<size_t>(end - text.data()));
-  return value;
+  return take_number<int64_t>(text);
 }
 
 // What follows `key` in the text; nothing if it is not there.
@@ -130,9 +125,7 @@ void read_megatron_log(std::string_view text, const fs::path& path, const Metric
                        Points& points) {
   bool has_steps = false;
   for (int64_t number = 1; !text.empty(); ++number) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const auto line = parse_log_line(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
+    const auto line = parse_log_line(take_line(text));
     if (!line) continue;
     has_steps = true;
     if (metric.field.empty()) continue;

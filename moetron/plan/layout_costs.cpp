@@ -53,15 +53,6 @@ StageTimes times_of_end(const PartTimes& end) {
           .beside_backward = end.backward_weight};
 }
 
-void add(const StageParameters& part, double count, StageParameters& sum) {
-  sum.dense += count * part.dense;
-  sum.experts += count * part.experts;
-  sum.buffers += count * part.buffers;
-  sum.updated += count * part.updated;
-  sum.tied += count * part.tied;
-  sum.in_fp8 += count * part.in_fp8;
-}
-
 // Whether every backward is one action, which hands its input gradients on at its end.
 bool has_whole_backwards(ScheduleKind kind) {
   return kind == ScheduleKind::k1F1B || kind == ScheduleKind::kInterleaved ||
@@ -137,7 +128,7 @@ StageTimes LayoutCosts::times(const StageLayers& stage) const {
 
 StageParameters LayoutCosts::parameters(const StageLayers& stage) const {
   StageParameters sum;
-  visit_parts(stage, [&](const Part& part, double count) { add(part.parameters, count, sum); });
+  visit_parts(stage, [&](const Part& part, double count) { sum.add(part.parameters, count); });
   return sum;
 }
 

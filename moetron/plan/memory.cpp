@@ -56,14 +56,6 @@ class ParameterCounter {
   const std::string router_ = std::string(tensors::kRouter) + tensors::kRouterWeight.name;
 };
 
-void add(const StageParameters& layer, bool in_fp8, StageParameters& stage) {
-  stage.dense += layer.dense;
-  stage.experts += layer.experts;
-  stage.buffers += layer.buffers;
-  stage.updated += layer.updated;
-  if (in_fp8) stage.in_fp8 += layer.in_fp8;
-}
-
 void add_ends(const RunSpec& spec, const ParameterCounter& counter,
               const std::vector<StageLayers>& stages, std::vector<StageParameters>& all) {
   for (const TensorInfo& tensor : end_tensors(spec.model)) {
@@ -99,6 +91,15 @@ constexpr double kContextBytes = 0.6e9;
 constexpr double kGroupBytes = 0.3e9;
 
 }  // namespace
+
+void StageParameters::add(const StageParameters& other, double count) {
+  dense += count * other.dense;
+  experts += count * other.experts;
+  buffers += count * other.buffers;
+  updated += count * other.updated;
+  tied += count * other.tied;
+  in_fp8 += count * other.in_fp8;
+}
 
 double runtime_bytes(const ParallelSizes& sizes) {
   const std::array groups{sizes.world,          sizes.tp, sizes.dp, sizes.dp * sizes.tp, sizes.pp,
@@ -139,7 +140,9 @@ std::vector<StageParameters> stage_parameters(const RunSpec& spec,
     for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
       std::optional<StageParameters>& known = by_kind.at(spec.model.is_moe_layer(layer) ? 1 : 0);
       if (!known) known = counter.layer(layer);
-      add(*known, spec.fp8 && spec.fp8->has_layer(layer), all[i]);
+      StageParameters held = *known;
+      if (!spec.fp8 || !spec.fp8->has_layer(layer)) held.in_fp8 = 0;
+      all[i].add(held, 1);
     }
   }
   add_ends(spec, counter, stages, all);

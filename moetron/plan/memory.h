@@ -20,6 +20,8 @@ struct StageParameters {
   // It has a gradient of its own, and no optimizer states.
   double tied = 0;
   double in_fp8 = 0;  // of dense and experts: those that are multiplied in 8 bits
+
+  void add(const StageParameters& other, double count);
 };
 // By stage, as `stages` is.
 std::vector<StageParameters> stage_parameters(const RunSpec& spec,

@@ -119,6 +119,13 @@ void check_fp8_division(const ModelConfig& config, const ParallelSizes& sizes,
   }
 }
 
+std::vector<int64_t> divisors(int64_t number, int64_t most) {
+  std::set<int64_t> found;
+  for (int64_t i = 1; i * i <= number; ++i)
+    if (number % i == 0) found.insert({i, number / i});
+  return {found.begin(), found.upper_bound(most)};
+}
+
 void check_multiple(const char* name, std::optional<int64_t> value, const char* other,
                     std::optional<int64_t> divisor, Mistakes& mistakes) {
   if (!value || !divisor) return;

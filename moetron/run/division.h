@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
@@ -38,6 +39,9 @@ void check_division(const ModelConfig& config, const ParallelSizes& sizes,
 // numbers do not depend on how it is laid out.
 void check_fp8_division(const ModelConfig& config, const ParallelSizes& sizes,
                         bool mla_replicate_l1, Mistakes& mistakes);
+
+// In rising order, those above `most` left out.
+std::vector<int64_t> divisors(int64_t number, int64_t most);
 
 // "name (a) must be a multiple of other (b)", where both are known.
 void check_multiple(const char* name, std::optional<int64_t> value, const char* other,

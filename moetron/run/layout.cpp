@@ -5,6 +5,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/config/options.h"
+#include "moetron/run/division.h"
 
 namespace moetron {
 namespace {
@@ -23,14 +24,6 @@ class Typed {
  private:
   const std::vector<std::string>& names_;
 };
-
-// In rising order, those above `most` left out.
-std::vector<int64_t> divisors(int64_t number, int64_t most) {
-  std::vector<int64_t> found;
-  for (int64_t i = 1; i <= std::min(number, most); ++i)
-    if (number % i == 0) found.push_back(i);
-  return found;
-}
 
 std::vector<LayoutSpace::Schedule> schedules(const ParallelOptions& parallel, const Typed& typed) {
   // Those of which no other is as fast with less memory: gpipe is not one. The lists of dualpipev+

@@ -1,10 +1,11 @@
 #include "moetron/run/megatron_terms.h"
 
 #include <algorithm>
-#include <charconv>
 #include <numeric>
 #include <optional>
 #include <string_view>
+
+#include "moetron/base/parse_number.h"
 
 namespace moetron {
 namespace {
@@ -14,20 +15,11 @@ constexpr const char* kPattern = "moe-layer-freq";
 constexpr size_t kMostLetters = 100000;
 constexpr int64_t kMostLayers = 100000;
 
-// A whole number at the front of the text, which it is taken from; empty: there is none.
-std::optional<int64_t> take_number(std::string_view& text) {
-  int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc()) return {};
-  text.remove_prefix(static_cast<size_t>(end - text.data()));
-  return number;
-}
-
 // "*3" at the front of the text; 1 without it.
 int64_t take_times(std::string_view& text, const char* option) {
   if (!text.starts_with('*')) return 1;
   text.remove_prefix(1);
-  const std::optional<int64_t> times = take_number(text);
+  const std::optional<int64_t> times = take_number<int64_t>(text);
   MT_CHECK_CONFIG(times && *times >= 0 && *times <= kMostLayers, option,
                   ": behind * must be a number from 0 to ", kMostLayers);
   return *times;
@@ -261,7 +253,7 @@ std::vector<bool> expert_layers(const std::string& pattern, int64_t num_layers) 
   std::erase_if(text, [](char c) { return c == ' ' || c == '(' || c == ')'; });
   std::string_view rest = text;
   std::vector<bool> layers;
-  if (const auto every = take_number(rest)) {
+  if (const auto every = take_number<int64_t>(rest)) {
     MT_CHECK_CONFIG(rest.empty() && *every >= 1, kPattern, " (", pattern,
                     ") must be 1 or more, or a list like ([0]*3+[1]*58)");
     for (int64_t layer = 0; layer < num_layers; ++layer) layers.push_back(layer % *every == 0);

@@ -1,9 +1,9 @@
 #include "moetron/run/training_command.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "moetron/base/error.h"
+#include "moetron/base/parse_number.h"
 
 namespace moetron {
 namespace {
@@ -69,10 +69,8 @@ std::optional<int64_t> launcher_number(const Words& launcher, const std::string&
     }
     std::replace(word.begin(), word.end(), '-', '_');
     if (word != name) continue;
-    int64_t parsed = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
-    const bool is_number = error == std::errc() && end == value.data() + value.size();
-    number = is_number && parsed > 0 ? std::optional(parsed) : std::nullopt;
+    number = parse_number<int64_t>(value);
+    if (number && *number <= 0) number.reset();
   }
   return number;
 }
