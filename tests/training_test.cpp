@@ -23,6 +23,7 @@
 #include "moetron/data/pattern_dataset.h"
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/formats/manifest.h"
+#include "moetron/measure/device_memory.h"
 #include "moetron/metrics/metrics_file.h"
 #include "moetron/models/model.h"
 #include "moetron/run/resolve.h"
@@ -185,6 +186,28 @@ TEST(TrainStep, RecomputationOnAGpuGivesTheSameBits) {
     EXPECT_EQ(first_difference(train_in_layout(task, layout), plain), "") << layout.name();
   }
   at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
+// What dispatch, experts and combine hold lies in memory that the first steps took from the GPU.
+TEST(TrainStep, TakesNoMemoryFromTheGpuAfterItsFirstSteps) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  run_ranks(1, [&](Communicator& world) {
+    Mesh mesh(world, parallel_sizes(1, 1, 1, 1, 1));
+    const at::Device device(at::kCUDA, 0);
+    const auto options = at::TensorOptions(at::kBFloat16).device(device);
+    Model model(tiny_model(), {.options = options, .mesh = &mesh});
+    model.initialize(11);
+    TrainStep train_step(model, mesh, {.clip_grad = 1.0});
+    int64_t taken = 0;
+    for (int64_t step = 1; step <= 20; ++step) {
+      const StepBatch batch =
+          load_step_batch(PatternDataset(), 8 * (step - 1), {2, 8, device}, mesh, true);
+      train_step.run(batch, step, 3e-3);
+      if (step == 3) taken = num_device_allocations(device);
+    }
+    EXPECT_GT(taken, 0);
+    EXPECT_EQ(num_device_allocations(device), taken);
+  });
 }
 
 #ifdef MOETRON_CUDA
