@@ -63,6 +63,9 @@ def test_what_is_missing_is_said():
     check("tokenizer-model nowhere" in done.stdout and "released one of 128815 tokens" in done.stdout,
           "    and what its tokenizer is taken for")
     check("vocabulary 128815" in done.stdout, "    which is the model's vocabulary")
+    words = SMALL[:SMALL.index("--data-path")] + SMALL[SMALL.index("--data-path") + 2:]
+    done = run(["pretrain", "--dry-run", *words, "--mock-data"])
+    check(done.stdout.startswith("dry run   as on "), "    random tokens are not missed")
 
 
 def test_the_number_of_ranks():

@@ -15,6 +15,7 @@ namespace moetron {
 namespace {
 
 void find_data(const Options& options, RunFindings& found) {
+  if (options.data.mock_data) return;
   for (const std::string& prefix : parse_blend(options.data.data_path).prefixes)
     if (!path_exists(prefix + ".bin")) found.miss("data-path", prefix);
 }
