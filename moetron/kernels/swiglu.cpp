@@ -109,7 +109,7 @@ SwigluGrads kernel_backward(const at::Tensor& gate_up, const at::Tensor& weights
 }
 
 bool has_fp8_kernel(const at::Tensor& gate_up, at::ScalarType dtype) {
-  return has_kernel(gate_up) && gate_up.dim() == 2 && gate_up.numel() > 0 &&
+  return has_kernel(gate_up, Operators::kFastest) && gate_up.dim() == 2 && gate_up.numel() > 0 &&
          gate_up.size(1) % (2 * kFp8Tile) == 0 && dtype == at::kFloat8_e4m3fn;
 }
 
