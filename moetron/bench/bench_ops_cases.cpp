@@ -175,7 +175,7 @@ std::vector<Linear> dense_products(const ModelConfig& model) {
 void visit_fp8_product(const Linear& linear, int64_t tokens, const Visit& visit) {
   const at::Tensor x = random({tokens, linear.in}), d_y = random({tokens, linear.out});
   const Fp8Rows x_rows = quantise_rows(x, kE4m3), d_y_rows = quantise_rows(d_y, kE4m3);
-  const Fp8Rows x_columns = columns_of(x_rows).rows, d_y_columns = columns_of(d_y_rows).rows;
+  const Fp8Blocks x_columns = columns_of(x_rows).blocks, d_y_columns = columns_of(d_y_rows).blocks;
   const auto [weight, back] = quantise_weight(random({linear.out, linear.in}), kE4m3);
   const double flops = product_flops(tokens, linear.in, linear.out);
   const auto shape = concat("[", tokens, ", ", linear.in, "] -> ", linear.out);
@@ -308,7 +308,7 @@ void visit_fp8_grouped_product(const Linear& linear, int64_t rows, const at::Ten
          [&] { fp8_grouped_rows_product(d_y_rows, back, ends); }});
   const at::Tensor sum =
       at::empty({ends.size(0), linear.out, linear.in}, x.options().dtype(at::kFloat));
-  const double bytes = bytes_of({x_columns.rows.values, d_y_columns.rows.values, sum});
+  const double bytes = bytes_of({x_columns.blocks.values, d_y_columns.blocks.values, sum});
   visit({name("weight_grad, first"), shape, bytes, flops,
          [&] { fp8_grouped_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/false); }});
   visit({name("weight_grad, adds"), shape, bytes + bytes_of({sum}), flops,

@@ -92,7 +92,7 @@ bool has_fp8_blas(const Fp8Factor& a, const Fp8Factor& b) {
 void fp8_blas_product(const at::Tensor& d, const Fp8Factor& a, const Fp8Factor& b, bool adds) {
   const c10::cuda::CUDAGuard guard(d.device());
   const BlasShape shape{.device = d.get_device(),
-                        .factors = b.by_block ? BlasFactors::kFp8ByBlock : BlasFactors::kFp8,
+                        .factors = BlasFactors::kFp8,
                         .m = d.size(0),
                         .n = d.size(1),
                         .k = a.values.size(1),

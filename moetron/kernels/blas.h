@@ -18,12 +18,11 @@ struct BlasFactor {
 void blas_product(const at::Tensor& d, BlasFactor a, BlasFactor b, bool adds);
 
 // The same of E4M3 factors with their scales (kernels/fp8.h), both with what is summed along their
-// rows: d [m, n] = a b^T; b by rows, or by blocks where its scales lie so. cuBLASLt wants more than
-// our kernels do: has_fp8_blas tells of which it has products.
+// rows: d [m, n] = a b^T; a with a scale for each 128 of a row, b for each block of 128 x 128.
+// cuBLASLt wants more than our kernels do: has_fp8_blas tells of which it has products.
 struct Fp8Factor {
   const at::Tensor& values;
   const at::Tensor& scales;
-  bool by_block = false;
 };
 bool has_fp8_blas(const Fp8Factor& a, const Fp8Factor& b);
 void fp8_blas_product(const at::Tensor& d, const Fp8Factor& a, const Fp8Factor& b, bool adds);

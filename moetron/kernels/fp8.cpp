@@ -122,15 +122,16 @@ Fp8Columns columns_by_kernel(const Fp8Rows& x, const at::Tensor& ends) {
   const int64_t groups = ends.defined() ? ends.numel() : 1;
   const int64_t padded_rows = num_padded_rows(rows, groups);
   const Fp8Columns result{
-      .rows = empty_fp8_rows(size, padded_rows, at::kFloat8_e4m3fn, x.values.device()),
+      .blocks = {.values = at::empty({size, padded_rows}, x.values.options()),
+                 .scales =
+                     at::empty({num_fp8_tiles(size), padded_rows / kFp8Tile}, x.scales.options())},
       .ends = at::empty({groups}, x.scales.options().dtype(at::kInt))};
   launch_fp8_columns({.values = x.values.const_data_ptr(),
                       .scales = x.scales.const_data_ptr<float>(),
                       .scale_stride = x.scales.stride(0),
                       .ends = ends.defined() ? ends.const_data_ptr<int32_t>() : nullptr,
-                      .turned_values = result.rows.values.data_ptr(),
-                      .turned_scales = result.rows.scales.mutable_data_ptr<float>(),
-                      .turned_scale_stride = result.rows.scales.stride(0),
+                      .turned_values = result.blocks.values.data_ptr(),
+                      .turned_scales = result.blocks.scales.mutable_data_ptr<float>(),
                       .turned_ends = result.ends.mutable_data_ptr<int32_t>(),
                       .groups = static_cast<int>(groups),
                       .rows = rows,
@@ -219,8 +220,8 @@ Fp8Columns columns_of(const Fp8Rows& x, const at::Tensor& ends) {
                                .index_select(0, padded_rows.sources);
   const at::Tensor numbers =
       bytes.view(x.values.scalar_type()).to(at::kFloat) * spread_over_rows(factors, size);
-  return {.rows = {.values = numbers.t().to(x.values.scalar_type()).contiguous(),
-                   .scales = with_aligned_rows(spread_over_rows(largest, size))},
+  return {.blocks = {.values = numbers.t().to(x.values.scalar_type()).contiguous(),
+                     .scales = largest.contiguous()},
           .ends = padded_rows.ends};
 }
 

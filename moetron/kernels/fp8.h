@@ -49,14 +49,14 @@ struct Fp8Weight {
 Fp8Weight quantise_weight(const at::Tensor& weight, at::ScalarType dtype);
 Fp8Blocks transposed(const Fp8Blocks& weight);  // exact
 
-// The transposed of a matrix, with a scale for each 128 of its rows: what a weight gradient sums
-// over. Rows may be in groups: each group's begin at a multiple of 128, with zeros behind its last,
-// so that no scale belongs to two.
+// The transposed of a matrix of rows, as a weight gradient sums over it. 128 of the rows share the
+// scale of each of their tiles, which makes blocks of 128 x 128. Rows may be in groups: each
+// group's begin at a multiple of 128, with zeros behind its last, so that no scale belongs to two.
 struct Fp8Columns {
-  Fp8Rows rows;     // values [size, padded rows]: enough of them for any division into groups
-  at::Tensor ends;  // int32 [groups], where each group's padded rows end
+  Fp8Blocks blocks;  // values [size, padded rows]: enough of them for any division into groups
+  at::Tensor ends;   // int32 [groups], where each group's padded rows end
 };
-// 128 rows take the largest of their scales (FP8-Flow-MoE, arXiv 2511.02302): what is not quantised
+// They take the largest of their scales (FP8-Flow-MoE, arXiv 2511.02302): what is not quantised
 // twice loses nothing but what falls off below the smallest number of 8 bits. ends [groups] int32,
 // where each group's rows of x end; undefined: one group, of all. The host is not waited for.
 Fp8Columns columns_of(const Fp8Rows& x, const at::Tensor& ends = {});

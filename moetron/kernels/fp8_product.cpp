@@ -26,10 +26,17 @@ at::Tensor scaled_sums(const at::Tensor& a, const at::Tensor& a_scales, const at
   return total;
 }
 
+// [tiles of columns, rows]: the same scales, one for each row.
+at::Tensor scales_of_rows(const Fp8Blocks& matrix) {
+  return spread_over_rows(matrix.scales, matrix.values.size(0)).contiguous();
+}
+
 at::Tensor product_by_operators(const Fp8Rows& x, const Fp8Blocks& weight, at::ScalarType dtype) {
-  const int64_t out = weight.values.size(0);
-  const at::Tensor of_rows = spread_over_rows(weight.scales, out);  // [tiles, out]
-  return scaled_sums(x.values, x.scales, weight.values, of_rows).to(dtype);
+  return scaled_sums(x.values, x.scales, weight.values, scales_of_rows(weight)).to(dtype);
+}
+
+at::Tensor weight_grad_by_operators(const Fp8Blocks& d_y, const Fp8Blocks& x) {
+  return scaled_sums(d_y.values, scales_of_rows(d_y), x.values, scales_of_rows(x));
 }
 
 Fp8Rows part_of(const Fp8Rows& x, int64_t first, int64_t count) {
@@ -46,7 +53,7 @@ void check_product(const Fp8Rows& x, const at::Tensor& weight) {
            "] have no product with the weight [", weight.sizes(), "]");
 }
 
-void check_weight_grad(const at::Tensor& sum, const Fp8Rows& d_y, const Fp8Rows& x) {
+void check_weight_grad(const at::Tensor& sum, const Fp8Blocks& d_y, const Fp8Blocks& x) {
   MT_CHECK(d_y.values.size(1) == x.values.size(1) && sum.size(-2) == d_y.values.size(0) &&
                sum.size(-1) == x.values.size(0) && sum.scalar_type() == at::kFloat &&
                sum.is_contiguous(),
@@ -90,7 +97,7 @@ at::Tensor product_on_gpu(const Fp8Rows& x, const Fp8Blocks& weight, const at::T
   MT_CHECK(weight.scales.is_contiguous(), "scales of blocks must be contiguous");
   if (y.numel() == 0) return y;
   const Fp8Factor first{x.values, x.scales};
-  const Fp8Factor second{weight.values, weight.scales, /*by_block=*/true};
+  const Fp8Factor second{weight.values, weight.scales};
   if (!ends.defined() && has_fp8_blas(first, second)) {
     fp8_blas_product(y, first, second, /*adds=*/false);
   } else {
@@ -99,13 +106,14 @@ at::Tensor product_on_gpu(const Fp8Rows& x, const Fp8Blocks& weight, const at::T
   return y;
 }
 
-void weight_grad_on_gpu(const at::Tensor& sum, const Fp8Rows& d_y, const Fp8Rows& x,
+void weight_grad_on_gpu(const at::Tensor& sum, const Fp8Blocks& d_y, const Fp8Blocks& x,
                         const at::Tensor& ends, bool adds) {
-  const Fp8Matrix a = matrix_of(d_y.values, d_y.scales), b = matrix_of(x.values, x.scales);
-  const Fp8Factor first{d_y.values, d_y.scales}, second{x.values, x.scales};
-  if (!ends.defined() && has_fp8_blas(first, second)) {
-    return fp8_blas_product(sum, first, second, adds);
+  if (!ends.defined()) {
+    const at::Tensor scales = scales_of_rows(d_y);  // as cuBLASLt wants those of one factor
+    const Fp8Factor first{d_y.values, scales}, second{x.values, x.scales};
+    if (has_fp8_blas(first, second)) return fp8_blas_product(sum, first, second, adds);
   }
+  const Fp8Matrix a = matrix_of(d_y.values, d_y.scales), b = matrix_of(x.values, x.scales);
   Fp8Gemm gemm = gemm_of(sum, a, b, ends, x.values.size(1));
   gemm.adds = adds;
   launch_fp8_weight_grad(gemm, current_stream(sum));
@@ -156,32 +164,34 @@ at::Tensor fp8_grouped_rows_product(const Fp8Rows& x, const Fp8Blocks& weight,
   return y;
 }
 
-void fp8_weight_grad_product(const at::Tensor& sum, const Fp8Rows& d_y, const Fp8Rows& x,
+void fp8_weight_grad_product(const at::Tensor& sum, const Fp8Blocks& d_y, const Fp8Blocks& x,
                              bool adds) {
   check_weight_grad(sum, d_y, x);
 #ifdef MOETRON_CUDA
   if (x.values.is_cuda() && x.values.size(1) > 0) return weight_grad_on_gpu(sum, d_y, x, {}, adds);
 #endif
-  write(sum, scaled_sums(d_y.values, d_y.scales, x.values, x.scales), adds);
+  write(sum, weight_grad_by_operators(d_y, x), adds);
 }
 
 void fp8_grouped_weight_grad_product(const at::Tensor& sum, const Fp8Columns& d_y,
                                      const Fp8Columns& x, bool adds) {
-  check_weight_grad(sum, d_y.rows, x.rows);
+  check_weight_grad(sum, d_y.blocks, x.blocks);
   MT_CHECK(sum.dim() == 3 && sum.size(0) == x.ends.numel(), "the sums [", sum.sizes(),
            "] are not those of ", x.ends.numel(), " groups");
 #ifdef MOETRON_CUDA
-  if (x.rows.values.is_cuda()) return weight_grad_on_gpu(sum, d_y.rows, x.rows, x.ends, adds);
+  if (x.blocks.values.is_cuda()) {
+    return weight_grad_on_gpu(sum, d_y.blocks, x.blocks, x.ends, adds);
+  }
 #endif
   int64_t first = 0;
-  const auto columns = [&](const Fp8Rows& all, int64_t end) -> Fp8Rows {
+  const auto columns = [&](const Fp8Blocks& all, int64_t end) -> Fp8Blocks {
     return {all.values.narrow(1, first, end - first),
-            all.scales.narrow(0, first / kFp8Tile, (end - first) / kFp8Tile)};
+            all.scales.narrow(1, first / kFp8Tile, (end - first) / kFp8Tile)};
   };
   for (int64_t group = 0; group < x.ends.numel(); ++group) {
     const int64_t end = x.ends[group].item<int32_t>();
-    const Fp8Rows a = columns(d_y.rows, end), b = columns(x.rows, end);
-    write(sum[group], scaled_sums(a.values, a.scales, b.values, b.scales), adds);
+    write(sum[group], weight_grad_by_operators(columns(d_y.blocks, end), columns(x.blocks, end)),
+          adds);
     first = end;
   }
 }

@@ -25,9 +25,9 @@ at::Tensor fp8_product(const Fp8Rows& x, const Fp8Blocks& weight,
 at::Tensor fp8_grouped_rows_product(const Fp8Rows& x, const Fp8Blocks& weight,
                                     const at::Tensor& ends, at::ScalarType dtype = at::kBFloat16);
 
-// sum [out, in] fp32 = d_y x^T, or += where `adds`, of quantised columns: d_y [out, rows],
+// sum [out, in] fp32 = d_y x^T, or += where `adds`, of columns_of() both: d_y [out, rows],
 // x [in, rows].
-void fp8_weight_grad_product(const at::Tensor& sum, const Fp8Rows& d_y, const Fp8Rows& x,
+void fp8_weight_grad_product(const at::Tensor& sum, const Fp8Blocks& d_y, const Fp8Blocks& x,
                              bool adds);
 
 // The same for each group, sum [groups, out, in]; a group without rows gives zero. Both factors

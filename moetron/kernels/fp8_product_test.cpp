@@ -41,8 +41,8 @@ std::vector<at::ScalarType> types_on(at::Device device) {
   return {kE4m3, at::kFloat8_e5m2};
 }
 
-Fp8Rows columns_of_one(const at::Tensor& x) {
-  return columns_of(quantise_rows(x, kE4m3)).rows;
+Fp8Blocks columns_of_one(const at::Tensor& x) {
+  return columns_of(quantise_rows(x, kE4m3)).blocks;
 }
 
 struct Sizes {
@@ -155,7 +155,7 @@ void check_weight_grad(const Sizes& sizes, at::Device device) {
   const auto options = at::TensorOptions(device);
   const at::Tensor d_y = at::randn({sizes.rows, sizes.out}, options);
   const at::Tensor x = at::randn({sizes.rows, sizes.in}, options);
-  const Fp8Rows a = columns_of_one(d_y), b = columns_of_one(x);
+  const Fp8Blocks a = columns_of_one(d_y), b = columns_of_one(x);
   const at::Tensor same = wide(dequantise(a)).matmul(wide(dequantise(b)).t());
   const at::Tensor sum = not_a_number({sizes.out, sizes.in}, device);
   for (int call = 0; call < 3; ++call) {  // cuBLASLt tries its algorithms at the second

@@ -69,7 +69,7 @@ TEST(Fp8, WhatIsNotFiniteMakesItsTileNaN) {
     const Fp8Rows rows = quantise_rows(x, kE4m3);
     EXPECT_EQ(rows.scales.isnan().sum().item<int64_t>(), 1);
     EXPECT_TRUE(rows.scales[1][1].isnan().item<bool>());
-    const at::Tensor columns = dequantise(columns_of(rows).rows);  // [256, 128]
+    const at::Tensor columns = dequantise(columns_of(rows).blocks);  // [256, 128]
     EXPECT_FALSE(columns.narrow(0, 0, 128).isnan().any().item<bool>());
     EXPECT_TRUE(columns.narrow(0, 128, 128).isnan().all().item<bool>());
     const Fp8Blocks blocks = quantise_blocks(x, kE4m3);
@@ -106,13 +106,14 @@ TEST(Fp8, ColumnsAreTheRowsNumbersUnderTheLargestOfTheirScales) {
   // Rows of unlike size, so that scales differ within a column.
   const at::Tensor x = at::randn({200, 136}) * at::logspace(-4, 4, 200).unsqueeze(1);
   const Fp8Rows rows = quantise_rows(x, kE4m3);
-  const Fp8Rows columns = columns_of(rows).rows;
+  const Fp8Blocks columns = columns_of(rows).blocks;
   ASSERT_EQ(columns.values.sizes(), at::IntArrayRef({136, 256}));
   const at::Tensor scale = rows.scales[0].narrow(0, 0, 128).max();
-  EXPECT_TRUE(columns.scales[0].narrow(0, 0, 128).eq(scale).all().item<bool>());
+  EXPECT_TRUE(columns.scales[0][0].equal(scale));
   const at::Tensor got = dequantise(columns).narrow(1, 0, 200), same = dequantise(rows).t();
   // What lies far above the smallest of 8 bits is exact.
-  const at::Tensor of_numbers = spread_over_rows(columns.scales, 256).narrow(1, 0, 200);
+  const at::Tensor of_numbers =
+      spread_over_rows(spread_over_rows(columns.scales, 136), 256).narrow(1, 0, 200);  // [136, 200]
   EXPECT_TRUE(
       at::where(same.abs().ge(of_numbers.mul(0x1p-6)), got.eq(same), at::ones_like(same, at::kBool))
           .all()
@@ -128,13 +129,13 @@ TEST(Fp8, GroupsOfColumnsBeginAtMultiplesOf128) {
   x.narrow(0, 261, 9).fill_(kInfinity);  // behind the last group
   const Fp8Columns columns = columns_of(quantise_rows(x, kE4m3), ends);
   EXPECT_TRUE(columns.ends.equal(at::tensor({0, 128, 256, 256, 512, 640, 640}, at::kInt)));
-  EXPECT_EQ(columns.rows.values.size(1) % 128, 0);
-  const at::Tensor all = dequantise(columns.rows);
+  EXPECT_EQ(columns.blocks.values.size(1) % 128, 0);
+  const at::Tensor all = dequantise(columns.blocks);
   int64_t first = 0, padded = 0;
   for (const int64_t count : counts) {
     const int64_t size = (count + 127) / 128 * 128;  // with the zeros behind
     const Fp8Rows alone = quantise_rows(x.narrow(0, first, count), kE4m3);
-    EXPECT_TRUE(all.narrow(1, padded, size).equal(dequantise(columns_of(alone).rows)));
+    EXPECT_TRUE(all.narrow(1, padded, size).equal(dequantise(columns_of(alone).blocks)));
     EXPECT_TRUE(all.narrow(1, padded + count, size - count).eq(0).all().item<bool>());
     first += count;
     padded += size;
@@ -142,7 +143,8 @@ TEST(Fp8, GroupsOfColumnsBeginAtMultiplesOf128) {
   EXPECT_TRUE(all.narrow(1, padded, all.size(1) - padded).eq(0).all().item<bool>());
 }
 
-void expect_same(const Fp8Rows& there, const Fp8Rows& here) {
+template <class Quantised>
+void expect_same(const Quantised& there, const Quantised& here) {
   EXPECT_TRUE(there.scales.cpu().equal(here.scales));
   EXPECT_TRUE(dequantise(there).cpu().equal(dequantise(here)));
 }
@@ -156,10 +158,10 @@ TEST(Fp8, AGpuGivesTheBitsOfTheHost) {
                          at::logspace(-6, 6, 301).unsqueeze(1).to(at::kCUDA).to(at::kBFloat16);
     const Fp8Rows there = quantise_rows(x, kE4m3), here = quantise_rows(x.cpu(), kE4m3);
     expect_same(there, here);
-    expect_same(columns_of(there).rows, columns_of(here).rows);
+    expect_same(columns_of(there).blocks, columns_of(here).blocks);
     const at::Tensor ends = at::tensor({0, 3, 131, 131, 280}, at::kInt);
     const Fp8Columns columns = columns_of(there, ends.cuda()), same = columns_of(here, ends);
-    expect_same(columns.rows, same.rows);
+    expect_same(columns.blocks, same.blocks);
     EXPECT_TRUE(columns.ends.cpu().equal(same.ends));
   }
   for (const auto& sizes : {std::vector<int64_t>{576, 272}, {3, 144, 400}, {100, 72}}) {
@@ -179,7 +181,7 @@ TEST(Fp8, AGpuMakesNaNOfWhatIsNotFinite) {
   x[7][130] = kInfinity;
   const Fp8Rows rows = quantise_rows(x, kE4m3);
   EXPECT_EQ(dequantise(rows).isnan().sum().item<int64_t>(), 128);
-  EXPECT_EQ(dequantise(columns_of(rows).rows).isnan().sum().item<int64_t>(), 128 * 128);
+  EXPECT_EQ(dequantise(columns_of(rows).blocks).isnan().sum().item<int64_t>(), 128 * 128);
   EXPECT_EQ(
       dequantise(quantise_weight(x.narrow(0, 0, 128), kE4m3).turned).isnan().sum().item<int64_t>(),
       128 * 128);

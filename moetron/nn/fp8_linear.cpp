@@ -59,8 +59,8 @@ class Fp8Linear final : public JointOperation {
     }
     const Parameter::GradTarget grad = weight_.grad_target();
     if (recipe().weight_grad) {
-      fp8_weight_grad_product(grad.sum, columns_of(std::exchange(d_y_in_fp8_, {})).rows,
-                              columns_of(std::exchange(x_in_fp8_, {})).rows, grad.adds);
+      fp8_weight_grad_product(grad.sum, columns_of(std::exchange(d_y_in_fp8_, {})).blocks,
+                              columns_of(std::exchange(x_in_fp8_, {})).blocks, grad.adds);
     } else {
       weight_grad_product(grad.sum, std::exchange(d_y_, {}), std::exchange(x_, {}), grad.adds);
     }

@@ -63,11 +63,8 @@ BlasProduct::BlasProduct(cublasLtHandle_t handle, const BlasShape& shape, int mo
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, first);
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, second);
   if (scaled_) {
-    const auto by_row = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
-    const auto by_block = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
-    set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
-        shape.factors == BlasFactors::kFp8ByBlock ? by_block : by_row);
-    set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, by_row);
+    set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F);
+    set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F);
     set_scales(operation, scales);
   }
   const cudaDataType_t type = scaled_ ? CUDA_R_8F_E4M3 : CUDA_R_16BF;

@@ -11,12 +11,12 @@
 
 namespace moetron {
 
-// kFp8: E4M3, with a scale for each 128 along what is summed, of every row of a and column of b;
-// kFp8ByBlock: b with one for each 128 x 128.
-enum class BlasFactors { kBf16, kFp8, kFp8ByBlock };
+// kFp8: E4M3, with a scale for each 128 along what is summed, of every row of a and of 128 columns
+// of b.
+enum class BlasFactors { kBf16, kFp8 };
 
-// a's scales lie [k / 128, m], b's [k / 128, n] or [n / 128, k / 128], where k / 128 must then be a
-// multiple of 4. Null of bf16 factors.
+// a's scales lie [k / 128, m], b's [n / 128, k / 128], where k / 128 must be a multiple of 4. Null
+// of bf16 factors.
 struct BlasScales {
   const float* a = nullptr;
   const float* b = nullptr;

@@ -1,7 +1,7 @@
-// Launches the kernel of fp8_gemm.h: tells the copy engine where the factors and scales lie.
+// Launches the kernels of fp8_gemm.h: tells the copy engine where the factors and scales lie.
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <cuda.h>
 
 #include "moetron/kernels/cuda/fp8_gemm.h"
@@ -10,15 +10,19 @@
 
 namespace moetron {
 
-// What the copy engine copies tiles of: rows of `columns` numbers.
+// What the copy engine copies boxes of; the last dim first.
+template <size_t kDims>
 struct Fp8Map {
   const void* memory = nullptr;
-  bool is_fp32 = false;  // scales; else numbers of 8 bits, whose tiles are swizzled
-  int64_t rows = 0, columns = 0, stride = 0;
-  int tile_rows = 0, tile_columns = 0;
+  CUtensorMapDataType type;
+  CUtensorMapSwizzle swizzle;
+  std::array<cuuint64_t, kDims> sizes;
+  std::array<cuuint64_t, kDims - 1> strides;  // bytes
+  std::array<cuuint32_t, kDims> box;
 };
 
-inline CUtensorMap make_tensor_map(const Fp8Map& map) {
+template <size_t kDims>
+CUtensorMap make_tensor_map(const Fp8Map<kDims>& map) {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};
   constexpr unsigned kVersion = 12000;  // of CUDA, the first that has it
@@ -26,54 +30,57 @@ inline CUtensorMap make_tensor_map(const Fp8Map& map) {
                                               cudaEnableDefault, &found),
              "cuTensorMapEncodeTiled");
   MT_CHECK(found == cudaDriverEntryPointSuccess, "the driver has no cuTensorMapEncodeTiled");
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(map.columns),
-                               static_cast<cuuint64_t>(map.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(map.stride) * (map.is_fp32 ? 4 : 1)};
-  const cuuint32_t tile[2] = {static_cast<cuuint32_t>(map.tile_columns),
-                              static_cast<cuuint32_t>(map.tile_rows)};
-  const cuuint32_t steps[2] = {1, 1};
+  std::array<cuuint32_t, kDims> steps;
+  steps.fill(1);
   CUtensorMap made;
   const CUresult status = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
-      &made, map.is_fp32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
-      const_cast<void*>(map.memory), sizes, strides, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      map.is_fp32 ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B,
+      &made, map.type, kDims, const_cast<void*>(map.memory), map.sizes.data(), map.strides.data(),
+      map.box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, map.swizzle,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  MT_CHECK(status == CUDA_SUCCESS, "no copies of [", map.rows, ", ", map.columns, "] by ",
-           map.stride, " numbers: status ", static_cast<int>(status));
+  MT_CHECK(status == CUDA_SUCCESS, "no copies of [", map.sizes[1], ", ", map.sizes[0], "] by ",
+           map.strides[0], " bytes: status ", static_cast<int>(status));
   return made;
 }
 
+// values [rows, k] in 8 bits, copied `box_rows` of 128 at a time.
+inline CUtensorMap map_of_values(const void* values, int64_t rows, int k, int box_rows) {
+  return make_tensor_map<2>({.memory = values,
+                             .type = CU_TENSOR_MAP_DATA_TYPE_UINT8,
+                             .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
+                             .sizes = {cuuint64_t(k), cuuint64_t(rows)},
+                             .strides = {cuuint64_t(k)},
+                             .box = {kFp8Size, cuuint32_t(box_rows)}});
+}
+
+// A matrix's scales [k / 128, rows], copied `box_rows` of one 128 at a time.
+inline CUtensorMap map_of_scales(const Fp8Matrix& matrix, int64_t rows, int k, int box_rows) {
+  return make_tensor_map<2>({.memory = matrix.scales,
+                             .type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+                             .swizzle = CU_TENSOR_MAP_SWIZZLE_NONE,
+                             .sizes = {cuuint64_t(rows), cuuint64_t((k + kFp8Size - 1) / kFp8Size)},
+                             .strides = {cuuint64_t(matrix.scale_stride) * 4},
+                             .box = {cuuint32_t(box_rows), 1}});
+}
+
+// fp32 [groups, m, n], of which each group's are copied alone.
+inline CUtensorMap map_of_results(const Fp8Gemm& gemm, int box_rows, int box_columns) {
+  const auto m = cuuint64_t(gemm.m), n = cuuint64_t(gemm.n);
+  return make_tensor_map<3>({.memory = gemm.result,
+                             .type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+                             .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
+                             .sizes = {n, m, cuuint64_t(gemm.num_groups)},
+                             .strides = {n * 4, m * n * 4},
+                             .box = {cuuint32_t(box_columns), cuuint32_t(box_rows), 1}});
+}
+
 template <class Kernel>
-void launch_fp8(const Fp8Gemm& gemm, cudaStream_t stream) {
-  const auto values = [&](const Fp8Matrix& matrix, int64_t rows, int tile_rows) {
-    return make_tensor_map({.memory = matrix.values,
-                            .rows = rows,
-                            .columns = gemm.k,
-                            .stride = gemm.k,
-                            .tile_rows = tile_rows,
-                            .tile_columns = Kernel::kDepth});
-  };
-  const auto scales = [&](const Fp8Matrix& matrix, int64_t rows) {
-    return make_tensor_map({.memory = matrix.scales,
-                            .is_fp32 = true,
-                            .rows = (gemm.k + Kernel::kDepth - 1) / Kernel::kDepth,
-                            .columns = rows,
-                            .stride = matrix.scale_stride,
-                            .tile_rows = 1,
-                            .tile_columns = Kernel::kSize});
-  };
-  const int64_t b_rows = int64_t{gemm.n} * (Kernel::kWeightGrad ? 1 : gemm.num_groups);
-  const CUtensorMap a_scales = scales(gemm.a, gemm.m);
-  const Fp8Maps maps{.a = values(gemm.a, gemm.m, Kernel::kSize / 2),
-                     .b = values(gemm.b, b_rows, Kernel::kSize),
-                     .a_scales = a_scales,
-                     .b_scales = Kernel::kWeightGrad ? scales(gemm.b, gemm.n) : a_scales};
+void launch_fp8(const typename Kernel::Arguments& args, cudaStream_t stream) {
   check_cuda(
       cudaFuncSetAttribute(fp8_gemm_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           Kernel::kSharedBytes),
+                           kFp8SharedBytes<Kernel>),
       "cudaFuncSetAttribute");
   const auto blocks = static_cast<unsigned>(num_multiprocessors() / 2 * 2);
-  fp8_gemm_kernel<Kernel><<<blocks, Kernel::kThreads, Kernel::kSharedBytes, stream>>>(maps, gemm);
+  fp8_gemm_kernel<Kernel><<<blocks, kFp8Threads, kFp8SharedBytes<Kernel>, stream>>>(args);
   check_cuda(cudaGetLastError(), "fp8_gemm_kernel");
 }
 

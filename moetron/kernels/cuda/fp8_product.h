@@ -29,8 +29,8 @@ struct Fp8Gemm {
 // of a, and of the result, end where `ends` says.
 void launch_fp8_product(const Fp8Gemm& gemm, cudaStream_t stream);
 
-// fp32 [groups, m, n]; b's scales [k / 128, n], as a's; the columns that a group sums over end
-// where `ends` says, at multiples of 128.
+// fp32 [groups, m, n]; a's scales [m / 128, k / 128], and b's [n / 128, k / 128]; the columns that
+// a group sums over end where `ends` says, at multiples of 128.
 void launch_fp8_weight_grad(const Fp8Gemm& gemm, cudaStream_t stream);
 
 }  // namespace moetron

@@ -191,8 +191,8 @@ __device__ unsigned scaled(unsigned four, __half2 factor) {
   return result;
 }
 
-// A block of threads turns 128 rows of 128 columns, and gives all rows of a column the largest of
-// their scales: an exponent is taken away from the others' numbers, which is exact but where bits
+// A block of threads turns 128 rows of 128 columns, and gives all of them the largest of the rows'
+// scales: an exponent is taken away from the others' numbers, which is exact but where bits
 // fall off at the end.
 __global__ void __launch_bounds__(kThreads) columns_kernel(const Fp8ColumnsLaunch args) {
   __shared__ TurningTile tile;
@@ -233,9 +233,7 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(const Fp8ColumnsLaunc
   auto* const turned = static_cast<unsigned char*>(args.turned_values) +
                        int64_t{first_column} * args.padded_rows + padded_row;
   tile.write_turned(turned, args.padded_rows, args.size - first_column, kFp8TileSize);
-  if (threadIdx.x < kFp8TileSize && first_column + threadIdx.x < args.size) {
-    args.turned_scales[blockIdx.x * args.turned_scale_stride + first_column + threadIdx.x] = scale;
-  }
+  if (threadIdx.x == 0) args.turned_scales[int64_t{blockIdx.y} * gridDim.x + blockIdx.x] = scale;
 }
 
 unsigned tiles_of(int64_t size) {

@@ -40,8 +40,7 @@ struct Fp8ColumnsLaunch {
   int64_t scale_stride;
   const int32_t* ends;   // [groups], on the GPU; null: one group, of all rows
   void* turned_values;   // [size, padded rows]
-  float* turned_scales;  // [padded rows / 128, size]
-  int64_t turned_scale_stride;
+  float* turned_scales;  // [tiles of size, padded rows / 128]
   int32_t* turned_ends;  // [groups]
   int groups;
   int64_t rows, padded_rows;  // the latter a multiple of 128

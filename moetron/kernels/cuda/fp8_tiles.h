@@ -7,6 +7,8 @@
 
 namespace moetron {
 
+constexpr int kFp8Size = 128;  // of a tile's columns, and of what is summed at a time
+
 // The number of a warp's first thread. It tells the compiler that all have the same, which then
 // keeps it, and what follows from it, out of the threads' own registers: a tenth of the time.
 __device__ __forceinline__ int uniform(int x) {
@@ -26,7 +28,7 @@ class Fp8Tiles {
  public:
   __device__ Fp8Tiles(const Fp8Gemm& gemm, int cluster, int num_clusters, int rank)
       : gemm_(gemm), index_(cluster), step_(num_clusters), rank_(rank) {
-    pairs_ = (gemm.n + 2 * Kernel::kSize - 1) / (2 * Kernel::kSize);
+    pairs_ = (gemm.n + 2 * kFp8Size - 1) / (2 * kFp8Size);
     begin_group();
   }
 
@@ -37,24 +39,24 @@ class Fp8Tiles {
       if (++group_ >= gemm_.num_groups) return false;
       begin_group();
     }
-    constexpr int kBand = 8;  // rows of tiles
+    constexpr int kBand = 1024 / Kernel::kRows;  // rows of tiles
     const int band = index_ / (kBand * pairs_);
     const int rows = min(kBand, m_blocks_ - band * kBand);
     const int within = index_ - band * kBand * pairs_;
     const int m_block = band * kBand + within % rows;
     tile.group = group_;
-    tile.column = (within / rows * 2 + rank_) * Kernel::kSize;
+    tile.column = (within / rows * 2 + rank_) * kFp8Size;
     if constexpr (Kernel::kWeightGrad) {
-      tile.row = m_block * Kernel::kSize;
+      tile.row = m_block * Kernel::kRows;
       tile.row_end = gemm_.m;
-      tile.k_block = first_ / Kernel::kDepth;
-      tile.num_k_blocks = (end_ - first_ + Kernel::kDepth - 1) / Kernel::kDepth;
+      tile.k_block = first_ / kFp8Size;
+      tile.num_k_blocks = (end_ - first_ + kFp8Size - 1) / kFp8Size;
     } else {
-      tile.row = aligned_first() + m_block * Kernel::kSize;
+      tile.row = aligned_first() + m_block * Kernel::kRows;
       tile.row_begin = first_;
       tile.row_end = end_;
       tile.k_block = 0;
-      tile.num_k_blocks = (gemm_.k + Kernel::kDepth - 1) / Kernel::kDepth;
+      tile.num_k_blocks = (gemm_.k + kFp8Size - 1) / kFp8Size;
     }
     index_ += step_;
     return true;
@@ -68,7 +70,7 @@ class Fp8Tiles {
     end_ = Kernel::kWeightGrad ? gemm_.k : gemm_.m;
     if (gemm_.ends) end_ = uniform(__ldg(gemm_.ends + group_));
     const int rows = Kernel::kWeightGrad ? gemm_.m : (end_ > first_ ? end_ - aligned_first() : 0);
-    m_blocks_ = (rows + Kernel::kSize - 1) / Kernel::kSize;
+    m_blocks_ = (rows + Kernel::kRows - 1) / Kernel::kRows;
   }
 
   const Fp8Gemm& gemm_;
