@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "moetron/cli/device.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/config/options.h"
 
@@ -16,7 +17,10 @@ namespace moetron {
 void let_waiting_threads_sleep(char** argv);
 
 // Sets the number of compute threads: --num-threads, else OMP_NUM_THREADS, else an equal share of
-// the host's cores. Returns a line that says which.
-std::string set_compute_threads(const Options& options, const RankEnvironment& environment);
+// the host's cores. The one thread that torchrun asks for, unasked, is not taken where GPUs compute
+// (`num_gpus`: how many there are), for fresh weights are made by the host, and a GPU waits for
+// them. Returns a line that says which.
+std::string set_compute_threads(const Options& options, const RankEnvironment& environment,
+                                int num_gpus = count_gpus());
 
 }  // namespace moetron

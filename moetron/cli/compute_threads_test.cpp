@@ -43,10 +43,15 @@ TEST_F(ComputeThreadsTest, TheOptionIsAboveTheVariableAndThatAboveTheShare) {
 TEST_F(ComputeThreadsTest, WhatTorchrunSetsByItselfIsSaid) {
   environment_.omp_num_threads = 1;
   ::setenv("TORCHELASTIC_RUN_ID", "x", /*overwrite=*/1);
-  const std::string said = set_compute_threads(options_, environment_);
+  const std::string said = set_compute_threads(options_, environment_, /*num_gpus=*/0);
   EXPECT_THAT(said, StartsWith("1 compute thread a rank: OMP_NUM_THREADS"));
   if (std::thread::hardware_concurrency() == 1) return;
   EXPECT_THAT(said, AllOf(HasSubstr("torchrun"), HasSubstr("share of the cores is")));
+  const std::string on_gpu = set_compute_threads(options_, environment_, /*num_gpus=*/1);
+  EXPECT_THAT(on_gpu, AllOf(HasSubstr("its share of the cores"), HasSubstr("torchrun")));
+  EXPECT_EQ(at::get_num_threads(), static_cast<int>(std::thread::hardware_concurrency()));
+  options_.runtime.device = DeviceKind::kCpu;
+  EXPECT_EQ(set_compute_threads(options_, environment_, /*num_gpus=*/1), said);
 }
 
 }  // namespace
