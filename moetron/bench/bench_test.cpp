@@ -58,6 +58,8 @@ TEST(KernelTimes, KernelsAreSortedByTheirNames) {
       {"moetron::qk_norm_rope_kernel", KernelKind::kRope},
       {"moetron::latent_keys_forward_kernel", KernelKind::kRope},
       {"moetron::weight_grad_groups_kernel", KernelKind::kGroupedGemm},
+      {"void moetron::fp8_gemm_kernel<moetron::(anonymous namespace)::ProductKernel>(...)",
+       KernelKind::kGroupedGemm},
       {"moetron::swiglu_backward_kernel", KernelKind::kActivation},
       {"moetron::router_forward_kernel", KernelKind::kRouter},
       {"softmax_warp_forward", KernelKind::kRouter},

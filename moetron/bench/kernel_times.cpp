@@ -33,6 +33,7 @@ constexpr NamePart kNameParts[] = {
     {"groupproblemshape", KernelKind::kGroupedGemm},
     {"grouped", KernelKind::kGroupedGemm},
     {"weight_grad_groups", KernelKind::kGroupedGemm},
+    {"fp8_gemm_kernel", KernelKind::kGroupedGemm},  // dense ones are cuBLASLt's
     {"router", KernelKind::kRouter},
     {"topk", KernelKind::kRouter},
     {"bincount", KernelKind::kRouter},
