@@ -7,6 +7,7 @@
 #include "moetron/arch/config_check.h"
 #include "moetron/arch/families.h"
 #include "moetron/arch/json_fields.h"
+#include "moetron/arch/quantization.h"
 #include "moetron/base/error.h"
 
 namespace moetron {
@@ -35,9 +36,7 @@ void refuse_true(const JsonFields& fields, const char* key, const char* reason) 
 
 // Keys whose usual value Moetron implies and whose other values it cannot train.
 void refuse_unsupported(const JsonFields& fields, Family family) {
-  if (const auto quantization = fields.object("quantization_config"))
-    fields.refuse("quantization_config",
-                  "is not supported yet: convert the weights to bfloat16 first");
+  check_quantization(fields);
   if (fields.text("hidden_act").value_or("silu") != "silu")
     fields.refuse("hidden_act", "is not supported: it must be \"silu\"");
   refuse_true(fields, "use_sliding_window", "is not supported: it must be false");

@@ -42,11 +42,9 @@ TEST(ConfigReader, ReadsDeepseekV2Lite) {
   EXPECT_EQ(config.rope.dim, 64);
 }
 
-TEST(ConfigReader, ReadsDeepseekV3WithoutItsQuantization) {
+TEST(ConfigReader, ReadsDeepseekV3AsItIsReleased) {
   MT_SKIP_WITHOUT_PUBLISHED_CONFIGS();
   Json json = published_config("deepseek-ai--DeepSeek-V3");
-  EXPECT_THAT(reading_error(json), HasSubstr("dir/config.json: quantization_config ("));
-  json.erase("quantization_config");
   const ModelConfig config = read_model_config(json, "config.json");
   EXPECT_EQ(config.num_mtp_layers, 1);
   EXPECT_EQ(config.num_moe_layers(), 58);
@@ -208,8 +206,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{llama_json, "torch_dtype", "\"int8\"",
                 "torch_dtype (\"int8\") is not supported; bfloat16, float16 and float32 are"},
         Refusal{llama_json, "quantization_config", R"({"quant_method": "fp8"})",
-                "quantization_config ({\"quant_method\":\"fp8\"}) is not supported yet: convert "
-                "the weights to bfloat16 first"},
+                "quantization_config ({\"quant_method\":\"fp8\"}) is not supported: fp8 with a "
+                "weight_block_size of [128, 128] is"},
         Refusal{qwen3_moe_json, "use_sliding_window", "true",
                 "use_sliding_window (true) is not supported: it must be false"},
         Refusal{qwen3_moe_json, "num_key_value_heads", "absent",

@@ -1,21 +1,18 @@
 #include "moetron/checkpoint/block_writer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <deque>
 #include <exception>
-#include <fcntl.h>
 #include <memory>
 #include <optional>
 #include <string>
-#include <unistd.h>
 #include <utility>
 
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/hash.h"
+#include "moetron/base/placed_writer.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/file_block.h"
 #include "moetron/comm/communicator.h"
@@ -25,44 +22,6 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-// An open file to write to, closed in any case.
-class RawFile {
- public:
-  // `rank` is named in errors, for each may have a disk of its own; -1: the only one.
-  RawFile(const fs::path& path, int flags, int rank)
-      : path_(path), rank_(rank), fd_(::open(path.c_str(), O_WRONLY | O_CLOEXEC | flags, 0644)) {
-    check(fd_ >= 0);
-  }
-  ~RawFile() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  RawFile(const RawFile&) = delete;
-  RawFile& operator=(const RawFile&) = delete;
-
-  void resize(uint64_t bytes) { check(::ftruncate(fd_, static_cast<off_t>(bytes)) == 0); }
-  void write(std::span<const std::byte> bytes, uint64_t place) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(place));
-      if (written < 0 && errno == EINTR) continue;
-      check(written >= 0);
-      bytes = bytes.subspan(static_cast<size_t>(written));
-      place += static_cast<uint64_t>(written);
-    }
-  }
-  void sync() { check(::fsync(fd_) == 0); }
-
- private:
-  void check(bool done) const {
-    const int error = errno;
-    MT_CHECK_CONFIG(done, "cannot write ", path_.string(), ": ", std::strerror(error),
-                    rank_ < 0 ? "" : concat(" (rank ", rank_, ")"));
-  }
-
-  fs::path path_;
-  int rank_;
-  int fd_;
-};
 
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -190,7 +149,9 @@ class BlockWriter {
     if (file_) file_->sync();
     file_.reset();
     if (file != nullptr) {
-      file_ = std::make_unique<RawFile>(folder_ / file->name, 0, num_ranks_ > 1 ? rank_ : -1);
+      // Each rank may have a disk of its own.
+      file_ = std::make_unique<PlacedWriter>(folder_ / file->name, std::nullopt,
+                                             num_ranks_ > 1 ? concat(" (rank ", rank_, ")") : "");
     }
     open_ = file;
   }
@@ -221,7 +182,7 @@ class BlockWriter {
   std::deque<Work> sends_;  // under way, oldest first
   std::vector<std::byte> buffer_;
   const TensorFile* open_ = nullptr;
-  std::unique_ptr<RawFile> file_;
+  std::unique_ptr<PlacedWriter> file_;
   std::string hashes_;
   std::exception_ptr failure_;
 };
@@ -230,7 +191,7 @@ class BlockWriter {
 
 void create_tensor_files(const fs::path& folder, std::span<const TensorFile> files) {
   for (const TensorFile& file : files) {
-    RawFile(folder / file.name, O_CREAT | O_TRUNC, -1).resize(file.layout.file_bytes);
+    PlacedWriter(folder / file.name, file.layout.file_bytes);
   }
 }
 

@@ -16,7 +16,7 @@
 
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/json.h"
-#include "moetron/checkpoint/companions.h"
+#include "moetron/formats/companions.h"
 
 namespace moetron {
 

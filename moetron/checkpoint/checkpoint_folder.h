@@ -7,10 +7,6 @@
 
 namespace moetron {
 
-inline constexpr char kConfigFile[] = "config.json";
-inline constexpr char kGenerationConfigFile[] = "generation_config.json";
-inline constexpr char kIndexFile[] = "model.safetensors.index.json";
-inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kOptimizerFile[] = "state/optimizer.safetensors";
 inline constexpr char kTrainerFile[] = "state/trainer.json";
 

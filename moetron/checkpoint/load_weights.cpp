@@ -27,12 +27,6 @@ namespace {
 constexpr const char* kHead = tensors::kHead.name;
 constexpr const char* kEmbedding = tensors::kEmbedding.name;
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (const int64_t dim : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(dim);
-  return text + "]";
-}
-
 // Of a layer or an expert.
 std::optional<int64_t> parse_index(std::string_view text) {
   const auto number = parse_number<int64_t>(text);
@@ -173,12 +167,22 @@ class WeightReader {
   void fill(const NamedSlice& slice, const std::string& stored, std::span<const std::byte> bytes) {
     const SafetensorsDtype dtype = files_.at(stored).dtype;
     const SafetensorsDtype wanted = stored_dtype(slice.view.scalar_type());
-    MT_CHECK_INPUT(is_convertible(dtype, wanted), files_.file_of(stored).string(), ": tensor ",
-                   stored, " is ", dtype_name(dtype), ", which cannot be read as ",
-                   dtype_name(wanted));
-    fill_slice(slice, {dtype, bytes});
+    const std::optional<BlockScales> scales = scales_of(stored);
+    MT_CHECK_INPUT(is_convertible(scales ? SafetensorsDtype::kF32 : dtype, wanted),
+                   files_.file_of(stored).string(), ": tensor ", stored, " is ", dtype_name(dtype),
+                   ", which cannot be read as ", dtype_name(wanted));
+    fill_slice(slice, {dtype, bytes, scales ? &*scales : nullptr});
     entries_read_.insert(stored);
     names_read_.insert(slice.name);
+  }
+
+  // Of a matrix in 8 bits; none of other tensors.
+  std::optional<BlockScales> scales_of(const std::string& stored) {
+    const std::string scale = concat(stored, kScaleSuffix);
+    if (!files_.contains(scale)) return std::nullopt;
+    entries_read_.insert(scale);
+    return BlockScales(files_.at(stored), files_.at(scale), files_.bytes(scale),
+                       files_.file_of(scale).string());
   }
 
   ModelFiles files_;

@@ -9,51 +9,46 @@
 #include "moetron/base/error.h"
 #include "moetron/checkpoint/slice_runs.h"
 #include "moetron/checkpoint/tensor_file.h"
+#include "moetron/formats/float_types.h"
 
 namespace moetron {
 namespace {
 
-bool is_float_of_weights(SafetensorsDtype dtype) {
-  return dtype == SafetensorsDtype::kF32 || dtype == SafetensorsDtype::kBF16 ||
-         dtype == SafetensorsDtype::kF16;
-}
-
-template <class From, class To>
-void convert(const std::byte* source, std::byte* target, int64_t count) {
-  constexpr int64_t kChunk = 1024;
-  std::array<From, kChunk> chunk;  // aligned, which the file need not be
-  auto* out = reinterpret_cast<To*>(target);
-  for (int64_t begin = 0; begin < count; begin += kChunk) {
-    const int64_t size = std::min(kChunk, count - begin);
-    std::memcpy(static_cast<void*>(chunk.data()), source + begin * sizeof(From),
-                size * sizeof(From));
-    for (int64_t i = 0; i < size; ++i) out[begin + i] = To(static_cast<float>(chunk[i]));
+// Elements from the global element `begin` on, as `to`.
+void convert_scaled(const StoredTensor& tensor, uint64_t begin, std::span<const std::byte> bits,
+                    SafetensorsDtype to, std::span<std::byte> out) {
+  constexpr size_t kChunk = 1024;
+  std::array<float, kChunk> values;
+  const size_t to_bytes = dtype_bits(to) / 8;
+  for (size_t done = 0; done < bits.size(); done += kChunk) {
+    const size_t size = std::min(kChunk, bits.size() - done);
+    const std::span<float> chunk = std::span(values).first(size);
+    tensor.scales->dequantise(begin + done, bits.subspan(done, size), chunk);
+    narrow(chunk, to, out.subspan(done * to_bytes, size * to_bytes));
   }
 }
 
-template <class From>
-void convert_to(SafetensorsDtype to, const std::byte* source, std::byte* target, int64_t count) {
-  if (to == SafetensorsDtype::kF32) return convert<From, float>(source, target, count);
-  if (to == SafetensorsDtype::kBF16) return convert<From, at::BFloat16>(source, target, count);
-  convert<From, at::Half>(source, target, count);
-}
-
-void convert(SafetensorsDtype from, SafetensorsDtype to, const std::byte* source, std::byte* target,
-             int64_t count) {
-  if (from == SafetensorsDtype::kF32) return convert_to<float>(to, source, target, count);
-  if (from == SafetensorsDtype::kBF16) return convert_to<at::BFloat16>(to, source, target, count);
-  convert_to<at::Half>(to, source, target, count);
+void copy_elements(const StoredTensor& tensor, uint64_t begin, SafetensorsDtype to,
+                   std::span<std::byte> out) {
+  const size_t from_bytes = dtype_bits(tensor.dtype) / 8;
+  const size_t count = out.size() / (dtype_bits(to) / 8);
+  const std::span<const std::byte> stored =
+      tensor.bytes.subspan(begin * from_bytes, count * from_bytes);
+  if (tensor.scales != nullptr) return convert_scaled(tensor, begin, stored, to, out);
+  if (tensor.dtype != to) return convert_floats(tensor.dtype, stored, to, out);
+  std::memcpy(out.data(), stored.data(), out.size());
 }
 
 }  // namespace
 
 bool is_convertible(SafetensorsDtype from, SafetensorsDtype to) {
-  return from == to || (is_float_of_weights(from) && is_float_of_weights(to));
+  return from == to || (is_plain_float(from) && is_plain_float(to));
 }
 
 void fill_slice(const NamedSlice& slice, const StoredTensor& tensor) {
   const SafetensorsDtype wanted = stored_dtype(slice.view.scalar_type());
-  MT_CHECK(is_convertible(tensor.dtype, wanted), slice.name, ": no conversion from ",
+  const SafetensorsDtype readable = tensor.scales ? SafetensorsDtype::kF32 : tensor.dtype;
+  MT_CHECK(is_convertible(readable, wanted), slice.name, ": no conversion from ",
            dtype_name(tensor.dtype), " to ", dtype_name(wanted));
   MT_CHECK(tensor.bytes.size() == tensor_bytes(tensor.dtype, slice.global_shape), slice.name, ": ",
            tensor.bytes.size(), " bytes do not fit the global shape");
@@ -61,18 +56,12 @@ void fill_slice(const NamedSlice& slice, const StoredTensor& tensor) {
   NamedSlice local = slice;
   if (!is_on_host) local.view = at::empty(slice.view.sizes(), slice.view.scalar_type());
   const SliceRuns runs(local);
-  const int64_t from_bytes = dtype_bits(tensor.dtype) / 8;
   const int64_t to_bytes = dtype_bits(wanted) / 8;
   auto* data = static_cast<std::byte*>(local.view.mutable_data_ptr());
   for (int64_t i = 0; i < runs.count(); ++i) {
     const SliceRun run = runs.run(i);
-    const std::byte* source = tensor.bytes.data() + run.global * from_bytes;
-    std::byte* target = data + run.memory * to_bytes;
-    if (tensor.dtype == wanted) {
-      std::memcpy(target, source, runs.length() * to_bytes);
-    } else {
-      convert(tensor.dtype, wanted, source, target, runs.length());
-    }
+    copy_elements(tensor, run.global, wanted,
+                  {data + run.memory * to_bytes, static_cast<size_t>(runs.length() * to_bytes)});
   }
   if (!is_on_host) slice.view.copy_(local.view);
 }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/formats/fp8_blocks.h"
 #include "moetron/formats/safetensors.h"
 
 namespace moetron {
@@ -14,6 +15,7 @@ namespace moetron {
 struct StoredTensor {
   SafetensorsDtype dtype = SafetensorsDtype::kF32;
   std::span<const std::byte> bytes;
+  const BlockScales* scales = nullptr;  // of a matrix in 8 bits, which is then read as F32
 };
 
 // Whether fill_slice() can turn one type into the other: equal types, and F32, BF16 and F16 among

@@ -45,25 +45,21 @@ TensorFile plan_state_file(std::span<const GlobalTensor> states) {
 
 std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> weights,
                                          uint64_t shard_bytes) {
-  std::vector<std::span<const GlobalTensor>> shards;
-  size_t first = 0;
-  uint64_t filled = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const auto bytes = tensor_bytes(weights[i].description.dtype, weights[i].description.shape);
-    MT_CHECK(bytes, weights[i].description.name, " has an impossible shape");
-    if (filled > 0 && filled + *bytes > shard_bytes) {
-      shards.push_back(weights.subspan(first, i - first));
-      first = i;
-      filled = 0;
-    }
-    filled += *bytes;
+  std::vector<uint64_t> bytes_of_tensors;
+  for (const GlobalTensor& weight : weights) {
+    const auto bytes = tensor_bytes(weight.description.dtype, weight.description.shape);
+    MT_CHECK(bytes, weight.description.name, " has an impossible shape");
+    bytes_of_tensors.push_back(*bytes);
   }
-  shards.push_back(weights.subspan(first));
+  const std::vector<size_t> ends = shard_ends(bytes_of_tensors, shard_bytes);
   std::vector<TensorFile> files;
-  const int num_shards = static_cast<int>(shards.size());
+  const int num_shards = static_cast<int>(ends.size());
+  size_t first = 0;
   for (int shard = 0; shard < num_shards; ++shard) {
+    const size_t end = ends[static_cast<size_t>(shard)];
     files.push_back(plan_file(shard_file_name(shard, num_shards), FileContent::kWeights,
-                              shards[static_cast<size_t>(shard)]));
+                              weights.subspan(first, end - first)));
+    first = end;
   }
   return files;
 }

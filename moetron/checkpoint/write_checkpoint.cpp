@@ -11,7 +11,6 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
-#include "moetron/base/hash.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/block_writer.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -38,23 +37,14 @@ void write_index(const fs::path& folder, const std::vector<TensorFile>& files) {
   SafetensorsIndex index;
   for (const TensorFile& file : files) {
     if (file.content != FileContent::kWeights || file.name == shard_file_name(0, 1)) continue;
-    for (const SafetensorsEntry& tensor : file.layout.tensors) {
-      index.weight_map[tensor.name] = file.name;
-      index.total_size += tensor.bytes;
-    }
+    index.add(file.name, file.layout);
   }
   if (!index.weight_map.empty()) write_safetensors_index(folder / kIndexFile, index);
 }
 
 ManifestFile write_small_file(const fs::path& folder, const CompanionFile& file) {
   write_file(folder / file.name, file.text);  // which syncs the folder that it is in, too
-  ManifestFile entry{file.name, file.text.size(), {}};
-  const auto bytes = std::as_bytes(std::span(file.text.data(), file.text.size()));
-  for (uint64_t begin = 0; begin < bytes.size(); begin += kManifestBlockBytes) {
-    const uint64_t count = std::min<uint64_t>(kManifestBlockBytes, bytes.size() - begin);
-    entry.blocks.push_back(hash_hex(bytes.subspan(begin, count)));
-  }
-  return entry;
+  return hash_bytes(file.name, std::as_bytes(std::span(file.text)));
 }
 
 uint64_t bytes_of(const std::vector<TensorFile>& files) {

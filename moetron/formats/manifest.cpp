@@ -1,19 +1,20 @@
 #include "moetron/formats/manifest.h"
 
 #include <algorithm>
+#include <memory>
 
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/hash.h"
+#include "moetron/base/parallel_for.h"
 
 namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kManifestName[] = "manifest.json";
 constexpr int kVersion = 1;
 
 // The manifest's own checksum: of the document without that key.
@@ -23,7 +24,7 @@ std::string checksum(const Json& body) {
 }
 
 Json read_document(const fs::path& folder) {
-  const fs::path path = folder / kManifestName;
+  const fs::path path = folder / kManifestFile;
   Json document = read_json(path);
   const bool is_manifest = document.is_object() && document.contains("checksum") &&
                            document.value("version", Json()) == kVersion &&
@@ -70,35 +71,37 @@ std::vector<ManifestFile> parse_files(const Json& document, const std::string& p
 
 // `first`: the number of the file's first block among those of all files.
 void check_file(const fs::path& folder, const ManifestFile& expected, uint64_t first,
-                ManifestPart part) {
+                ManifestPart part, int num_threads) {
   const std::string path = (folder / expected.name).string();
   const FileReader file(path);
   MT_CHECK_INPUT(file.size() == expected.size, path, " has ", file.size(),
                  " bytes, its manifest says ", expected.size);
-  std::vector<std::byte> block;
-  for (size_t i = 0; i < expected.blocks.size(); ++i) {
-    if ((first + i) % part.count != part.index) continue;
+  parallel_for(num_threads, expected.blocks.size(), [&](uint64_t i) {
+    if (part.count == 0 || (first + i) % part.count != part.index) return;
     const uint64_t begin = i * kManifestBlockBytes;
-    block.resize(std::min(kManifestBlockBytes, expected.size - begin));
+    const uint64_t size = std::min(kManifestBlockBytes, expected.size - begin);
+    const auto memory = std::make_unique_for_overwrite<std::byte[]>(size);
+    const std::span<std::byte> block(memory.get(), size);
     file.read(begin, block);
     const std::string found = hash_hex(block);
     MT_CHECK_INPUT(found == expected.blocks[i], path, " is damaged in block ", i, " (bytes from ",
                    begin, "): XXH3-128 ", expected.blocks[i], " expected, ", found, " found");
-  }
+  });
 }
 
 }  // namespace
 
-ManifestFile hash_file(const fs::path& folder, const std::string& name) {
-  const MappedFile file(folder / name);
-  ManifestFile result;
-  result.name = name;
-  result.size = file.size();
+ManifestFile hash_bytes(const std::string& name, std::span<const std::byte> bytes) {
+  ManifestFile result{name, bytes.size(), {}};
   for (uint64_t begin = 0; begin < result.size; begin += kManifestBlockBytes) {
-    const uint64_t bytes = std::min(kManifestBlockBytes, result.size - begin);
-    result.blocks.push_back(hash_hex(file.bytes().subspan(begin, bytes)));
+    const uint64_t count = std::min(kManifestBlockBytes, result.size - begin);
+    result.blocks.push_back(hash_hex(bytes.subspan(begin, count)));
   }
   return result;
+}
+
+ManifestFile hash_file(const fs::path& folder, const std::string& name) {
+  return hash_bytes(name, MappedFile(folder / name).bytes());
 }
 
 void write_manifest(const fs::path& folder, std::vector<ManifestFile> files, const Json& extra) {
@@ -117,18 +120,18 @@ void write_manifest(const fs::path& folder, std::vector<ManifestFile> files, con
         {{"name", file.name}, {"size", file.size}, {"xxh3_128", file.blocks}});
   }
   document["checksum"] = checksum(document);
-  write_json(folder / kManifestName, document);
+  write_json(folder / kManifestFile, document);
 }
 
 std::vector<ManifestFile> read_manifest(const fs::path& folder) {
-  return parse_files(read_document(folder), (folder / kManifestName).string());
+  return parse_files(read_document(folder), (folder / kManifestFile).string());
 }
 
-Json verify_manifest(const fs::path& folder, ManifestPart part) {
+Json verify_manifest(const fs::path& folder, ManifestPart part, int num_threads) {
   const Json document = read_document(folder);
   uint64_t first = 0;
-  for (const ManifestFile& file : parse_files(document, (folder / kManifestName).string())) {
-    check_file(folder, file, first, part);
+  for (const ManifestFile& file : parse_files(document, (folder / kManifestFile).string())) {
+    check_file(folder, file, first, part, num_threads);
     first += file.blocks.size();
   }
   return document["extra"];

@@ -51,6 +51,9 @@ int dtype_bits(SafetensorsDtype dtype);
 // not fill whole bytes.
 std::optional<uint64_t> tensor_bytes(SafetensorsDtype dtype, std::span<const int64_t> shape);
 
+// "[3, 4]".
+std::string shape_text(std::span<const int64_t> shape);
+
 struct SafetensorsTensor {
   std::string name;
   SafetensorsDtype dtype = SafetensorsDtype::kF32;

@@ -49,4 +49,10 @@ std::optional<uint64_t> tensor_bytes(SafetensorsDtype dtype, std::span<const int
   return bits / 8;
 }
 
+std::string shape_text(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (const int64_t dim : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(dim);
+  return text + "]";
+}
+
 }  // namespace moetron

@@ -10,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/json.h"
+#include "moetron/base/log.h"
 #include "moetron/base/path.h"
 
 namespace moetron {
@@ -18,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kSingleName[] = "model.safetensors";
-constexpr char kIndexName[] = "model.safetensors.index.json";
 
 // A shard lies in the folder itself: no way out of it, neither "../x" nor "/x".
 bool is_plain_file_name(std::string_view name) {
@@ -70,6 +70,28 @@ void write_safetensors_index(const fs::path& path, const SafetensorsIndex& index
   write_file(path, text);
 }
 
+void SafetensorsIndex::add(const std::string& file, const SafetensorsLayout& layout) {
+  for (const SafetensorsEntry& tensor : layout.tensors) {
+    weight_map[tensor.name] = file;
+    total_size += tensor.bytes;
+  }
+}
+
+std::vector<size_t> shard_ends(std::span<const uint64_t> tensor_bytes, uint64_t shard_bytes) {
+  std::vector<size_t> ends;
+  uint64_t filled = 0;
+  for (size_t i = 0; i < tensor_bytes.size(); ++i) {
+    const uint64_t bytes = tensor_bytes[i];
+    if (filled > 0 && (filled > shard_bytes || bytes > shard_bytes - filled)) {
+      ends.push_back(i);
+      filled = 0;
+    }
+    filled += bytes;
+  }
+  ends.push_back(tensor_bytes.size());
+  return ends;
+}
+
 std::string shard_file_name(int shard, int num_shards) {
   if (num_shards == 1) return kSingleName;
   char name[64];
@@ -77,21 +99,30 @@ std::string shard_file_name(int shard, int num_shards) {
   return name;
 }
 
-ModelFiles::ModelFiles(const fs::path& folder) : folder_(folder) {
+ModelFiles::ModelFiles(const fs::path& path) : folder_(path) {
+  const fs::path& folder = folder_;
+  if (path_exists(path) && !is_folder(path)) {
+    open_single(path);
+    return;
+  }
   const bool has_single = path_exists(folder / kSingleName);
-  if (path_exists(folder / kIndexName)) {
-    const SafetensorsIndex index = read_safetensors_index(folder / kIndexName);
+  if (path_exists(folder / kIndexFile)) {
+    const SafetensorsIndex index = read_safetensors_index(folder / kIndexFile);
     // transformers would read the one file, others the shards.
     const bool is_one_model =
         std::all_of(index.weight_map.begin(), index.weight_map.end(),
                     [&](const auto& place) { return !has_single || place.second == kSingleName; });
     MT_CHECK_INPUT(is_one_model, folder.string(), " holds two models, ", kSingleName,
-                   " and the shards of ", kIndexName, ": remove one of them");
+                   " and the shards of ", kIndexFile, ": remove one of them");
     open_shards(index);
     return;
   }
-  MT_CHECK_INPUT(has_single, folder.string(), " holds neither ", kSingleName, " nor ", kIndexName);
-  files_.emplace_back(folder / kSingleName);
+  MT_CHECK_INPUT(has_single, folder.string(), " holds neither ", kSingleName, " nor ", kIndexFile);
+  open_single(folder / kSingleName);
+}
+
+void ModelFiles::open_single(const fs::path& path) {
+  files_.emplace_back(path);
   for (const SafetensorsEntry& tensor : files_[0].tensors()) places_[tensor.name] = {0, &tensor};
 }
 
@@ -110,10 +141,37 @@ void ModelFiles::open_shards(const SafetensorsIndex& index) {
   for (const auto& [name, file] : index.weight_map) {
     const size_t number = shards[file];
     const SafetensorsEntry* tensor = files_[number].find(name);
-    MT_CHECK_INPUT(tensor != nullptr, (folder_ / kIndexName).string(), " places tensor ", name,
+    MT_CHECK_INPUT(tensor != nullptr, (folder_ / kIndexFile).string(), " places tensor ", name,
                    " in ", file, ", which does not hold it");
     places_[name] = {number, tensor};
   }
+  check_shards(index);
+}
+
+// Who reads a directory shard by shard takes every tensor of each, and of two the later one.
+void ModelFiles::check_shards(const SafetensorsIndex& index) const {
+  uint64_t total_size = 0;
+  std::vector<std::string> unnamed;
+  for (size_t number = 0; number < files_.size(); ++number) {
+    for (const SafetensorsEntry& tensor : files_[number].tensors()) {
+      total_size += tensor.bytes;
+      const auto found = places_.find(tensor.name);
+      if (found == places_.end()) {
+        unnamed.push_back(tensor.name);
+        continue;
+      }
+      MT_CHECK_INPUT(found->second.file == number, folder_.string(), " holds tensor ", tensor.name,
+                     " twice, in ", files_[found->second.file].path().filename().string(), " and ",
+                     files_[number].path().filename().string());
+    }
+  }
+  const std::string path = (folder_ / kIndexFile).string();
+  if (!unnamed.empty())
+    log_info(concat(path, " does not name ", unnamed.size(),
+                    " tensors of its shards, which are left out; the first is ", unnamed.front()));
+  if (unnamed.empty() && index.total_size != 0 && index.total_size != total_size)
+    log_info(concat(path, " says a total_size of ", index.total_size,
+                    " bytes, but the tensors have ", total_size));
 }
 
 std::vector<std::string> ModelFiles::names() const {

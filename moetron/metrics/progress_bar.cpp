@@ -41,8 +41,8 @@ std::string readable_duration(double seconds) {
   return text;
 }
 
-ProgressBar::ProgressBar(std::ostream& out, int width, int64_t num_steps)
-    : out_(out), width_(width), num_steps_(std::max<int64_t>(num_steps, 1)) {}
+ProgressBar::ProgressBar(std::ostream& out, int width, int64_t num_steps, const char* unit)
+    : out_(out), width_(width), num_steps_(std::max<int64_t>(num_steps, 1)), unit_(unit) {}
 
 ProgressBar::~ProgressBar() {
   hide();
@@ -51,8 +51,8 @@ ProgressBar::~ProgressBar() {
 std::string ProgressBar::text() const {
   const double done = static_cast<double>(step_) / static_cast<double>(num_steps_);
   const double left = static_cast<double>(num_steps_ - step_) * seconds_per_step_;
-  const std::string tail = concat(" ", static_cast<int>(100.0 * done), " %  step ", step_, " of ",
-                                  num_steps_, "  ", readable_duration(left), " left");
+  const std::string tail = concat(" ", static_cast<int>(100.0 * done), " %  ", unit_, " ", step_,
+                                  " of ", num_steps_, "  ", readable_duration(left), " left");
   // The last column stays free: writing there would wrap on some terminals.
   const int bar_width = std::min(40, width_ - 1 - static_cast<int>(tail.size()) - 2);
   if (bar_width < 4) return tail.substr(1, static_cast<size_t>(std::max(0, width_ - 1)));

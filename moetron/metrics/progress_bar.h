@@ -17,7 +17,8 @@ std::string readable_duration(double seconds);
 // overwrites the bar instead of trailing it. With width 0 (no terminal) nothing is ever written.
 class ProgressBar {
  public:
-  ProgressBar(std::ostream& out, int width, int64_t num_steps);
+  // `unit`: what a step is called.
+  ProgressBar(std::ostream& out, int width, int64_t num_steps, const char* unit = "step");
   ~ProgressBar();
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -34,6 +35,7 @@ class ProgressBar {
   std::ostream& out_;
   int width_;
   int64_t num_steps_;
+  const char* unit_;
   int64_t step_ = 0;
   double seconds_per_step_ = 0.0;  // smoothed
   bool visible_ = false;

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "moetron/checkpoint/companions.h"
+#include "moetron/formats/companions.h"
 
 namespace moetron {
 

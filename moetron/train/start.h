@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "moetron/checkpoint/checkpoint.h"
-#include "moetron/checkpoint/companions.h"
+#include "moetron/formats/companions.h"
 #include "moetron/run/run_spec.h"
 
 namespace moetron {

@@ -1,4 +1,4 @@
-#include "moetron/checkpoint/companions.h"
+#include "moetron/formats/companions.h"
 
 #include <algorithm>
 #include <string_view>
@@ -9,7 +9,6 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
-#include "moetron/checkpoint/checkpoint_folder.h"
 
 namespace moetron {
 namespace {

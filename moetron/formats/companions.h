@@ -11,6 +11,9 @@
 
 namespace moetron {
 
+inline constexpr char kConfigFile[] = "config.json";
+inline constexpr char kGenerationConfigFile[] = "generation_config.json";
+
 struct CompanionFile {
   std::string name;  // relative to the directory, '/' between parts
   std::string text;
