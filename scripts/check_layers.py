@@ -7,7 +7,7 @@
 Rules: a folder of moetron/ includes only its own headers and those of the folders that its line of
 layers.txt names; the table itself has no cycle, and no core folder uses a torch folder; torch headers appear
 in torch folders only, never in .cu files, and torch/torch.h nowhere; options are read by config/, run/ and the
-commands alone, and of config/ the others know choices.h; a file has at most 400 lines (tests
+commands alone, and of config/ the others know choices.h and model_formats.h; a file has at most 400 lines (tests
 800); comments are ASCII.
 """
 import pathlib
@@ -18,6 +18,7 @@ import tempfile
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 TORCH = re.compile(r"^(ATen|c10|torch|caffe2)/")
 MOST_LINES, MOST_TEST_LINES = 400, 800
+CHOICES = ("moetron/config/choices.h", "moetron/config/model_formats.h")
 OPTION_READERS = {"config", "run", "bench", "cli"}
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 
@@ -55,7 +56,7 @@ def comments_of(text):
 
 def check_include(layers, folder, path, header, is_test):
     """What is wrong with one include line of a file, or None."""
-    reads_options = header.startswith("moetron/config/") and header != "moetron/config/choices.h"
+    reads_options = header.startswith("moetron/config/") and header not in CHOICES
     if reads_options and folder and folder not in OPTION_READERS and not is_test:
         return f"includes {header}: below the commands run/ alone reads options, the others its RunSpec"
     if header == "torch/torch.h":

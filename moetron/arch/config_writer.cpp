@@ -147,6 +147,8 @@ Json write_model_config(const ModelConfig& config) {
   Json out = config.source;
   if (config.num_layers != before.at("num_hidden_layers").get<int64_t>()) out.erase("layer_types");
   use_common_spelling(complete, out);
+  out.erase(
+      "quantization_config");  // of the weights that were read, which stay no longer in 8 bits
   for (const auto& [key, value] : complete.items()) {
     if (!before.contains(key) || before.at(key) != value) out[key] = value;
   }

@@ -8,7 +8,8 @@ namespace moetron {
 
 // Made from options: every key that the family has; bos_token_id and eos_token_id are null, for the
 // shape does not know the tokenizer. Read from a file: that file's keys, in its order, with only
-// those changed whose meaning has changed since, and transformers-5-only spellings replaced.
+// those changed whose meaning has changed since, transformers-5-only spellings replaced, and
+// without a quantization_config.
 Json write_model_config(const ModelConfig& config);
 
 }  // namespace moetron

@@ -46,6 +46,14 @@ TEST(ConfigWriter, KeepsUnknownKeysAndChangesOnlyWhatChanged) {
   EXPECT_EQ(write_model_config(config).dump(), expected.dump());
 }
 
+TEST(ConfigWriter, ForgetsHowTheWeightsWereStored) {
+  const Json json = deepseek_v3_json();
+  Json stored = json;
+  stored["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+  EXPECT_EQ(write_model_config(read_model_config(stored, "config.json")).dump(),
+            write_model_config(read_model_config(json, "config.json")).dump());
+}
+
 TEST(ConfigWriter, ReplacesSpellingsThatOldReleasesWouldMiss) {
   Json json = qwen3_moe_json();
   for (const char* key : {"rope_theta", "torch_dtype", "num_experts"}) json.erase(key);

@@ -39,6 +39,12 @@ struct CheckpointContent {
 // SAVE/step_0000100.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& save, int64_t step);
 
+// What of the files that a manifest lists is compared with it.
+enum class Verify { kBlocks, kSizes };
+constexpr Verify verification(bool of_blocks) {
+  return of_blocks ? Verify::kBlocks : Verify::kSizes;
+}
+
 struct FoundCheckpoint {
   std::filesystem::path folder;
   int64_t step = 0;
@@ -49,14 +55,17 @@ struct FoundCheckpoint {
 // damaged one costs one warning that names file and reason. InputError where the folder cannot be
 // listed, or where there are step folders and none can be loaded, with the reason of each: there
 // is a run's past, and nobody may take it for a fresh start. Reads what it checks once. Collective
-// over `world`: rank 0 looks, and all return or throw the same.
-std::optional<FoundCheckpoint> find_latest(const std::filesystem::path& save, Communicator* world);
+// over `world` (null: a single rank): rank 0 lists the folder, all share the blocks, and all return
+// or throw the same.
+std::optional<FoundCheckpoint> find_latest(const std::filesystem::path& save, Communicator* world,
+                                           Verify verify = Verify::kBlocks);
 
 // Throws InputError, naming file and block, unless every file that the folder's manifest lists has
 // its size and hashes. A folder without a manifest, as other programs write them, passes. For
 // whoever reads a checkpoint that find_latest() did not find. Reads all files once; collective over
 // `world` (null: a single rank), whose ranks share them, and all throw the same.
-void check_model_files(const std::filesystem::path& folder, Communicator* world);
+void check_model_files(const std::filesystem::path& folder, Communicator* world,
+                       Verify verify = Verify::kBlocks);
 
 // Throws InputError, naming file and reason, unless `folder` is a checkpoint whose every file has
 // its size (cheap; hashes are find_latest's business).

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -18,6 +19,7 @@
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/trainer_state.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/comm/gather_texts.h"
 #include "moetron/formats/manifest.h"
 
 namespace moetron {
@@ -56,12 +58,35 @@ std::vector<std::string> list_names(const fs::path& folder) {
   return names;
 }
 
+// What this rank checks of a folder that all ranks check.
+ManifestPart part_of(Communicator* world, Verify verify) {
+  if (verify == Verify::kSizes) return {.index = 0, .count = 0};
+  if (world == nullptr) return {};
+  return {static_cast<uint64_t>(world->rank()), static_cast<uint64_t>(world->size())};
+}
+
+// Of a single rank, which has the machine for itself: enough for a disk as fast as memory.
+int num_reading_threads(Communicator* world) {
+  constexpr unsigned kEnough = 8;
+  const bool is_alone = world == nullptr || world->size() == 1;
+  return is_alone ? static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, kEnough))
+                  : 1;
+}
+
+bool is_first_rank(Communicator* world) {
+  return world == nullptr || world->rank() == 0;
+}
+
+void say_unverified(const fs::path& folder) {
+  log_info(concat("no-verify: the blocks of ", folder.string(), " are not checked"));
+}
+
 // Throws InputError unless everything in the folder is as it was written, and of the step that its
 // name says: a folder that was renamed, or copied over another's name, would be a run's past at
-// another place.
-void check_resumable(const fs::path& folder, int64_t step) {
+// another place. Of the blocks, this rank's part.
+void check_resumable(const fs::path& folder, int64_t step, Communicator* world, Verify verify) {
   check_checkpoint(folder);
-  const Json extra = verify_manifest(folder);
+  const Json extra = verify_manifest(folder, part_of(world, verify), num_reading_threads(world));
   const fs::path trainer = folder / kTrainerFile;
   const int64_t saved = parse_trainer_state(read_json(trainer), trainer).step;
   const std::string rename_it = concat("; rename it to ", folder_name(saved));
@@ -72,10 +97,12 @@ void check_resumable(const fs::path& folder, int64_t step) {
                  " by its manifest.json, not step ", step);
 }
 
-// Why the folder cannot be resumed; empty: it can. Whatever keeps it from being read is a reason.
-std::string why_not_resumable(const fs::path& folder, int64_t step) {
+// Why the folder cannot be resumed, by what this rank has checked; empty: it can. Whatever keeps it
+// from being read is a reason.
+std::string why_not_resumable(const fs::path& folder, int64_t step, Communicator* world,
+                              Verify verify) {
   try {
-    check_resumable(folder, step);
+    check_resumable(folder, step, world, verify);
     return "";
   } catch (const fs::filesystem_error& error) {
     return describe(error);
@@ -84,26 +111,44 @@ std::string why_not_resumable(const fs::path& folder, int64_t step) {
   }
 }
 
+// The reason of the first rank that has one.
+std::string shared_reason(const fs::path& folder, int64_t step, Communicator* world,
+                          Verify verify) {
+  const std::string mine = why_not_resumable(folder, step, world, verify);
+  if (world == nullptr || world->size() == 1) return mine;
+  for (const std::string& reason : gather_texts(*world, mine))
+    if (!reason.empty()) return reason;
+  return "";
+}
+
 constexpr int64_t kNone = -1;
 
-// Passes over newer ones that are damaged, with a warning each.
-int64_t newest_sound_step(const fs::path& save) {
-  const std::vector<int64_t> steps = list_steps(save);
-  std::vector<std::string> reasons;
-  for (const int64_t step : steps) {
-    const std::string reason = why_not_resumable(checkpoint_folder(save, step), step);
+// Passes over newer ones that are damaged, with a warning each. Collective over `world`.
+int64_t newest_sound_step(const fs::path& save, Communicator* world, Verify verify) {
+  std::vector<int64_t> listed;  // by rank 0
+  const auto num_steps = static_cast<size_t>(on_rank_zero(world, [&] {
+    listed = list_steps(save);
+    return static_cast<int64_t>(listed.size());
+  }));
+  std::vector<std::string> left_out, reasons;
+  for (size_t i = 0; i < num_steps; ++i) {
+    const int64_t step = on_rank_zero(world, [&] { return listed[i]; });
+    const fs::path folder = checkpoint_folder(save, step);
+    const std::string reason = shared_reason(folder, step, world, verify);
     if (reason.empty()) {
-      for (size_t i = 0; i < reasons.size(); ++i)
-        log_warning(concat("checkpoint ", checkpoint_folder(save, steps[i]).string(),
-                           " is left out: ", reasons[i]));
+      if (is_first_rank(world)) {
+        for (const std::string& sentence : left_out) log_warning(sentence);
+      }
+      if (verify == Verify::kSizes) say_unverified(folder);
       return step;
     }
+    left_out.push_back(concat("checkpoint ", folder.string(), " is left out: ", reason));
     reasons.push_back(reason);
   }
-  if (steps.empty()) return kNone;
+  if (num_steps == 0) return kNone;
   std::string all;
   for (const std::string& reason : reasons) all += concat(all.empty() ? "" : "; ", reason);
-  throw InputError(concat("none of the ", steps.size(), " checkpoints in ", save.string(),
+  throw InputError(concat("none of the ", num_steps, " checkpoints in ", save.string(),
                           " can be loaded: ", all));
 }
 
@@ -138,26 +183,27 @@ void remove_leftovers(const fs::path& save) {
   }
 }
 
-std::optional<FoundCheckpoint> find_latest(const fs::path& save, Communicator* world) {
-  const int64_t found = on_rank_zero(world, [&] { return newest_sound_step(save); });
+std::optional<FoundCheckpoint> find_latest(const fs::path& save, Communicator* world,
+                                           Verify verify) {
+  const int64_t found = newest_sound_step(save, world, verify);
   if (found == kNone) return std::nullopt;
   return FoundCheckpoint{checkpoint_folder(save, found), found};
 }
 
-void check_model_files(const fs::path& folder, Communicator* world) {
+void check_model_files(const fs::path& folder, Communicator* world, Verify verify) {
+  const bool has_manifest = on_rank_zero(
+      world, [&] { return int64_t{is_folder(folder) && path_exists(folder / kManifestFile)}; });
+  if (!has_manifest) return;
   on_all_ranks(world, [&] {
-    if (!path_exists(folder / kManifestFile)) return 0;
-    ManifestPart part;
-    if (world != nullptr)
-      part = {static_cast<uint64_t>(world->rank()), static_cast<uint64_t>(world->size())};
     try {
-      verify_manifest(folder, part);
+      verify_manifest(folder, part_of(world, verify), num_reading_threads(world));
     } catch (const InputError& error) {
       throw InputError(concat(error.what(), "; where the change is meant, remove ",
                               (folder / kManifestFile).string()));
     }
     return 0;
   });
+  if (verify == Verify::kSizes) say_unverified(folder);
 }
 
 void check_checkpoint(const fs::path& folder) {

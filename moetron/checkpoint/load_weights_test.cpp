@@ -72,6 +72,32 @@ TEST_F(LoadWeights, ConvertsBetweenTheTypesOfWeights) {
   }
 }
 
+// Of the release of DeepSeek-V3: 8 bits, with a scale for every block of 128 x 128.
+TEST_F(LoadWeights, MultipliesEightBits) {
+  const at::Tensor bits = at::randint(0, 0x7f, {130, 300}, at::kByte);  // finite numbers
+  const at::Tensor scales = at::rand({2, 3}) + 0.5;
+  write({{"w", bits}, {"w_scale_inv", scales}});
+  const at::Tensor expected =
+      bits.view(at::kFloat8_e4m3fn).to(at::kFloat) *
+      scales.repeat_interleave(128, 0).slice(0, 0, 130).repeat_interleave(128, 1).slice(1, 0, 300);
+  const at::Tensor all = at::empty({130, 300}), in_bf16 = at::empty({130, 300}, at::kBFloat16);
+  const at::Tensor rows = at::empty({5, 300}), columns = at::empty({130, 40});
+  const LoadReport report = load_weights(folder_.path(), {whole("w", all),
+                                                          whole("w", in_bf16),
+                                                          {"w", {130, 300}, {125, 0}, rows},
+                                                          {"w", {130, 300}, {0, 100}, columns}});
+  EXPECT_TRUE(report.unused.empty());
+  EXPECT_TRUE(at::equal(all, expected));
+  EXPECT_TRUE(at::equal(in_bf16, expected.to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(rows, expected.slice(0, 125)));
+  EXPECT_TRUE(at::equal(columns, expected.slice(1, 100, 140)));
+  write({{"w", bits}, {"w_scale_inv", at::ones({2, 2})}});
+  EXPECT_THAT(
+      refusal({whole("w", all)}),
+      HasSubstr("w_scale_inv is F32 of shape [2, 2], but w of shape [130, 300] needs F32 of "
+                "shape [2, 3]"));
+}
+
 TEST_F(LoadWeights, ReadsShards) {
   const Tensors first{{"a", at::randn(3)}}, second{{"b", at::randn(4)}};
   write(first, "model-00001-of-00002.safetensors");

@@ -155,8 +155,40 @@ TEST_F(SaveFolder, ReadersOfAModelCheckItsManifest) {
     messages[static_cast<size_t>(world.rank())] = why_refused(&world);
   });
   EXPECT_THAT(messages, Each(HasSubstr("model.safetensors is damaged in block 0")));
+  testing::internal::CaptureStderr();
+  check_model_files(folder, nullptr, Verify::kSizes);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("no-verify: the blocks of " + folder.string() + " are not checked"));
+  write_file(folder / "model.safetensors", bytes + " ");
+  EXPECT_THAT(message_of<InputError>([&] { check_model_files(folder, nullptr, Verify::kSizes); }),
+              HasSubstr("bytes, its manifest says"));
   fs::remove(folder / "manifest.json");
   EXPECT_EQ(why_refused(nullptr), "no error");
+}
+
+// Each rank reads a part of the blocks, and what one of them finds is what all of them know.
+TEST_F(SaveFolder, RanksShareTheSearchForTheNewest) {
+  save(1);
+  const fs::path newest = save(2);
+  for (const ManifestFile& file : read_manifest(newest)) {
+    if (file.name == kTrainerFile) continue;  // which is looked at whatever is verified
+    const std::string good = read_file(newest / file.name);
+    std::string bytes = good;
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    write_file(newest / file.name, bytes);
+    std::vector<int64_t> checked(3), unchecked(3);
+    testing::internal::CaptureStderr();
+    run_ranks(3, [&](Communicator& world) {
+      const auto rank = static_cast<size_t>(world.rank());
+      checked[rank] = find_latest(save_, &world)->step;
+      unchecked[rank] = find_latest(save_, &world, Verify::kSizes)->step;
+    });
+    EXPECT_THAT(testing::internal::GetCapturedStderr(),
+                HasSubstr(file.name + " is damaged in block 0"));
+    EXPECT_THAT(checked, Each(1)) << file.name;
+    EXPECT_THAT(unchecked, Each(2)) << file.name;
+    write_file(newest / file.name, good);
+  }
 }
 
 TEST_F(SaveFolder, NothingIsLostWhereARunBeginsAnew) {

@@ -5,6 +5,8 @@
 
 namespace moetron {
 
+inline constexpr int kExitDiffers = 1;  // of commands that compare, as of cmp and diff
+
 int run_pretrain(const ParsedCommandLine& parsed);
 int run_preprocess(const ParsedCommandLine& parsed);
 int run_generate(const ParsedCommandLine& parsed);
@@ -13,6 +15,8 @@ int run_explain(const ParsedCommandLine& parsed);
 int run_plan(const ParsedCommandLine& parsed);
 int run_compare_loss(const ParsedCommandLine& parsed);
 int run_plot(const ParsedCommandLine& parsed);
+int run_convert(const ParsedCommandLine& parsed);
+int run_compare(const ParsedCommandLine& parsed);
 int run_bench(const ParsedCommandLine& parsed);
 int run_launch(const ParsedCommandLine& parsed);
 int run_demo(const ParsedCommandLine& parsed);

@@ -10,12 +10,6 @@
 #include "moetron/run/resolve.h"
 
 namespace moetron {
-namespace {
-
-constexpr int kExitDiffers = 1;  // as of cmp and diff
-
-}  // namespace
-
 int run_compare_loss(const ParsedCommandLine& parsed) {
   const CurveOptions& options = parsed.options.curves;
   validate(parsed.options, Command::kCompareLoss, /*world_size=*/1);

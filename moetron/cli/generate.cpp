@@ -26,12 +26,12 @@ namespace {
 namespace fs = std::filesystem;
 
 // --load itself, or the newest checkpoint in it.
-fs::path model_folder(const fs::path& load) {
+fs::path model_folder(const fs::path& load, Verify verify) {
   if (path_exists(load / "config.json")) {
-    check_model_files(load, nullptr);
+    check_model_files(load, nullptr, verify);
     return load;
   }
-  const auto found = find_latest(load, nullptr);
+  const auto found = find_latest(load, nullptr, verify);
   MT_CHECK_INPUT(found.has_value(), "load: ", load.string(),
                  " holds neither a config.json nor a checkpoint");
   return found->folder;
@@ -102,7 +102,8 @@ int run_generate(const ParsedCommandLine& parsed) {
   if (options.runtime.num_threads > 0)
     at::set_num_threads(static_cast<int>(options.runtime.num_threads));
   const c10::Device device = choose_device(options.runtime.device, /*local_rank=*/0);
-  const fs::path folder = model_folder(options.checkpoint.load);
+  const fs::path folder =
+      model_folder(options.checkpoint.load, verification(resolve_start(options).verify));
   const auto tokenizer = model_tokenizer(options, folder);
   const ModelConfig config = read_model_config(folder);
   const std::vector<std::string> prompts = options.generate.prompt_file.empty()

@@ -38,6 +38,10 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_compare_loss(parsed);
     case Command::kPlot:
       return run_plot(parsed);
+    case Command::kConvert:
+      return run_convert(parsed);
+    case Command::kCompare:
+      return run_compare(parsed);
     case Command::kBench:
       return run_bench(parsed);
     case Command::kLaunch:

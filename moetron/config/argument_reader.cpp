@@ -35,7 +35,7 @@ ReadArgument ArgumentReader::next() {
   }
   const size_t equals = word.find('=');
   read.shown = word.substr(0, equals);
-  const auto found = option_table().find(read.shown.substr(2));
+  const auto found = option_table().find(read.shown.substr(2), command_);
   if (!found) {
     const std::string near = option_table().suggestion(read.shown.substr(2), "--");
     read.shown = shortened(read.shown);

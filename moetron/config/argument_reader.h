@@ -20,7 +20,9 @@ struct ReadArgument {
 
 class ArgumentReader {
  public:
-  explicit ArgumentReader(std::vector<std::string> words) : words_(std::move(words)) {}
+  // `command`: whose options the words are; where it has none of a name, that of another is read.
+  ArgumentReader(Command command, std::vector<std::string> words)
+      : command_(command), words_(std::move(words)) {}
 
   bool at_end() const { return next_ == words_.size(); }
   const std::vector<std::string>& words() const { return words_; }
@@ -31,6 +33,7 @@ class ArgumentReader {
  private:
   std::vector<Scalar> read_values(const OptionSpec& spec);
 
+  Command command_;
   std::vector<std::string> words_;
   size_t next_ = 0;
 };

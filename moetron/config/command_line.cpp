@@ -76,7 +76,7 @@ std::vector<Setting> read_typed(std::vector<std::string> words, Command command,
   const OptionSpec* rest = rest_option(command);
   std::vector<Setting> settings;
   std::vector<Scalar> unnamed;
-  ArgumentReader reader(std::move(words));
+  ArgumentReader reader(command, std::move(words));
   while (!reader.at_end()) {
     ReadArgument read = reader.next();
     if (!read.mistake.empty()) errors.push_back(read.mistake);
@@ -120,7 +120,8 @@ std::vector<std::string> take_launched(std::vector<std::string>& words) {
   auto next = words.begin();
   while (next != words.end() && next->starts_with("-")) {
     if (*next == "-n") *next = "--nproc-per-node";
-    const bool has_value = is_option(*next) && option_table().find(next->substr(2)).has_value();
+    const bool has_value =
+        is_option(*next) && option_table().find(next->substr(2), Command::kLaunch).has_value();
     next += has_value && next + 1 != words.end() ? 2 : 1;
   }
   std::vector<std::string> launched(next, words.end());
@@ -174,7 +175,7 @@ ParsedCommandLine parse_command_line(int argc, const char* const* argv) {
   const std::string file = take_config_path(typed);
   for (const Setting& setting : typed) parsed.typed.push_back(setting.spec->name);
   Assembler assembler(parsed.command, parsed, errors);
-  if (!file.empty()) assembler.add(read_toml_settings(file, errors));
+  if (!file.empty()) assembler.add(read_toml_settings(file, parsed.command, errors));
   assembler.add(std::move(typed));
   assembler.assemble();
   throw_collected(errors);

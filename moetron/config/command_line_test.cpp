@@ -186,6 +186,22 @@ TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
             "\"mlp:local\"");
 }
 
+TEST(CommandLine, CommandsMayHaveOptionsOfOneName) {
+  const Options options =
+      parse("convert --load a --save b --from hf --to hf --dtype fp16 --threads 3 --verify")
+          .options;
+  EXPECT_EQ(options.convert.dtype, WeightDtype::kFp16);
+  EXPECT_EQ(options.training.dtype, Dtype::kAuto);
+  EXPECT_EQ(options.runtime.num_threads, 3);
+  EXPECT_EQ(options.checkpoint.verify, true);
+  EXPECT_THAT(error_of(pretrain("--dtype stored")), HasSubstr("--dtype expects one of auto"));
+  EXPECT_THAT(error_of("convert --to hf --dtype auto"), HasSubstr("--dtype expects one of stored"));
+  EXPECT_EQ(parse("preprocess --input x --output-prefix y --from wudao").options.preprocess.from,
+            RecordLayout::kWudao);
+  EXPECT_EQ(parse(pretrain("--no-verify")).options.checkpoint.verify, false);
+  EXPECT_EQ(error_of("convert --load a --save b"), "convert needs --to");
+}
+
 TEST(CommandLine, OptionsThatIdleBesideOthersAreDropped) {
   const ParsedCommandLine alone = parse(pretrain("--moe-router-bias-update-rate 5"));
   EXPECT_EQ(alone.options.moe.moe_router_bias_update_rate, 1e-3);

@@ -28,13 +28,21 @@ using ::testing::HasSubstr;
 
 TEST(OptionTable, IsConsistent) {
   std::set<std::string> names;
+  std::set<std::string> names_of_commands;  // "convert --dtype": of one option each
+  const auto is_new = [&](const OptionSpec& spec, const std::string& name) {
+    bool all_new = !spec.commands.empty() || !names.contains(name);
+    for (const Command command : spec.commands)
+      all_new &= names_of_commands.insert(command_name(command) + " --" + name).second;
+    names.insert(name);
+    return all_new;
+  };
   std::set<std::string> working_flags;
   for (const OptionSpec& spec : option_table().options()) {
     if (spec.kind == ValueKind::kFlag && spec.standing == Standing::kWorks)
       working_flags.insert(spec.name);
-    EXPECT_TRUE(names.insert(spec.name).second) << spec.name;
+    EXPECT_TRUE(is_new(spec, spec.name)) << spec.name;
     for (const Spelling& spelling : spec.spellings)
-      EXPECT_TRUE(names.insert(spelling.name).second) << spelling.name;
+      EXPECT_TRUE(is_new(spec, spelling.name)) << spelling.name;
     EXPECT_EQ(spec.meaning.empty() ? ' ' : spec.meaning.back(), '.') << spec.name;
     const bool chooses = spec.kind == ValueKind::kChoice || spec.kind == ValueKind::kPairs;
     EXPECT_EQ(spec.choices.empty(), !chooses) << spec.name;

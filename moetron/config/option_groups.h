@@ -29,10 +29,11 @@ void declare_kernels(OptionTable& table);
 void declare_runtime(OptionTable& table);
 void declare_curves(OptionTable& table);
 void declare_bench(OptionTable& table);
+void declare_convert(OptionTable& table);  // convert and compare
 void declare_plan(OptionTable& table);
 void declare_launch(OptionTable& table);
 void declare_report(OptionTable& table);  // what several commands beside training give out
-void declare_tools(OptionTable& table);   // preprocess, generate, convert
+void declare_tools(OptionTable& table);   // simulate, preprocess, generate
 void declare_explain(OptionTable& table);
 void declare_megatron(OptionTable& table);  // Megatron's options that need no field here
 

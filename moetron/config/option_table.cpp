@@ -34,6 +34,14 @@ struct KindOf {
   ValueKind operator()(const EnumField&) const { return ValueKind::kChoice; }
 };
 
+// What the option is under that name; nothing where it does not answer to it.
+std::optional<FoundOption> answer(const OptionSpec& spec, const std::string& name) {
+  if (spec.name == name) return FoundOption{&spec, ""};
+  for (const Spelling& spelling : spec.spellings)
+    if (spelling.name == name) return FoundOption{&spec, spelling.value, spelling.factor};
+  return std::nullopt;
+}
+
 // A plan takes a run's options and writes them anew: it knows all of them, but for those that put
 // something else in the run's place.
 void share_with_plan(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& options) {
@@ -217,6 +225,7 @@ OptionTable::OptionTable() {
   declare_runtime(*this);
   declare_tools(*this);
   declare_curves(*this);
+  declare_convert(*this);
   declare_plan(*this);
   declare_bench(*this);
   declare_launch(*this);
@@ -250,13 +259,16 @@ OptionSpec& OptionTable::add_fieldless(std::string name, ValueKind kind, std::st
   return spec;
 }
 
-std::optional<FoundOption> OptionTable::find(std::string_view name) const {
+std::optional<FoundOption> OptionTable::find(std::string_view name,
+                                             std::optional<Command> command) const {
   const std::string wanted = with_hyphens(name);
+  std::optional<FoundOption> first;
   for (const OptionSpec& spec : options_) {
-    if (spec.name == wanted) return FoundOption{&spec, ""};
-    for (const Spelling& spelling : spec.spellings)
-      if (spelling.name == wanted) return FoundOption{&spec, spelling.value, spelling.factor};
+    const std::optional<FoundOption> found = answer(spec, wanted);
+    if (found && (!command || spec.belongs_to(*command))) return found;
+    if (!first) first = found;
   }
+  if (first) return first;
   if (wanted.starts_with("no-")) {
     for (const OptionSpec& spec : options_)
       if (spec.kind == ValueKind::kFlag && spec.standing == Standing::kWorks &&
@@ -293,8 +305,8 @@ const std::vector<CommandSpec>& command_table() {
       {"preprocess", "Turns text or JSONL into token files.", Command::kPreprocess},
       {"generate", "Continues a prompt with a trained model.", Command::kGenerate},
       {"sft", "Fine-tunes a model on conversations.", {}},
-      {"convert", "Converts checkpoints between formats.", {}},
-      {"compare", "Compares two checkpoints tensor by tensor.", {}},
+      {"convert", "Converts checkpoints between formats.", Command::kConvert},
+      {"compare", "Compares two checkpoints tensor by tensor.", Command::kCompare},
       {"simulate", "Times a pipeline schedule on paper.", Command::kSimulate},
       {"explain", "Reads a Megatron command line and tells what it does here.", Command::kExplain},
       {"plan", "Searches for the fastest layout that fits.", Command::kPlan},

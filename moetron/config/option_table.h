@@ -213,8 +213,10 @@ class OptionTable {
   const std::vector<OptionGroup>& groups() const { return groups_; }
   const std::vector<OptionSpec>& options() const { return options_; }
 
-  // Underscores count as hyphens; no- before the name of a working flag means false.
-  std::optional<FoundOption> find(std::string_view name) const;
+  // Underscores count as hyphens; no- before the name of a working flag means false. Two commands
+  // may have an option of one name each: then it is that of `command`, else the first.
+  std::optional<FoundOption> find(std::string_view name,
+                                  std::optional<Command> command = std::nullopt) const;
   const OptionGroup* find_group(std::string_view name) const;
   // What a name that is not known may mean, as config/suggestion.h says it.
   std::string suggestion(std::string_view name, const char* before) const;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "moetron/config/choices.h"
+#include "moetron/config/model_formats.h"
 
 namespace moetron {
 
@@ -24,6 +25,8 @@ enum class Command {
   kPlan,
   kCompareLoss,
   kPlot,
+  kConvert,
+  kCompare,
   kBench,
   kLaunch,
   kDemo,
@@ -151,6 +154,8 @@ struct CheckpointOptions {
   bool finetune = false;
   std::vector<std::string> accept_changes;  // names of options, or "all"
   bool restart = false;
+  // Of the files that a manifest lists; convert reads its own again where this is set.
+  std::optional<bool> verify;
 };
 
 struct LoggingOptions {
@@ -260,6 +265,20 @@ struct PreprocessOptions {
   bool skip_bad_lines = false;
 };
 
+struct ConvertOptions {
+  ModelFormat from = ModelFormat::kHf;
+  ModelFormat to = ModelFormat::kHf;
+  WeightDtype dtype = WeightDtype::kStored;
+  std::string shard_size = "5GB";  // bytes of tensors in a file, with a unit
+};
+
+struct CompareOptions {
+  std::vector<std::string> models;  // two folders, or two safetensors files
+  double atol = 0;                  // a difference within either tolerance is none
+  double rtol = 0;
+  int64_t top = 10;  // rows of the table
+};
+
 struct GenerateOptions {
   std::string prompt;
   std::string prompt_file;
@@ -354,6 +373,8 @@ struct Options {
   KernelOptions kernels;
   RuntimeOptions runtime;
   PreprocessOptions preprocess;
+  ConvertOptions convert;
+  CompareOptions compare;
   GenerateOptions generate;
   SimulateOptions simulate;
   PlanOptions plan;

@@ -37,8 +37,8 @@ void declare_checkpoint(OptionTable& table) {
   table
       .add(MT_FIELD(checkpoint, save),
            "Directory for checkpoints; a valid one in it is resumed. Always saved at the end. "
-           "doctor tries how its file system keeps what is written.")
-      .for_commands({Command::kPretrain, Command::kDoctor})
+           "doctor tries how its file system keeps what is written; convert makes it.")
+      .for_commands({Command::kPretrain, Command::kDoctor, Command::kConvert})
       .differs(
           "A checkpoint is a Hugging Face model directory that any layout continues; the last "
           "step is always saved, and a valid one is resumed without --load.");
@@ -47,7 +47,8 @@ void declare_checkpoint(OptionTable& table) {
            "Directory of a checkpoint or of a Hugging Face model to start from.")
       .differs(
           "It takes a Hugging Face model or a checkpoint of Moetron's; Megatron's are not read.")
-      .for_commands({Command::kPretrain, Command::kGenerate, Command::kSimulate});
+      .for_commands(
+          {Command::kPretrain, Command::kGenerate, Command::kSimulate, Command::kConvert});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
       .unit("steps")
       .count_or_zero()
@@ -78,6 +79,14 @@ void declare_checkpoint(OptionTable& table) {
            "with the metrics, to a folder before_restart_N in it.")
       .ours()
       .idle_when(idle_without_save);
+  table
+      .add(
+          MT_FIELD(checkpoint, verify),
+          "Checks every block of the files that a manifest lists before they are used; done unless "
+          "no-verify is given. convert also reads what it wrote again, if this is given, and "
+          "compares it bit for bit with what it was made of.")
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kConvert, Command::kCompare})
+      .ours();
   table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
   table.add_fieldless("no-load-rng", ValueKind::kFlag, "Starts with the seed's random state.")

@@ -31,7 +31,7 @@ void declare_runtime(OptionTable& table) {
   const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate,
                                  Command::kSimulate, Command::kExplain,    Command::kCompareLoss,
                                  Command::kPlot,     Command::kBench,      Command::kLaunch,
-                                 Command::kDoctor};
+                                 Command::kDoctor,   Command::kConvert,    Command::kCompare};
   const std::vector<Command> planned{Command::kPretrain, Command::kSimulate, Command::kExplain};
   const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
   table.begin_group("runtime", "Running", model);
@@ -79,8 +79,10 @@ void declare_runtime(OptionTable& table) {
       .add(MT_FIELD(runtime, num_threads),
            "Compute threads of a rank; 0: OMP_NUM_THREADS, and where that is not set all cores, "
            "divided "
-           "among the ranks of the machine.")
-      .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor})
+           "among the ranks of the machine. Of convert and compare, those that read and write.")
+      .also("threads")
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor,
+                     Command::kConvert, Command::kCompare})
       .unit("threads")
       .at_least(0)
       .at_most(4096)
@@ -240,18 +242,6 @@ void declare_tools(OptionTable& table) {
       .above(0)
       .at_most(1);
   table.add(MT_FIELD(generate, greedy), "Always takes the likeliest token.");
-
-  table.begin_group("convert", "Converting", {});
-  const std::string conversion = "conversion between formats";
-  for (const char* name : {"load-path", "save-path", "model"})
-    table.add_fieldless(name, ValueKind::kText, "Source, target and kind of a conversion.")
-        .not_yet(conversion);
-  for (const char* name : {"tp-size", "tpe-size", "ep-size", "pp-size"})
-    table.add_fieldless(name, ValueKind::kInteger, "Layout of the converted checkpoint.")
-        .not_yet(conversion);
-  for (const char* name : {"use-gpu-num", "process-num"})
-    table.add_fieldless(name, ValueKind::kInteger, "GPUs and processes of a conversion.")
-        .not_yet(conversion);
 }
 
 }  // namespace moetron

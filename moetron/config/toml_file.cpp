@@ -43,8 +43,8 @@ std::vector<Scalar> pairs_of(const toml::table& table, const std::string& shown)
 
 class TomlReader {
  public:
-  TomlReader(std::string file, std::vector<std::string>& errors)
-      : file_(std::move(file)), errors_(errors) {}
+  TomlReader(std::string file, Command command, std::vector<std::string>& errors)
+      : file_(std::move(file)), command_(command), errors_(errors) {}
 
   void read(const toml::table& root) {
     for (const auto& [key, node] : root) {
@@ -63,6 +63,11 @@ class TomlReader {
   std::vector<Setting> settings;
 
  private:
+  // A command whose options the group holds, so that a name is looked for there first.
+  Command owner_of(const OptionGroup& group) const {
+    return group.commands.empty() ? command_ : group.commands.front();
+  }
+
   void collect(const std::string& key, const toml::node& node, const OptionGroup* group) {
     try {
       add(key, node, group);
@@ -73,7 +78,7 @@ class TomlReader {
 
   void add(const std::string& key, const toml::node& node, const OptionGroup* group) {
     const std::string shown = file_ + ": " + key;
-    const auto found = option_table().find(key);
+    const auto found = option_table().find(key, group ? owner_of(*group) : command_);
     constexpr size_t kShown = 100;
     MT_CHECK_CONFIG(found, file_, ": unknown option ", key.substr(0, kShown),
                     key.size() > kShown ? "..." : "", option_table().suggestion(key, ""));
@@ -97,6 +102,7 @@ class TomlReader {
   }
 
   std::string file_;
+  Command command_;
   std::vector<std::string>& errors_;
   std::map<const OptionSpec*, std::string> first_;  // the key that set the option
 };
@@ -130,11 +136,11 @@ std::string toml_of(const Options& options, Command command) {
   return text;
 }
 
-std::vector<Setting> read_toml_settings(const std::filesystem::path& path,
+std::vector<Setting> read_toml_settings(const std::filesystem::path& path, Command command,
                                         std::vector<std::string>& errors) {
   const std::string text = read_file(path);
   check_toml_depth(text, path.string());
-  TomlReader reader(path.filename().string(), errors);
+  TomlReader reader(path.filename().string(), command, errors);
   try {
     reader.read(toml::parse(text));
   } catch (const toml::parse_error& error) {

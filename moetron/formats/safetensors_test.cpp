@@ -226,6 +226,35 @@ TEST_F(SafetensorsTest, ModelFilesFindTensorsInShards) {
   }
 }
 
+TEST_F(SafetensorsTest, AnIndexMustAgreeWithItsShards) {
+  const std::string first = shard_file_name(0, 2), second = shard_file_name(1, 2);
+  write(folder_ / first, {{"x", Dtype::kU8, {2}}});
+  write(folder_ / second, {{"y", Dtype::kU8, {3}}, {"z", Dtype::kU8, {1}}});
+  const auto told = [&](const SafetensorsIndex& index) -> std::string {
+    write_safetensors_index(folder_ / kIndexFile, index);
+    testing::internal::CaptureStderr();
+    std::string refusal;
+    try {
+      ModelFiles files(folder_);
+    } catch (const InputError& error) {
+      refusal = error.what();
+    }
+    return testing::internal::GetCapturedStderr() + refusal;
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_EQ(told({6, {{"x", first}, {"y", second}, {"z", second}}}), "");
+  EXPECT_EQ(told({0, {{"x", first}, {"y", second}, {"z", second}}}), "");
+  EXPECT_TRUE(has(told({7, {{"x", first}, {"y", second}, {"z", second}}}),
+                  "says a total_size of 7 bytes, but the tensors have 6"));
+  EXPECT_TRUE(has(told({6, {{"x", first}, {"z", second}}}),
+                  "does not name 1 tensors of its shards, which are left out; the first is y"));
+  write(folder_ / first, {{"x", Dtype::kU8, {2}}, {"y", Dtype::kU8, {3}}});
+  EXPECT_TRUE(has(told({9, {{"x", first}, {"y", second}, {"z", second}}}),
+                  "holds tensor y twice, in " + second + " and " + first));
+}
+
 TEST_F(SafetensorsTest, SingleFileModelNeedsNoIndex) {
   write(folder_ / shard_file_name(0, 1), {{"x", Dtype::kU8, {2}}});
   EXPECT_EQ(ModelFiles(folder_).names(), std::vector<std::string>{"x"});

@@ -63,7 +63,7 @@ class Explainer {
   void read_arguments() {
     std::vector<std::string> texts;
     for (const ShellWord& word : command_.arguments) texts.push_back(word.text);
-    ArgumentReader reader(std::move(texts));
+    ArgumentReader reader(Command::kPretrain, std::move(texts));
     while (!reader.at_end()) {
       const ReadArgument read = reader.next();
       if (read.setting) {

@@ -183,7 +183,8 @@ StartSpec resolve_start(const Options& options) {
           .weights_alone = checkpoint.finetune,
           .accepted_changes = accepted_changes(checkpoint.accept_changes),
           .restart = checkpoint.restart,
-          .metrics = metrics_file(options)};
+          .metrics = metrics_file(options),
+          .verify = checkpoint.verify.value_or(true)};
 }
 
 }  // namespace moetron

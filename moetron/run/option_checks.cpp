@@ -177,6 +177,16 @@ void check_generate(const Options& options, Mistakes& mistakes) {
   check_tokenizer(options.tokenizer, mistakes);
 }
 
+void check_convert(const Options& options, Mistakes& mistakes) {
+  mistakes.check(!options.checkpoint.load.empty(), "convert needs load");
+  mistakes.check(!options.checkpoint.save.empty(), "convert needs save");
+}
+
+void check_compare(const Options& options, Mistakes& mistakes) {
+  const size_t num_models = options.compare.models.size();
+  mistakes.check(num_models == 2, "compare compares 2 models, not ", num_models);
+}
+
 void check_curves(const Options& options, Command command, Mistakes& mistakes) {
   const size_t num_runs = options.curves.runs.size(), num_labels = options.curves.labels.size();
   mistakes.check(command != Command::kCompareLoss || num_runs == 2,

@@ -241,6 +241,8 @@ void validate(const Options& options, Command command, int64_t world_size) {
   if (command == Command::kPretrain) validate_pretrain(options, world_size);
   if (command == Command::kPreprocess) check_preprocess(options, mistakes);
   if (command == Command::kGenerate) check_generate(options, mistakes);
+  if (command == Command::kConvert) check_convert(options, mistakes);
+  if (command == Command::kCompare) check_compare(options, mistakes);
   if (command == Command::kCompareLoss || command == Command::kPlot)
     check_curves(options, command, mistakes);
   mistakes.throw_if_any();

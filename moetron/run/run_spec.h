@@ -141,6 +141,7 @@ struct StartSpec {
   std::vector<std::string> accepted_changes;  // names of options, or "all"
   bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
   std::string metrics;   // file; empty: none
+  bool verify = true;    // every block of the files that a manifest lists
 };
 
 struct LogSpec {

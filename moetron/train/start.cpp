@@ -23,7 +23,7 @@ bool is_model_folder(const fs::path& folder) {
 std::optional<FoundCheckpoint> find_in_save(const StartSpec& spec, Communicator& world) {
   on_rank_zero(&world, [&] { return static_cast<int64_t>(list_steps(spec.save).size()); });
   try {
-    return find_latest(spec.save, &world);
+    return find_latest(spec.save, &world, verification(spec.verify));
   } catch (const InputError& error) {
     if (!spec.restart)
       throw InputError(concat(error.what(),
@@ -62,6 +62,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   start.tokenizer_folder = spec.tokenizer.folder;
   const fs::path save = spec.save;
   fs::path load = spec.load;
+  bool is_model_given = true;  // and not a run's folder, whose checkpoint was checked
 
   if (!save.empty()) start.resume = find_in_save(spec, world);
   if (start.resume) {
@@ -69,9 +70,10 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
         concat("continues at step ", start.resume->step, " from ", start.resume->folder.string(),
                load.empty() || load == save ? "" : " (a checkpoint in --save wins over --load)"));
   } else if (!load.empty() && load != save) {
-    start.resume = find_latest(load, &world);
+    start.resume = find_latest(load, &world, verification(spec.verify));
     if (start.resume && spec.weights_alone) {
       load = start.resume->folder;
+      is_model_given = false;
       start.resume.reset();
     }
     if (start.resume) {
@@ -82,7 +84,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   if (!start.resume && !load.empty()) {
     MT_CHECK_INPUT(is_model_folder(load), "load: ", load.string(),
                    " holds neither a config.json nor a checkpoint");
-    check_model_files(load, &world);
+    if (is_model_given) check_model_files(load, &world, verification(spec.verify));
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {
       log_info(concat(

@@ -1,0 +1,32 @@
+#include "moetron/cli/file_work.h"
+
+#include <algorithm>
+#include <iostream>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+
+namespace moetron {
+
+int file_threads(int64_t asked) {
+  // Each holds a block of 16 MiB and what it is made of: together less than 2 GiB.
+  constexpr int64_t kMost = 48;
+  const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
+  return static_cast<int>(std::clamp<int64_t>(asked > 0 ? asked : cores, 1, kMost));
+}
+
+void BlockProgress::show(const std::string& what, uint64_t done, uint64_t total) {
+  const auto now = std::chrono::steady_clock::now();
+  if (what != what_) {
+    what_ = what;
+    bar_.reset();
+    bar_.emplace(std::cerr, terminal_width(STDERR_FILENO), static_cast<int64_t>(total),
+                 what_.c_str());
+    last_ = now;
+    return;
+  }
+  const double seconds = std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  bar_->advance(static_cast<int64_t>(done), seconds);
+}
+
+}  // namespace moetron

@@ -1,0 +1,30 @@
+// What the commands that read and write whole models share.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "moetron/metrics/progress_bar.h"
+
+namespace moetron {
+
+// Threads that read and write: as asked, or (0) as many as there are cores, and no more than
+// memory has blocks for.
+int file_threads(int64_t asked);
+
+// A bar on a terminal for work in pieces of about one size.
+class BlockProgress {
+ public:
+  // `what`: "writes block".
+  void show(const std::string& what, uint64_t done, uint64_t total);
+  void hide() { bar_.reset(); }
+
+ private:
+  std::string what_;
+  std::optional<ProgressBar> bar_;
+  std::chrono::steady_clock::time_point last_;
+};
+
+}  // namespace moetron

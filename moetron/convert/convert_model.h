@@ -1,0 +1,53 @@
+// moetron convert: a model directory from another.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "moetron/base/json.h"
+#include "moetron/config/model_formats.h"
+#include "moetron/convert/tensor_source.h"
+#include "moetron/formats/companions.h"
+
+namespace moetron {
+
+struct ConvertSettings {
+  WeightDtype dtype = WeightDtype::kStored;
+  uint64_t shard_bytes = 5'000'000'000;  // of tensors in a file
+  int num_threads = 1;
+  bool verify = false;  // reads the result again, and compares it bit for bit
+  // Pieces that are done of so many, and what is done to them ("writes block", "verifies block"):
+  // called by one thread at a time.
+  std::function<void(const char* what, uint64_t done, uint64_t total)> progress = {};
+};
+
+struct ConvertReport {
+  uint64_t num_tensors = 0;
+  uint64_t bytes = 0;  // of all tensors that were written
+  int num_files = 0;   // that hold them
+  double seconds = 0;
+  double verify_seconds = 0;
+};
+
+// A model of whatever format, as a Hugging Face directory would hold it.
+struct ModelContent {
+  const TensorSource& weights;  // not in 8 bits, unless config says so
+  const Json& config;
+  std::vector<CompanionFile> companions;
+  std::string place;  // begins complaints
+};
+
+// Writes a Hugging Face model directory with a manifest. It appears whole or not at all: `save`
+// must not be there, or be an empty folder, and is renamed from a hidden folder beside it in the
+// end. ConfigError where it cannot be written, where it is there already, or where the disk has too
+// little room; InputError for damaged weights.
+ConvertReport write_hf_model(const ModelContent& content, const std::filesystem::path& save,
+                             const ConvertSettings& settings);
+
+// The same of a Hugging Face model directory.
+ConvertReport convert_hf_model(const std::filesystem::path& load, const std::filesystem::path& save,
+                               const ConvertSettings& settings);
+
+}  // namespace moetron
