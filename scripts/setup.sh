@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what Moetron needs: Debian packages (scripts/debian-packages.txt) and a Python environment in
-# .venv (scripts/requirements.txt). Does nothing when all is there; safe to run again at any time.
+# .venv (scripts/requirements.txt). Does nothing when all is there; safe to run again at any time. --with-clang adds
+# the compiler that scripts/fuzz.sh needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -22,6 +23,7 @@ run() {
 
 install_packages() {
   mapfile -t wanted < <(grep -v '^#' scripts/debian-packages.txt)
+  [ "${1:-}" != --with-clang ] || wanted+=(clang-14 libclang-rt-14-dev)
   local missing
   missing=$(comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
     <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null |
@@ -65,5 +67,5 @@ command -v dpkg-query >/dev/null ||
   die "this is not a Debian system; install what scripts/debian-packages.txt lists, and .venv by hand"
 mkdir -p build
 : >"$LOG"
-install_packages
+install_packages "$@"
 install_python

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Writes small inputs for the programs of this folder, good and bad ones: make_seeds.py OUT."""
+import json
+import pathlib
+import struct
+import sys
+
+out = pathlib.Path(sys.argv[1])
+
+
+def seed(program, name, content):
+    folder = out / program
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+def safetensors(header, data=b"", length=None):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+TWO = {"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]},
+       "b": {"dtype": "U8", "shape": [], "data_offsets": [8, 9]}}
+seed("safetensors", "good", safetensors(TWO, bytes(9)))
+seed("safetensors", "cut", safetensors(TWO, bytes(5)))
+seed("safetensors", "empty", safetensors({}))
+seed("safetensors", "long", safetensors(TWO, bytes(9), 1 << 63))
+seed("safetensors", "fp8", safetensors({"w": {"dtype": "F8_E4M3", "shape": [2, 1], "data_offsets": [0, 2]}}, bytes(2)))
+seed("index", "good", {"metadata": {"total_size": 1}, "weight_map": {"x": "a"}})
+seed("index", "missing", {"metadata": {}, "weight_map": {"x": "a", "y": "b"}})
+seed("index", "outside", {"weight_map": {"x": "../a"}})
+seed("index", "unicode", b'{"weight_map":{"\\u0000x":"a\\ud83d\\ude00"}}')
+MANIFEST = {"version": 1, "block_bytes": 1 << 24, "extra": {"step": 1}, "checksum": "",
+            "files": [{"name": "state/x", "size": 3, "xxh3_128": ["00"]}]}
+seed("manifest", "good", MANIFEST)
+seed("manifest", "itself", {**MANIFEST, "files": [{"name": "manifest.json", "size": 3, "xxh3_128": ["00"]}]})
+seed("manifest", "outside", {**MANIFEST, "files": [{"name": "a/../../b", "size": 0, "xxh3_128": []}]})
+seed("manifest", "huge", {**MANIFEST, "files": [{"name": "x", "size": (1 << 64) - 1, "xxh3_128": []}]})
+STATE = {"step": 3, "consumed_samples": 24, "optimizer_steps": 3, "has_optimizer": True, "options": {"optimizer": {"lr": 1e-3}}}
+seed("trainer_state", "good", STATE)
+seed("trainer_state", "negative", {**STATE, "step": -1})
+seed("trainer_state", "large", {**STATE, "step": 1 << 63})
+seed("trainer_state", "deep", b"[" * 100 + b"]" * 100)
