@@ -2,12 +2,14 @@
 #include <string>
 
 #include "fuzz/fuzz_folder.h"
+#include "moetron/base/log.h"
 #include "moetron/formats/safetensors_index.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace moetron;
   // A shard with one tensor, "x", of one byte.
   static const std::filesystem::path shard = [] {
+    init_log(1, 2);  // what is told of an index is not to be read here
     const SafetensorsLayout layout = layout_safetensors({{"x", SafetensorsDtype::kU8, {1}}});
     return write_input("a", layout.header + '\1');
   }();

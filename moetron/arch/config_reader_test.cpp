@@ -42,6 +42,12 @@ TEST(ConfigReader, ReadsDeepseekV2Lite) {
   EXPECT_EQ(config.rope.dim, 64);
 }
 
+TEST(ConfigReader, ReadsQwen3MoeInEightBits) {
+  MT_SKIP_WITHOUT_PUBLISHED_CONFIGS();
+  EXPECT_EQ(
+      read_model_config(published_config("Qwen--Qwen3-30B-A3B-FP8"), "config.json").moe->top_k, 8);
+}
+
 TEST(ConfigReader, ReadsDeepseekV3AsItIsReleased) {
   MT_SKIP_WITHOUT_PUBLISHED_CONFIGS();
   Json json = published_config("deepseek-ai--DeepSeek-V3");

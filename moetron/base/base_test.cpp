@@ -1,5 +1,7 @@
+#include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <span>
 #include <sys/stat.h>
 #include <vector>
 
@@ -12,7 +14,9 @@
 #include "moetron/base/folder_lock.h"
 #include "moetron/base/hash.h"
 #include "moetron/base/json.h"
+#include "moetron/base/parallel_for.h"
 #include "moetron/base/path.h"
+#include "moetron/base/placed_writer.h"
 #include "moetron/base/random.h"
 #include "moetron/base/shrunk_file.h"
 
@@ -80,6 +84,41 @@ TEST_F(BaseTest, WritersOfOnePathDoNotMeet) {
     EXPECT_EQ(read_file(path), "first");
   }
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+TEST_F(BaseTest, PlacedWritersFillAFileTogether) {
+  const fs::path path = folder_ / "file";
+  PlacedWriter(path, 6).write(std::as_bytes(std::span("def", 3)), 3);
+  PlacedWriter second(path);
+  second.write(std::as_bytes(std::span("abc", 3)), 0);
+  second.sync();
+  EXPECT_EQ(read_file(path), "abcdef");
+  try {
+    PlacedWriter(folder_ / "none", std::nullopt, " (rank 3)");
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.what(), "cannot write " + (folder_ / "none").string() +
+                                ": No such file or directory (rank 3)");
+  }
+}
+
+TEST(ParallelFor, DoesEveryPieceOnce) {
+  for (const int num_threads : {0, 1, 3, 50}) {
+    std::vector<std::atomic<int>> calls(37);
+    parallel_for(num_threads, calls.size(), [&](uint64_t piece) { ++calls[piece]; });
+    for (const auto& count : calls) EXPECT_EQ(count, 1);
+  }
+  parallel_for(3, 0, [](uint64_t) { FAIL(); });
+}
+
+TEST(ParallelFor, AFailureEndsTheWork) {
+  std::atomic<int> calls = 0;
+  const auto fail_at_ten = [&](uint64_t piece) {
+    ++calls;
+    if (piece == 10) throw InputError("ten");
+  };
+  EXPECT_THROW(parallel_for(4, 1'000'000'000'000, fail_at_ten), InputError);
+  EXPECT_GT(calls, 10);
 }
 
 TEST_F(BaseTest, FolderLocksTakeTurns) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -35,7 +36,11 @@ void parallel_for(int num_threads, uint64_t count, const Work& work) {
       num_threads > 1 && count > 1
           ? std::min<uint64_t>(static_cast<uint64_t>(num_threads), count) - 1
           : 0;
-  for (uint64_t i = 0; i < num_helpers; ++i) threads.emplace_back(take_pieces);
+  try {
+    while (threads.size() < num_helpers) threads.emplace_back(take_pieces);
+  } catch (const std::system_error&) {
+    // The system gives no more of them: those that there are do the work.
+  }
   take_pieces();
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);

@@ -85,7 +85,9 @@ uint64_t bytes_of(const TensorSource& weights) {
 fs::path prepare(const fs::path& save, uint64_t bytes) {
   const fs::path parent = save.has_parent_path() ? save.parent_path() : ".";
   try {
-    const bool is_free = !path_exists(save) || (is_folder(save) && fs::is_empty(save));
+    const fs::file_type type = fs::symlink_status(save).type();
+    const bool is_free = type == fs::file_type::not_found ||
+                         (type == fs::file_type::directory && fs::is_empty(save));
     MT_CHECK_CONFIG(is_free, "save: ", save.string(),
                     " is there already: name another folder, or remove it");
     fs::create_directories(parent);

@@ -204,6 +204,8 @@ TEST_F(ConvertModel, NeverReplacesWhatIsThere) {
   write_file(out() / "mine", "");
   EXPECT_THAT(refusal(), HasSubstr("is there already"));
   fs::remove(out() / "mine");
+  fs::create_directory_symlink(folder_.path(), folder_.path() / "link");
+  EXPECT_THROW(convert_hf_model(in(), folder_.path() / "link", {}), ConfigError);
   EXPECT_EQ(refusal(), "no error");  // an empty folder may be taken
   EXPECT_TRUE(fs::exists(out() / "manifest.json"));
 }

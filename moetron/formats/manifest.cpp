@@ -48,7 +48,7 @@ bool is_inside(const std::string& name) {
 }
 
 uint64_t num_blocks(uint64_t size) {
-  return (size + kManifestBlockBytes - 1) / kManifestBlockBytes;
+  return size / kManifestBlockBytes + (size % kManifestBlockBytes != 0 ? 1 : 0);
 }
 
 std::vector<ManifestFile> parse_files(const Json& document, const std::string& path) {
@@ -57,7 +57,11 @@ std::vector<ManifestFile> parse_files(const Json& document, const std::string& p
     for (const Json& entry : document["files"]) {
       ManifestFile file;
       file.name = entry.at("name").get<std::string>();
-      file.size = entry.at("size").get<uint64_t>();
+      const Json& size = entry.at("size");
+      // A number beyond 64 bits is a floating-point one.
+      MT_CHECK_INPUT(size.is_number_unsigned(), path, ": the size of ", file.name, " (",
+                     size.dump(), ") is no count of bytes");
+      file.size = size.get<uint64_t>();
       file.blocks = entry.at("xxh3_128").get<std::vector<std::string>>();
       MT_CHECK_INPUT(is_inside(file.name) && file.blocks.size() == num_blocks(file.size), path,
                      " has a bad entry for ", file.name);

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -9,6 +10,8 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/hash.h"
+#include "moetron/base/json.h"
 #include "moetron/formats/damage_test.h"
 
 namespace moetron {
@@ -69,6 +72,34 @@ TEST_F(ManifestTest, WritersMayHashTheirOwnBlocks) {
   EXPECT_EQ(why_refused(), "accepted");
   EXPECT_THROW(write_manifest(folder_, {{"weights", 3, {}}}, Json::object()), InternalError);
   EXPECT_THROW(write_manifest(folder_, {{"../weights", 0, {}}}, Json::object()), InternalError);
+}
+
+// The checksum tells what rotted, not what was meant.
+TEST_F(ManifestTest, RefusesSizesThatNoFileHas) {
+  dump(folder_ / "x", "");
+  for (const char* size : {"18446747070394551615", "1e300", "-1", "0.0", "\"0\"", "null"}) {
+    Json document =
+        parse_json(concat(R"({"version": 1, "extra": {}, "files": [{"name": "x", "size": )", size,
+                          R"(, "xxh3_128": []}]})"),
+                   "manifest");
+    const std::string body = document.dump();
+    document["checksum"] = hash_hex(std::as_bytes(std::span(body)));
+    dump(folder_ / "manifest.json", document.dump());
+    EXPECT_NE(why_refused().find("the size of x ("), std::string::npos) << why_refused();
+  }
+}
+
+TEST_F(ManifestTest, ThreadsAndPartsShareTheBlocks) {
+  std::string big(5 * kManifestBlockBytes, 'a');
+  dump(folder_ / "weights", big);
+  write_manifest(folder_, {hash_file(folder_, "weights")}, {{"step", 3}});
+  EXPECT_EQ(verify_manifest(folder_, {}, 4)["step"], 3);
+  big[3 * kManifestBlockBytes] = 'b';
+  dump(folder_ / "weights", big);
+  EXPECT_THROW(verify_manifest(folder_, {}, 4), InputError);
+  EXPECT_THROW(verify_manifest(folder_, {1, 2}), InputError);
+  EXPECT_EQ(verify_manifest(folder_, {0, 2})["step"], 3);
+  EXPECT_EQ(verify_manifest(folder_, {0, 0})["step"], 3);
 }
 
 TEST_F(ManifestTest, SurvivesDamage) {
