@@ -9,6 +9,7 @@
 #include "moetron/run/resolve.h"
 
 namespace moetron {
+
 int run_compare(const ParsedCommandLine& parsed) {
   const CompareOptions& options = parsed.options.compare;
   say_notices(parsed);

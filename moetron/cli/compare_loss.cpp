@@ -10,6 +10,7 @@
 #include "moetron/run/resolve.h"
 
 namespace moetron {
+
 int run_compare_loss(const ParsedCommandLine& parsed) {
   const CurveOptions& options = parsed.options.curves;
   validate(parsed.options, Command::kCompareLoss, /*world_size=*/1);

@@ -9,8 +9,8 @@
 namespace moetron {
 
 int file_threads(int64_t asked) {
-  // Each holds a block of 16 MiB and what it is made of: together less than 2 GiB.
-  constexpr int64_t kMost = 48;
+  // Each holds a block of 16 MiB and what it is made of, 60 MB at most: together less than 2 GiB.
+  constexpr int64_t kMost = 32;
   const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
   return static_cast<int>(std::clamp<int64_t>(asked > 0 ? asked : cores, 1, kMost));
 }

@@ -10,8 +10,8 @@
 
 namespace moetron {
 
-// Threads that read and write: as asked, or (0) as many as there are cores, and no more than
-// memory has blocks for.
+// Threads that read and write: as asked, or (0) as many as there are cores; 32 at most, for each
+// takes memory.
 int file_threads(int64_t asked);
 
 // A bar on a terminal for work in pieces of about one size.

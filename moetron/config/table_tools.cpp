@@ -79,7 +79,8 @@ void declare_runtime(OptionTable& table) {
       .add(MT_FIELD(runtime, num_threads),
            "Compute threads of a rank; 0: OMP_NUM_THREADS, and where that is not set all cores, "
            "divided "
-           "among the ranks of the machine. Of convert and compare, those that read and write.")
+           "among the ranks of the machine. Of convert and compare, those that read and write, 32 "
+           "at most.")
       .also("threads")
       .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor,
                      Command::kConvert, Command::kCompare})
