@@ -1,0 +1,55 @@
+// Zip archives as torch.save writes them: entries that are stored, not compressed, and whose data
+// begins at multiples of 64 bytes, so that they can be mapped; zip64 where sizes demand it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moetron/base/file.h"
+
+namespace moetron {
+
+// Where the data of an entry lies in the file.
+struct ZipEntry {
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+};
+using ZipDirectory = std::map<std::string, ZipEntry, std::less<>>;
+
+// Whether the file begins as a zip archive does.
+bool is_zip(const FileReader& file);
+// Reads the directory at the file's end and the place of every entry. `name` opens the message of
+// every InputError: no zip, places beyond the file, compressed or encrypted entries, a name twice.
+ZipDirectory read_zip_directory(const FileReader& file, const std::string& name);
+
+// Writes an archive front to back: begin() and write() for each entry, then finish().
+class ZipWriter {
+ public:
+  explicit ZipWriter(FileWriter& file) : file_(file) {}
+
+  // `bytes` is the size of the entry, of which write() then gives no more and no less.
+  void begin(const std::string& name, uint64_t bytes);
+  void write(std::span<const std::byte> bytes);
+  // begin() and write() in one.
+  void add(const std::string& name, std::string_view text);
+  void finish();
+
+ private:
+  struct Entry {
+    std::string name;
+    uint64_t header = 0;  // byte at which the entry's own header begins
+    uint64_t bytes = 0;
+    uint64_t written = 0;
+    uint32_t crc = 0;
+  };
+  void end();
+
+  FileWriter& file_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace moetron
