@@ -1,0 +1,281 @@
+#include "moetron/convert/megatron_source.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/parse_number.h"
+#include "moetron/base/path.h"
+#include "moetron/convert/megatron_args.h"
+#include "moetron/convert/megatron_tensors.h"
+#include "moetron/formats/torch_file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kRankFolder = "mp_rank_";
+constexpr std::string_view kLayer = "decoder.layers.";
+
+using ChunkTensors = std::map<std::string, TorchTensor, std::less<>>;
+
+std::vector<std::string> rank_folders(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(kRankFolder) && path_exists(entry->path() / kMegatronFile))
+      names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string iteration_folder(int64_t iteration) {
+  const std::string number = std::to_string(iteration);
+  return "iter_" + std::string(number.size() < 7 ? 7 - number.size() : 0, '0') + number;
+}
+
+fs::path find_iteration(const fs::path& folder, std::optional<int64_t> step) {
+  if (step) return folder / iteration_folder(*step);
+  if (!rank_folders(folder).empty()) return folder;
+  const fs::path latest = folder / kLatestFile;
+  MT_CHECK_INPUT(path_exists(latest), folder.string(), " has neither ", kLatestFile, " nor ",
+                 kRankFolder, "* folders");
+  std::string text = read_file(latest);
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0)
+    text.pop_back();
+  if (text == "release") return folder / text;
+  const auto iteration = parse_number<int64_t>(text);
+  MT_CHECK_INPUT(iteration && *iteration >= 0, latest.string(), " holds \"", text.substr(0, 40),
+                 "\", neither an iteration nor \"release\"");
+  return folder / iteration_folder(*iteration);
+}
+
+// The tensors under a key of the file, by name.
+ChunkTensors read_chunk(const TorchFile& file, const PickleValue& state) {
+  ChunkTensors tensors;
+  const Pickle& pickle = file.pickle();
+  for (size_t i = 0; i + 1 < state.items.size(); i += 2) {
+    const PickleValue& name = pickle.at(state.items[i]);
+    const PickleValue& value = pickle.at(state.items[i + 1]);
+    const bool is_state = name.text.ends_with("_extra_state");
+    if (is_state || value.kind == PickleValue::Kind::kNone) continue;
+    tensors.insert_or_assign(std::string(name.text), file.tensor(value, name.text));
+  }
+  return tensors;
+}
+
+// How many layers the names of a chunk count.
+int64_t count_layers(const ChunkTensors& tensors) {
+  int64_t count = 0;
+  for (auto entry = tensors.lower_bound(kLayer);
+       entry != tensors.end() && entry->first.starts_with(kLayer); ++entry) {
+    std::string_view rest = std::string_view(entry->first).substr(kLayer.size());
+    const auto layer = take_number<int64_t>(rest);
+    constexpr int64_t kMaxLayers = 1'000'000;
+    if (layer && *layer >= 0 && *layer < kMaxLayers) count = std::max(count, *layer + 1);
+  }
+  return count;
+}
+
+}  // namespace
+
+bool is_megatron_folder(const fs::path& folder) {
+  return path_exists(folder / kLatestFile) || !rank_folders(folder).empty();
+}
+
+class MegatronSourceBuilder {
+ public:
+  MegatronSourceBuilder(MegatronSource& source, fs::path folder, const ModelConfig& config)
+      : source_(source), folder_(std::move(folder)), config_(config) {}
+
+  void build() {
+    read_layout();
+    read_files();
+    find_names();
+    find_stages();
+    try {
+      check_layout(config_, source_.layout_);
+    } catch (const ConfigError& error) {  // what cannot be written cannot have been, either
+      throw InputError(concat(folder_.string(), " does not fit its config.json: ", error.what()));
+    }
+    place_tensors();
+  }
+
+ private:
+  const ChunkTensors& chunk(size_t file, int64_t chunk) const {
+    return files_[file][static_cast<size_t>(chunk)];
+  }
+
+  // As far as the first file tells it.
+  void read_layout() {
+    const std::vector<std::string> folders = rank_folders(folder_);
+    MT_CHECK_INPUT(!folders.empty(), folder_.string(), " has no folder ", kRankFolder, "*");
+    const TorchFile first(folder_ / folders[0] / kMegatronFile);
+    MegatronLayout& layout = source_.layout_;
+    layout = layout_from_args(first);
+    if (first.find("model") == nullptr)
+      while (first.find(concat("model", layout.num_chunks)) != nullptr) ++layout.num_chunks;
+    MT_CHECK_INPUT(layout.tp % layout.tpe == 0 && std::cmp_equal(num_files(layout), folders.size()),
+                   folder_.string(), " has ", folders.size(), " files for ", layout.tp,
+                   " tensor-parallel ranks (", layout.tpe, " of experts), ", layout.pp,
+                   " pipeline ranks and ", layout.ep, " expert ranks");
+  }
+
+  void read_files() {
+    const MegatronLayout& layout = source_.layout_;
+    ranks_ = file_ranks(layout);
+    for (const MegatronRank& rank : ranks_) {
+      const fs::path path = folder_ / rank_folder(layout, rank) / kMegatronFile;
+      const TorchFile file(path);
+      files_.emplace_back();
+      for (int64_t i = 0; i < layout.num_chunks; ++i) {
+        const PickleValue* state = file.find(chunk_key(layout, i));
+        MT_CHECK_INPUT(state != nullptr, path.string(), " holds no \"", chunk_key(layout, i), "\"");
+        files_.back().push_back(read_chunk(file, *state));
+      }
+      source_.files_.push_back(path);
+    }
+  }
+
+  void find_names() {
+    for (const auto& file : files_)
+      for (const ChunkTensors& tensors : file)
+        for (const auto& [name, tensor] : tensors) {
+          if (name.ends_with(".layer_norm_weight")) source_.layout_.transformer_engine = true;
+          if (name.find(".experts.linear_fc1.weight") != std::string::npos)
+            source_.layout_.grouped_experts = true;
+        }
+  }
+
+  // The layers of every stage, where the stages lie, and the rows of the embedding.
+  void find_stages() {
+    MegatronLayout& layout = source_.layout_;
+    layout.v_placement = layout.num_chunks == 2 && layout.pp > 1 &&
+                         chunk(0, 1).contains("decoder.final_layernorm.weight");
+    layout.stage_layers.assign(static_cast<size_t>(layout.num_stages()), 0);
+    for (size_t i = 0; i < ranks_.size(); ++i)
+      for (int64_t c = 0; c < layout.num_chunks; ++c)
+        layout.stage_layers[static_cast<size_t>(stage_of(layout, ranks_[i].pp, c))] =
+            count_layers(chunk(i, c));
+    int64_t total = 0;
+    for (const int64_t layers : layout.stage_layers) total += layers;
+    MT_CHECK_INPUT(total == config_.num_layers, folder_.string(), " holds ", total,
+                   " layers, its config.json tells ", config_.num_layers);
+    const auto embedding = chunk(0, 0).find("embedding.word_embeddings.weight");
+    MT_CHECK_INPUT(embedding != chunk(0, 0).end() && embedding->second.shape.size() == 2,
+                   source_.files_[0].string(), " holds no embedding.word_embeddings.weight");
+    layout.padded_vocab = embedding->second.shape[0] * layout.tp;
+    MT_CHECK_INPUT(layout.padded_vocab >= config_.vocab_size, folder_.string(),
+                   " has a vocabulary of ", layout.padded_vocab, ", its config.json one of ",
+                   config_.vocab_size);
+  }
+
+  void place_tensors() {
+    const MegatronModel model(config_, source_.layout_);
+    parts_.resize(model.inventory().size());
+    dtypes_.resize(model.inventory().size());
+    for (size_t i = 0; i < ranks_.size(); ++i)
+      for (int64_t c = 0; c < source_.layout_.num_chunks; ++c)
+        place_chunk(i, c, model.chunk(ranks_[i], c));
+    std::map<std::string_view, size_t> sorted;
+    for (size_t i = 0; i < parts_.size(); ++i) sorted.emplace(model.inventory()[i].name, i);
+    for (const auto& [name, index] : sorted) {
+      const TensorInfo& info = model.inventory()[index];
+      source_.tensors_.push_back({info.name, dtypes_[index], info.shape});
+      source_.parts_.push_back(std::move(parts_[index]));
+    }
+  }
+
+  void place_chunk(size_t file, int64_t chunk_index, const std::vector<MegatronTensor>& expected) {
+    ChunkTensors& found = files_[file][static_cast<size_t>(chunk_index)];
+    for (const MegatronTensor& tensor : expected) {
+      const auto entry = found.find(tensor.name);
+      const std::string path = source_.files_[file].string();
+      MT_CHECK_INPUT(entry != found.end(), path, " holds no ", tensor.name);
+      MT_CHECK_INPUT(entry->second.shape == tensor.shape, path, ": ", tensor.name,
+                     " has the shape ", shape_text(entry->second.shape), ", config.json asks for ",
+                     shape_text(tensor.shape));
+      place(file, tensor, entry->second);
+      found.erase(entry);
+    }
+    for (const auto& [name, tensor] : found) {
+      const bool is_mtp = name.starts_with("mtp.") || name == "embedding.word_embeddings.weight";
+      MT_CHECK_INPUT(is_mtp, source_.files_[file].string(), " holds ", name,
+                     ", which the model of config.json has not");
+      source_.left_out_.push_back(name);
+    }
+  }
+
+  // A part that ranks have copies of counts once.
+  void place(size_t file, const MegatronTensor& tensor, const TorchTensor& stored) {
+    const uint64_t element_bytes = static_cast<uint64_t>(dtype_bits(stored.dtype)) / 8;
+    uint64_t offset = stored.offset;
+    for (const TensorPiece& piece : tensor.pieces) {
+      const bool is_new = placed_.emplace(piece.tensor, std::pair(piece.row, piece.column)).second;
+      if (is_new) {
+        SafetensorsDtype& dtype = dtypes_[piece.tensor];
+        if (parts_[piece.tensor].empty()) dtype = stored.dtype;
+        MT_CHECK_INPUT(dtype == stored.dtype, source_.files_[file].string(), ": ", tensor.name,
+                       " is ", dtype_name(stored.dtype), ", on other ranks ", dtype_name(dtype));
+        parts_[piece.tensor].push_back({.file = file,
+                                        .offset = offset,
+                                        .row = static_cast<uint64_t>(piece.row),
+                                        .rows = static_cast<uint64_t>(piece.rows),
+                                        .column = static_cast<uint64_t>(piece.column),
+                                        .columns = static_cast<uint64_t>(piece.columns)});
+      }
+      offset += static_cast<uint64_t>(piece.rows * piece.columns) * element_bytes;
+    }
+  }
+
+  MegatronSource& source_;
+  fs::path folder_;
+  const ModelConfig& config_;
+  std::vector<MegatronRank> ranks_;
+  std::vector<std::vector<ChunkTensors>> files_;          // of each rank its chunks
+  std::vector<std::vector<MegatronSource::Part>> parts_;  // by place in the inventory
+  std::vector<SafetensorsDtype> dtypes_;
+  std::set<std::pair<size_t, std::pair<int64_t, int64_t>>> placed_;
+};
+
+MegatronSource::MegatronSource(const fs::path& folder, const ModelConfig& config,
+                               std::optional<int64_t> step) {
+  MegatronSourceBuilder(*this, find_iteration(folder, step), config).build();
+}
+
+void MegatronSource::read(size_t index, uint64_t begin, uint64_t count,
+                          std::span<std::byte> bytes) const {
+  const SafetensorsTensor& tensor = tensors_[index];
+  const auto width = static_cast<uint64_t>(num_columns(tensor.shape));
+  const uint64_t element_bytes = static_cast<uint64_t>(dtype_bits(tensor.dtype)) / 8;
+  const uint64_t end = begin + count;
+  for (const Part& part : parts_[index]) {
+    const uint64_t first = std::max(part.row, begin / width);
+    const uint64_t last = std::min(part.row + part.rows, (end + width - 1) / width);
+    if (first >= last) continue;
+    // The rows from `first` on; a read may begin and end within one.
+    std::vector<std::byte> rows((last - first) * part.columns * element_bytes);
+    FileReader(files_[part.file])
+        .read(part.offset + (first - part.row) * part.columns * element_bytes, rows);
+    for (uint64_t row = first; row < last; ++row) {
+      const uint64_t row_begin = row * width + part.column;
+      const uint64_t from = std::max(row_begin, begin);
+      const uint64_t to = std::min(row_begin + part.columns, end);
+      if (from >= to) continue;
+      std::memcpy(&bytes[(from - begin) * element_bytes],
+                  &rows[((row - first) * part.columns + from - row_begin) * element_bytes],
+                  (to - from) * element_bytes);
+    }
+  }
+}
+
+}  // namespace moetron

@@ -1,0 +1,331 @@
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "moetron/arch/inventory.h"
+#include "moetron/base/error.h"
+#include "moetron/base/temporary_folder.h"
+#include "moetron/convert/megatron_source.h"
+#include "moetron/convert/megatron_tensors.h"
+#include "moetron/convert/write_megatron.h"
+#include "moetron/formats/torch_file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Every element of every tensor has a number of its own.
+class CountingSource : public TensorSource {
+ public:
+  explicit CountingSource(const ModelConfig& config) {
+    std::map<std::string, TensorInfo> sorted;
+    for (TensorInfo& tensor : tensor_inventory(config)) sorted.emplace(tensor.name, tensor);
+    for (const auto& [name, tensor] : sorted) {
+      tensors_.push_back({name, SafetensorsDtype::kI32, tensor.shape});
+      begins_.push_back(total_);
+      total_ += static_cast<uint64_t>(tensor.num_elements());
+    }
+  }
+  const std::vector<SafetensorsTensor>& tensors() const override { return tensors_; }
+  void read(size_t index, uint64_t begin, uint64_t count,
+            std::span<std::byte> bytes) const override {
+    for (uint64_t i = 0; i < count; ++i) {
+      const auto number = static_cast<int32_t>(begins_[index] + begin + i);
+      std::memcpy(&bytes[i * sizeof(number)], &number, sizeof(number));
+    }
+  }
+  std::vector<SafetensorsTensor>& change() { return tensors_; }
+
+ private:
+  std::vector<SafetensorsTensor> tensors_;
+  std::vector<uint64_t> begins_;
+  uint64_t total_ = 0;
+};
+
+ModelConfig llama() {
+  ModelConfig config;
+  config.family = ModelConfig::Family::kLlama;
+  config.vocab_size = 11;
+  config.hidden_size = 8;
+  config.num_layers = 4;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 2;
+  config.head_dim = 3;
+  config.intermediate_size = 12;
+  config.max_position_embeddings = 64;
+  return config;
+}
+
+ModelConfig qwen2() {
+  ModelConfig config = llama();
+  config.family = ModelConfig::Family::kQwen2;
+  config.attention_bias = true;
+  config.tie_word_embeddings = true;
+  return config;
+}
+
+ModelConfig qwen3_moe() {
+  ModelConfig config = llama();
+  config.family = ModelConfig::Family::kQwen3Moe;
+  config.qk_norm = true;
+  config.moe.emplace();
+  config.moe->num_experts = 4;
+  config.moe->top_k = 2;
+  config.moe->expert_intermediate_size = 6;
+  return config;
+}
+
+ModelConfig deepseek_v3() {
+  ModelConfig config = qwen3_moe();
+  config.family = ModelConfig::Family::kDeepseekV3;
+  config.qk_norm = false;
+  config.num_key_value_heads = 4;
+  config.mla = MlaConfig{.q_lora_rank = 6,
+                         .kv_lora_rank = 4,
+                         .qk_nope_head_dim = 3,
+                         .qk_rope_head_dim = 2,
+                         .v_head_dim = 3};
+  config.moe->num_shared_experts = 1;
+  config.moe->shared_intermediate_size = 6;
+  config.moe->expert_bias = true;
+  config.moe->first_k_dense_replace = 1;
+  return config;
+}
+
+MegatronLayout layout_of(const ModelConfig& config) {
+  MegatronLayout layout;
+  layout.stage_layers = {config.num_layers};
+  layout.padded_vocab = padded_vocab_size(config, 4, 1);
+  return layout;
+}
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::vector<int32_t> read_range(const TensorSource& source, size_t index, uint64_t begin,
+                                uint64_t count) {
+  std::vector<int32_t> values(count);
+  source.read(index, begin, count, std::as_writable_bytes(std::span(values)));
+  return values;
+}
+
+// Writes, reads, and compares every element; every range of one tensor, too.
+void expect_round_trip(const ModelConfig& config, const MegatronLayout& layout) {
+  const TemporaryFolder folder("megatron");
+  const CountingSource source(config);
+  const MegatronReport report =
+      write_megatron(source, config, layout, folder.path(), {.num_threads = 2});
+  EXPECT_EQ(report.num_files, num_files(layout));
+  EXPECT_TRUE(report.left_out.empty());
+  const MegatronSource read(folder.path(), config);
+  EXPECT_TRUE(read.left_out().empty());
+  EXPECT_EQ(read.layout().stage_layers, layout.stage_layers);
+  EXPECT_EQ(read.layout().v_placement, layout.v_placement);
+  EXPECT_EQ(read.layout().padded_vocab, layout.padded_vocab);
+  ASSERT_EQ(read.tensors().size(), source.tensors().size());
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const SafetensorsTensor& tensor = source.tensors()[i];
+    EXPECT_EQ(read.tensors()[i].name, tensor.name);
+    EXPECT_EQ(read.tensors()[i].shape, tensor.shape);
+    EXPECT_EQ(read.tensors()[i].dtype, tensor.dtype);
+    uint64_t elements = 1;
+    for (const int64_t dim : tensor.shape) elements *= static_cast<uint64_t>(dim);
+    EXPECT_EQ(read_range(read, i, 0, elements), read_range(source, i, 0, elements)) << tensor.name;
+    const uint64_t begin = elements / 3;
+    const uint64_t count = elements / 2;
+    EXPECT_EQ(read_range(read, i, begin, count), read_range(source, i, begin, count));
+  }
+}
+
+TEST(MegatronTest, RoundTripsEveryFamily) {
+  for (const ModelConfig& config : {llama(), qwen2(), qwen3_moe(), deepseek_v3()})
+    for (const bool transformer_engine : {false, true})
+      for (const bool grouped : {false, true}) {
+        MegatronLayout layout = layout_of(config);
+        layout.transformer_engine = transformer_engine;
+        layout.grouped_experts = grouped;
+        expect_round_trip(config, layout);
+      }
+}
+
+TEST(MegatronTest, RoundTripsEveryLayout) {
+  for (const ModelConfig& config : {qwen2(), qwen3_moe(), deepseek_v3()}) {
+    MegatronLayout layout = layout_of(config);
+    layout.tp = 2;
+    layout.padded_vocab = padded_vocab_size(config, 8, 2);  // the second rank has padding alone
+    layout.pp = 2;
+    layout.stage_layers = {1, 3};
+    expect_round_trip(config, layout);
+    layout.num_chunks = 2;
+    layout.stage_layers = {1, 1, 2, 0};
+    expect_round_trip(config, layout);
+    layout.v_placement = true;
+    expect_round_trip(config, layout);
+    if (!config.moe) continue;
+    layout.ep = 4;
+    expect_round_trip(config, layout);
+    layout.tpe = 2;
+    layout.ep = 2;
+    expect_round_trip(config, layout);
+  }
+}
+
+// The order within fused parameters, written out by hand.
+TEST(MegatronTest, FusesAsMegatronDoes) {
+  const ModelConfig config = qwen3_moe();
+  MegatronLayout layout = layout_of(config);
+  layout.tp = 2;
+  layout.ep = 2;
+  layout.pp = 2;
+  layout.stage_layers = {2, 2};
+  const MegatronModel model(config, layout);
+  const auto describe = [&](const MegatronTensor& tensor) {
+    std::string text = tensor.name + " " + shape_text(tensor.shape);
+    for (const TensorPiece& piece : tensor.pieces) {
+      const TensorInfo& info = model.inventory()[piece.tensor];
+      text += concat("; ", info.name.substr(info.name.find(".") + 1), " ", piece.row, "+",
+                     piece.rows, " ", piece.column, "+", piece.columns);
+    }
+    return text;
+  };
+  std::map<std::string, std::string> found;
+  for (const MegatronTensor& tensor : model.chunk({.tp = 1, .tpe = 0, .ep = 1, .pp = 1}, 0))
+    found.emplace(tensor.name, describe(tensor));
+  // 4 heads of 3 in 2 groups: rank 1 has group 1, which is queries 6..11, and key and value 3..5.
+  EXPECT_EQ(found["decoder.layers.1.self_attention.linear_qkv.weight"],
+            "decoder.layers.1.self_attention.linear_qkv.weight [12, 8]; "
+            "layers.3.self_attn.q_proj.weight 6+6 0+8; layers.3.self_attn.k_proj.weight 3+3 0+8; "
+            "layers.3.self_attn.v_proj.weight 3+3 0+8");
+  EXPECT_EQ(found["decoder.layers.0.self_attention.linear_proj.weight"],
+            "decoder.layers.0.self_attention.linear_proj.weight [8, 6]; "
+            "layers.2.self_attn.o_proj.weight 0+8 6+6");
+  EXPECT_EQ(found["decoder.layers.0.mlp.experts.local_experts.1.linear_fc1.weight"],
+            "decoder.layers.0.mlp.experts.local_experts.1.linear_fc1.weight [12, 8]; "
+            "layers.2.mlp.experts.3.gate_proj.weight 0+6 0+8; "
+            "layers.2.mlp.experts.3.up_proj.weight 0+6 0+8");
+  EXPECT_FALSE(found.contains("embedding.word_embeddings.weight"));
+  EXPECT_TRUE(found.contains("output_layer.weight"));
+}
+
+TEST(MegatronTest, NamesFoldersAsMegatronDoes) {
+  MegatronLayout layout;
+  EXPECT_EQ(rank_folder(layout, {}), "mp_rank_00");
+  layout.ep = 2;
+  EXPECT_EQ(rank_folder(layout, {.tp = 3, .tpe = 0, .ep = 1, .pp = 0}), "mp_rank_03_001");
+  layout.pp = 16;
+  EXPECT_EQ(rank_folder(layout, {.tp = 3, .tpe = 0, .ep = 1, .pp = 15}), "mp_rank_03_015_001");
+}
+
+TEST(MegatronTest, DescribesTheModelInItsArguments) {
+  const ModelConfig config = deepseek_v3();
+  MegatronLayout layout = layout_of(config);
+  const TemporaryFolder folder("megatron");
+  write_megatron(CountingSource(config), config, layout, folder.path(), {});
+  const TorchFile file(folder.path() / "release/mp_rank_00" / kMegatronFile);
+  const PickleValue& args = file.attributes(*file.find("args"), "args");
+  const auto find = [&](const char* name) { return *file.pickle().find(args, name); };
+  EXPECT_EQ(find("num_layers").integer, 4);
+  EXPECT_EQ(find("kv_lora_rank").integer, 4);
+  EXPECT_EQ(find("moe_layer_freq").items.size(), 4u);
+  EXPECT_EQ(find("moe_router_score_function").text, "softmax");
+  EXPECT_EQ(find("params_dtype").text, "bfloat16");
+  EXPECT_EQ(file.find("checkpoint_version")->number, 3.0);
+  const PickleValue& model = *file.find("model");
+  const std::string state = "decoder.layers.0.mlp.linear_fc1._extra_state";
+  ASSERT_NE(file.pickle().find(model, state), nullptr);
+  EXPECT_EQ(file.pickle().find(model, state)->kind, PickleValue::Kind::kNone);
+}
+
+TEST(MegatronTest, RefusesLayoutsThatDoNotFit) {
+  const ModelConfig config = qwen3_moe();
+  const auto message = [&](const std::function<void(MegatronLayout&)>& change) {
+    MegatronLayout layout = layout_of(config);
+    change(layout);
+    return message_of([&] { check_layout(config, layout); });
+  };
+  EXPECT_EQ(message([](MegatronLayout& layout) { layout.tp = 4; }),
+            "target-tensor-parallel-size (4) must divide the number of key-value heads (2)");
+  EXPECT_EQ(message([](MegatronLayout& layout) { layout.ep = 3; }),
+            "target-expert-parallel-size (3) must divide the number of experts (4)");
+  EXPECT_EQ(message([](MegatronLayout& layout) { layout.tpe = 2; }),
+            "target-expert-tensor-parallel-size (2) must divide target-tensor-parallel-size (1), "
+            "for Megatron's file names do not tell such ranks apart");
+  EXPECT_EQ(message([](MegatronLayout& layout) { layout.stage_layers = {3}; }),
+            "target-stage-layers has 3 layers, the model 4");
+  EXPECT_EQ(message([](MegatronLayout& layout) { layout.pp = 2; }),
+            "target-stage-layers has 1 numbers for 2 pipeline stages");
+  EXPECT_EQ(message_of([&] { equal_stage_layers(config, 3); }),
+            "the 4 layers are no equal parts for 3 pipeline stages: say how many each has "
+            "(target-stage-layers)");
+}
+
+TEST(MegatronTest, NamesWhatIsMissing) {
+  const ModelConfig config = llama();
+  const MegatronLayout layout = layout_of(config);
+  const TemporaryFolder folder("megatron");
+  CountingSource source(config);
+  const auto write = [&] {
+    return message_of([&] { write_megatron(source, config, layout, folder.path(), {}); });
+  };
+  source.change()[0].shape = {3, 8};
+  EXPECT_EQ(write(),
+            "tensor lm_head.weight has the shape [3, 8], its config.json asks for [11, 8]");
+  source.change()[0].name = "other";
+  EXPECT_EQ(write(), "the model has no tensor lm_head.weight, which its config.json asks for");
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+  source = CountingSource(config);
+  source.change().push_back({"model.layers.4.enorm.weight", SafetensorsDtype::kI32, {8}});
+  EXPECT_EQ(write_megatron(source, config, layout, folder.path(), {}).left_out,
+            std::vector<std::string>{"model.layers.4.enorm.weight"});
+  EXPECT_EQ(write(), "save: " + folder.path().string() +
+                         " holds a checkpoint of Megatron already: name another folder, or remove "
+                         "it");
+}
+
+TEST(MegatronTest, RefusesFoldersThatDoNotFit) {
+  const ModelConfig config = qwen3_moe();
+  MegatronLayout layout = layout_of(config);
+  layout.tp = 2;
+  const TemporaryFolder folder("megatron");
+  write_megatron(CountingSource(config), config, layout, folder.path(), {});
+  const fs::path release = folder.path() / "release";
+  const auto message = [&](const ModelConfig& read) {
+    return message_of([&] { MegatronSource(folder.path(), read); });
+  };
+  EXPECT_EQ(message(config), "no error");
+  ModelConfig other = config;
+  other.num_layers = 5;
+  EXPECT_EQ(message(other), release.string() + " holds 4 layers, its config.json tells 5");
+  other = config;
+  other.hidden_size = 16;
+  const std::string first = (release / "mp_rank_00" / kMegatronFile).string();
+  EXPECT_EQ(message(other), first +
+                                ": embedding.word_embeddings.weight has the shape [6, 8], "
+                                "config.json asks for [6, 16]");
+  other = config;
+  other.qk_norm = false;
+  EXPECT_EQ(message(other),
+            first +
+                " holds decoder.layers.0.self_attention.k_layernorm.weight, which the model of "
+                "config.json has not");
+  fs::remove_all(release / "mp_rank_01");
+  EXPECT_EQ(message(config), release.string() +
+                                 " has 1 files for 2 tensor-parallel ranks (1 of experts), 1 "
+                                 "pipeline ranks and 1 expert ranks");
+  EXPECT_EQ(message_of([&] { MegatronSource(folder.path(), config, 7); }),
+            (folder.path() / "iter_0000007").string() + " has no folder mp_rank_*");
+}
+
+}  // namespace
+}  // namespace moetron

@@ -1,0 +1,227 @@
+#include "moetron/convert/write_megatron.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <span>
+#include <thread>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/path.h"
+#include "moetron/convert/megatron_args.h"
+#include "moetron/convert/megatron_tensors.h"
+#include "moetron/formats/torch_file.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kRelease = "release";
+constexpr uint64_t kBufferBytes = uint64_t{16} << 20;
+
+// Where each tensor of the inventory lies in the source.
+class SourcePlaces {
+ public:
+  SourcePlaces(const TensorSource& source, const std::vector<TensorInfo>& inventory) {
+    const std::vector<SafetensorsTensor>& given = source.tensors();
+    std::map<std::string_view, size_t> places;
+    for (size_t i = 0; i < given.size(); ++i) places.emplace(given[i].name, i);
+    for (const TensorInfo& tensor : inventory) {
+      const auto place = places.find(tensor.name);
+      MT_CHECK_INPUT(place != places.end(), "the model has no tensor ", tensor.name,
+                     ", which its config.json asks for");
+      const std::vector<int64_t>& shape = given[place->second].shape;
+      MT_CHECK_INPUT(shape == tensor.shape, "tensor ", tensor.name, " has the shape ",
+                     shape_text(shape), ", its config.json asks for ", shape_text(tensor.shape));
+      places_.push_back(place->second);
+      places.erase(place);
+    }
+    for (const auto& [name, place] : places) left_out_.emplace_back(name);
+  }
+
+  size_t operator[](size_t tensor) const { return places_[tensor]; }
+  const std::vector<std::string>& left_out() const { return left_out_; }
+
+ private:
+  std::vector<size_t> places_;
+  std::vector<std::string> left_out_;
+};
+
+class MegatronWriter {
+ public:
+  MegatronWriter(const TensorSource& source, const ModelConfig& config,
+                 const MegatronLayout& layout, const MegatronSettings& settings)
+      : source_(source),
+        config_(config),
+        model_(config, layout),
+        settings_(settings),
+        places_(source, model_.inventory()),
+        ranks_(file_ranks(layout)) {
+    for (const MegatronRank& rank : ranks_)
+      for (int64_t chunk = 0; chunk < layout.num_chunks; ++chunk)
+        for (const MegatronTensor& tensor : model_.chunk(rank, chunk))
+          total_ += tensor_bytes(dtype_of(tensor), tensor.shape).value();
+  }
+
+  MegatronReport write(const fs::path& folder) {
+    run_threads(folder);
+    return {.bytes = total_,
+            .num_files = static_cast<int>(ranks_.size()),
+            .left_out = places_.left_out()};
+  }
+  uint64_t total_bytes() const { return total_; }
+
+ private:
+  void run_threads(const fs::path& folder) {
+    std::atomic<size_t> next = 0;
+    std::exception_ptr failure;
+    const auto work = [&] {
+      try {
+        for (size_t i = next++; i < ranks_.size(); i = next++) write_file_of(ranks_[i], folder);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!failure) failure = std::current_exception();
+        next = ranks_.size();
+      }
+    };
+    {
+      std::vector<std::jthread> threads;
+      for (int i = 0; i < settings_.num_threads; ++i) threads.emplace_back(work);
+    }
+    if (failure) std::rethrow_exception(failure);
+  }
+
+  void write_file_of(const MegatronRank& rank, const fs::path& folder) {
+    TorchContents contents;
+    contents.args = megatron_args(config_, model_.layout());
+    contents.values = {{"checkpoint_version", {3.0}}, {"iteration", {int64_t{0}}}};
+    std::vector<std::vector<MegatronTensor>> chunks;
+    for (int64_t chunk = 0; chunk < model_.layout().num_chunks; ++chunk) {
+      chunks.push_back(model_.chunk(rank, chunk));
+      TorchStateDict state{.key = chunk_key(model_.layout(), chunk),
+                           .tensors = {},
+                           .names_of_none = extra_states(chunks.back())};
+      for (const MegatronTensor& tensor : chunks.back())
+        state.tensors.push_back({tensor.name, dtype_of(tensor), tensor.shape});
+      contents.models.push_back(std::move(state));
+    }
+    const fs::path place = folder / rank_folder(model_.layout(), rank);
+    fs::create_directories(place);
+    write_torch_file(place / kMegatronFile, contents,
+                     [&](size_t chunk, size_t tensor, const TorchSink& sink) {
+                       stream(chunks[chunk][tensor], sink);
+                     });
+  }
+
+  SafetensorsDtype dtype_of(const MegatronTensor& tensor) const {
+    const auto given = [&](const TensorPiece& piece) -> const SafetensorsTensor& {
+      return source_.tensors()[places_[piece.tensor]];
+    };
+    const SafetensorsTensor& first = given(tensor.pieces[0]);
+    for (const TensorPiece& piece : tensor.pieces)
+      MT_CHECK_INPUT(given(piece).dtype == first.dtype, first.name, " is ", dtype_name(first.dtype),
+                     ", ", given(piece).name, " ", dtype_name(given(piece).dtype),
+                     ": Megatron has both in one parameter");
+    return first.dtype;
+  }
+
+  void stream(const MegatronTensor& tensor, const TorchSink& sink) {
+    const uint64_t element_bytes = static_cast<uint64_t>(dtype_bits(dtype_of(tensor))) / 8;
+    int64_t rows = tensor.shape[0];
+    for (const TensorPiece& piece : tensor.pieces) {
+      stream(piece, element_bytes, sink);
+      rows -= piece.rows;
+    }
+    const uint64_t padding = static_cast<uint64_t>(rows * num_columns(tensor.shape));
+    std::vector<std::byte> zeros(
+        static_cast<size_t>(std::min(padding * element_bytes, kBufferBytes)));
+    for (uint64_t left = padding * element_bytes; left > 0;) {
+      const uint64_t portion = std::min<uint64_t>(left, zeros.size());
+      sink(std::span(zeros).first(portion));
+      left -= portion;
+    }
+  }
+
+  // Reads whole rows of the tensor, and gives the piece's columns of them.
+  void stream(const TensorPiece& piece, uint64_t element_bytes, const TorchSink& sink) {
+    const size_t index = places_[piece.tensor];
+    const auto width = static_cast<uint64_t>(num_columns(source_.tensors()[index].shape));
+    const auto columns = static_cast<uint64_t>(piece.columns);
+    const uint64_t row_bytes = width * element_bytes;
+    const uint64_t rows_at_once = std::max<uint64_t>(kBufferBytes / row_bytes, 1);
+    std::vector<std::byte> rows;
+    std::vector<std::byte> part;
+    const auto end = static_cast<uint64_t>(piece.row + piece.rows);
+    for (auto row = static_cast<uint64_t>(piece.row); row < end;) {
+      const uint64_t count = std::min(rows_at_once, end - row);
+      rows.resize(count * row_bytes);
+      source_.read(index, row * width, count * width, rows);
+      row += count;
+      if (columns == width) {
+        sink(rows);
+        note(rows.size());
+        continue;
+      }
+      part.resize(count * columns * element_bytes);
+      for (uint64_t i = 0; i < count; ++i)
+        std::memcpy(&part[i * columns * element_bytes],
+                    &rows[i * row_bytes + static_cast<uint64_t>(piece.column) * element_bytes],
+                    columns * element_bytes);
+      sink(part);
+      note(part.size());
+    }
+  }
+
+  void note(uint64_t bytes) {
+    if (!settings_.progress) return;
+    const std::lock_guard lock(mutex_);
+    done_ += bytes;
+    settings_.progress(done_, total_);
+  }
+
+  const TensorSource& source_;
+  const ModelConfig& config_;
+  const MegatronModel model_;
+  const MegatronSettings& settings_;
+  const SourcePlaces places_;
+  const std::vector<MegatronRank> ranks_;
+  uint64_t total_ = 0;
+  std::mutex mutex_;  // of what follows, and of the first failure
+  uint64_t done_ = 0;
+};
+
+// Makes the folder, which may hold other things.
+void prepare(const fs::path& folder, uint64_t bytes) {
+  try {
+    const bool is_free = !path_exists(folder / kLatestFile) && !path_exists(folder / kRelease);
+    MT_CHECK_CONFIG(is_free, "save: ", folder.string(),
+                    " holds a checkpoint of Megatron already: name another folder, or remove it");
+    fs::create_directories(folder / kRelease);
+    const uint64_t available = fs::space(folder).available;
+    MT_CHECK_CONFIG(bytes <= available, "save: ", folder.string(), " needs ", bytes, " bytes, ",
+                    available, " are free");
+  } catch (const fs::filesystem_error& error) {
+    throw ConfigError(concat("save: cannot write ", folder.string(), ": ", error.code().message()));
+  }
+}
+
+}  // namespace
+
+MegatronReport write_megatron(const TensorSource& source, const ModelConfig& config,
+                              const MegatronLayout& layout, const fs::path& folder,
+                              const MegatronSettings& settings) {
+  check_layout(config, layout);
+  MegatronWriter writer(source, config, layout, settings);
+  prepare(folder, writer.total_bytes());
+  MegatronReport report = writer.write(folder / kRelease);
+  sync_folder(folder / kRelease);
+  write_file(folder / kLatestFile, kRelease);
+  return report;
+}
+
+}  // namespace moetron
