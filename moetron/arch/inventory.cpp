@@ -11,14 +11,6 @@
 namespace moetron {
 namespace {
 
-// What an MTP layer has of its own: copies of the model's ends, and what joins them to the layer.
-constexpr TensorRule kMtpEmbedding{"embed_tokens.weight", {Division::kVocabulary}};
-constexpr TensorRule kMtpEmbeddingNorm{"enorm.weight"};
-constexpr TensorRule kMtpHiddenNorm{"hnorm.weight"};
-constexpr TensorRule kMtpJoin{"eh_proj.weight"};
-constexpr TensorRule kMtpHeadNorm{"shared_head.norm.weight"};
-constexpr TensorRule kMtpHead{"shared_head.head.weight", {Division::kVocabulary}};
-
 class InventoryBuilder {
  public:
   explicit InventoryBuilder(const ModelConfig& config) : config_(config) {}
@@ -154,13 +146,13 @@ class InventoryBuilder {
   void add_mtp_layer(int64_t layer) {
     const int64_t hidden = config_.hidden_size;
     enter_layer(layer, true);
-    add("", kMtpEmbedding, {config_.vocab_size, hidden});
-    add("", kMtpEmbeddingNorm, {hidden});
-    add("", kMtpHiddenNorm, {hidden});
-    add("", kMtpJoin, {hidden, 2 * hidden});
+    add("", tensors::kMtpEmbedding, {config_.vocab_size, hidden});
+    add("", tensors::kMtpEmbeddingNorm, {hidden});
+    add("", tensors::kMtpHiddenNorm, {hidden});
+    add("", tensors::kMtpJoin, {hidden, 2 * hidden});
     add_layer_body(config_.moe.has_value());
-    add("", kMtpHeadNorm, {hidden});
-    add("", kMtpHead, {config_.vocab_size, hidden});
+    add("", tensors::kMtpHeadNorm, {hidden});
+    add("", tensors::kMtpHead, {config_.vocab_size, hidden});
   }
 
   const ModelConfig& config_;

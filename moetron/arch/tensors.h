@@ -103,5 +103,14 @@ inline constexpr const char* kRouter = "mlp.gate.";
 inline constexpr TensorRule kRouterWeight{"weight"};
 inline constexpr TensorRule kRouterBias{"e_score_correction_bias"};
 
+// What a layer of multi-token prediction has beside a decoder layer's tensors, behind
+// layer_prefix(): copies of the model's ends, and what joins them to the layer.
+inline constexpr TensorRule kMtpEmbedding{"embed_tokens.weight", {kVocabulary}};
+inline constexpr TensorRule kMtpEmbeddingNorm{"enorm.weight"};
+inline constexpr TensorRule kMtpHiddenNorm{"hnorm.weight"};
+inline constexpr TensorRule kMtpJoin{"eh_proj.weight"};
+inline constexpr TensorRule kMtpHeadNorm{"shared_head.norm.weight"};
+inline constexpr TensorRule kMtpHead{"shared_head.head.weight", {kVocabulary}};
+
 }  // namespace tensors
 }  // namespace moetron

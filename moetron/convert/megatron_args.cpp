@@ -44,21 +44,26 @@ TorchValues shape_args(const ModelConfig& config) {
           {"vocab_size", {config.vocab_size}}};
 }
 
+// Megatron's latent attention scales by a factor of 40 unless it is told otherwise.
+TorchValues yarn_args(const RopeConfig& rope) {
+  const bool is_yarn = rope.type == RopeType::kYarn;
+  return {{"rope_type", {string(is_yarn ? "yarn" : "rope")}},
+          {"rotary_scaling_factor", {is_yarn ? rope.factor : 1.0}},
+          {"original_max_position_embeddings",
+           none_or(is_yarn, {rope.original_max_position_embeddings})},
+          {"beta_fast", {rope.beta_fast}},
+          {"beta_slow", {rope.beta_slow}},
+          {"mscale", {rope.mscale.value_or(1.0)}},
+          {"mscale_all_dim", {rope.mscale_all_dim.value_or(0.0)}}};
+}
+
 TorchValues rope_args(const RopeConfig& rope) {
   TorchValues args = {{"position_embedding_type", {string("rope")}},
                       {"add_position_embedding", {false}},
                       {"rotary_base", {rope.theta}},
                       {"rotary_percent", {1.0}},
                       // DeepSeek's pairs belong to Megatron's latent attention itself.
-                      {"rotary_interleaved", {false}},
-                      {"rope_type", {string(rope.type == RopeType::kYarn ? "yarn" : "rope")}}};
-  if (rope.type == RopeType::kYarn)
-    append(args, {{"rotary_scaling_factor", {rope.factor}},
-                  {"original_max_position_embeddings", {rope.original_max_position_embeddings}},
-                  {"beta_fast", {rope.beta_fast}},
-                  {"beta_slow", {rope.beta_slow}},
-                  {"mscale", {rope.mscale.value_or(1.0)}},
-                  {"mscale_all_dim", {rope.mscale_all_dim.value_or(0.0)}}});
+                      {"rotary_interleaved", {false}}};
   if (rope.type == RopeType::kLlama3)
     append(args, {{"use_rope_scaling", {true}}, {"rope_scaling_factor", {rope.factor}}});
   if (rope.type == RopeType::kLinear)
@@ -129,10 +134,14 @@ TorchValues layout_args(const ModelConfig& config, const MegatronLayout& layout)
 
 }  // namespace
 
-TorchValues megatron_args(const ModelConfig& config, const MegatronLayout& layout) {
+TorchValues megatron_args(const ModelConfig& config, const MegatronLayout& layout, MtpTensors mtp) {
   TorchValues args = shape_args(config);
+  args.push_back({"mtp_num_layers", none_or(mtp == MtpTensors::kInclude, {config.num_mtp_layers})});
   append(args, rope_args(config.rope));
-  if (config.mla) append(args, latent_args(*config.mla));
+  if (config.mla) {
+    append(args, latent_args(*config.mla));
+    append(args, yarn_args(config.rope));
+  }
   if (config.moe) append(args, moe_args(config, *config.moe));
   append(args, layout_args(config, layout));
   return args;

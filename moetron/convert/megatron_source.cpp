@@ -59,6 +59,15 @@ fs::path find_iteration(const fs::path& folder, std::optional<int64_t> step) {
   return folder / iteration_folder(*iteration);
 }
 
+// Later cores have another name for the layer within multi-token prediction.
+std::string known_name(std::string_view name) {
+  constexpr std::string_view later = ".mtp_model_layer.";
+  std::string known(name);
+  const size_t place = known.find(later);
+  if (place != std::string::npos) known.replace(place, later.size(), ".transformer_layer.");
+  return known;
+}
+
 // The tensors under a key of the file, by name.
 ChunkTensors read_chunk(const TorchFile& file, const PickleValue& state) {
   ChunkTensors tensors;
@@ -68,7 +77,7 @@ ChunkTensors read_chunk(const TorchFile& file, const PickleValue& state) {
     const PickleValue& value = pickle.at(state.items[i + 1]);
     const bool is_state = name.text.ends_with("_extra_state");
     if (is_state || value.kind == PickleValue::Kind::kNone) continue;
-    tensors.insert_or_assign(std::string(name.text), file.tensor(value, name.text));
+    tensors.insert_or_assign(known_name(name.text), file.tensor(value, name.text));
   }
   return tensors;
 }
@@ -150,10 +159,14 @@ class MegatronSourceBuilder {
     for (const auto& file : files_)
       for (const ChunkTensors& tensors : file)
         for (const auto& [name, tensor] : tensors) {
+          if (name.starts_with("mtp.layers.")) mtp_ = MtpTensors::kInclude;
           if (name.ends_with(".layer_norm_weight")) source_.layout_.transformer_engine = true;
           if (name.find(".experts.linear_fc1.weight") != std::string::npos)
             source_.layout_.grouped_experts = true;
         }
+    MT_CHECK_INPUT(mtp_ == MtpTensors::kLeaveOut || config_.num_mtp_layers > 0, folder_.string(),
+                   " holds layers of multi-token prediction, its config.json tells of none "
+                   "(num_nextn_predict_layers)");
   }
 
   // The layers of every stage, where the stages lie, and the rows of the embedding.
@@ -180,7 +193,7 @@ class MegatronSourceBuilder {
   }
 
   void place_tensors() {
-    const MegatronModel model(config_, source_.layout_);
+    const MegatronModel model(config_, source_.layout_, mtp_);
     parts_.resize(model.inventory().size());
     dtypes_.resize(model.inventory().size());
     for (size_t i = 0; i < ranks_.size(); ++i)
@@ -190,8 +203,9 @@ class MegatronSourceBuilder {
     for (size_t i = 0; i < parts_.size(); ++i) sorted.emplace(model.inventory()[i].name, i);
     for (const auto& [name, index] : sorted) {
       const TensorInfo& info = model.inventory()[index];
-      source_.tensors_.push_back({info.name, dtypes_[index], info.shape});
-      source_.parts_.push_back(std::move(parts_[index]));
+      const size_t original = model.original(index);
+      source_.tensors_.push_back({info.name, dtypes_[original], info.shape});
+      source_.parts_.push_back(parts_[original]);
     }
   }
 
@@ -207,12 +221,8 @@ class MegatronSourceBuilder {
       place(file, tensor, entry->second);
       found.erase(entry);
     }
-    for (const auto& [name, tensor] : found) {
-      const bool is_mtp = name.starts_with("mtp.") || name == "embedding.word_embeddings.weight";
-      MT_CHECK_INPUT(is_mtp, source_.files_[file].string(), " holds ", name,
-                     ", which the model of config.json has not");
-      source_.left_out_.push_back(name);
-    }
+    MT_CHECK_INPUT(found.empty(), source_.files_[file].string(), " holds ", found.begin()->first,
+                   ", which the model of config.json has not");
   }
 
   // A part that ranks have copies of counts once.
@@ -240,6 +250,7 @@ class MegatronSourceBuilder {
   MegatronSource& source_;
   fs::path folder_;
   const ModelConfig& config_;
+  MtpTensors mtp_ = MtpTensors::kLeaveOut;
   std::vector<MegatronRank> ranks_;
   std::vector<std::vector<ChunkTensors>> files_;          // of each rank its chunks
   std::vector<std::vector<MegatronSource::Part>> parts_;  // by place in the inventory

@@ -33,8 +33,6 @@ class MegatronSource : public TensorSource {
 
   // What the run that saved was laid out as.
   const MegatronLayout& layout() const { return layout_; }
-  // Of multi-token prediction: parameters that are not read.
-  const std::vector<std::string>& left_out() const { return left_out_; }
 
  private:
   friend class MegatronSourceBuilder;
@@ -53,7 +51,6 @@ class MegatronSource : public TensorSource {
   MegatronLayout layout_;
   std::vector<SafetensorsTensor> tensors_;
   std::vector<std::vector<Part>> parts_;  // of each tensor
-  std::vector<std::string> left_out_;
 };
 
 }  // namespace moetron

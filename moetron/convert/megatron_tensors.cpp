@@ -131,6 +131,20 @@ constexpr ParameterRule kLayerRules[] = {
      {&tensors::kDown}},
 };
 
+// What a layer of multi-token prediction has beside a decoder layer, behind "mtp.layers.0.". Its
+// join is a linear that is divided, which Moetron's is not.
+struct MtpRule {
+  const char* name;
+  TensorRule tensor;
+  ShardRule shard;
+};
+constexpr MtpRule kMtpRules[] = {
+    {"enorm.weight", tensors::kMtpEmbeddingNorm, {}},
+    {"hnorm.weight", tensors::kMtpHiddenNorm, {}},
+    {"eh_proj.weight", tensors::kMtpJoin, {Division::kParts}},
+    {"final_layernorm.weight", tensors::kMtpHeadNorm, {}},
+};
+
 std::string numbered(std::string_view text, int64_t number) {
   std::string result(text);
   const size_t place = result.find('#');
@@ -151,27 +165,44 @@ class ChunkBuilder {
       : model_(model), config_(model.config_), layout_(model.layout_), rank_(rank) {}
 
   std::vector<MegatronTensor> build(const StageLayers& stage) {
-    if (stage.has_embedding) add_end("embedding.word_embeddings.weight", tensors::kEmbedding);
-    for (int64_t i = 0; i < stage.count; ++i) add_layer(i, stage.first + i);
-    if (stage.has_head) {
-      add_end("decoder.final_layernorm.weight", tensors::kFinalNorm);
-      // A tied head is the embedding, or its copy where that is on another stage.
-      if (!config_.tie_word_embeddings)
-        add_end("output_layer.weight", tensors::kHead);
-      else if (!stage.has_embedding)
-        add_end("output_layer.weight", tensors::kEmbedding);
+    const bool has_mtp = stage.has_head && model_.mtp_ == MtpTensors::kInclude;
+    // Multi-token prediction embeds tokens again.
+    if (stage.has_embedding || has_mtp)
+      add_end("embedding.word_embeddings.weight", tensors::kEmbedding);
+    for (int64_t i = 0; i < stage.count; ++i) {
+      const int64_t layer = stage.first + i;
+      add_layer(concat("decoder.layers.", i, "."), layer, config_.is_moe_layer(layer));
     }
+    if (!stage.has_head) return std::move(tensors_);
+    add_end("decoder.final_layernorm.weight", tensors::kFinalNorm);
+    if (has_mtp)
+      for (int64_t i = 0; i < config_.num_mtp_layers; ++i) add_mtp_layer(i);
+    // A tied head is the embedding, or its copy where that is on another stage.
+    if (!config_.tie_word_embeddings)
+      add_end("output_layer.weight", tensors::kHead);
+    else if (!stage.has_embedding)
+      add_end("output_layer.weight", tensors::kEmbedding);
     return std::move(tensors_);
   }
 
  private:
   void add_end(const char* name, const TensorRule& rule) {
-    add(name, {model_.places_.at(rule.name)}, Fusion::kByRank);
+    add(name, {model_.places_.at(rule.name)}, rule.shard, Fusion::kByRank);
   }
 
-  void add_layer(int64_t local_layer, int64_t layer) {
+  void add_mtp_layer(int64_t number) {
+    const std::string prefix = concat("mtp.layers.", number, ".");
+    const int64_t layer = config_.num_layers + number;
+    for (const MtpRule& rule : kMtpRules)
+      add(prefix + rule.name, {model_.places_.at(layer_prefix(layer) + rule.tensor.name)},
+          rule.shard, Fusion::kByRank);
+    add_layer(prefix + "transformer_layer.", layer, config_.moe.has_value());
+  }
+
+  // `prefix` is Megatron's, `layer` that of Hugging Face.
+  void add_layer(const std::string& prefix, int64_t layer, bool is_moe) {
     for (const ParameterRule& rule : kLayerRules) {
-      if (!has(rule.where, config_.is_moe_layer(layer))) continue;
+      if (!has(rule.where, is_moe)) continue;
       const bool is_expert = rule.where == Where::kExperts;
       const bool by_engine = is_expert ? layout_.grouped_experts : layout_.transformer_engine;
       const char* name = by_engine && rule.engine != nullptr ? rule.engine : rule.local;
@@ -180,7 +211,7 @@ class ChunkBuilder {
         const std::string part = layer_prefix(layer) + numbered(rule.part, rank_.ep * count + i);
         const std::vector<size_t> sources = find_all(part, rule);
         if (!sources.empty())
-          add(concat("decoder.layers.", local_layer, ".", numbered(name, i)), sources, rule.fusion);
+          add(prefix + numbered(name, i), sources, rule.tensors[0]->shard, rule.fusion);
       }
     }
   }
@@ -213,19 +244,20 @@ class ChunkBuilder {
   }
 
   // The tensors of one parameter, which are all divided in the same way.
-  void add(std::string name, const std::vector<size_t>& sources, Fusion fusion) {
+  void add(std::string name, const std::vector<size_t>& sources, const ShardRule& shard,
+           Fusion fusion) {
     const TensorInfo& first = model_.inventory_[sources[0]];
     const int64_t ranks = first.is_expert() ? layout_.tpe : layout_.tp;
     const int64_t rank = first.is_expert() ? rank_.tpe : rank_.tp;
     MegatronTensor tensor{.name = std::move(name), .shape = first.shape, .pieces = {}};
-    if (is_whole(first.shard)) {
+    if (is_whole(shard)) {
       tensor.pieces.push_back(whole(sources[0]));
-    } else if (first.shard.division == Division::kVocabulary) {
+    } else if (shard.division == Division::kVocabulary) {
       const int64_t rows = layout_.padded_vocab / ranks;
       const int64_t begin = std::min(rank * rows, first.shape[0]);
       tensor.pieces.push_back(rows_of(sources[0], begin, std::min(rows, first.shape[0] - begin)));
       tensor.shape[0] = rows;
-    } else if (first.shard.dim == 1) {
+    } else if (shard.dim == 1) {
       TensorPiece piece = whole(sources[0]);
       piece.columns /= ranks;
       piece.column = rank * piece.columns;
@@ -269,9 +301,21 @@ class ChunkBuilder {
   std::vector<MegatronTensor> tensors_;
 };
 
-MegatronModel::MegatronModel(const ModelConfig& config, const MegatronLayout& layout)
-    : config_(config), layout_(layout), inventory_(tensor_inventory(config)) {
-  for (size_t i = 0; i < inventory_.size(); ++i) places_.emplace(inventory_[i].name, i);
+MegatronModel::MegatronModel(const ModelConfig& config, const MegatronLayout& layout,
+                             MtpTensors mtp)
+    : config_(config), layout_(layout), mtp_(mtp), inventory_(tensor_inventory(config, mtp)) {
+  for (size_t i = 0; i < inventory_.size(); ++i) {
+    places_.emplace(inventory_[i].name, i);
+    originals_.push_back(i);
+  }
+  if (mtp == MtpTensors::kLeaveOut) return;
+  const size_t embedding = places_.at(tensors::kEmbedding.name);
+  const size_t head = config.tie_word_embeddings ? embedding : places_.at(tensors::kHead.name);
+  for (int64_t i = 0; i < config.num_mtp_layers; ++i) {
+    const std::string prefix = layer_prefix(config.num_layers + i);
+    originals_[places_.at(prefix + tensors::kMtpEmbedding.name)] = embedding;
+    originals_[places_.at(prefix + tensors::kMtpHead.name)] = head;
+  }
 }
 
 std::vector<MegatronTensor> MegatronModel::chunk(const MegatronRank& rank, int64_t chunk) const {

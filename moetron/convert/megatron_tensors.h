@@ -36,9 +36,12 @@ int64_t num_columns(const std::vector<int64_t>& shape);
 class MegatronModel {
  public:
   // `layout` has passed check_layout().
-  MegatronModel(const ModelConfig& config, const MegatronLayout& layout);
+  MegatronModel(const ModelConfig& config, const MegatronLayout& layout, MtpTensors mtp);
 
   const std::vector<TensorInfo>& inventory() const { return inventory_; }
+  // Of a tensor that Hugging Face stores once more than Megatron (embedding and head of multi-token
+  // prediction) the one that it is a copy of; of any other itself.
+  size_t original(size_t tensor) const { return originals_[tensor]; }
   const MegatronLayout& layout() const { return layout_; }
   // The parameters of a rank's chunk, under Megatron's names.
   std::vector<MegatronTensor> chunk(const MegatronRank& rank, int64_t chunk) const;
@@ -48,7 +51,9 @@ class MegatronModel {
 
   ModelConfig config_;
   MegatronLayout layout_;
+  MtpTensors mtp_;
   std::vector<TensorInfo> inventory_;
+  std::vector<size_t> originals_;
   std::map<std::string, size_t, std::less<>> places_;
 };
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <thread>
 
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
@@ -24,26 +25,41 @@ namespace fs = std::filesystem;
 constexpr const char* kRelease = "release";
 constexpr uint64_t kBufferBytes = uint64_t{16} << 20;
 
+// Whether a source has the layers of multi-token prediction that its config tells of.
+MtpTensors mtp_of(const TensorSource& source, const ModelConfig& config) {
+  const std::string name = layer_prefix(config.num_layers) + tensors::kMtpJoin.name;
+  const bool has_mtp = config.num_mtp_layers > 0 &&
+                       std::ranges::any_of(source.tensors(), [&](const SafetensorsTensor& tensor) {
+                         return tensor.name == name;
+                       });
+  return has_mtp ? MtpTensors::kInclude : MtpTensors::kLeaveOut;
+}
+
 // Where each tensor of the inventory lies in the source.
 class SourcePlaces {
  public:
-  SourcePlaces(const TensorSource& source, const std::vector<TensorInfo>& inventory) {
+  SourcePlaces(const TensorSource& source, const MegatronModel& model) {
     const std::vector<SafetensorsTensor>& given = source.tensors();
     std::map<std::string_view, size_t> places;
     for (size_t i = 0; i < given.size(); ++i) places.emplace(given[i].name, i);
-    for (const TensorInfo& tensor : inventory) {
+    for (size_t i = 0; i < model.inventory().size(); ++i) {
+      const TensorInfo& tensor = model.inventory()[i];
       const auto place = places.find(tensor.name);
-      MT_CHECK_INPUT(place != places.end(), "the model has no tensor ", tensor.name,
+      const bool is_copy = model.original(i) != i;
+      MT_CHECK_INPUT(is_copy || place != places.end(), "the model has no tensor ", tensor.name,
                      ", which its config.json asks for");
+      places_.push_back(0);
+      if (place == places.end()) continue;
       const std::vector<int64_t>& shape = given[place->second].shape;
       MT_CHECK_INPUT(shape == tensor.shape, "tensor ", tensor.name, " has the shape ",
                      shape_text(shape), ", its config.json asks for ", shape_text(tensor.shape));
-      places_.push_back(place->second);
+      places_.back() = place->second;
       places.erase(place);
     }
     for (const auto& [name, place] : places) left_out_.emplace_back(name);
   }
 
+  // Of a tensor that is no copy of another.
   size_t operator[](size_t tensor) const { return places_[tensor]; }
   const std::vector<std::string>& left_out() const { return left_out_; }
 
@@ -58,9 +74,10 @@ class MegatronWriter {
                  const MegatronLayout& layout, const MegatronSettings& settings)
       : source_(source),
         config_(config),
-        model_(config, layout),
+        mtp_(mtp_of(source, config)),
+        model_(config, layout, mtp_),
         settings_(settings),
-        places_(source, model_.inventory()),
+        places_(source, model_),
         ranks_(file_ranks(layout)) {
     for (const MegatronRank& rank : ranks_)
       for (int64_t chunk = 0; chunk < layout.num_chunks; ++chunk)
@@ -98,7 +115,7 @@ class MegatronWriter {
 
   void write_file_of(const MegatronRank& rank, const fs::path& folder) {
     TorchContents contents;
-    contents.args = megatron_args(config_, model_.layout());
+    contents.args = megatron_args(config_, model_.layout(), mtp_);
     contents.values = {{"checkpoint_version", {3.0}}, {"iteration", {int64_t{0}}}};
     std::vector<std::vector<MegatronTensor>> chunks;
     for (int64_t chunk = 0; chunk < model_.layout().num_chunks; ++chunk) {
@@ -186,6 +203,7 @@ class MegatronWriter {
 
   const TensorSource& source_;
   const ModelConfig& config_;
+  const MtpTensors mtp_;
   const MegatronModel model_;
   const MegatronSettings& settings_;
   const SourcePlaces places_;
