@@ -2,12 +2,15 @@
 #include <cstdio>
 #include <string_view>
 
+#include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/parse_number.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/file_work.h"
-#include "moetron/convert/convert_model.h"
+#include "moetron/convert/convert_megatron.h"
+#include "moetron/convert/megatron_source.h"
+#include "moetron/run/pipeline_from_options.h"
 #include "moetron/run/resolve.h"
 
 namespace moetron {
@@ -40,6 +43,46 @@ void say_report(const ConvertReport& report, const std::string& save) {
     std::printf("read it again: the same bits (%.1f s)\n", report.verify_seconds);
 }
 
+bool is_megatron(const Options& options) {
+  if (options.convert.from) return *options.convert.from == ModelFormat::kMegatron;
+  return is_megatron_folder(options.checkpoint.load);
+}
+
+LoadedModel open_model(const Options& options) {
+  const std::filesystem::path load = options.checkpoint.load;
+  if (is_megatron(options)) return open_megatron_model(load, options.convert.model_files);
+  check_model_files(load, nullptr, verification(resolve_start(options).verify));
+  return open_hf_model(load);
+}
+
+// The layout that a run of these options has: that of its stages, too.
+MegatronLayout megatron_layout(const Options& options, const ModelConfig& config) {
+  const ParallelOptions& parallel = options.parallel;
+  // How many micro-batches there are changes no stage.
+  const PipelineSettings pipeline =
+      pipeline_settings(parallel, config.num_layers, 4 * parallel.pipeline_model_parallel_size);
+  const Placement placement = placement_of(pipeline.request);
+  MegatronLayout layout;
+  layout.tp = parallel.tensor_model_parallel_size;
+  layout.tpe = parallel.tensor_model_parallel_for_expert;
+  layout.ep = parallel.expert_model_parallel_size;
+  layout.pp = parallel.pipeline_model_parallel_size;
+  layout.num_chunks = placement.num_chunks();
+  layout.v_placement = placement.shape() == Placement::Shape::kV;
+  for (const StageLayers& stage : pipeline.stages) layout.stage_layers.push_back(stage.count);
+  layout.padded_vocab =
+      padded_vocab_size(config, options.convert.make_vocab_size_divisible_by, layout.tp);
+  layout.transformer_engine = options.kernels.transformer_impl != TransformerImpl::kLocal;
+  layout.grouped_experts = options.moe.moe_grouped_gemm;
+  return layout;
+}
+
+void say_left_out(const std::vector<std::string>& left_out) {
+  if (left_out.empty()) return;
+  std::printf("left out, for Megatron's model has no place for them: %zu tensors, first %s\n",
+              left_out.size(), left_out[0].c_str());
+}
+
 }  // namespace
 
 int run_convert(const ParsedCommandLine& parsed) {
@@ -55,11 +98,21 @@ int run_convert(const ParsedCommandLine& parsed) {
   settings.progress = [&](const char* what, uint64_t done, uint64_t total) {
     progress.show(what, done, total);
   };
-  check_model_files(options.checkpoint.load, nullptr, verification(resolve_start(options).verify));
-  const ConvertReport report =
-      convert_hf_model(options.checkpoint.load, options.checkpoint.save, settings);
+  const LoadedModel model = open_model(options);
+  const ModelContent content = model.content();
+  const std::string& save = options.checkpoint.save;
+  if (options.convert.to == ModelFormat::kHf) {
+    const ConvertReport report = write_hf_model(content, save, settings);
+    progress.hide();
+    say_report(report, save);
+    return kExitDone;
+  }
+  const MegatronLayout layout =
+      megatron_layout(options, read_model_config(model.config, model.place));
+  const MegatronConvertReport report = write_megatron_model(content, layout, save, settings);
   progress.hide();
-  say_report(report, options.checkpoint.save);
+  say_left_out(report.left_out);
+  say_report(report, save);
   return kExitDone;
 }
 

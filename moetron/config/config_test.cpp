@@ -194,7 +194,8 @@ TEST(Suggestion, IsNearInSpellingMeaningOrWordsOrAbsent) {
   EXPECT_EQ(of_option("learning_rate"), "; the nearest known is --lr");
   EXPECT_EQ(of_option("batch-size"), "; near are --micro-batch-size and --global-batch-size");
   EXPECT_EQ(of_option("expert-parallel-size"),
-            "; near are --expert-tensor-parallel-size and --expert-model-parallel-size");
+            "; near are --expert-tensor-parallel-size, --expert-model-parallel-size and "
+            "--target-expert-parallel-size");
   EXPECT_EQ(of_option("frobnicate"), "");
   EXPECT_EQ(of_option(""), "");
 }

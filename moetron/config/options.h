@@ -266,10 +266,12 @@ struct PreprocessOptions {
 };
 
 struct ConvertOptions {
-  ModelFormat from = ModelFormat::kHf;
+  std::optional<ModelFormat> from;  // none: what `load` is
   ModelFormat to = ModelFormat::kHf;
   WeightDtype dtype = WeightDtype::kStored;
   std::string shard_size = "5GB";  // bytes of tensors in a file, with a unit
+  std::string model_files;         // folder of config.json, where `load` has none
+  int64_t make_vocab_size_divisible_by = 128;
 };
 
 struct CompareOptions {

@@ -5,17 +5,26 @@ namespace moetron {
 
 void declare_convert(OptionTable& table) {
   table.begin_group("convert", "Converting", {Command::kConvert});
-  table.add(MT_FIELD(convert, from), "What load is; hf: a Hugging Face model directory.")
-      .one_of({{"hf", ModelFormat::kHf}})
+  const std::vector<Choice> formats{{"hf", ModelFormat::kHf}, {"megatron", ModelFormat::kMegatron}};
+  table
+      .add(MT_FIELD(convert, from),
+           "What load is; hf: a Hugging Face model directory, megatron: Megatron's files of ranks "
+           "(mp_rank_*). Without it, what is found there.")
+      .one_of(formats)
       .ours();
-  table.add(MT_FIELD(convert, to), "What save becomes; hf: a Hugging Face model directory.")
-      .one_of({{"hf", ModelFormat::kHf}})
+  table
+      .add(MT_FIELD(convert, to),
+           "What save becomes; megatron: a release checkpoint in the layout of the options of "
+           "parallelism.")
+      .one_of(formats)
       .required()
       .ours();
   table
-      .add(MT_FIELD(convert, dtype),
-           "Type of the weights; stored: each as it is. fp8: linear layers in 8 bits, with a scale "
-           "for every block of 128 x 128, as DeepSeek releases them.")
+      .add(
+          MT_FIELD(convert, dtype),
+          "Type of the weights; stored: each as it is. fp8: linear layers in 8 bits, with a scale "
+          "for every block of 128 x 128, as DeepSeek releases them. Megatron's files have bf16 for "
+          "stored weights in 8 bits.")
       .one_of({{"stored", WeightDtype::kStored},
                {"bf16", WeightDtype::kBf16},
                {"fp16", WeightDtype::kFp16},
@@ -27,16 +36,20 @@ void declare_convert(OptionTable& table) {
            "The most that the tensors of one file take: a number with MB, GB or TB (powers of "
            "1000), or MiB, GiB or TiB.")
       .ours();
-  const std::string conversion = "conversion between formats";
-  for (const char* name : {"load-path", "save-path", "model"})
-    table.add_fieldless(name, ValueKind::kText, "Source, target and kind of a conversion.")
-        .not_yet(conversion);
-  for (const char* name : {"tp-size", "tpe-size", "ep-size", "pp-size"})
-    table.add_fieldless(name, ValueKind::kInteger, "Layout of the converted checkpoint.")
-        .not_yet(conversion);
-  for (const char* name : {"use-gpu-num", "process-num"})
-    table.add_fieldless(name, ValueKind::kInteger, "GPUs and processes of a conversion.")
-        .not_yet(conversion);
+  table
+      .add(MT_FIELD(convert, model_files),
+           "Folder of config.json and the tokenizer, where load is Megatron's and has none.")
+      .ours();
+  table
+      .add(MT_FIELD(convert, make_vocab_size_divisible_by),
+           "Megatron's vocabulary is padded to a multiple of this times the tensor-parallel ranks.")
+      .count();
+  table.add_fieldless("model", ValueKind::kText, "Kind of the model.")
+      .of_guide()
+      .no_effect("config.json tells what the model is");
+  table.add_fieldless("use-gpu-num", ValueKind::kInteger, "GPUs of a conversion.")
+      .of_guide()
+      .no_effect("a conversion needs no GPU");
 
   table.begin_group("compare", "Comparing", {Command::kCompare});
   table

@@ -38,6 +38,7 @@ void declare_checkpoint(OptionTable& table) {
       .add(MT_FIELD(checkpoint, save),
            "Directory for checkpoints; a valid one in it is resumed. Always saved at the end. "
            "doctor tries how its file system keeps what is written; convert makes it.")
+      .also("save-path")
       .for_commands({Command::kPretrain, Command::kDoctor, Command::kConvert})
       .differs(
           "A checkpoint is a Hugging Face model directory that any layout continues; the last "
@@ -45,8 +46,11 @@ void declare_checkpoint(OptionTable& table) {
   table
       .add(MT_FIELD(checkpoint, load),
            "Directory of a checkpoint or of a Hugging Face model to start from.")
+      .also("load-path")
       .differs(
-          "It takes a Hugging Face model or a checkpoint of Moetron's; Megatron's are not read.")
+          "It takes a Hugging Face model or a checkpoint of Moetron's; moetron convert makes one "
+          "of "
+          "Megatron's.")
       .for_commands(
           {Command::kPretrain, Command::kGenerate, Command::kSimulate, Command::kConvert});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")

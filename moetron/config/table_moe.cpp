@@ -182,8 +182,10 @@ void declare_dispatch(OptionTable& table) {
   table
       .add(MT_FIELD(moe, moe_grouped_gemm),
            "One grouped matrix product for all experts of a rank; without it one expert is "
-           "computed after the other, with the same results.")
-      .also("moe-grouped-gemm-te");
+           "computed after the other, with the same results. Of convert, whether Megatron's files "
+           "have the names of one.")
+      .also("moe-grouped-gemm-te")
+      .for_commands({Command::kPretrain, Command::kSimulate, Command::kConvert});
 }
 
 void declare_capacity(OptionTable& table) {

@@ -54,20 +54,30 @@ std::vector<Choice> schedule_choices() {
   return choices;
 }
 
+// The commands that divide a model among ranks.
+const std::vector<Command>& layout_commands() {
+  static const std::vector<Command> commands{Command::kPretrain, Command::kSimulate,
+                                             Command::kConvert};
+  return commands;
+}
+
 void declare_schedule(OptionTable& table) {
   table
       .add(MT_FIELD(parallel, scheduler),
            "The pipeline schedule; 1f1b with several virtual stages a rank is interleaved.")
       .of_guide()
+      .for_commands(layout_commands())
       .one_of(schedule_choices())
       .remark_when(remark_on_one_stage);
   table
       .add(MT_FIELD(parallel, num_layers_per_virtual_pipeline_stage),
            "Layers of a virtual stage, of which a rank may have several; beside "
            "hetero-pipeline-stages, which then has a number for each, how many it has.")
+      .for_commands(layout_commands())
       .unit("layers")
       .count();
   table.add(MT_FIELD(parallel, num_virtual_stages_per_pipeline_rank), "Virtual stages of a rank.")
+      .for_commands(layout_commands())
       .unit("stages")
       .count();
   table
@@ -75,12 +85,14 @@ void declare_schedule(OptionTable& table) {
            "Layers of each pipeline rank; several times as many numbers are those of virtual "
            "stages: the first of every rank, then the second of every rank, and so on.")
       .of_guide()
+      .for_commands(layout_commands())
       .unit("layers")
       .count_or_zero();
   table
       .add(MT_FIELD(parallel, virtual_hetero_pipeline_stages),
            "Layers of chunk 0 of every pipeline rank, then of chunk 1 of every rank.")
       .of_guide()
+      .for_commands(layout_commands())
       .unit("layers")
       .count_or_zero();
   table
@@ -105,6 +117,9 @@ void declare_schedule(OptionTable& table) {
 void declare_parallel(OptionTable& table) {
   table.begin_group("parallel", "Parallelism", {Command::kPretrain, Command::kSimulate});
   table.add(MT_FIELD(parallel, tensor_model_parallel_size), "Ranks that share a dense layer.")
+      .also("target-tensor-parallel-size")
+      .also("tp-size")
+      .for_commands(layout_commands())
       .unit("ranks")
       .count();
   table.add(MT_FIELD(parallel, tensor_model_parallel_for_expert), "Ranks that share an expert.")
@@ -114,16 +129,25 @@ void declare_parallel(OptionTable& table) {
                                 return options.moe.num_experts &&
                                        options.parallel.tensor_model_parallel_size > 1;
                               })
+      .also("target-expert-tensor-parallel-size")
+      .also("tpe-size")
+      .for_commands(layout_commands())
       .unit("ranks")
       .count();
   table
       .add(MT_FIELD(parallel, expert_model_parallel_size),
            "Ranks that the experts of a layer are divided among.")
+      .also("target-expert-parallel-size")
+      .also("ep-size")
+      .for_commands(layout_commands())
       .unit("ranks")
       .count();
   table
       .add(MT_FIELD(parallel, pipeline_model_parallel_size),
            "Ranks that the layers are divided among.")
+      .also("target-pipeline-parallel-size")
+      .also("pp-size")
+      .for_commands(layout_commands())
       .unit("ranks")
       .count();
   table
@@ -212,9 +236,12 @@ void declare_memory(OptionTable& table) {
 void declare_kernels(OptionTable& table) {
   table.begin_group("kernels", "Kernels", {Command::kPretrain});
   table
-      .add(MT_FIELD(kernels, transformer_impl),
-           "Which operators compute a layer: the fastest of the machine (transformer_engine), or "
-           "plain ones to compare with (local), on a GPU without kernels of ours.")
+      .add(
+          MT_FIELD(kernels, transformer_impl),
+          "Which operators compute a layer: the fastest of the machine (transformer_engine), or "
+          "plain ones to compare with (local), on a GPU without kernels of ours. Of convert, whose "
+          "names Megatron's files have: with TransformerEngine norms belong to the linears.")
+      .for_commands({Command::kPretrain, Command::kConvert})
       .differs(
           "local: plain operators to compare with, slower than Megatron's; the results are the "
           "same.",

@@ -82,6 +82,7 @@ void declare_runtime(OptionTable& table) {
            "among the ranks of the machine. Of convert and compare, those that read and write, 32 "
            "at most.")
       .also("threads")
+      .also("process-num")
       .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor,
                      Command::kConvert, Command::kCompare})
       .unit("threads")

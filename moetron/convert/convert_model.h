@@ -4,7 +4,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "moetron/base/json.h"
 #include "moetron/config/model_formats.h"
@@ -39,15 +43,25 @@ struct ModelContent {
   std::string place;  // begins complaints
 };
 
+// A model that was opened, whatever its format.
+struct LoadedModel {
+  std::unique_ptr<TensorSource> weights = nullptr;
+  Json config = {};
+  std::vector<CompanionFile> companions = {};
+  std::string place;  // begins complaints
+
+  // Refers to this.
+  ModelContent content() const { return {*weights, config, companions, place}; }
+};
+
+// A Hugging Face model directory.
+LoadedModel open_hf_model(const std::filesystem::path& load);
+
 // Writes a Hugging Face model directory with a manifest. It appears whole or not at all: `save`
 // must not be there, or be an empty folder, and is renamed from a hidden folder beside it in the
 // end. ConfigError where it cannot be written, where it is there already, or where the disk has too
 // little room; InputError for damaged weights.
 ConvertReport write_hf_model(const ModelContent& content, const std::filesystem::path& save,
                              const ConvertSettings& settings);
-
-// The same of a Hugging Face model directory.
-ConvertReport convert_hf_model(const std::filesystem::path& load, const std::filesystem::path& save,
-                               const ConvertSettings& settings);
 
 }  // namespace moetron

@@ -48,6 +48,11 @@ MemorySource small_model() {
   return model;
 }
 
+ConvertReport convert_hf_model(const fs::path& load, const fs::path& save,
+                               const ConvertSettings& settings) {
+  return write_hf_model(open_hf_model(load).content(), save, settings);
+}
+
 class ConvertModel : public testing::Test {
  protected:
   std::string refusal(const ConvertSettings& settings = {}) {

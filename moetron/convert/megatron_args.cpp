@@ -152,7 +152,7 @@ MegatronLayout layout_from_args(const TorchFile& file) {
   const PickleValue* value = file.find("args");
   MT_CHECK_INPUT(value != nullptr, name, " has no args, which tell the layout of its ranks");
   const PickleValue& args = file.attributes(*value, "args");
-  constexpr int64_t kMaxRanks = 100'000;
+  constexpr int64_t kMaxRanks = 10'000;  // along an axis
   const auto ranks = [&](const char* arg, int64_t otherwise) {
     const PickleValue* found = file.pickle().find(args, arg);
     if (found == nullptr || found->kind == PickleValue::Kind::kNone) return otherwise;

@@ -9,9 +9,9 @@
 namespace moetron {
 namespace {
 
-constexpr const char* kTp = "target-tensor-parallel-size";
-constexpr const char* kTpe = "target-expert-tensor-parallel-size";
-constexpr const char* kEp = "target-expert-parallel-size";
+constexpr const char* kTp = "tensor-model-parallel-size";
+constexpr const char* kTpe = "tensor-model-parallel-for-expert";
+constexpr const char* kEp = "expert-model-parallel-size";
 
 void check_divides(const char* option, int64_t ranks, const char* what, int64_t size) {
   MT_CHECK_CONFIG(size % ranks == 0, option, " (", ranks, ") must divide ", what, " (", size, ")");
@@ -35,13 +35,6 @@ void check_experts(const ModelConfig& config, const MegatronLayout& layout) {
 
 }  // namespace
 
-std::vector<int64_t> equal_stage_layers(const ModelConfig& config, int64_t num_stages) {
-  MT_CHECK_CONFIG(config.num_layers % num_stages == 0, "the ", config.num_layers,
-                  " layers are no equal parts for ", num_stages,
-                  " pipeline stages: say how many each has (target-stage-layers)");
-  return std::vector<int64_t>(static_cast<size_t>(num_stages), config.num_layers / num_stages);
-}
-
 int64_t padded_vocab_size(const ModelConfig& config, int64_t divisor, int64_t tp) {
   return padded_part(config.vocab_size, divisor * tp) * divisor * tp;
 }
@@ -49,9 +42,9 @@ int64_t padded_vocab_size(const ModelConfig& config, int64_t divisor, int64_t tp
 void check_layout(const ModelConfig& config, const MegatronLayout& layout) {
   const auto& stages = layout.stage_layers;
   const int64_t total = std::accumulate(stages.begin(), stages.end(), int64_t{0});
-  MT_CHECK_CONFIG(std::cmp_equal(stages.size(), layout.num_stages()), "target-stage-layers has ",
+  MT_CHECK_CONFIG(std::cmp_equal(stages.size(), layout.num_stages()), "hetero-pipeline-stages has ",
                   stages.size(), " numbers for ", layout.num_stages(), " pipeline stages");
-  MT_CHECK_CONFIG(total == config.num_layers, "target-stage-layers has ", total,
+  MT_CHECK_CONFIG(total == config.num_layers, "hetero-pipeline-stages has ", total,
                   " layers, the model ", config.num_layers);
   MT_CHECK_CONFIG(!layout.v_placement || layout.num_chunks == 2,
                   "dualpipev gives each pipeline rank 2 chunks, not ", layout.num_chunks);

@@ -31,8 +31,6 @@ struct MegatronLayout {
   int64_t num_stages() const { return pp * num_chunks; }
 };
 
-// Layers in equal parts. ConfigError where they are none.
-std::vector<int64_t> equal_stage_layers(const ModelConfig& config, int64_t num_stages);
 // The vocabulary as Megatron pads it: to a multiple of make-vocab-size-divisible-by * tp.
 int64_t padded_vocab_size(const ModelConfig& config, int64_t divisor, int64_t tp);
 

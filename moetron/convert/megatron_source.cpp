@@ -22,6 +22,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kRankFolder = "mp_rank_";
 constexpr std::string_view kLayer = "decoder.layers.";
+constexpr size_t kMaxName = 1024;  // bytes, of a parameter
+constexpr int64_t kMaxChunks = 64;
 
 using ChunkTensors = std::map<std::string, TorchTensor, std::less<>>;
 
@@ -77,6 +79,8 @@ ChunkTensors read_chunk(const TorchFile& file, const PickleValue& state) {
     const PickleValue& value = pickle.at(state.items[i + 1]);
     const bool is_state = name.text.ends_with("_extra_state");
     if (is_state || value.kind == PickleValue::Kind::kNone) continue;
+    MT_CHECK_INPUT(name.text.size() <= kMaxName, file.path().string(), " holds a name of ",
+                   name.text.size(), " bytes");
     tensors.insert_or_assign(known_name(name.text), file.tensor(value, name.text));
   }
   return tensors;
@@ -132,7 +136,9 @@ class MegatronSourceBuilder {
     MegatronLayout& layout = source_.layout_;
     layout = layout_from_args(first);
     if (first.find("model") == nullptr)
-      while (first.find(concat("model", layout.num_chunks)) != nullptr) ++layout.num_chunks;
+      while (layout.num_chunks < kMaxChunks &&
+             first.find(concat("model", layout.num_chunks)) != nullptr)
+        ++layout.num_chunks;
     MT_CHECK_INPUT(layout.tp % layout.tpe == 0 && std::cmp_equal(num_files(layout), folders.size()),
                    folder_.string(), " has ", folders.size(), " files for ", layout.tp,
                    " tensor-parallel ranks (", layout.tpe, " of experts), ", layout.pp,

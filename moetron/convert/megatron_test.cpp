@@ -1,6 +1,8 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -145,7 +147,7 @@ void expect_round_trip(const ModelConfig& config, const MegatronLayout& layout) 
   const TemporaryFolder folder("megatron");
   const CountingSource source(config);
   const MegatronReport report =
-      write_megatron(source, config, layout, folder.path(), {.num_threads = 2});
+      write_megatron(source, config, layout, {}, folder.path(), {.num_threads = 2});
   EXPECT_EQ(report.num_files, num_files(layout));
   EXPECT_TRUE(report.left_out.empty());
   const MegatronSource read(folder.path(), config);
@@ -238,6 +240,41 @@ TEST(MegatronTest, FusesAsMegatronDoes) {
   EXPECT_TRUE(found.contains("output_layer.weight"));
 }
 
+std::set<std::string> names_of_last_layer(const ModelConfig& config, bool grouped_experts) {
+  MegatronLayout layout = layout_of(config);
+  layout.transformer_engine = true;
+  layout.grouped_experts = grouped_experts;
+  const std::string prefix = "decoder.layers.3.";
+  std::set<std::string> names;
+  for (const MegatronTensor& tensor :
+       MegatronModel(config, layout, MtpTensors::kLeaveOut).chunk({}, 0))
+    if (tensor.name.starts_with(prefix)) names.insert(tensor.name.substr(prefix.size()));
+  return names;
+}
+
+// TransformerEngine's linears hold the norms before them, its grouped linears all experts.
+TEST(MegatronTest, HasTransformerEnginesNames) {
+  EXPECT_EQ(names_of_last_layer(llama(), false),
+            (std::set<std::string>{"mlp.linear_fc1.layer_norm_weight", "mlp.linear_fc1.weight",
+                                   "mlp.linear_fc2.weight", "self_attention.linear_proj.weight",
+                                   "self_attention.linear_qkv.layer_norm_weight",
+                                   "self_attention.linear_qkv.weight"}));
+  ModelConfig config = deepseek_v3();
+  config.moe->num_experts = 2;
+  EXPECT_EQ(names_of_last_layer(config, true),
+            (std::set<std::string>{
+                "input_layernorm.weight", "mlp.experts.linear_fc1.weight0",
+                "mlp.experts.linear_fc1.weight1", "mlp.experts.linear_fc2.weight0",
+                "mlp.experts.linear_fc2.weight1", "mlp.router.expert_bias", "mlp.router.weight",
+                "mlp.shared_experts.linear_fc1.weight", "mlp.shared_experts.linear_fc2.weight",
+                "pre_mlp_layernorm.weight", "self_attention.linear_kv_down_proj.weight",
+                "self_attention.linear_kv_up_proj.layer_norm_weight",
+                "self_attention.linear_kv_up_proj.weight", "self_attention.linear_proj.weight",
+                "self_attention.linear_q_down_proj.weight",
+                "self_attention.linear_q_up_proj.layer_norm_weight",
+                "self_attention.linear_q_up_proj.weight"}));
+}
+
 TEST(MegatronTest, NamesFoldersAsMegatronDoes) {
   MegatronLayout layout;
   EXPECT_EQ(rank_folder(layout, {}), "mp_rank_00");
@@ -251,7 +288,7 @@ TEST(MegatronTest, DescribesTheModelInItsArguments) {
   const ModelConfig config = deepseek_v3();
   MegatronLayout layout = layout_of(config);
   const TemporaryFolder folder("megatron");
-  write_megatron(CountingSource(config), config, layout, folder.path(), {});
+  write_megatron(CountingSource(config), config, layout, {}, folder.path(), {});
   const TorchFile file(folder.path() / "release/mp_rank_00" / kMegatronFile);
   const PickleValue& args = file.attributes(*file.find("args"), "args");
   const auto find = [&](const char* name) { return *file.pickle().find(args, name); };
@@ -275,19 +312,16 @@ TEST(MegatronTest, RefusesLayoutsThatDoNotFit) {
     return message_of([&] { check_layout(config, layout); });
   };
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.tp = 4; }),
-            "target-tensor-parallel-size (4) must divide the number of key-value heads (2)");
+            "tensor-model-parallel-size (4) must divide the number of key-value heads (2)");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.ep = 3; }),
-            "target-expert-parallel-size (3) must divide the number of experts (4)");
+            "expert-model-parallel-size (3) must divide the number of experts (4)");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.tpe = 2; }),
-            "target-expert-tensor-parallel-size (2) must divide target-tensor-parallel-size (1), "
+            "tensor-model-parallel-for-expert (2) must divide tensor-model-parallel-size (1), "
             "for Megatron's file names do not tell such ranks apart");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.stage_layers = {3}; }),
-            "target-stage-layers has 3 layers, the model 4");
+            "hetero-pipeline-stages has 3 layers, the model 4");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.pp = 2; }),
-            "target-stage-layers has 1 numbers for 2 pipeline stages");
-  EXPECT_EQ(message_of([&] { equal_stage_layers(config, 3); }),
-            "the 4 layers are no equal parts for 3 pipeline stages: say how many each has "
-            "(target-stage-layers)");
+            "hetero-pipeline-stages has 1 numbers for 2 pipeline stages");
 }
 
 TEST(MegatronTest, NamesWhatIsMissing) {
@@ -296,7 +330,7 @@ TEST(MegatronTest, NamesWhatIsMissing) {
   const TemporaryFolder folder("megatron");
   CountingSource source(config);
   const auto write = [&] {
-    return message_of([&] { write_megatron(source, config, layout, folder.path(), {}); });
+    return message_of([&] { write_megatron(source, config, layout, {}, folder.path(), {}); });
   };
   source.change()[0].shape = {3, 8};
   EXPECT_EQ(write(),
@@ -306,11 +340,10 @@ TEST(MegatronTest, NamesWhatIsMissing) {
   EXPECT_TRUE(fs::is_empty(folder.path()));
   source = CountingSource(config);
   source.change().push_back({"model.layers.4.enorm.weight", SafetensorsDtype::kI32, {8}});
-  EXPECT_EQ(write_megatron(source, config, layout, folder.path(), {}).left_out,
+  EXPECT_EQ(write_megatron(source, config, layout, {}, folder.path(), {}).left_out,
             std::vector<std::string>{"model.layers.4.enorm.weight"});
   EXPECT_EQ(write(), "save: " + folder.path().string() +
-                         " holds a checkpoint of Megatron already: name another folder, or remove "
-                         "it");
+                         " is there already: name another folder, or remove it");
 }
 
 TEST(MegatronTest, RefusesFoldersThatDoNotFit) {
@@ -318,7 +351,7 @@ TEST(MegatronTest, RefusesFoldersThatDoNotFit) {
   MegatronLayout layout = layout_of(config);
   layout.tp = 2;
   const TemporaryFolder folder("megatron");
-  write_megatron(CountingSource(config), config, layout, folder.path(), {});
+  write_megatron(CountingSource(config), config, layout, {}, folder.path(), {});
   const fs::path release = folder.path() / "release";
   const auto message = [&](const ModelConfig& read) {
     return message_of([&] { MegatronSource(folder.path(), read); });

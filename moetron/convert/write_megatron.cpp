@@ -1,20 +1,18 @@
 #include "moetron/convert/write_megatron.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
 #include <map>
 #include <mutex>
 #include <span>
-#include <thread>
 
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
-#include "moetron/base/path.h"
+#include "moetron/base/parallel_for.h"
 #include "moetron/convert/megatron_args.h"
 #include "moetron/convert/megatron_tensors.h"
+#include "moetron/convert/new_folder.h"
 #include "moetron/formats/torch_file.h"
 
 namespace moetron {
@@ -23,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kRelease = "release";
-constexpr uint64_t kBufferBytes = uint64_t{16} << 20;
+constexpr uint64_t kBufferBytes = uint64_t{8} << 20;
 
 // Whether a source has the layers of multi-token prediction that its config tells of.
 MtpTensors mtp_of(const TensorSource& source, const ModelConfig& config) {
@@ -86,7 +84,8 @@ class MegatronWriter {
   }
 
   MegatronReport write(const fs::path& folder) {
-    run_threads(folder);
+    parallel_for(settings_.num_threads, ranks_.size(),
+                 [&](uint64_t file) { write_file_of(ranks_[file], folder); });
     return {.bytes = total_,
             .num_files = static_cast<int>(ranks_.size()),
             .left_out = places_.left_out()};
@@ -94,25 +93,6 @@ class MegatronWriter {
   uint64_t total_bytes() const { return total_; }
 
  private:
-  void run_threads(const fs::path& folder) {
-    std::atomic<size_t> next = 0;
-    std::exception_ptr failure;
-    const auto work = [&] {
-      try {
-        for (size_t i = next++; i < ranks_.size(); i = next++) write_file_of(ranks_[i], folder);
-      } catch (...) {
-        const std::lock_guard lock(mutex_);
-        if (!failure) failure = std::current_exception();
-        next = ranks_.size();
-      }
-    };
-    {
-      std::vector<std::jthread> threads;
-      for (int i = 0; i < settings_.num_threads; ++i) threads.emplace_back(work);
-    }
-    if (failure) std::rethrow_exception(failure);
-  }
-
   void write_file_of(const MegatronRank& rank, const fs::path& folder) {
     TorchContents contents;
     contents.args = megatron_args(config_, model_.layout(), mtp_);
@@ -198,7 +178,7 @@ class MegatronWriter {
     if (!settings_.progress) return;
     const std::lock_guard lock(mutex_);
     done_ += bytes;
-    settings_.progress(done_, total_);
+    settings_.progress(done_ / kBufferBytes, total_ / kBufferBytes);
   }
 
   const TensorSource& source_;
@@ -209,36 +189,28 @@ class MegatronWriter {
   const SourcePlaces places_;
   const std::vector<MegatronRank> ranks_;
   uint64_t total_ = 0;
-  std::mutex mutex_;  // of what follows, and of the first failure
+  std::mutex mutex_;  // of what follows
   uint64_t done_ = 0;
 };
-
-// Makes the folder, which may hold other things.
-void prepare(const fs::path& folder, uint64_t bytes) {
-  try {
-    const bool is_free = !path_exists(folder / kLatestFile) && !path_exists(folder / kRelease);
-    MT_CHECK_CONFIG(is_free, "save: ", folder.string(),
-                    " holds a checkpoint of Megatron already: name another folder, or remove it");
-    fs::create_directories(folder / kRelease);
-    const uint64_t available = fs::space(folder).available;
-    MT_CHECK_CONFIG(bytes <= available, "save: ", folder.string(), " needs ", bytes, " bytes, ",
-                    available, " are free");
-  } catch (const fs::filesystem_error& error) {
-    throw ConfigError(concat("save: cannot write ", folder.string(), ": ", error.code().message()));
-  }
-}
 
 }  // namespace
 
 MegatronReport write_megatron(const TensorSource& source, const ModelConfig& config,
-                              const MegatronLayout& layout, const fs::path& folder,
-                              const MegatronSettings& settings) {
+                              const MegatronLayout& layout, const std::vector<CompanionFile>& files,
+                              const fs::path& folder, const MegatronSettings& settings) {
   check_layout(config, layout);
   MegatronWriter writer(source, config, layout, settings);
-  prepare(folder, writer.total_bytes());
-  MegatronReport report = writer.write(folder / kRelease);
-  sync_folder(folder / kRelease);
-  write_file(folder / kLatestFile, kRelease);
+  NewFolder target(folder, writer.total_bytes());
+  const fs::path release = target.path() / kRelease;
+  fs::create_directory(release);
+  MegatronReport report = writer.write(release);
+  sync_folder(release);
+  for (const CompanionFile& file : files) {
+    fs::create_directories((target.path() / file.name).parent_path());
+    write_file(target.path() / file.name, file.text);
+  }
+  write_file(target.path() / kLatestFile, kRelease);
+  target.commit();
   return report;
 }
 

@@ -9,6 +9,10 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
+// A pickle may refer to one long text or tuple from many places: what is copied of it is bounded.
+constexpr size_t kMaxName = 1024;
+constexpr size_t kMaxDims = 64;
+
 struct DtypeRow {
   SafetensorsDtype dtype;
   std::string_view name;     // torch.NAME
@@ -90,7 +94,10 @@ class TensorReader {
 
   // A storage is ("storage", class, key, place, number of elements) outside of the pickle.
   ZipEntry find_storage(const PickleValue& storage) const {
-    const std::string entry = concat(prefix_, "data/", argument(storage, 2, Kind::kText).text);
+    const std::string_view key = argument(storage, 2, Kind::kText).text;
+    MT_CHECK_INPUT(key.size() <= kMaxName, what_, " has its data under a name of ", key.size(),
+                   " bytes");
+    const std::string entry = concat(prefix_, "data/", key);
     const auto place = entries_.find(entry);
     MT_CHECK_INPUT(place != entries_.end(), what_, " has its data in ", entry,
                    ", which the file lacks");
@@ -109,6 +116,8 @@ class TensorReader {
   }
 
   std::vector<int64_t> counts(const PickleValue& tuple) const {
+    MT_CHECK_INPUT(tuple.items.size() <= kMaxDims, what_, " has ", tuple.items.size(),
+                   " dimensions");
     std::vector<int64_t> counts;
     for (const PickleId id : tuple.items) {
       const PickleValue& count = pickle_.at(id);

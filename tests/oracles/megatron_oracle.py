@@ -223,13 +223,13 @@ def check(moetron, name, layout, folder, port):
     ids, expected = torch.load(os.path.join(folder, "expected.pt"))
     label = "_".join(f"{key}{value}" for key, value in vars(layout).items())
     written, saved, back = (os.path.join(folder, label + end) for end in ("_mg", "_core", "_hf"))
-    run(moetron, "convert", "--load", original, "--save", written, "--to", "megatron",
+    run(moetron, "convert", "--load", original, "--save", written, "--to", "megatron", "--transformer-impl", "local",
         "--make-vocab-size-divisible-by", "24", *layout.options())
     os.makedirs(saved)
     torch.multiprocessing.spawn(on_rank, (layout, port, written, saved, ids, expected), nprocs=layout.world)
     with open(os.path.join(saved, "latest_checkpointed_iteration.txt"), "w") as latest:
         latest.write("12")
-    run(moetron, "convert", "--load", saved, "--save", back, "--from", "megatron", "--to", "hf", "--config",
+    run(moetron, "convert", "--load", saved, "--save", back, "--from", "megatron", "--to", "hf", "--model-files",
         original)
     check_same_bits(os.path.join(original, "model.safetensors"), os.path.join(back, "model.safetensors"))
     print(f"PASS {name} {vars(layout)}", flush=True)

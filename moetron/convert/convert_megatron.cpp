@@ -1,0 +1,104 @@
+#include "moetron/convert/convert_megatron.h"
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "moetron/arch/config_reader.h"
+#include "moetron/base/error.h"
+#include "moetron/base/json.h"
+#include "moetron/base/path.h"
+#include "moetron/convert/converted_weights.h"
+#include "moetron/convert/fp8_source.h"
+#include "moetron/convert/megatron_source.h"
+#include "moetron/convert/verify_copy.h"
+#include "moetron/convert/write_megatron.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// A source without some of its tensors.
+class PartOfSource : public TensorSource {
+ public:
+  // `left_out` is sorted.
+  PartOfSource(const TensorSource& source, const std::vector<std::string>& left_out)
+      : source_(source) {
+    for (size_t i = 0; i < source.tensors().size(); ++i) {
+      const SafetensorsTensor& tensor = source.tensors()[i];
+      if (std::ranges::binary_search(left_out, tensor.name)) continue;
+      tensors_.push_back(tensor);
+      places_.push_back(i);
+    }
+  }
+
+  const std::vector<SafetensorsTensor>& tensors() const override { return tensors_; }
+  void read(size_t index, uint64_t begin, uint64_t count,
+            std::span<std::byte> bytes) const override {
+    source_.read(places_[index], begin, count, bytes);
+  }
+
+ private:
+  const TensorSource& source_;
+  std::vector<SafetensorsTensor> tensors_;
+  std::vector<size_t> places_;
+};
+
+}  // namespace
+
+LoadedModel open_megatron_model(const fs::path& load, const fs::path& config_folder) {
+  const fs::path folder = config_folder.empty() ? load : config_folder;
+  const fs::path path = folder / kConfigFile;
+  MT_CHECK_INPUT(path_exists(path), path.string(),
+                 " is not there: name the folder of the model's config.json (model-files)");
+  LoadedModel model{.config = read_json(path), .place = path.string()};
+  const ModelConfig config = read_model_config(model.config, model.place);
+  model.weights = std::make_unique<MegatronSource>(load, config);
+  model.companions = read_tokenizer_files(folder);
+  add_companions(model.companions, read_model_companions(folder));
+  return model;
+}
+
+MegatronConvertReport write_megatron_model(const ModelContent& content,
+                                           const MegatronLayout& layout, const fs::path& save,
+                                           const ConvertSettings& settings) {
+  const auto begin = Clock::now();
+  MT_CHECK_CONFIG(
+      settings.dtype != WeightDtype::kFp8,
+      "dtype (fp8) does not go with megatron, whose weights have no scales beside them");
+  const bool needs_type = settings.dtype == WeightDtype::kStored && has_scales(content.weights);
+  const ConvertedWeights converted(content, needs_type ? WeightDtype::kBf16 : settings.dtype);
+  const ModelConfig config = read_model_config(converted.config(), content.place);
+  std::vector<CompanionFile> files = content.companions;
+  files.push_back({kConfigFile, converted.config().dump(2) + "\n"});
+  const auto progress = [&settings](const char* what) {
+    return [&settings, what](uint64_t done, uint64_t total) {
+      if (settings.progress) settings.progress(what, done, total);
+    };
+  };
+  const MegatronReport written = write_megatron(converted.weights(), config, layout, files, save,
+                                                {settings.num_threads, progress("writes block")});
+  MegatronConvertReport report;
+  report.num_tensors = converted.weights().tensors().size() - written.left_out.size();
+  report.bytes = written.bytes;
+  report.num_files = written.num_files;
+  report.left_out = written.left_out;
+  report.seconds = seconds_since(begin);
+  if (settings.verify) {
+    verify_copy(PartOfSource(converted.weights(), written.left_out), MegatronSource(save, config),
+                settings.num_threads, progress("verifies block"));
+    report.verify_seconds = seconds_since(begin) - report.seconds;
+  }
+  return report;
+}
+
+}  // namespace moetron

@@ -1,0 +1,28 @@
+// A folder that appears whole or not at all.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "moetron/base/temporary_folder.h"
+
+namespace moetron {
+
+class NewFolder {
+ public:
+  // `save` must not be there, or be an empty folder; what goes into it is made in a hidden folder
+  // beside it. ConfigError where it cannot be written, or where the disk has less room than
+  // `bytes`.
+  NewFolder(const std::filesystem::path& save, uint64_t bytes);
+
+  const std::filesystem::path& path() const { return path_; }  // until commit()
+  // Makes the folder durable under its name.
+  void commit();
+
+ private:
+  std::filesystem::path save_;
+  TemporaryFolder hidden_;
+  std::filesystem::path path_;
+};
+
+}  // namespace moetron

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Runs the guide's conversions to Megatron's files and back as its readers do: the two commands of its Step 2, as
+printed but for the paths, and the scripts of tools/ckpt_convert. Every weight comes back bit for bit.
+
+    ckpt_convert_test.py MOETRON
+"""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles"))
+from process_support import ENVIRONMENT, HANG, MOETRON, check, run, run_tests
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import make_models
+
+TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools", "ckpt_convert")
+STEP_2 = r"""
+SCRIPT_PATH={tools}/src
+CKPT_PATH_HF={folder}/DeepSeek-V3
+CKPT_PATH_MF={folder}/DeepSeek-V3_middle_file
+CKPT_PATH_MG={folder}/DeepSeek-V3_mg_tp1_pp2
+TP_SIZE=1
+PP_SIZE=2
+rm -rf $CKPT_PATH_MF
+python $SCRIPT_PATH/convert_hf_to_middle_file.py \
+--load-path $CKPT_PATH_HF \
+--save-path $CKPT_PATH_MF \
+--model 'DeepSeek-V3' \
+--use-gpu-num 0 \
+--process-num 16
+rm -rf $CKPT_PATH_MG
+python $SCRIPT_PATH/convert_middle_file_to_mg.py \
+--load-path $CKPT_PATH_MF \
+--save-path $CKPT_PATH_MG \
+--model 'DeepSeek-V3' \
+--tp-size $TP_SIZE \
+--tpe-size 1 \
+--ep-size 1 \
+--pp-size $PP_SIZE \
+--use-gpu-num 0 \
+--process-num 16
+rm -rf $CKPT_PATH_MF
+"""
+
+
+def shell(script, **variables):
+    path = os.path.dirname(sys.executable) + os.pathsep + ENVIRONMENT["PATH"]
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=HANG,
+                          env={**ENVIRONMENT, "PATH": path, "MOETRON": MOETRON, **variables})
+    check(done.returncode == 0, f"runs: {script.strip()[:90]!r}")
+    if done.returncode != 0:
+        print(done.stdout[-1000:], done.stderr[-2000:])
+
+
+def make_model(name, folder):
+    """A tiny model in bf16, with the layer of multi-token prediction where its family has one."""
+    model = make_models.build(name, 0).to(torch.bfloat16)
+    for tensor, weight in model.named_buffers():
+        if tensor.endswith("e_score_correction_bias"):
+            weight.data = weight.data.float()
+    model.save_pretrained(folder)
+
+
+def same_weights(first, second):
+    first, second = (load_file(os.path.join(folder, "model.safetensors")) for folder in (first, second))
+    check(first.keys() == second.keys() and all(first[name].dtype == second[name].dtype and
+                                                torch.equal(first[name], second[name]) for name in first),
+          "every weight comes back bit for bit")
+
+
+def test_step_2():
+    folder = os.path.abspath("step_2")
+    hf, mg, back = (os.path.join(folder, name) for name in ("DeepSeek-V3", "DeepSeek-V3_mg_tp1_pp2", "back"))
+    make_model("deepseek_v3", hf)
+    shell(STEP_2.format(tools=TOOLS, folder=folder))
+    check(sorted(os.listdir(os.path.join(mg, "release"))) == ["mp_rank_00_000", "mp_rank_00_001"],
+          "a file for each pipeline rank")
+    file = torch.load(os.path.join(mg, "release", "mp_rank_00_001", "model_optim_rng.pt"), weights_only=False)
+    check(file["args"].pipeline_model_parallel_size == 2 and "output_layer.weight" in file["model"],
+          "torch opens what the second rank has")
+    run(["convert", "--load", mg, "--save", back, "--to", "hf", "--verify"])
+    same_weights(hf, back)
+
+
+def test_scripts():
+    folder = os.path.abspath("scripts")
+    hf, mg, back = (os.path.join(folder, name) for name in ("hf", "mg", "back"))
+    make_model("qwen2", hf)
+    shell(f"{TOOLS}/examples/1.hf-mg-cpu-distil_qwen2_1.5b.sh", CKPT_PATH_HF=hf, CKPT_PATH_MG=mg, TP_SIZE="2")
+    shell(f"{TOOLS}/examples/2.mg-hf-cpu-distil_qwen2_1.5b.sh", CKPT_PATH_HF=back, CKPT_PATH_MG=mg)
+    same_weights(hf, back)
+    again, last = mg + "_7b", back + "_7b"
+    shell(f"{TOOLS}/examples/3.hf-mg-cpu-distil_qwen2_7b.sh", CKPT_PATH_HF=hf, CKPT_PATH_MG=again, PP_SIZE="2")
+    shell(f"{TOOLS}/examples/4.mg-hf-cpu-distil_qwen2_7b.sh", CKPT_PATH_HF=last, CKPT_PATH_MG=again)
+    same_weights(hf, last)
+    shell(f"{TOOLS}/tests/2.hf-middle_file1-mg-middle_file2-check-gpu-qwen2.sh", CKPT_PATH_HF=hf, PP_SIZE="2",
+          WORK_PATH=folder)
+    qwen3 = os.path.join(folder, "qwen3")
+    make_model("qwen3", qwen3)
+    shell(f"{TOOLS}/tests/1.hf-middle_file-hf-check-cpu-qwen3.sh", CKPT_PATH_HF=qwen3, WORK_PATH=folder)
+
+
+def test_layouts():
+    """What has no oracle: dualpipev's placement, TransformerEngine's names, and a layout read as another."""
+    folder = "layouts"
+    hf, v, loop, back = (os.path.join(folder, name) for name in ("hf", "v", "loop", "back"))
+    make_model("deepseek_v3", hf)
+    run(["convert", "--load", hf, "--save", v, "--to", "megatron", "--verify", "--scheduler", "dualpipev",
+         "--pp-size", "2", "--ep-size", "2", "--tp-size", "2", "--moe-grouped-gemm",
+         "--virtual-hetero-pipeline-stages", "1", "1", "1", "0"])
+    file = torch.load(f"{v}/release/mp_rank_00_000_000/model_optim_rng.pt", weights_only=False)
+    check("embedding.word_embeddings.weight" in file["model0"] and "output_layer.weight" in file["model1"],
+          "embedding and head lie on the first rank")
+    run(["convert", "--load", v, "--save", loop, "--to", "megatron", "--verify", "--pp-size", "3",
+         "--transformer-impl", "local"])
+    run(["convert", "--load", loop, "--save", back, "--to", "hf"])
+    same_weights(hf, back)
+
+
+def test_mistakes():
+    folder = "mistakes"
+    hf, mg = os.path.join(folder, "hf"), os.path.join(folder, "mg")
+    make_model("qwen3_moe", hf)
+    start = ["convert", "--load", hf, "--save", mg, "--to", "megatron"]
+    done = run([*start, "--ep-size", "3"], code=2)
+    check("expert-model-parallel-size (3) must divide the number of experts (8)" in done.stderr, "names both numbers")
+    run([*start, "--dtype", "fp8"], code=2)
+    check(not os.path.exists(mg), "nothing is written")
+    run(start)
+    done = run(start, code=2)
+    check("is there already" in done.stderr, "a folder that is there is kept")
+    path = f"{mg}/release/mp_rank_00/model_optim_rng.pt"
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+    done = run(["convert", "--load", mg, "--save", hf + "2", "--to", "hf"], code=3)
+    check(path in done.stderr and not os.path.exists(hf + "2"), "a file that is cut short is named")
+    weights = load_file(f"{hf}/model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, f"{hf}/model.safetensors")
+    done = run(["convert", "--load", hf, "--save", mg + "2", "--to", "megatron"], code=3)
+    check("model.norm.weight" in done.stderr, "a tensor that is missing is named")
+
+
+if __name__ == "__main__":
+    run_tests(test_step_2, test_scripts, test_layouts, test_mistakes)
