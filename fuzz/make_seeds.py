@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes small inputs for the programs of this folder, good and bad ones: make_seeds.py OUT."""
+import io
 import json
 import pathlib
 import struct
 import sys
+import zipfile
 
 out = pathlib.Path(sys.argv[1])
 
@@ -41,3 +43,25 @@ seed("trainer_state", "good", STATE)
 seed("trainer_state", "negative", {**STATE, "step": -1})
 seed("trainer_state", "large", {**STATE, "step": 1 << 63})
 seed("trainer_state", "deep", b"[" * 100 + b"]" * 100)
+
+
+def short(text):
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+# What torch.save writes of {"args": Namespace(n=2), "model": {"w": a tensor of 2 x 2}}.
+TENSOR = (b"ctorch._utils\n_rebuild_tensor_v2\n((" + short("storage") + b"ctorch\nBFloat16Storage\n" + short("0") +
+          short("cpu") + b"K\x04tQK\x00K\x02K\x02\x86K\x02K\x01\x86\x89ccollections\nOrderedDict\n)RtR")
+PICKLE = (b"\x80\x02}(" + short("args") + b"cargparse\nNamespace\n)\x81}" + short("n") + b"K\x02sb" + short("model") +
+          b"ccollections\nOrderedDict\n)R(" + short("w") + TENSOR + b"uu.")
+seed("torch_file", "pickle", PICKLE)
+seed("torch_file", "loop", b"\x80\x02}q\x00" + short("model") + b"h\x00s.")
+seed("torch_file", "protocol4", b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94" + short("model") +
+     short("os") + short("system") + b"\x93" + short("true") + b"\x85Rs.")
+for kind, compression in (("zip", zipfile.ZIP_STORED), ("packed", zipfile.ZIP_DEFLATED)):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        archive.writestr("a/data.pkl", PICKLE)
+        archive.writestr("a/byteorder", "little")
+        archive.writestr("a/data/0", b"abcdefgh")
+    seed("torch_file", kind, packed.getvalue())
