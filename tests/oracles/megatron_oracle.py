@@ -27,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.filterwarnings("ignore")
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import make_models
 
@@ -46,6 +46,9 @@ MODELS = {
     "deepseek_v3_plain": make_models.DeepseekV3Config(
         **MLA, q_lora_rank=None, n_shared_experts=1, num_experts_per_tok=4, n_group=1, topk_group=1,
         norm_topk_prob=True, routed_scaling_factor=1.0, num_nextn_predict_layers=0, rope_parameters=rope(1e4)),
+    "deepseek_v3_mtp": make_models.DeepseekV3Config(
+        **MLA, q_lora_rank=20, n_shared_experts=1, num_experts_per_tok=4, n_group=1, topk_group=1,
+        norm_topk_prob=True, routed_scaling_factor=1.0, num_nextn_predict_layers=1, rope_parameters=rope(1e4)),
     "qwen3_moe": make_models.Qwen3MoeConfig(
         **GQA, head_dim=24, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2, norm_topk_prob=True,
         rope_parameters=rope(1e6)),
@@ -84,6 +87,7 @@ LAYOUTS = {
     "qwen2": [Layout(tp=2), Layout(pp=2)],
     "qwen3_moe": [Layout(tp=2, ep=2, pp=2)],
     "deepseek_v3": [Layout(tp=2, ep=2, pp=2, chunks=2)],
+    "deepseek_v3_mtp": [Layout(tp=2, ep=2, pp=2)],
 }
 
 
@@ -148,7 +152,8 @@ def megatron_config(args):
 def megatron_chunk(args, layout, chunk):
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_layer_local_spec
+    from megatron.core.models.gpt.gpt_layer_specs import (get_gpt_decoder_block_spec, get_gpt_layer_local_spec,
+                                                          get_gpt_mtp_block_spec)
     config = megatron_config(args)
     stage = chunk if layout.chunks > 1 else None
     if config.num_moe_experts:
@@ -162,13 +167,34 @@ def megatron_chunk(args, layout, chunk):
         for layer in layers:
             layer.submodules.self_attention.submodules.core_attention = LatentAttention
     rank = parallel_state.get_pipeline_model_parallel_rank()
+    is_last = rank == layout.pp - 1 and chunk == layout.chunks - 1
+    mtp = get_gpt_mtp_block_spec(config, spec, use_transformer_engine=False, vp_stage=stage) \
+        if config.mtp_num_layers and is_last else None
     return GPTModel(
         config, spec, vocab_size=args.padded_vocab_size, max_sequence_length=args.max_position_embeddings,
-        pre_process=rank == 0 and chunk == 0, post_process=rank == layout.pp - 1 and chunk == layout.chunks - 1,
-        parallel_output=False, share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
+        pre_process=rank == 0 and chunk == 0, post_process=is_last, mtp_block_spec=mtp, parallel_output=False,
+        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
         position_embedding_type=args.position_embedding_type, rotary_base=args.rotary_base,
         rotary_percent=args.rotary_percent, rope_scaling=getattr(args, "use_rope_scaling", False),
         rope_scaling_factor=getattr(args, "rope_scaling_factor", 8.0), vp_stage=stage).eval()
+
+
+def add_mtp_layer(folder, config):
+    """transformers has no layer of multi-token prediction: one more decoder layer, and what joins it to the model."""
+    path = os.path.join(folder, "model.safetensors")
+    tensors = load_file(path)
+    last, added = f"model.layers.{config.num_hidden_layers - 1}.", f"model.layers.{config.num_hidden_layers}."
+    generator = torch.Generator().manual_seed(2)
+    random = lambda *shape: torch.rand(shape, generator=generator) - 0.5
+    tensors.update({added + name[len(last):]: random(*tensor.shape) for name, tensor in tensors.items()
+                    if name.startswith(last)})
+    hidden = config.hidden_size
+    tensors.update({added + "embed_tokens.weight": tensors["model.embed_tokens.weight"].clone(),
+                    added + "shared_head.head.weight": tensors["lm_head.weight"].clone(),
+                    added + "enorm.weight": random(hidden), added + "hnorm.weight": random(hidden),
+                    added + "shared_head.norm.weight": random(hidden),
+                    added + "eh_proj.weight": random(hidden, 2 * hidden)})
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def on_rank(rank, layout, port, folder, saved, ids, expected):
@@ -188,7 +214,7 @@ def on_rank(rank, layout, port, folder, saved, ids, expected):
         model = megatron_chunk(args, layout, chunk)
         model.load_state_dict(file[key], strict=True)
         again[key] = model.state_dict_for_save_checkpoint()
-    if layout.pp == 1 and layout.chunks == 1:
+    if layout.pp == 1 and layout.chunks == 1 and not args.mtp_num_layers:  # whose forward needs labels
         positions = torch.arange(TIME).expand(ids.shape)
         mask = torch.triu(torch.ones(1, 1, TIME, TIME, dtype=torch.bool), 1)
         with torch.no_grad():
@@ -217,6 +243,8 @@ def check(moetron, name, layout, folder, port):
     if not os.path.exists(original):
         model = make_models.build(name, 0)
         model.save_pretrained(original)
+        if getattr(model.config, "num_nextn_predict_layers", 0):
+            add_mtp_layer(original, model.config)
         ids = torch.randint(0, make_models.VOCAB, (2, TIME), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             torch.save((ids, model(input_ids=ids, use_cache=False).logits), os.path.join(folder, "expected.pt"))
