@@ -187,6 +187,11 @@ std::unique_ptr<Communicator> Communicator::subgroup(const std::vector<int>& ran
   return made;
 }
 
+std::unique_ptr<Communicator> Communicator::separate_world(const std::string& name) {
+  MT_CHECK(key_.empty(), "the group \"", name_, "\" makes a world, which the world alone can");
+  return make_separate_world(concat(name, "#", num_separate_worlds_++));
+}
+
 void Communicator::abort(const std::string& reason) {
   poison(reason);
 }

@@ -124,6 +124,12 @@ class Communicator {
   // new one. Called by the members alone, by all of them with the same arguments in the same order.
   std::unique_ptr<Communicator> subgroup(const std::vector<int>& ranks, const std::string& name);
 
+  // A second world of the same ranks, for tensors of the host: over gloo where they are processes,
+  // between their threads where they are threads. What fails in it, a time-out or abort(), ends it
+  // alone, and this world's failure does not end it. It has a phase of its own, and may be used and
+  // aborted by other threads than this one. A collective of the world.
+  std::unique_ptr<Communicator> separate_world(const std::string& name);
+
   // Poisons all groups of this rank's world. Does not throw; the first reason wins.
   void abort(const std::string& reason);
 
@@ -155,6 +161,8 @@ class Communicator {
   virtual std::unique_ptr<Communicator> make_subgroup(const std::string& key,
                                                       const std::string& name, int rank,
                                                       std::vector<int> members) = 0;
+  // `key` is the same on all ranks and new in this world.
+  virtual std::unique_ptr<Communicator> make_separate_world(const std::string& key) = 0;
   virtual void poison(const std::string& reason) = 0;
 
   Work issue(std::shared_ptr<Operation> operation);
@@ -166,6 +174,7 @@ class Communicator {
   std::vector<int> members_;
   std::shared_ptr<int> open_groups_;
   std::map<std::string, int> num_subgroups_;  // by name and members, to tell repeats apart
+  int num_separate_worlds_ = 0;
 };
 
 // Names what this rank does while the scope lives: PhaseScope phase(world, "step 7, optimizer").

@@ -103,6 +103,26 @@ TEST(CommFailureTest, AbortEndsTheWaitsOfOthers) {
   }
 }
 
+TEST(CommFailureTest, ASeparateWorldFailsAlone) {
+  run_ranks(3, [](Communicator& world) {
+    const auto first = world.separate_world("first");
+    const auto second = world.separate_world("first");
+    world.set_phase("training");
+    EXPECT_EQ(first->phase(), "");
+    if (world.rank() == 1) first->abort("the disk is full");
+    EXPECT_THROW(first->barrier(), CommError);
+    for (Communicator* sound : {second.get(), &world}) {
+      const at::Tensor sum = at::full({2}, 1 + sound->rank());
+      sound->all_reduce(sum).wait();
+      EXPECT_EQ(sum[0].item<int>(), 6);
+    }
+    second->barrier();
+    if (world.rank() == 2) world.abort("loss is NaN");
+    EXPECT_THROW(world.barrier(), CommError);
+    second->barrier();
+  });
+}
+
 TEST(CommFailureTest, OperationsThatDoNotMatchAreNamed) {
   const auto mismatch = [](const std::function<void(Communicator&)>& rank_main) {
     try {

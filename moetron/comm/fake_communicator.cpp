@@ -101,6 +101,10 @@ class FakeCommunicator : public Communicator {
                                               std::move(world_ranks));
   }
 
+  std::unique_ptr<Communicator> make_separate_world(const std::string&) override {
+    return make_fake_world(rank(), size(), log_);
+  }
+
   void poison(const std::string& reason) override {
     if (!failure_->reason.empty()) return;
     *failure_ = {world_rank(), concat(describe_rank(world_rank(), phase()), ": ", reason)};

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "moetron/comm/gloo_collectives.h"
@@ -230,6 +231,10 @@ class GlooCommunicator : public Communicator {
                                               group_name, group_rank, std::move(world_ranks));
   }
 
+  std::unique_ptr<Communicator> make_separate_world(const std::string& key) override {
+    return make_separate_gloo_world(group_->world->options(), key);
+  }
+
   void poison(const std::string& reason) override {
     const std::string who = describe_rank(world_rank(), phase());
     group_->world->report({world_rank(), concat(who, ": ", reason)}, true);
@@ -253,6 +258,15 @@ std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options) {
   return std::make_unique<GlooCommunicator>(std::make_shared<RankContext>(options.rank),
                                             std::move(world), std::move(device), "", "world",
                                             options.rank, std::move(members));
+}
+
+std::unique_ptr<Communicator> make_separate_gloo_world(const WorldOptions& world,
+                                                       const std::string& key) {
+  WorldOptions options = world;
+  options.store = c10::make_intrusive<c10d::PrefixStore>(concat("world/", key), world.store);
+  options.serves_store = false;  // the first world stays until its ranks have left
+  options.greeting = {};         // they have met
+  return make_gloo_world(options);
 }
 
 }  // namespace moetron

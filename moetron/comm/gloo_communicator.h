@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/world_options.h"
@@ -16,5 +17,10 @@ using GlooOptions = WorldOptions;
 // else to the address of this host's name. Throws ConfigError for ranks that never came (naming
 // them), came twice, or count another world size.
 std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options);
+
+// Communicator::separate_world() of ranks that are processes: `world` describes the first world,
+// whose store the second one uses under names of its own.
+std::unique_ptr<Communicator> make_separate_gloo_world(const WorldOptions& world,
+                                                       const std::string& key);
 
 }  // namespace moetron

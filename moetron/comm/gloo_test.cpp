@@ -307,5 +307,25 @@ TEST(GlooTest, RanksCompareGreetingsBeforeTheyConnect) {
                                       "joined"}));
 }
 
+TEST(GlooTest, ASeparateWorldFailsAlone) {
+  run_gloo_ranks(3, [](Communicator& world) {
+    auto first = world.separate_world("save");
+    if (world.rank() == 1) first->abort("the disk is full");
+    try {
+      first->barrier();
+      first->barrier();  // rank 1's abort may reach others behind the first
+      ADD_FAILURE() << "rank " << world.rank() << " did not notice";
+    } catch (const CommError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("the disk is full"));
+    }
+    world.barrier();
+    first = world.separate_world("save");
+    first->barrier();
+    if (world.rank() == 2) world.abort("loss is NaN");
+    EXPECT_THROW(world.barrier(), CommError);
+    first->barrier();
+  });
+}
+
 }  // namespace
 }  // namespace moetron

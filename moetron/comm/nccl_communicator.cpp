@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "moetron/comm/gloo_communicator.h"
 #include "moetron/comm/local_execution.h"
 #include "moetron/comm/nccl_group.h"
 #include "moetron/comm/nccl_monitor.h"
@@ -132,6 +133,10 @@ class NcclCommunicator : public Communicator {
                                               std::vector<int> world_ranks) override {
     return std::make_unique<NcclCommunicator>(context(), world_, key, group_name, group_rank,
                                               std::move(world_ranks));
+  }
+
+  std::unique_ptr<Communicator> make_separate_world(const std::string& key) override {
+    return make_separate_gloo_world(world_->options.world, key);
   }
 
   void poison(const std::string& reason) override {

@@ -122,6 +122,10 @@ class SlowCommunicator : public Communicator {
     return std::make_unique<SlowCommunicator>(behind_->subgroup(ranks, group_name), links_);
   }
 
+  std::unique_ptr<Communicator> make_separate_world(const std::string& key) override {
+    return behind_->separate_world(key);
+  }
+
   void poison(const std::string& reason) override { behind_->abort(reason); }
 
   std::shared_ptr<Communicator> behind_;

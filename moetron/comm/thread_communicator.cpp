@@ -50,6 +50,7 @@ class ThreadWorld {
   std::condition_variable changed;
   std::optional<Failure> failure;
   std::map<std::string, std::weak_ptr<ThreadGroup>> groups;
+  std::map<std::string, std::shared_ptr<ThreadWorld>> separate_worlds;
 };
 
 namespace {
@@ -183,6 +184,18 @@ class ThreadCommunicator : public Communicator {
                                               std::vector<int> world_ranks) override {
     return std::make_unique<ThreadCommunicator>(context(), place_->world, key, group_name,
                                                 group_rank, std::move(world_ranks));
+  }
+
+  std::unique_ptr<Communicator> make_separate_world(const std::string& key) override {
+    ThreadWorld& world = *place_->world;
+    std::shared_ptr<ThreadWorld> made;
+    {
+      std::lock_guard lock(world.mutex);
+      std::shared_ptr<ThreadWorld>& entry = world.separate_worlds[key];
+      if (!entry) entry = std::make_shared<ThreadWorld>(world.size, world.timeout);
+      made = entry;
+    }
+    return join_thread_world(made, rank());
   }
 
   void poison(const std::string& reason) override {
