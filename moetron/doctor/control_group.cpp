@@ -36,16 +36,34 @@ void take_cores(std::optional<int64_t> quota, std::optional<int64_t> period, Gro
   take_less(limits.cores, static_cast<double>(*quota) / static_cast<double>(*period));
 }
 
-void take_memory(std::optional<int64_t> bytes, GroupLimits& limits) {
+// A number of memory.stat; 0 where it has none.
+int64_t memory_stat(const fs::path& folder, std::string_view name) {
+  std::istringstream words(read_system_file(folder / "memory.stat"));
+  for (std::string word, value; words >> word >> value;) {
+    if (word == name) return std::max<int64_t>(0, parse_number<int64_t>(value).value_or(0));
+  }
+  return 0;
+}
+
+// Names of files: the limit, and what is used; `cached`: what memory.stat calls the pages of files
+// that the system takes away first.
+void take_memory(const fs::path& folder, const char* limit, const char* used, const char* cached,
+                 GroupLimits& limits) {
   constexpr int64_t kNoLimit = int64_t{1} << 60;  // the first version writes its greatest number
-  if (bytes && *bytes > 0 && *bytes < kNoLimit) take_less(limits.memory, *bytes);
+  const std::optional<int64_t> bytes = integer_in(folder / limit);
+  if (!bytes || *bytes <= 0 || *bytes >= kNoLimit) return;
+  take_less(limits.memory, *bytes);
+  const std::optional<int64_t> in_use = integer_in(folder / used);
+  if (!in_use || *in_use < 0 || *in_use >= kNoLimit) return;
+  const int64_t kept = std::max<int64_t>(0, *in_use - memory_stat(folder, cached));
+  take_less(limits.free_memory, std::max<int64_t>(0, *bytes - kept));
 }
 
 void read_unified(const fs::path& folder, GroupLimits& limits) {
   const std::vector<std::string> cpu = words_of(folder / "cpu.max");  // "max 100000"
   if (cpu.size() == 2)
     take_cores(parse_number<int64_t>(cpu[0]), parse_number<int64_t>(cpu[1]), limits);
-  take_memory(integer_in(folder / "memory.max"), limits);
+  take_memory(folder, "memory.max", "memory.current", "inactive_file", limits);
 }
 
 // The folder of a group and those above it. A group may lie outside of what a container sees: its
@@ -96,7 +114,8 @@ GroupLimits read_group_limits(const SystemPaths& paths) {
                    integer_in(folder / "cpu.cfs_period_us"), limits);
     if (has_controller(controllers, "memory"))
       for (const fs::path& folder : folders_of(paths.groups / "memory", group))
-        take_memory(integer_in(folder / "memory.limit_in_bytes"), limits);
+        take_memory(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+                    limits);
   }
   return limits;
 }

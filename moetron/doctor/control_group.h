@@ -18,7 +18,8 @@ struct SystemPaths {
 
 struct GroupLimits {
   std::optional<double> cores;
-  std::optional<int64_t> memory;  // bytes
+  std::optional<int64_t> memory;       // bytes
+  std::optional<int64_t> free_memory;  // bytes of it that are not in use; files' pages are not
 };
 
 // The tightest limits of this process's control groups and those above them, of either version.

@@ -62,6 +62,27 @@ TEST_F(Doctor, TheTightestGroupCounts) {
   EXPECT_FALSE(limits.memory);
 }
 
+TEST_F(Doctor, WhatGroupsLeaveIsAvailable) {
+  EXPECT_FALSE(available_memory(paths_));
+  write("proc/meminfo", "MemTotal:       8000 kB\nMemAvailable:   5000 kB\n");
+  EXPECT_EQ(available_memory(paths_), 5000 * 1024);
+  write("proc/self/cgroup", "0::/a\n");
+  write("groups/a/memory.max", "3000000\n");
+  EXPECT_EQ(available_memory(paths_), 5000 * 1024) << "the group does not tell what it uses";
+  write("groups/a/memory.current", "2900000\n");
+  EXPECT_EQ(available_memory(paths_), 100000);
+  write("groups/a/memory.stat", "anon 5\ninactive_file 400000\n");
+  EXPECT_EQ(available_memory(paths_), 500000);
+  write("groups/a/memory.stat", "inactive_file -400000\n");
+  write("groups/a/memory.current", "3900000\n");
+  EXPECT_EQ(available_memory(paths_), 0);
+  write("proc/self/cgroup", "4:memory:/\n");
+  write("groups/memory/memory.limit_in_bytes", "2000000\n");
+  write("groups/memory/memory.usage_in_bytes", "1500000\n");
+  write("groups/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 250000\n");
+  EXPECT_EQ(available_memory(paths_), 750000);
+}
+
 TEST_F(Doctor, HostileSystemFilesAreNoLimits) {
   const std::string texts[] = {"",
                                "\n",

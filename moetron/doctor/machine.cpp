@@ -146,6 +146,13 @@ Check check_memory(const SystemPaths& paths) {
   return ok("memory", found);
 }
 
+std::optional<int64_t> available_memory(const SystemPaths& paths) {
+  const auto available = memory_field(read_system_file(paths.proc / "meminfo"), "MemAvailable");
+  if (!available) return std::nullopt;
+  const auto bytes = static_cast<int64_t>(*available);
+  return std::min(bytes, read_group_limits(paths).free_memory.value_or(bytes));
+}
+
 Check check_shared_memory(const SystemPaths& paths) {
   const std::string name = paths.shared_memory.string();
   const std::string cure =

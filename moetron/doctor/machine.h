@@ -2,7 +2,9 @@
 // run uses if they are there.
 #pragma once
 
+#include <cstdint>
 #include <ctime>
+#include <optional>
 #include <sys/resource.h>
 #include <vector>
 
@@ -14,6 +16,9 @@ namespace moetron {
 // `num_cores`: as nproc counts them.
 Check check_processor(const SystemPaths& paths, int num_cores);
 Check check_memory(const SystemPaths& paths);
+// Bytes that processes can still have: what the machine has available, and what the control groups
+// leave of theirs. Nothing where /proc does not tell.
+std::optional<int64_t> available_memory(const SystemPaths& paths);
 // Where ranks of one machine exchange what they send each other.
 Check check_shared_memory(const SystemPaths& paths);
 
