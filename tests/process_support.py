@@ -44,7 +44,7 @@ def run(arguments, code=0, launcher=(), **kwargs):
 
 def saved_steps(text):
     """The steps that a run said it had saved."""
-    return [int(step) for step in re.findall(r"^saved .*/step_0*(\d+)$", text, re.M)]
+    return [int(step) for step in re.findall(r"^saved .*/step_0*(\d+)  stall ", text, re.M)]
 
 
 def first_step(text):

@@ -6,7 +6,6 @@ exit code 2 or 3; and the ways to lose a run that people have found.
     save_faults_test.py MOETRON FAIL_CALLS_LIBRARY [--thorough [TRIALS]] [--seed SEED]
 """
 import errno
-import filecmp
 import hashlib
 import os
 import random
@@ -17,33 +16,15 @@ import signal
 import subprocess
 import sys
 
-import process_support
-from process_support import (ENVIRONMENT, HANG, MODEL, MOETRON, RUN, Ranks, check, first_step, make_data, run_tests,
-                             saved_steps, wait_for_step)
+from process_support import (ENVIRONMENT, HANG, MOETRON, check, first_step, make_data, run_tests, saved_steps,
+                             wait_for_step)
+from save_support import SHORT, STEPS, command, differing, moetron, run_ranks
 
-LIBRARY = os.path.abspath(sys.argv[2])
 THOROUGH = "--thorough" in sys.argv
 numbers = [int(word) for word in sys.argv[3:] if word.isdigit()]
 SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
 TRIALS = (numbers[0] if numbers and sys.argv[sys.argv.index("--thorough") + 1].isdigit() else 300) if THOROUGH else 16
-CALLS = ["open", "read", "write", "fsync", "rename", "mkdir", "unlink", "opendir"]
-SHORT = [*MODEL, *RUN, "--eval-iters", "0", "--split", "1,0,0", "--global-batch-size", "2", "--log-interval", "1",
-         "--num-layers", "1", "--num-threads", "1", "--lr-warmup-iters", "1"]
-STEPS = 6
-
-
-def command(folder, *more):
-    return ["pretrain", *SHORT, "--train-iters", str(STEPS), "--save-interval", "2", "--save", os.path.abspath(folder),
-            *more]
-
-
-def moetron(arguments, faults=None, **kwargs):
-    """A run with the library preloaded, if `faults` says what to do."""
-    environment = dict(ENVIRONMENT)
-    if faults is not None:
-        environment.update({"LD_PRELOAD": LIBRARY, **{name: str(value) for name, value in faults.items()}})
-    return subprocess.run([MOETRON, *arguments], capture_output=True, text=True, env=environment, timeout=HANG,
-                          **kwargs)
+CALLS = ["open", "create", "read", "write", "fsync", "rename", "mkdir", "unlink", "opendir"]
 
 
 def tree(folder):
@@ -60,10 +41,12 @@ def tree(folder):
 
 def test_setup():
     make_data()
-    done = moetron(command("whole"))
-    check(done.returncode == 0 and saved_steps(done.stdout) == [2, 4, 6], f"an undisturbed run: {done.stderr[-300:]}")
-    shutil.copytree("whole", "begun")
-    shutil.rmtree("begun/step_0000006")
+    for size in (1, 2):
+        done = run_ranks(size, command(f"whole_{size}"), f"whole_{size}_log")
+        check(done.returncode == 0 and saved_steps(done.stdout) == [2, 4, 6],
+              f"an undisturbed run on {size} ranks: {done.stderr[-300:]}")
+        shutil.copytree(f"whole_{size}", f"begun_{size}")
+        shutil.rmtree(f"begun_{size}/step_0000006")
 
 
 def test_random_faults():
@@ -73,8 +56,8 @@ def test_random_faults():
     for start in ("fresh", "begun"):
         shutil.rmtree("counted", ignore_errors=True)
         if start == "begun":
-            shutil.copytree("begun", "counted")
-        moetron(command("counted"), {"FAIL_BELOW": os.path.abspath("counted"), "FAIL_COUNTS": "counts"})
+            shutil.copytree("begun_1", "counted")
+        moetron(command("counted"), {"FAIL_COUNTS": "counts"}, "counted")
         with open("counts") as lines:
             counts[start] = {name: int(number) for name, number in map(str.split, lines)}
     print(f"calls: {counts}")
@@ -83,23 +66,25 @@ def test_random_faults():
         start = rng.choice(["fresh", "begun"])
         call = CALLS[trial % len(CALLS)]
         number = rng.randint(1, max(1, counts[start][call]))
-        code = rng.choice([errno.EIO, errno.ENOSPC])
+        code = rng.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
         times = rng.choice([1, 1000000])
-        one_trial(trial, start, {"FAIL_CALL": call, "FAIL_NUMBER": number, "FAIL_TIMES": times, "FAIL_ERRNO": code},
-                  table)
+        size, how = rng.choice([1, 1, 2]), rng.choice([[], ["--async-save"]])
+        fault = {"FAIL_CALL": call, "FAIL_NUMBER": number, "FAIL_TIMES": times, "FAIL_ERRNO": code,
+                 **({"FAIL_RANK": rng.randrange(size)} if size > 1 else {})}
+        one_trial(trial, start, size, how, fault, table)
     print("call       runs   went on   refused, 2   refused, 3")
     for call, (went_on, config, data) in table.items():
         print(f"{call:<8} {went_on + config + data:6} {went_on:9} {config:12} {data:12}")
 
 
-def one_trial(trial, start, fault, table):
+def one_trial(trial, start, size, how, fault, table):
     folder = "faulty"
     shutil.rmtree(folder, ignore_errors=True)
     if start == "begun":
-        shutil.copytree("begun", folder)
-    what = f"trial {trial}, {start}: {fault['FAIL_CALL']} {fault['FAIL_NUMBER']}, {fault['FAIL_TIMES']} times, " \
-           f"{errno.errorcode[fault['FAIL_ERRNO']]}"
-    done = moetron(command(folder), {**fault, "FAIL_BELOW": os.path.abspath(folder)})
+        shutil.copytree(f"begun_{size}", folder)
+    what = f"trial {trial}, {start}, {size} ranks {how}: {fault['FAIL_CALL']} {fault['FAIL_NUMBER']}, " \
+           f"{fault['FAIL_TIMES']} times, {errno.errorcode[fault['FAIL_ERRNO']]}"
+    done = run_ranks(size, command(folder, *how), f"{folder}_{trial}_log", fault, folder)
     row = table.setdefault(fault["FAIL_CALL"], [0, 0, 0])
     problems = []
     if done.returncode not in (0, 2, 3):
@@ -113,15 +98,13 @@ def one_trial(trial, start, fault, table):
         reported += [2, 4]
         if first_step(done.stdout) == 0:
             problems.append("it began anew")
-    again = moetron(command(folder))
+    again = run_ranks(size, command(folder), f"{folder}_{trial}_again_log")
     if again.returncode != 0:
         problems.append(f"the same command ends with {again.returncode}: {again.stderr[-300:]}")
     elif reported and (first_step(again.stdout) or 0) < max(reported):
         problems.append(f"it lost step {max(reported)}: {again.stdout[-300:]}")
     else:
-        for file in ("model.safetensors", "state/optimizer.safetensors"):
-            if not filecmp.cmp(f"{folder}/step_0000006/{file}", f"whole/step_0000006/{file}", shallow=False):
-                problems.append(f"another {file} than an undisturbed run's")
+        problems += [f"{name} is not an undisturbed run's" for name in differing(folder, f"whole_{size}", [STEPS])]
         left = [name for name in os.listdir(folder) if name.endswith(".tmp")]
         if left and first_step(again.stdout) != STEPS:
             problems.append(f"left behind: {left}")
@@ -131,7 +114,7 @@ def one_trial(trial, start, fault, table):
 
 def test_nothing_is_begun_anew():
     """Damage of all checkpoints, and a folder that cannot be listed: exit code 3, and nothing is touched."""
-    shutil.copytree("begun", "damaged")
+    shutil.copytree("begun_1", "damaged")
     for step in (2, 4):
         with open(f"damaged/step_000000{step}/model.safetensors", "r+b") as file:
             file.seek(3000)
@@ -142,8 +125,7 @@ def test_nothing_is_begun_anew():
                                        for step in (2, 4)), f"both damaged: {done.stderr.strip()[-300:]}")
     check(tree("damaged") == before, "    nothing was touched")
     for call in ("opendir", "open", "read"):
-        done = moetron(command("begun"), {"FAIL_BELOW": os.path.abspath("begun"), "FAIL_CALL": call, "FAIL_NUMBER": 1,
-                                          "FAIL_TIMES": 1000000})
+        done = moetron(command("begun_1"), {"FAIL_CALL": call, "FAIL_NUMBER": 1, "FAIL_TIMES": 1000000}, "begun_1")
         check(done.returncode in (2, 3), f"{call} fails: {done.stderr.strip()[-200:]}")
     done = moetron(command("damaged", "--restart"))
     check(done.returncode == 0 and first_step(done.stdout) == 0, f"--restart begins anew: {done.stderr.strip()[-300:]}")
@@ -155,7 +137,7 @@ def test_nothing_is_begun_anew():
 
 
 def test_renamed():
-    shutil.copytree("begun", "renamed")
+    shutil.copytree("begun_1", "renamed")
     os.rename("renamed/step_0000004", "renamed/step_0000008")
     done = moetron(command("renamed"))
     check(done.returncode == 0 and first_step(done.stdout) == 2 and "step_0000008 holds step 4" in done.stderr,
@@ -169,9 +151,9 @@ def test_renamed():
 
 
 def test_trainer_keys():
-    done = moetron(command("other_weights", "--load", "begun/step_0000002"))
+    done = moetron(command("other_weights", "--load", "begun_1/step_0000002"))
     check(done.returncode == 0, "--load of a step folder takes its weights")
-    shutil.copytree("begun/step_0000002", "tampered")
+    shutil.copytree("begun_1/step_0000002", "tampered")
     with open("tampered/model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
@@ -198,12 +180,12 @@ def test_second_run():
 
 def test_places():
     """What cannot be written is refused before the first step."""
-    done = moetron(command("small"), {"FAIL_BELOW": os.path.abspath("small"), "FAIL_SPACE": 100000})
+    done = moetron(command("small"), {"FAIL_SPACE": 100000}, "small")
     check(done.returncode == 2 and "the checkpoint needs" in done.stderr and saved_steps(done.stdout) == []
           and not os.path.exists("small/metrics.jsonl"), f"too little space: {done.stderr.strip()[-200:]}")
     os.makedirs("read_only")
-    done = moetron(command("read_only"), {"FAIL_BELOW": os.path.abspath("read_only"), "FAIL_CALL": "mkdir",
-                                          "FAIL_NUMBER": 1, "FAIL_TIMES": 1000000, "FAIL_ERRNO": errno.EROFS})
+    done = moetron(command("read_only"), {"FAIL_CALL": "mkdir", "FAIL_NUMBER": 1, "FAIL_TIMES": 1000000,
+                                          "FAIL_ERRNO": errno.EROFS}, "read_only")
     check(done.returncode == 2 and "read_only" in done.stderr and "Read-only" in done.stderr
           and not os.path.exists("read_only/metrics.jsonl"), f"a read-only folder: {done.stderr.strip()[-200:]}")
     limit = 50000
@@ -216,8 +198,7 @@ def test_logs_cost_no_step():
     metrics = os.path.abspath("logs/own/metrics.jsonl")
     os.makedirs("logs/own")
     done = moetron(command("logged", "--metrics", metrics),
-                   {"FAIL_BELOW": metrics, "FAIL_CALL": "write", "FAIL_NUMBER": 3, "FAIL_TIMES": 2,
-                    "FAIL_ERRNO": errno.ENOSPC})
+                   {"FAIL_CALL": "write", "FAIL_NUMBER": 3, "FAIL_TIMES": 2, "FAIL_ERRNO": errno.ENOSPC}, metrics)
     with open(metrics) as lines:
         steps = [int(re.match(r'{"step":(\d+)', line)[1]) for line in lines]
     check(done.returncode == 0 and "No space left" in done.stderr and steps == list(range(1, STEPS + 1)),
@@ -260,14 +241,10 @@ def test_shrunk_data():
 
 def test_ranks():
     """What fails on rank 0 ends all ranks, with one message."""
-    process_support.ENVIRONMENT.update({"LD_PRELOAD": LIBRARY, "FAIL_BELOW": os.path.abspath("begun"),
-                                        "FAIL_CALL": "opendir", "FAIL_NUMBER": "1", "FAIL_TIMES": "1000000"})
-    with Ranks(command("begun"), "ranks_log", size=2) as ranks:
-        codes = ranks.codes(HANG)
-        text = ranks.errors()
-    for name in ("LD_PRELOAD", "FAIL_BELOW", "FAIL_CALL", "FAIL_NUMBER", "FAIL_TIMES"):
-        del process_support.ENVIRONMENT[name]
-    check(set(codes.values()) == {3} and text.count("cannot list") == 1, f"two ranks: {codes}, {text.strip()[-300:]}")
+    done = run_ranks(2, command("begun_1"), "ranks_log",
+                     {"FAIL_CALL": "opendir", "FAIL_NUMBER": 1, "FAIL_TIMES": 1000000}, "begun_1")
+    check(set(done.codes.values()) == {3} and done.stderr.count("cannot list") == 1,
+          f"two ranks: {done.codes}, {done.stderr.strip()[-300:]}")
 
 
 if __name__ == "__main__":

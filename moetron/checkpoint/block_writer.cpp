@@ -131,17 +131,23 @@ class BlockWriter {
     for (Part& part : round.parts) part.received.wait();
     attempt([&] {
       const FileBlock& block = *round.block;
-      if (buffer_.size() < block.bytes()) buffer_.resize(block.bytes());
-      const std::span<std::byte> bytes = std::span(buffer_).first(block.bytes());
-      place_header(block, bytes);
-      snapshot_.place(plan_, block, bytes);
-      for (const Part& part : round.parts) {
-        place_packed(block, part.rank, bytes_of(part.packed), bytes);
-      }
+      std::span<const std::byte> bytes = snapshot_.whole(block);
+      if (bytes.empty()) bytes = gather(block, round.parts);
       hashes_ += hash_hex(bytes);
       if (block.file != open_) open_file(block.file);
       file_->write(bytes, block.range.begin);
     });
+  }
+
+  std::span<const std::byte> gather(const FileBlock& block, const std::vector<Part>& parts) {
+    if (buffer_.size() < block.bytes()) buffer_.resize(block.bytes());
+    const std::span<std::byte> bytes = std::span(buffer_).first(block.bytes());
+    place_header(block, bytes);
+    snapshot_.place(plan_, block, bytes);
+    for (const Part& part : parts) {
+      place_packed(block, part.rank, bytes_of(part.packed), bytes);
+    }
+    return bytes;
   }
 
   // Blocks come file by file: the one before is complete, as far as this rank is concerned.

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
+#include <random>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -160,6 +161,11 @@ fs::path checkpoint_folder(const fs::path& save, int64_t step) {
 
 fs::path temporary_folder(const fs::path& save, int64_t step, int64_t token) {
   return save / concat(".", folder_name(step), ".", token, kTemporarySuffix);
+}
+
+int64_t choose_token() {
+  std::random_device random;
+  return static_cast<int64_t>(random());
 }
 
 std::vector<int64_t> list_steps(const fs::path& save) {

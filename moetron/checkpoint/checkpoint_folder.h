@@ -15,6 +15,9 @@ inline constexpr char kTrainerFile[] = "state/trainer.json";
 std::filesystem::path temporary_folder(const std::filesystem::path& save, int64_t step,
                                        int64_t token);
 
+// For temporary_folder(): a token that no other writer has, whichever run it belongs to.
+int64_t choose_token();
+
 // Steps of all that has a checkpoint's name, whatever it is, newest first; none where `save` is
 // missing. InputError where it cannot be listed: a checkpoint may be there all the same.
 std::vector<int64_t> list_steps(const std::filesystem::path& save);

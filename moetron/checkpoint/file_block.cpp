@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <ATen/ATen.h>
 
@@ -61,14 +62,14 @@ void for_each_part_of(const FileBlock& block, int rank, const Visit& visit) {
   });
 }
 
-// The rows of a slice that the block needs, in host memory.
-struct HostRows {
+// The rows of a slice that the block needs.
+struct SliceRows {
   at::Tensor view;
   std::vector<int64_t> begin;
 };
 
-HostRows rows_on_host(const NamedSlice& slice, const TensorPlace& place, const ByteRange& range) {
-  HostRows rows{slice.view, slice.begin};
+SliceRows rows_inside(const NamedSlice& slice, const TensorPlace& place, const ByteRange& range) {
+  SliceRows rows{slice.view, slice.begin};
   if (slice.view.dim() > 0) {
     uint64_t row_bytes = place.item_bytes;  // of the whole tensor
     for (size_t dim = 1; dim < slice.global_shape.size(); ++dim) {
@@ -83,27 +84,54 @@ HostRows rows_on_host(const NamedSlice& slice, const TensorPlace& place, const B
     rows.view = slice.view.narrow(0, rows.begin[0] - slice.begin[0],
                                   std::max<int64_t>(last - rows.begin[0], 0));
   }
-  rows.view = rows.view.cpu();
   return rows;
 }
 
-// Calls visit(byte of the file, its source in host memory, number of bytes) for all stretches that
-// this rank gives to the block.
+// Calls visit(byte of the file, byte behind rows.view's data, number of bytes) for all stretches of
+// the rows inside the block.
 template <class Visit>
-void for_each_own_stretch(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
-                          const Visit& visit) {
-  for_each_part_of(block, rank, [&](const BlockPart& part, size_t place) {
-    const NamedSlice& slice = slices[place];
-    const HostRows rows = rows_on_host(slice, part.place(), block.range);
-    if (rows.view.numel() == 0) return;
-    const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
-    const SliceRuns runs(slice.name,
-                         {slice.global_shape, rows.begin, rows.view.sizes(), rows.view.strides()});
-    for_each_stretch(runs, part.place(), block.range,
-                     [&](uint64_t in_file, uint64_t in_memory, uint64_t count) {
-                       visit(in_file, data + in_memory, count);
-                     });
+void for_each_stretch_of(const NamedSlice& slice, const SliceRows& rows, const TensorPlace& place,
+                         const FileBlock& block, const Visit& visit) {
+  const SliceRuns runs(slice.name,
+                       {slice.global_shape, rows.begin, rows.view.sizes(), rows.view.strides()});
+  for_each_stretch(runs, place, block.range, visit);
+}
+
+void copy_bytes(std::byte* target, const std::byte* source, uint64_t count, c10::Device device) {
+  if (device.is_cpu()) {
+    std::memcpy(target, source, count);
+    return;
+  }
+  const auto size = static_cast<int64_t>(count);
+  const at::Tensor from = at::from_blob(const_cast<std::byte*>(source), {size},  // is only read
+                                        at::device(device).dtype(at::kByte));
+  at::from_blob(target, {size}, at::kByte).copy_(from, /*non_blocking=*/true);
+}
+
+// Copies the rows' stretches one behind the other, as few copies as there can be, and returns how
+// many bytes that were.
+uint64_t pack_rows(const NamedSlice& slice, SliceRows rows, const TensorPlace& place,
+                   const FileBlock& block, std::span<std::byte> packed) {
+  // On a device, rows with gaps between them are brought together first: a copy to the host for
+  // each would take longer.
+  if (!rows.view.is_cpu()) rows.view = rows.view.contiguous();
+  const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
+  uint64_t done = 0, begin = 0, count = 0;  // [begin, begin + count) is to be copied behind `done`
+  const auto flush = [&] {
+    copy_bytes(packed.data() + done, data + begin, count, rows.view.device());
+    done += count;
+  };
+  for_each_stretch_of(slice, rows, place, block, [&](uint64_t, uint64_t from, uint64_t bytes) {
+    MT_CHECK(done + count + bytes <= packed.size(), "a part of a block outgrows its message");
+    if (from != begin + count) {
+      flush();
+      begin = from;
+      count = 0;
+    }
+    count += bytes;
   });
+  flush();
+  return done;
 }
 
 }  // namespace
@@ -145,20 +173,14 @@ std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks) {
   return bytes;
 }
 
-uint64_t bytes_given_by(const FileBlock& block, int rank) {
-  uint64_t bytes = 0;
-  for_each_part_of(block, rank,
-                   [&](const BlockPart& part, size_t) { bytes += part.bytes_in(block.range); });
-  return bytes;
-}
-
 void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
                  std::span<std::byte> packed) {
   uint64_t done = 0;
-  for_each_own_stretch(block, rank, slices, [&](uint64_t, const std::byte* source, uint64_t count) {
-    MT_CHECK(done + count <= packed.size(), "a part of a block outgrows its message");
-    std::memcpy(packed.data() + done, source, count);
-    done += count;
+  for_each_part_of(block, rank, [&](const BlockPart& part, size_t place) {
+    const NamedSlice& slice = slices[place];
+    SliceRows rows = rows_inside(slice, part.place(), block.range);
+    if (rows.view.numel() == 0) return;
+    done += pack_rows(slice, std::move(rows), part.place(), block, packed.subspan(done));
   });
   MT_CHECK(done == packed.size(), "a part of a block has ", done, " bytes, not ", packed.size());
 }
@@ -172,10 +194,17 @@ void place_header(const FileBlock& block, std::span<std::byte> bytes) {
 
 void place_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
                   std::span<std::byte> bytes) {
-  for_each_own_stretch(block, rank, slices,
-                       [&](uint64_t in_file, const std::byte* source, uint64_t count) {
-                         std::memcpy(bytes.data() + (in_file - block.range.begin), source, count);
-                       });
+  for_each_part_of(block, rank, [&](const BlockPart& part, size_t place) {
+    const NamedSlice& slice = slices[place];
+    SliceRows rows = rows_inside(slice, part.place(), block.range);
+    if (rows.view.numel() == 0) return;
+    rows.view = rows.view.cpu();
+    const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
+    for_each_stretch_of(
+        slice, rows, part.place(), block, [&](uint64_t in_file, uint64_t from, uint64_t count) {
+          std::memcpy(bytes.data() + (in_file - block.range.begin), data + from, count);
+        });
+  });
 }
 
 void place_packed(const FileBlock& block, int rank, std::span<const std::byte> packed,

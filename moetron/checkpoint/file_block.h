@@ -41,11 +41,10 @@ std::vector<uint64_t> bytes_held(const FileBlock& block, int num_ranks);
 // How many bytes each rank gives to the block. One rank gives a box: the writer, if it holds it,
 // else one of its holders, so that the replicas take turns from block to block.
 std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks);
-uint64_t bytes_given_by(const FileBlock& block, int rank);
 
-// Writes what this rank, `rank`, gives to the block to `packed`, which has bytes_given_by() bytes.
-// `slices`: this rank's, of the file's content. Those on a device are copied to the host, as far as
-// the block needs them.
+// Writes what this rank, `rank`, gives to the block to `packed`, which has as many bytes.
+// `slices`: this rank's, of the file's content. Those on a device are copied as far as the block
+// needs them, on its current stream; where `packed` is pinned, the copies may still be under way.
 void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
                  std::span<std::byte> packed);
 

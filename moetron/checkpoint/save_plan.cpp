@@ -1,6 +1,7 @@
 #include "moetron/checkpoint/save_plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -41,8 +42,13 @@ SavePlan::SavePlan(std::vector<TensorFile> files, std::string layout, int rank, 
       rank_(rank),
       num_ranks_(num_ranks) {
   for (uint64_t index = 0; index < num_blocks(); ++index) {
-    blocks_of_[static_cast<size_t>(writers_[index])].push_back(index);
-    given_.push_back(given_.back() + bytes_given_by(block(index), rank));
+    const FileBlock next = block(index);
+    const auto writer = static_cast<size_t>(next.writer);
+    const std::vector<uint64_t> given = moetron::bytes_given(next, num_ranks);
+    blocks_of_[writer].push_back(index);
+    given_.push_back(given_.back() + given[static_cast<size_t>(rank)]);
+    bytes_ += next.bytes();
+    bytes_crossing_ += std::accumulate(given.begin(), given.end(), uint64_t{0}) - given[writer];
   }
 }
 

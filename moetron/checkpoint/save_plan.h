@@ -36,6 +36,9 @@ class SavePlan {
   // What this rank gives to all blocks, one after the other: where its part of block `index` lies.
   ByteRange given(uint64_t index) const { return {given_.at(index), given_.at(index + 1)}; }
   uint64_t bytes_given() const { return given_.back(); }
+  // Of all files, and what of it goes from a rank that holds it to another that writes it.
+  uint64_t bytes() const { return bytes_; }
+  uint64_t bytes_crossing() const { return bytes_crossing_; }
 
   // Digest of the names, types, shapes and boxes that this rank's part was planned for.
   const std::string& layout() const { return layout_; }
@@ -46,6 +49,8 @@ class SavePlan {
   std::vector<int> writers_;  // by block
   std::vector<std::vector<uint64_t>> blocks_of_;
   std::vector<uint64_t> given_;
+  uint64_t bytes_ = 0;
+  uint64_t bytes_crossing_ = 0;
   std::string layout_;
   int rank_;
   int num_ranks_;

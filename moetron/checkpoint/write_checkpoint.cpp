@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
-#include <random>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -47,12 +46,6 @@ ManifestFile write_small_file(const fs::path& folder, const CompanionFile& file)
   return hash_bytes(file.name, std::as_bytes(std::span(file.text)));
 }
 
-uint64_t bytes_of(const std::vector<TensorFile>& files) {
-  uint64_t bytes = 0;
-  for (const TensorFile& file : files) bytes += file.layout.file_bytes;
-  return bytes;
-}
-
 void check_space(const fs::path& save, uint64_t needed) {
   const uint64_t available = fs::space(save).available;
   MT_CHECK_CONFIG(needed <= available, "cannot save to ", save.string(), ": the checkpoint needs ",
@@ -60,16 +53,16 @@ void check_space(const fs::path& save, uint64_t needed) {
 }
 
 // Makes the temporary folder, with the tensor files at their full size.
-void prepare(const fs::path& save, const fs::path& temporary, const std::vector<TensorFile>& files,
+void prepare(const fs::path& save, const fs::path& temporary, const SavePlan& plan,
              const std::vector<CompanionFile>& small_files) {
   fs::create_directories(save);
-  uint64_t bytes = bytes_of(files);
+  uint64_t bytes = plan.bytes();
   for (const CompanionFile& file : small_files) bytes += file.text.size();
   check_space(save, bytes);
   fs::create_directories(temporary / "state");
   for (const CompanionFile& file : small_files)
     fs::create_directories((temporary / file.name).parent_path());
-  create_tensor_files(temporary, files);
+  create_tensor_files(temporary, plan.files());
 }
 
 // Everything but the tensors, the manifest last.
@@ -110,14 +103,6 @@ void move_into_place(const fs::path& temporary, const fs::path& folder, const fs
   remove_replaced(replaced);
 }
 
-// A name that no other writer has, whichever run it belongs to: told by rank 0.
-int64_t choose_token(Communicator* exchange) {
-  return on_rank_zero(exchange, [] {
-    std::random_device random;
-    return static_cast<int64_t>(random());
-  });
-}
-
 void check_together(const SavePlan& plan, const SaveSnapshot& snapshot, Communicator* exchange) {
   const int rank = exchange != nullptr ? exchange->rank() : 0;
   const int num_ranks = exchange != nullptr ? exchange->size() : 1;
@@ -149,28 +134,29 @@ void with_files_of(const fs::path& save, Communicator* world, const Work& work) 
 
 void check_can_save(const fs::path& save, const SavePlan& plan) {
   with_files_of(save, [&] {
-    const fs::path probe = temporary_folder(save, 0, choose_token(nullptr));
+    const fs::path probe = temporary_folder(save, 0, choose_token());
     fs::create_directory(probe);
     fs::remove(probe);
-    check_space(save, bytes_of(plan.files()));
+    check_space(save, plan.bytes());
   });
 }
 
 fs::path write_checkpoint(const fs::path& save, int64_t step, const SavePlan& plan,
                           const SaveSnapshot& snapshot, Communicator* exchange) {
   const std::vector<TensorFile>& files = plan.files();
-  const int64_t token = choose_token(exchange);
+  const int64_t token = on_rank_zero(exchange, choose_token);
   const fs::path temporary = temporary_folder(save, step, token);
   const fs::path folder = checkpoint_folder(save, step);
   std::vector<CompanionFile> small_files;
   on_all_ranks(exchange, [&] {
     check_together(plan, snapshot, exchange);
+    snapshot.wait();
     return 0;
   });
   try {
     with_files_of(save, exchange, [&] {
       small_files = list_small_files(snapshot.content());
-      prepare(save, temporary, files, small_files);
+      prepare(save, temporary, plan, small_files);
     });
     const std::vector<ManifestFile> written =
         write_tensor_files(temporary, plan, snapshot, exchange);

@@ -149,6 +149,10 @@ struct CheckpointOptions {
   std::string save;           // directory; empty: nothing is saved
   std::string load;           // directory; empty: a fresh model
   int64_t save_interval = 0;  // steps; 0: at the end only
+  bool async_save = false;
+  int64_t save_failures = 3;  // in a row, that end the run
+  int64_t keep_last = 0;      // checkpoints; 0: all
+  int64_t keep_every = 0;     // steps; 0: none is kept for its step
   bool no_save_optim = false;
   bool no_load_optim = false;
   bool finetune = false;

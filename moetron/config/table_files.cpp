@@ -58,6 +58,32 @@ void declare_checkpoint(OptionTable& table) {
       .count_or_zero()
       .idle_when(idle_without_save);
   table
+      .add(MT_FIELD(checkpoint, async_save),
+           "Writes checkpoints while training goes on, from a copy in host memory; where that has "
+           "no room, training waits for the write.")
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, save_failures),
+           "Ends the run when so many saves in a row have failed; one that fails before is told, "
+           "and training goes on. The save that ends a run must succeed.")
+      .count()
+      .ours()
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, keep_last),
+           "Removes older checkpoints in save when a new one is in its place, and keeps the newest "
+           "so many; 0: all, or the newest alone where keep-every is given.")
+      .count_or_zero()
+      .ours()
+      .idle_when(idle_without_save);
+  table
+      .add(MT_FIELD(checkpoint, keep_every),
+           "Keeps the checkpoints of steps that this divides, beside those of keep-last; 0: none.")
+      .unit("steps")
+      .count_or_zero()
+      .ours()
+      .idle_when(idle_without_save);
+  table
       .add(MT_FIELD(checkpoint, no_save_optim),
            "Leaves the optimizer's states out; a resumed run then differs.")
       .idle_when(idle_without_save);
@@ -95,8 +121,6 @@ void declare_checkpoint(OptionTable& table) {
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
   table.add_fieldless("no-load-rng", ValueKind::kFlag, "Starts with the seed's random state.")
       .no_effect("random numbers follow from seed, step and name: there is no state to load");
-  table.add_fieldless("async-save", ValueKind::kFlag, "Writes checkpoints while training goes on.")
-      .not_yet("saving in the background");
 }
 
 void declare_logging(OptionTable& table) {

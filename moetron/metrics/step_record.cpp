@@ -143,6 +143,7 @@ std::string to_json_line(const StepRecord& record) {
   if (record.router_balance) out["router_balance"] = to_json(*record.router_balance);
   if (record.activation_memory) out["activation_memory"] = to_json(*record.activation_memory);
   if (record.receipt) out["receipt"] = to_json(*record.receipt);
+  for (const SaveRecord& save : record.saves) out["saves"].push_back(to_json(save));
   if (record.resume_repeats) out["resume_repeats"] = *record.resume_repeats;
   return out.dump();
 }
@@ -172,6 +173,8 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
     record.activation_memory = parse_activation_memory(*found, place);
   if (const auto found = json.find("receipt"); found != json.end())
     record.receipt = parse_bit_receipt(*found, place);
+  for (const Json& save : object_list(json, "saves", place))
+    record.saves.push_back(parse_save_record(save, place));
   if (json.contains("resume_repeats"))
     record.resume_repeats = required_integer(json, "resume_repeats", place);
   return record;

@@ -5,11 +5,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "moetron/base/json.h"
 #include "moetron/metrics/activation_memory.h"
 #include "moetron/metrics/bit_receipt.h"
 #include "moetron/metrics/router_balance.h"
+#include "moetron/metrics/save_record.h"
 
 namespace moetron {
 
@@ -31,6 +33,7 @@ struct StepRecord {
   std::optional<RouterBalance> router_balance;
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
   std::optional<BitReceipt> receipt;
+  std::vector<SaveRecord> saves;  // that ended, well or not, since the step before
   // Of the first step behind a stop: the run went on from a checkpoint, and does so many steps
   // again.
   std::optional<int64_t> resume_repeats;

@@ -53,6 +53,14 @@ TEST(StepRecord, KeepsTheReceipt) {
   EXPECT_EQ(parse_step_record(to_json_line(record), "here").receipt, record.receipt);
 }
 
+TEST(StepRecord, KeepsTheSavesThatEnded) {
+  StepRecord record = sample_record(1);
+  record.saves = {
+      {.step = 4, .stall_seconds = 0.25, .write_seconds = 1, .bytes = 5, .crossed = 0.5},
+      {.step = 8, .failure = "cannot write x: No space left on device"}};
+  EXPECT_EQ(parse_step_record(to_json_line(record), "here").saves, record.saves);
+}
+
 TEST(StepRecord, KeepsTheActivationMemory) {
   StepRecord record = sample_record(1);
   record.activation_memory.emplace();

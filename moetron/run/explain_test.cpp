@@ -120,13 +120,14 @@ TEST(Explain, MegatronsDefaultsAreNotForgotten) {
 TEST(Explain, EveryOptionHasItsGroup) {
   const Explanation explanation = explain_text(
       gpt("--manual-gc --no-masked-softmax-fusion --save s --load s --mtp-num-layers 1 --lr_decay "
-          "--frobnicate 1 2 --sequence-parallel --num-layers 6 --async-save"));
+          "--frobnicate 1 2 --sequence-parallel --num-layers 6 --non-persistent-save-interval 5"));
   EXPECT_THAT(names(explanation.idle),
               ElementsAre("--manual-gc", "--no-masked-softmax-fusion", "--sequence-parallel"));
   EXPECT_THAT(note_of(explanation.idle, "--manual-gc"), HasSubstr("no Python"));
   EXPECT_THAT(names(explanation.other), ElementsAre("--save", "--load"));
   EXPECT_THAT(note_of(explanation.other, "--save"), HasSubstr("Hugging Face"));
-  EXPECT_THAT(names(explanation.missing), ElementsAre("--mtp-num-layers", "--async-save"));
+  EXPECT_THAT(names(explanation.missing),
+              ElementsAre("--mtp-num-layers", "--non-persistent-save-interval"));
   EXPECT_EQ(note_of(explanation.missing, "--mtp-num-layers"), "multi-token prediction");
   EXPECT_THAT(names(explanation.unknown), ElementsAre("--lr_decay", "--frobnicate"));
   EXPECT_THAT(note_of(explanation.unknown, "--lr_decay"), HasSubstr("--lr-decay"));

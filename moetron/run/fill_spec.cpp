@@ -158,6 +158,11 @@ void fill_training(const Options& options, RunSpec& spec) {
                 .save_interval = options.checkpoint.save_interval};
   spec.data = resolve_data(options);
   spec.start = resolve_start(options);
+  const CheckpointOptions& checkpoint = options.checkpoint;
+  spec.save = {.in_background = checkpoint.async_save,
+               .max_failures = checkpoint.save_failures,
+               .keep_last = checkpoint.keep_last,
+               .keep_every = checkpoint.keep_every};
   spec.log = log_spec(options);
   spec.seed = options.runtime.seed;
 }

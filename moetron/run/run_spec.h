@@ -130,6 +130,13 @@ struct TokenizerSpec {
   std::string folder;  // of tokenizer.json; empty: none was named
 };
 
+struct SaveSpec {
+  bool in_background = false;
+  int64_t max_failures = 1;  // in a row: so many end the run
+  int64_t keep_last = 0;     // checkpoints; 0: all, or the newest one beside keep_every
+  int64_t keep_every = 0;    // steps; 0: none is kept for its step
+};
+
 // Where a run begins, and where it saves: what is known before its model.
 struct StartSpec {
   std::string save;  // folder; empty: nothing is saved
@@ -176,6 +183,7 @@ struct RunSpec {
   StepsSpec steps;
   DataSpec data;
   StartSpec start;
+  SaveSpec save;
   LogSpec log;
   int64_t seed = 0;
   Json options;                      // as given: what a checkpoint notes of them

@@ -11,15 +11,12 @@
 #include "moetron/arch/flops.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/checkpoint/background_writer.h"
 #include "moetron/checkpoint/checkpoint.h"
-#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/checkpoint/save_lock.h"
-#include "moetron/checkpoint/save_plan.h"
-#include "moetron/checkpoint/save_snapshot.h"
 #include "moetron/checkpoint/trainer_state.h"
-#include "moetron/checkpoint/write_checkpoint.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/measure/device_memory.h"
 #include "moetron/models/model.h"
@@ -31,6 +28,7 @@
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/resume.h"
 #include "moetron/train/run_log.h"
+#include "moetron/train/run_saves.h"
 #include "moetron/train/run_settings.h"
 #include "moetron/train/run_summary.h"
 #include "moetron/train/same_start.h"
@@ -53,9 +51,10 @@ bool is_multiple(int64_t step, int64_t interval) {
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
  public:
-  // `owns_save`: no other run can be at work in the save folder. Rank 0's word counts.
+  // `owns_save`: no other run can be at work in the save folder. Rank 0's word counts. `writer`:
+  // null where training waits for every save.
   Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files,
-              bool owns_save, Mesh& mesh, c10::Device device)
+              bool owns_save, BackgroundWriter* writer, Mesh& mesh, c10::Device device)
       : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
@@ -70,7 +69,7 @@ class Pretraining {
     step_ = begin.step;
     consumed_samples_ = begin.consumed_samples;
     // What cannot be written is known before data is looked at, which takes longer.
-    if (step_ < spec.steps.train) prepare_saves(owns_save);
+    if (step_ < spec.steps.train) prepare_saves(owns_save, writer);
     open_log();
     datasets_ = open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
                               start_.tokenizer.get(), world_);
@@ -79,6 +78,7 @@ class Pretraining {
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
     load(begin);
     log_->say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
+    if (saves_) log_->say("saves     " + saves_->description());
   }
 
   int run() {
@@ -88,22 +88,19 @@ class Pretraining {
     }
     const int64_t first_step = step_ + 1;
     while (step_ < spec_.steps.train) {
-      const StepRecord record = one_step();
-      log_->step(record);
+      StepRecord record = one_step();
+      log_->show(record);
       if (step_ == first_step) log_->say(describe(*record.activation_memory));
-      const StopReason reason = agree_on_stop();
+      const StopReason reason = end_step(record);
       if (reason == StopReason::kDataFailed) end_without_data();
       const bool stops = reason == StopReason::kAsked;
-      const bool is_late = reason == StopReason::kTimeIsUp;
-      const bool exits = is_late || is_multiple(step_, spec_.steps.exit_interval);
-      const bool last = step_ == spec_.steps.train;
-      if (last || stops || exits || is_multiple(step_, spec_.steps.save_interval)) save();
       if (stops && world_.rank() == 0) stop_.clear_file();
-      if (last) break;
+      if (step_ == spec_.steps.train) break;
       if (stops) return stopped();
-      if (exits) {
-        log_->say(concat(is_late ? "exit-duration-in-mins" : "exit-interval", ": left after step ",
-                         step_));
+      if (leaves(reason)) {
+        log_->say(
+            concat(reason == StopReason::kTimeIsUp ? "exit-duration-in-mins" : "exit-interval",
+                   ": left after step ", step_));
         break;
       }
     }
@@ -112,6 +109,28 @@ class Pretraining {
   }
 
  private:
+  bool leaves(StopReason reason) const {
+    return reason != StopReason::kNone || is_multiple(step_, spec_.steps.exit_interval);
+  }
+
+  // Agrees on how the run goes on and saves where that is due. What is known of the step is written
+  // down when it is known of its save, too, and in any case.
+  StopReason end_step(StepRecord& record) {
+    std::exception_ptr failure;
+    StopReason reason = StopReason::kNone;
+    try {
+      reason = agree_on_stop();
+      const bool is_last = leaves(reason) || step_ == spec_.steps.train;
+      if (is_last || is_multiple(step_, spec_.steps.save_interval)) save(is_last);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    if (saves_) record.saves = saves_->take_records();
+    log_->write(record);
+    if (failure != nullptr) std::rethrow_exception(failure);
+    return reason;
+  }
+
   void load(const ResumedRun& begin) {
     if (start_.resume) {
       continue_from(start_.resume->folder, begin);
@@ -216,7 +235,12 @@ class Pretraining {
     const PhaseScope phase(world_, concat("step ", step_, ", agreeing on a stop"));
     const std::chrono::duration<double> lasted = Clock::now() - begin_;
     const double most = spec_.steps.exit_after;
-    return stop_.agreed(world_, data_failure() != nullptr, most > 0 && lasted.count() > most);
+    RunSaves::Progress saves{};
+    if (saves_) saves = saves_->progress();
+    const StopReason reason =
+        stop_.agreed(world_, data_failure() != nullptr, most > 0 && lasted.count() > most, saves);
+    if (saves_) saves_->take_progress(saves);
+    return reason;
   }
 
   // Why this rank cannot go on; null: it can.
@@ -234,7 +258,6 @@ class Pretraining {
   }
 
   [[noreturn]] void end_without_data() {
-    save();
     log_->finish();
     tell_data_failure();
     throw InternalError("data failed on no rank");
@@ -245,24 +268,28 @@ class Pretraining {
     if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
   }
 
-  // Plans what every save writes, and refuses a place that could not take the first.
-  void prepare_saves(bool owns_save) {
+  void prepare_saves(bool owns_save, BackgroundWriter* writer) {
     if (spec_.start.save.empty()) return;
     const PhaseScope phase(world_, "looking at the save folder");
     CheckpointContent content;
     add_tensors(content);
-    save_plan_.emplace(plan_save(content, &world_));
+    saves_.emplace(spec_.start, spec_.save, content, owns_save, world_, writer,
+                   [this](const std::string& line) { log_->say(line); });
     on_rank_zero(&world_, [&] {
       model_files_ = collect_model_files(start_);
-      if (owns_save) remove_leftovers(spec_.start.save);
-      check_can_save(spec_.start.save, *save_plan_);
       return 0;
     });
+    train_step_.set_before_update([this] { saves_->hold_changes(); });
   }
 
-  void save() {
-    if (spec_.start.save.empty()) return;
+  void save(bool is_last) {
+    if (!saves_) return;
     const PhaseScope phase(world_, concat("saving step ", step_));
+    saves_->save(
+        step_, [this] { return checkpoint_content(); }, is_last);
+  }
+
+  CheckpointContent checkpoint_content() {
     train_step_.wait_values();
     CheckpointContent content;
     ModelConfig config = spec_.model;
@@ -273,13 +300,7 @@ class Pretraining {
     content.companions = model_files_;
     add_tensors(content);
     content.trainer = trainer_text();
-    if (!save_plan_ || !plan_fits(*save_plan_, content, &world_)) {
-      save_plan_.emplace(plan_save(content, &world_));
-    }
-    SaveSnapshot snapshot;  // training waits for the write, so nothing need be copied
-    snapshot.borrow(*save_plan_, std::move(content));
-    const auto folder = write_checkpoint(spec_.start.save, step_, *save_plan_, snapshot, &world_);
-    log_->say(concat("saved ", folder.string()));
+    return content;
   }
 
   std::string trainer_text() const {
@@ -317,7 +338,7 @@ class Pretraining {
   std::exception_ptr evaluation_failure_;
   StepProfile profile_;
   StopRequest stop_;
-  std::optional<SavePlan> save_plan_;
+  std::optional<RunSaves> saves_;           // none without --save, and where no step is left to do
   std::vector<CompanionFile> model_files_;  // on rank 0, of every checkpoint
   const Clock::time_point begin_ = Clock::now();
   int64_t step_ = 0;
@@ -348,9 +369,14 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
   ResumedRun begin{.samples = sample_counts(spec)};
   if (start.resume) begin = take_up(start, spec, files, world);
   Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model));
+  // Outlives what fails below: others hear of that before a write under way is waited for.
+  std::optional<BackgroundWriter> writer;
+  if (spec.save.in_background && !spec.start.save.empty()) writer.emplace(world);
   try {
     const bool owns_save = lock && lock->is_held();
-    return Pretraining(spec, std::move(start), begin, files, owns_save, mesh, device).run();
+    return Pretraining(spec, std::move(start), begin, files, owns_save, writer ? &*writer : nullptr,
+                       mesh, device)
+        .run();
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

@@ -22,7 +22,8 @@ RunLog::RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64
 }
 
 // What cannot be written down is a warning: no trained step is lost for it.
-void RunLog::write_files(const StepRecord& record) {
+void RunLog::write(const StepRecord& record) {
+  if (printer_ == nullptr) return;
   try {
     if (metrics_) metrics_->write(record);
     metrics_fail_ = false;
@@ -39,9 +40,8 @@ void RunLog::write_files(const StepRecord& record) {
   }
 }
 
-void RunLog::step(const StepRecord& record) {
+void RunLog::show(const StepRecord& record) {
   if (printer_ == nullptr) return;
-  write_files(record);
   const bool is_first = record.step == first_step_ + 1;
   if (is_first || record.validation_loss || record.step % log_interval_ == 0) {
     printer_->print(record);

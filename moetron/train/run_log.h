@@ -20,17 +20,17 @@ class RunLog {
   // are dropped.
   RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64_t first_step);
 
-  // Every step goes to the files, or a warning tells why not; every log_interval-th, the first, and
-  // those with a validation loss are printed.
-  void step(const StepRecord& record);
+  // Moves the progress bar; every log_interval-th step, the first, and those with a validation loss
+  // are printed.
+  void show(const StepRecord& record);
+  // Every step goes to the files, or a warning tells why not.
+  void write(const StepRecord& record);
   // A line of text above the progress bar.
   void say(const std::string& line);
   // Draws SAVE/loss.png from metrics.jsonl; what keeps it from being drawn is a warning.
   void finish();
 
  private:
-  void write_files(const StepRecord& record);
-
   int64_t log_interval_;
   int64_t first_step_;
   std::filesystem::path metrics_path_;

@@ -1,5 +1,6 @@
 #include "moetron/train/stop.h"
 
+#include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <unistd.h>
@@ -41,7 +42,8 @@ StopRequest::~StopRequest() {
   std::signal(SIGUSR1, SIG_DFL);
 }
 
-StopReason StopRequest::agreed(Communicator& world, bool data_failed, bool time_is_up) const {
+StopReason StopRequest::agreed(Communicator& world, bool data_failed, bool time_is_up,
+                               std::span<int64_t> numbers) const {
   // Only rank 0 looks at the file: folders of other hosts may show it later.
   std::error_code ignored;
   const bool file_asks =
@@ -49,9 +51,13 @@ StopReason StopRequest::agreed(Communicator& world, bool data_failed, bool time_
   StopReason reason = time_is_up ? StopReason::kTimeIsUp : StopReason::kNone;
   if (is_asked != 0 || file_asks) reason = StopReason::kAsked;
   if (data_failed) reason = StopReason::kDataFailed;
-  const at::Tensor worst = at::full({1}, static_cast<int64_t>(reason), at::kLong);
-  world.all_reduce(worst, ReduceOp::kMax).wait();
-  return static_cast<StopReason>(worst.item<int64_t>());
+  const at::Tensor most = at::empty({static_cast<int64_t>(numbers.size()) + 1}, at::kLong);
+  int64_t* values = most.mutable_data_ptr<int64_t>();
+  std::copy(numbers.begin(), numbers.end(), values + 1);
+  values[0] = static_cast<int64_t>(reason);
+  world.all_reduce(most, ReduceOp::kMax).wait();
+  std::copy_n(values + 1, numbers.size(), numbers.begin());
+  return static_cast<StopReason>(values[0]);
 }
 
 void StopRequest::clear_file() const {

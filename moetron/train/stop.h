@@ -3,7 +3,9 @@
 // seconds or more after the first, ends the process at once.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <span>
 
 namespace moetron {
 
@@ -20,8 +22,11 @@ class StopRequest {
   StopRequest& operator=(const StopRequest&) = delete;
 
   // Collective: the most urgent reason of any rank, on every rank. `data_failed`: this rank cannot
-  // read what the next step needs. `time_is_up`: the run has lasted as long as it may.
-  StopReason agreed(Communicator& world, bool data_failed, bool time_is_up = false) const;
+  // read what the next step needs. `time_is_up`: the run has lasted as long as it may. What else
+  // ranks have to agree on at a step's end goes with it: each of `numbers` becomes the greatest of
+  // all ranks.
+  StopReason agreed(Communicator& world, bool data_failed, bool time_is_up = false,
+                    std::span<int64_t> numbers = {}) const;
   // Takes SAVE/stop away, so that the same command resumes. Rank 0 calls it after saving.
   void clear_file() const;
 

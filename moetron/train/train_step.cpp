@@ -142,6 +142,7 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr, bool 
   result.grad_norm = norm.norm;
   if (with_receipt) receipt_meter().take_gradients();
   if (settings_.count_zeros_in_grad) result.num_zeros_in_grad = counts_.zeros_in_grad();
+  if (before_update_) before_update_();
   optimizer_.step(lr, ++optimizer_steps_, clip_coefficient(norm.norm, settings_.clip_grad));
   if (settings_.measure_params_norm) result.params_norm = counts_.norm_of_values();
   buckets_.gather_values();

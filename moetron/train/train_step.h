@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "moetron/metrics/step_record.h"
@@ -77,6 +79,12 @@ class TrainStep {
   // every rank. Collective.
   double evaluate(const TokenDataset& dataset, int64_t num_batches, const BatchSettings& settings);
 
+  // Called in every step once its gradients are known, before parameters or the optimizer's states
+  // change: what reads them beside the step must end there.
+  void set_before_update(std::function<void()> before_update) {
+    before_update_ = std::move(before_update);
+  }
+
   // From now on each step's record of what this rank did when; null: none. Without
   // `measures_memory` StepResult::activation_memory is empty: a KernelProfile measures instead.
   void set_trace(PipelineTrace* trace, bool measures_memory) {
@@ -113,6 +121,7 @@ class TrainStep {
   PipelineTrace* trace_ = nullptr;
   bool measures_memory_ = true;
   std::map<Layer*, std::vector<Parameter*>> parameters_of_layer_;
+  std::function<void()> before_update_;  // null: nothing to do
   int64_t optimizer_steps_ = 0;
 };
 
