@@ -17,7 +17,6 @@ void declare_convert(OptionTable& table) {
            "What save becomes; megatron: a release checkpoint in the layout of the options of "
            "parallelism.")
       .one_of(formats)
-      .required()
       .ours();
   table
       .add(
