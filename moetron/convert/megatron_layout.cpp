@@ -18,6 +18,9 @@ void check_divides(const char* option, int64_t ranks, const char* what, int64_t 
 }
 
 void check_experts(const ModelConfig& config, const MegatronLayout& layout) {
+  // A file's name has the rank in tp and in ep; the rank in tpe must follow from it.
+  MT_CHECK_CONFIG(layout.tp % layout.tpe == 0, kTpe, " (", layout.tpe, ") must divide ", kTp, " (",
+                  layout.tp, "), for Megatron's file names do not tell such ranks apart");
   if (!config.moe) {
     MT_CHECK_CONFIG(layout.ep == 1, kEp, " (", layout.ep,
                     ") must be 1 for a model without experts");
@@ -28,9 +31,6 @@ void check_experts(const ModelConfig& config, const MegatronLayout& layout) {
   if (config.moe->shared_intermediate_size > 0)
     check_divides(kTp, layout.tp, "the width of the shared expert",
                   config.moe->shared_intermediate_size);
-  // A file's name has the rank in tp and in ep; the rank in tpe must follow from it.
-  MT_CHECK_CONFIG(layout.tp % layout.tpe == 0, kTpe, " (", layout.tpe, ") must divide ", kTp, " (",
-                  layout.tp, "), for Megatron's file names do not tell such ranks apart");
 }
 
 }  // namespace
@@ -59,6 +59,9 @@ void check_layout(const ModelConfig& config, const MegatronLayout& layout) {
   }
   if (config.num_moe_layers() < config.num_layers)
     check_divides(kTp, layout.tp, "intermediate_size", config.intermediate_size);
+  if (config.num_mtp_layers > 0)
+    check_divides(kTp, layout.tp, "the hidden size, for multi-token prediction,",
+                  config.hidden_size);
   check_experts(config, layout);
 }
 

@@ -318,6 +318,9 @@ TEST(MegatronTest, RefusesLayoutsThatDoNotFit) {
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.tpe = 2; }),
             "tensor-model-parallel-for-expert (2) must divide tensor-model-parallel-size (1), "
             "for Megatron's file names do not tell such ranks apart");
+  MegatronLayout dense = layout_of(llama());
+  dense.tpe = 2;
+  EXPECT_NE(message_of([&] { check_layout(llama(), dense); }), "no error");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.stage_layers = {3}; }),
             "hetero-pipeline-stages has 3 layers, the model 4");
   EXPECT_EQ(message([](MegatronLayout& layout) { layout.pp = 2; }),
