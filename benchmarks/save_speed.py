@@ -87,10 +87,9 @@ for ranks in (1, 4):
     ratios = []
     for _ in range(ROUNDS):
         saved = save(ranks)
-        speeds = [dd(ranks, saved["bytes"])]
+        speed = dd(ranks, saved["bytes"])
         seconds = copies(ranks, saved["bytes"])
         write = saved["bytes"] / saved["write_seconds"]
-        speed = statistics.mean(speeds)
         ratios.append((saved["stall_seconds"] / seconds, write / speed))
         print(f"{ranks:5}  {seconds:7.2f}  {saved['stall_seconds']:8.2f}  {ratios[-1][0]:5.2f}   {speed / 1e9:8.2f}  "
               f"{write / 1e9:11.2f}  {ratios[-1][1]:5.2f}", flush=True)
