@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles"))
-from process_support import ENVIRONMENT, HANG, MOETRON, check, run, run_tests
+from process_support import ENVIRONMENT, HANG, MOETRON, check, records, run, run_tests
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -120,6 +120,32 @@ def test_layouts():
     same_weights(hf, back)
 
 
+def test_training_starts_from_it():
+    """As the guide's fine-tuning does: from Megatron's folder, and saving into it."""
+    folder = "start"
+    hf, mg = os.path.join(folder, "hf"), os.path.join(folder, "mg")
+    make_model("qwen3_moe", hf)
+    run(["convert", "--load", hf, "--save", mg, "--to", "megatron", "--tp-size", "2", "--pp-size", "2"])
+    path = f"{mg}/release/mp_rank_01_001/model_optim_rng.pt"
+    with open(path, "rb") as file:
+        before = file.read()
+    train = ["pretrain", "--mock-data", *"""--seq-length 16 --micro-batch-size 1 --global-batch-size 2 --train-iters 3
+             --lr 1e-3 --fp32 --eval-iters 0""".split()]
+    run([*train, "--load", hf, "--save", f"{folder}/from_hf"])
+    run([*train, "--load", mg, "--save", mg])
+    check([r["loss"] for r in records(mg)] == [r["loss"] for r in records(f"{folder}/from_hf")],
+          "losses are those of the model that it was made of")
+    with open(path, "rb") as file:
+        check(file.read() == before, "the files of its ranks are as they were")
+    check(os.path.exists(f"{mg}/step_0000003/config.json"), "checkpoints lie beside them")
+    run([*train, "--load", mg, "--save", mg, "--train-iters", "4", "--accept-changes"])
+    check(len(records(mg)) == 4, "the same command continues the run")
+    run(["convert", "--load", hf, "--save", mg + "2", "--to", "megatron"])
+    os.remove(f"{mg}2/config.json")
+    done = run([*train, "--load", mg + "2", "--save", f"{folder}/none"], code=3)
+    check("no config.json" in done.stderr, "without config.json it says what is missing")
+
+
 def test_mistakes():
     folder = "mistakes"
     hf, mg = os.path.join(folder, "hf"), os.path.join(folder, "mg")
@@ -145,4 +171,4 @@ def test_mistakes():
 
 
 if __name__ == "__main__":
-    run_tests(test_step_2, test_scripts, test_layouts, test_mistakes)
+    run_tests(test_step_2, test_scripts, test_layouts, test_training_starts_from_it, test_mistakes)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string_view>
@@ -17,9 +18,9 @@
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_reader.h"
+#include "moetron/checkpoint/stored_weights.h"
 #include "moetron/checkpoint/tensor_file.h"
 #include "moetron/comm/communicator.h"
-#include "moetron/formats/safetensors_index.h"
 
 namespace moetron {
 namespace {
@@ -91,33 +92,34 @@ class IgnorableTensors {
 
 class WeightReader {
  public:
-  explicit WeightReader(const std::filesystem::path& folder) : files_(folder) {}
+  explicit WeightReader(const std::filesystem::path& folder)
+      : folder_(folder.string()), stored_(open_weights(folder)) {}
 
   void read(const NamedSlice& slice) {
-    if (files_.contains(slice.name)) {
-      const SafetensorsEntry& entry = files_.at(slice.name);
-      check_shape(slice, entry.name, entry.shape == slice.global_shape, slice.global_shape);
-      fill(slice, entry.name, files_.bytes(entry.name));
-      return;
+    if (const SafetensorsTensor* tensor = stored_->find(slice.name)) {
+      check_shape(slice, *tensor, tensor->shape == slice.global_shape, slice.global_shape);
+      const StoredBytes all = stored_->read(slice.name);
+      return fill(slice, *tensor, all.bytes);
     }
     const auto expert = parse_expert_name(slice.name);
-    MT_CHECK_INPUT(expert && files_.contains(expert->stacked), files_.folder().string(),
-                   " holds no tensor ", slice.name, ", which the model needs");
-    read_stacked(slice, *expert);
+    const SafetensorsTensor* stacked = expert ? stored_->find(expert->stacked) : nullptr;
+    MT_CHECK_INPUT(stacked != nullptr, folder_, " holds no tensor ", slice.name,
+                   ", which the model needs");
+    read_stacked(slice, *stacked, *expert);
   }
 
   // A head of its own is kept by transformers, whatever config.json says: to leave it out would be
   // another model.
   void check_tied_head() const {
-    if (!files_.contains(kHead) || !files_.contains(kEmbedding)) return;
-    const std::span<const std::byte> head = files_.bytes(kHead);
-    const std::span<const std::byte> embedding = files_.bytes(kEmbedding);
-    MT_CHECK_INPUT(files_.at(kHead).dtype == files_.at(kEmbedding).dtype &&
-                       std::ranges::equal(head, embedding),
-                   files_.folder().string(),
-                   ": config.json says tie_word_embeddings, but the weights hold a ", kHead,
-                   " that differs from ", kEmbedding,
-                   "; set tie_word_embeddings to false to keep that head, or remove it");
+    const SafetensorsTensor* head = stored_->find(kHead);
+    const SafetensorsTensor* embedding = stored_->find(kEmbedding);
+    if (head == nullptr || embedding == nullptr) return;
+    const StoredBytes of_head = stored_->read(kHead), of_embedding = stored_->read(kEmbedding);
+    MT_CHECK_INPUT(
+        head->dtype == embedding->dtype && std::ranges::equal(of_head.bytes, of_embedding.bytes),
+        folder_, ": config.json says tie_word_embeddings, but the weights hold a ", kHead,
+        " that differs from ", kEmbedding,
+        "; set tie_word_embeddings to false to keep that head, or remove it");
   }
 
   int64_t num_read() const { return static_cast<int64_t>(names_read_.size()); }
@@ -125,7 +127,7 @@ class WeightReader {
   // A byte for each stored tensor, in the order of their names: 1 where it was read.
   std::vector<uint8_t> marks() const {
     std::vector<uint8_t> marks;
-    for (const std::string& name : files_.names()) marks.push_back(entries_read_.contains(name));
+    for (const std::string& name : stored_->names()) marks.push_back(entries_read_.contains(name));
     return marks;
   }
 
@@ -133,7 +135,7 @@ class WeightReader {
   std::vector<std::string> unused(const std::vector<uint8_t>& marks,
                                   const IgnorableTensors& ignorable) const {
     std::vector<std::string> unused;
-    const std::vector<std::string> names = files_.names();
+    const std::vector<std::string> names = stored_->names();
     for (size_t i = 0; i < names.size(); ++i) {
       if (marks[i] == 0 && !ignorable.contains(names[i])) unused.push_back(names[i]);
     }
@@ -142,56 +144,58 @@ class WeightReader {
 
  private:
   // One expert of a stacked tensor [experts, parts * rows, columns].
-  void read_stacked(const NamedSlice& slice, const ExpertName& expert) {
-    const SafetensorsEntry& entry = files_.at(expert.stacked);
+  void read_stacked(const NamedSlice& slice, const SafetensorsTensor& stacked,
+                    const ExpertName& expert) {
     MT_CHECK(slice.global_shape.size() == 2, slice.name, " is no matrix");
     const int64_t rows = slice.global_shape[0], columns = slice.global_shape[1];
-    const bool fits = entry.shape.size() == 3 && entry.shape[0] > expert.expert &&
-                      entry.shape[1] == expert.num_parts * rows && entry.shape[2] == columns;
+    const bool fits = stacked.shape.size() == 3 && stacked.shape[0] > expert.expert &&
+                      stacked.shape[1] == expert.num_parts * rows && stacked.shape[2] == columns;
     const int64_t least_experts = expert.expert + 1;
-    check_shape(slice, entry.name, fits, {least_experts, expert.num_parts * rows, columns});
-    const std::span<const std::byte> all = files_.bytes(entry.name);
+    check_shape(slice, stacked, fits, {least_experts, expert.num_parts * rows, columns});
+    const StoredBytes all = stored_->read(stacked.name);
     const uint64_t part_bytes =
-        all.size() / static_cast<uint64_t>(entry.shape[0] * expert.num_parts);
+        all.bytes.size() / static_cast<uint64_t>(stacked.shape[0] * expert.num_parts);
     const auto part = static_cast<uint64_t>(expert.expert * expert.num_parts + expert.part);
-    fill(slice, entry.name, all.subspan(part * part_bytes, part_bytes));
+    fill(slice, stacked, all.bytes.subspan(part * part_bytes, part_bytes));
   }
 
-  void check_shape(const NamedSlice& slice, const std::string& stored, bool fits,
+  void check_shape(const NamedSlice& slice, const SafetensorsTensor& stored, bool fits,
                    const std::vector<int64_t>& wanted) const {
-    MT_CHECK_INPUT(fits, files_.file_of(stored).string(), ": tensor ", stored, " has the shape ",
-                   shape_text(files_.at(stored).shape), ", the model needs ", shape_text(wanted),
-                   stored == slice.name ? "" : " at least, for " + slice.name);
+    MT_CHECK_INPUT(fits, stored_->place_of(stored.name), ": tensor ", stored.name,
+                   " has the shape ", shape_text(stored.shape), ", the model needs ",
+                   shape_text(wanted),
+                   stored.name == slice.name ? "" : " at least, for " + slice.name);
   }
 
-  void fill(const NamedSlice& slice, const std::string& stored, std::span<const std::byte> bytes) {
-    const SafetensorsDtype dtype = files_.at(stored).dtype;
+  void fill(const NamedSlice& slice, const SafetensorsTensor& stored,
+            std::span<const std::byte> bytes) {
     const SafetensorsDtype wanted = stored_dtype(slice.view.scalar_type());
     const std::optional<BlockScales> scales = scales_of(stored);
-    MT_CHECK_INPUT(is_convertible(scales ? SafetensorsDtype::kF32 : dtype, wanted),
-                   files_.file_of(stored).string(), ": tensor ", stored, " is ", dtype_name(dtype),
-                   ", which cannot be read as ", dtype_name(wanted));
-    fill_slice(slice, {dtype, bytes, scales ? &*scales : nullptr});
-    entries_read_.insert(stored);
+    MT_CHECK_INPUT(is_convertible(scales ? SafetensorsDtype::kF32 : stored.dtype, wanted),
+                   stored_->place_of(stored.name), ": tensor ", stored.name, " is ",
+                   dtype_name(stored.dtype), ", which cannot be read as ", dtype_name(wanted));
+    fill_slice(slice, {stored.dtype, bytes, scales ? &*scales : nullptr});
+    entries_read_.insert(stored.name);
     names_read_.insert(slice.name);
   }
 
   // Of a matrix in 8 bits; none of other tensors.
-  std::optional<BlockScales> scales_of(const std::string& stored) {
-    const std::string scale = concat(stored, kScaleSuffix);
-    if (!files_.contains(scale)) return std::nullopt;
-    entries_read_.insert(scale);
-    return BlockScales(files_.at(stored), files_.at(scale), files_.bytes(scale),
-                       files_.file_of(scale).string());
+  std::optional<BlockScales> scales_of(const SafetensorsTensor& stored) {
+    const std::string name = concat(stored.name, kScaleSuffix);
+    const SafetensorsTensor* scale = stored_->find(name);
+    if (scale == nullptr) return std::nullopt;
+    entries_read_.insert(name);
+    const StoredBytes scales = stored_->read(name);
+    return BlockScales(stored, *scale, scales.bytes, stored_->place_of(name));
   }
 
-  ModelFiles files_;
+  std::string folder_;
+  std::unique_ptr<StoredWeights> stored_;
   std::set<std::string> entries_read_;  // on disk
   std::set<std::string> names_read_;    // as the model knows them
 };
 
 WeightReader read_all(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices) {
-  MT_CHECK_INPUT(is_folder(folder), folder.string(), " is no folder");
   WeightReader reader(folder);
   for (const NamedSlice& slice : slices) reader.read(slice);
   return reader;

@@ -1,5 +1,5 @@
 // Reading the weights of any Hugging Face model directory of a supported family, a checkpoint's own
-// included, into slices of whatever layout.
+// included, or of Megatron's files of ranks (stored_weights.h), into slices of whatever layout.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct LoadReport {
                                     // ignorable
 };
 
-// Fills every slice from folder/model.safetensors or the shards of folder's index, converting F32,
+// Fills every slice from folder/model.safetensors or the shards of folder's index, or from folder's
+// mp_rank_*, converting F32,
 // BF16 and F16 to the slice's dtype. Experts may be one tensor each
 // ("mlp.experts.3.gate_proj.weight") or stacked as transformers 5 holds them
 // ("mlp.experts.gate_up_proj" [E, 2I, H], "mlp.experts.down_proj" [E, H, I]). A tensor that is

@@ -12,6 +12,7 @@
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
+#include "moetron/checkpoint/stored_weights.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/device.h"
 #include "moetron/generate/prompt.h"
@@ -27,14 +28,12 @@ namespace fs = std::filesystem;
 
 // --load itself, or the newest checkpoint in it.
 fs::path model_folder(const fs::path& load, Verify verify) {
-  if (path_exists(load / "config.json")) {
-    check_model_files(load, nullptr, verify);
-    return load;
+  if (!path_exists(load / kConfigFile)) {
+    if (const auto found = find_latest(load, nullptr, verify)) return found->folder;
   }
-  const auto found = find_latest(load, nullptr, verify);
-  MT_CHECK_INPUT(found.has_value(), "load: ", load.string(),
-                 " holds neither a config.json nor a checkpoint");
-  return found->folder;
+  check_tells_model(load);
+  check_model_files(load, nullptr, verify);
+  return load;
 }
 
 std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {

@@ -6,6 +6,7 @@
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
+#include "moetron/checkpoint/stored_weights.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/start.h"
 
@@ -47,8 +48,7 @@ void find_model(Options& options, RunFindings& found) {
     options.checkpoint.load.clear();
     return;
   }
-  MT_CHECK_INPUT(path_exists(load / kConfigFile), "load: ", load.string(),
-                 " holds neither a config.json nor a checkpoint");
+  check_tells_model(load);
   found.facts.model_folder = load;
 }
 

@@ -99,6 +99,10 @@ std::string shard_file_name(int shard, int num_shards) {
   return name;
 }
 
+bool holds_model_files(const fs::path& folder) {
+  return path_exists(folder / kSingleName) || path_exists(folder / kIndexFile);
+}
+
 ModelFiles::ModelFiles(const fs::path& path) : folder_(path) {
   const fs::path& folder = folder_;
   if (path_exists(path) && !is_folder(path)) {

@@ -37,6 +37,9 @@ std::string shard_file_name(int shard, int num_shards);
 // tensor alone may be more): returns where each file ends.
 std::vector<size_t> shard_ends(std::span<const uint64_t> tensor_bytes, uint64_t shard_bytes);
 
+// Whether a folder holds a model.safetensors or an index of shards.
+bool holds_model_files(const std::filesystem::path& folder);
+
 // The weights of a directory, or of one safetensors file, mapped. Every shard is opened and checked
 // at construction.
 class ModelFiles {

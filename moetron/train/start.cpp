@@ -6,6 +6,7 @@
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/set_aside.h"
+#include "moetron/checkpoint/stored_weights.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/tokenizer/tokenizer.h"
 
@@ -13,10 +14,6 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_model_folder(const fs::path& folder) {
-  return path_exists(folder / "config.json");
-}
 
 // What to continue from in --save. Where none of its checkpoints loads, --restart moves them aside;
 // where they cannot be listed, it does not help.
@@ -82,8 +79,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     }
   }
   if (!start.resume && !load.empty()) {
-    MT_CHECK_INPUT(is_model_folder(load), "load: ", load.string(),
-                   " holds neither a config.json nor a checkpoint");
+    check_tells_model(load);
     if (is_model_given) check_model_files(load, &world, verification(spec.verify));
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `moetron convert` with Megatron-core (megatron-core of scripts/requirements.txt), on the CPU.
 
-    megatron_oracle.py MOETRON
+    megatron_oracle.py MOETRON [--all]
 
 For tiny models of every family that Megatron-core can build:
   - what Moetron writes loads into Megatron's model with strict=True, which demands every name and shape. The
@@ -89,6 +89,10 @@ LAYOUTS = {
     "deepseek_v3": [Layout(tp=2, ep=2, pp=2, chunks=2)],
     "deepseek_v3_mtp": [Layout(tp=2, ep=2, pp=2)],
 }
+
+
+# Of these, alone and in one layout each; --all takes the others, too.
+QUICK = ("deepseek_v3", "qwen3_moe", "qwen2", "llama")
 
 
 def fail(reason):
@@ -267,14 +271,17 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("moetron")
     parser.add_argument("--only", help="this model alone")
+    parser.add_argument("--all", action="store_true", help="all models and layouts, in three minutes")
     arguments = parser.parse_args()
     make_models.MODELS.update(copy.deepcopy(MODELS))
     port = 20000 + os.getpid() % 20000
     for name in MODELS:
-        if arguments.only not in (None, name):
+        is_wanted = arguments.only == name if arguments.only else arguments.all or name in QUICK
+        if not is_wanted:
             continue
+        layouts = LAYOUTS.get(name, [])
         with tempfile.TemporaryDirectory() as folder:
-            for layout in [Layout()] + LAYOUTS.get(name, []):
+            for layout in [Layout(), *(layouts if arguments.all or arguments.only else layouts[:1])]:
                 port += 1
                 check(arguments.moetron, name, layout, folder, port)
 

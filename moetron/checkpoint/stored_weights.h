@@ -1,0 +1,42 @@
+// The tensors that a model's weights are read from, whatever the format of their files.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moetron/formats/safetensors.h"
+
+namespace moetron {
+
+// A tensor's elements, row-major, as they are stored.
+struct StoredBytes {
+  std::span<const std::byte> bytes;
+  std::vector<std::byte> memory = {};  // holds them, where no map of a file does
+};
+
+class StoredWeights {
+ public:
+  virtual ~StoredWeights() = default;
+  virtual std::vector<std::string> names() const = 0;  // sorted
+  // By its Hugging Face name; nullptr where there is none.
+  virtual const SafetensorsTensor* find(std::string_view name) const = 0;
+  // Of a tensor that is there: its bytes, which live as long as both this and the result do, and
+  // the file or folder that complaints name.
+  virtual StoredBytes read(std::string_view name) const = 0;
+  virtual std::string place_of(std::string_view name) const = 0;
+};
+
+// Throws InputError, for --load, unless the folder's config.json tells which model it holds.
+void check_tells_model(const std::filesystem::path& folder);
+
+// Those of a Hugging Face directory or, where `folder` has none, of Megatron's files of ranks
+// (mp_rank_*), of which config.json beside them tells the model. InputError where there are neither
+// and where they are damaged.
+std::unique_ptr<StoredWeights> open_weights(const std::filesystem::path& folder);
+
+}  // namespace moetron
