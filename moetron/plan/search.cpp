@@ -4,36 +4,22 @@
 #include <atomic>
 #include <limits>
 #include <map>
-#include <mutex>
-#include <thread>
 #include <tuple>
 
 #include "moetron/base/error.h"
+#include "moetron/base/parallel_for.h"
 
 namespace moetron {
 namespace {
 
-// Does work(i) for each i below `count`, on several threads; an exception of one is thrown here.
+// Does work(i) for each i below `count`, on several threads, each by what make_work() gave it.
 template <class MakeWork>
 void for_each_index(size_t count, size_t num_threads, const MakeWork& make_work) {
   std::atomic<size_t> next = 0;
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto run = [&] {
-    try {
-      auto work = make_work();
-      for (size_t i = next++; i < count; i = next++) work(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      failure = std::current_exception();
-      next = count;
-    }
-  };
-  std::vector<std::thread> threads;
-  for (size_t i = 1; i < num_threads; ++i) threads.emplace_back(run);
-  run();
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  parallel_for(static_cast<int>(num_threads), num_threads, [&](uint64_t) {
+    auto work = make_work();
+    for (size_t i = next++; i < count; i = next++) work(i);
+  });
 }
 
 std::vector<Layout> meshes(const LayoutSpace& space) {
