@@ -3,7 +3,7 @@
 blocks, too), shards, and the small files; transformers loads the results, training reads 8 bits, moetron compare tells
 what differs.
 
-    convert_test.py MOETRON
+    convert_models_test.py MOETRON
 """
 import json
 import os
