@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/host_name.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
 
@@ -20,9 +21,7 @@ namespace fs = std::filesystem;
 
 // "process 4711 on node12", as the file tells whoever finds it locked.
 std::string describe_self() {
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  return concat("process ", ::getpid(), " on ", host.data());
+  return concat("process ", ::getpid(), " on ", host_name());
 }
 
 std::string read_holder(int fd) {

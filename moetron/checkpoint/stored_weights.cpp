@@ -45,12 +45,7 @@ class MegatronWeights final : public StoredWeights {
     return index < source_.tensors().size() ? &source_.tensors()[index] : nullptr;
   }
   StoredBytes read(std::string_view name) const override {
-    const size_t index = find_tensor(source_, name);
-    const SafetensorsTensor& tensor = source_.tensors().at(index);
-    StoredBytes read;
-    read.memory.resize(tensor_bytes(tensor.dtype, tensor.shape).value());
-    const uint64_t count = read.memory.size() * 8 / static_cast<uint64_t>(dtype_bits(tensor.dtype));
-    source_.read(index, 0, count, read.memory);
+    StoredBytes read{.bytes = {}, .memory = read_whole(source_, find_tensor(source_, name))};
     read.bytes = read.memory;
     return read;
   }

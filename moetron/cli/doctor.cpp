@@ -18,6 +18,7 @@
 #include <torch/version.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/host_name.h"
 #include "moetron/checkpoint/save_lock.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/compute_threads.h"
@@ -37,12 +38,6 @@ int count_cores() {
   cpu_set_t cores;
   const bool is_known = ::sched_getaffinity(0, sizeof(cores), &cores) == 0;
   return is_known ? CPU_COUNT(&cores) : 1;
-}
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof(name) - 1);
-  return name;
 }
 
 // The library tells with which settings it was built, its version among them.

@@ -11,6 +11,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/path.h"
+#include "moetron/base/seconds_since.h"
 #include "moetron/convert/converted_weights.h"
 #include "moetron/convert/fp8_source.h"
 #include "moetron/convert/megatron_source.h"
@@ -22,10 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // A source without some of its tensors.
 class PartOfSource : public TensorSource {
@@ -60,11 +57,9 @@ LoadedModel open_megatron_model(const fs::path& load, const fs::path& config_fol
   const fs::path path = folder / kConfigFile;
   MT_CHECK_INPUT(path_exists(path), path.string(),
                  " is not there: name the folder of the model's config.json (model-files)");
-  LoadedModel model{.config = read_json(path), .place = path.string()};
+  LoadedModel model = read_model_folder(folder);
   const ModelConfig config = read_model_config(model.config, model.place);
   model.weights = std::make_unique<MegatronSource>(load, config);
-  model.companions = read_tokenizer_files(folder);
-  add_companions(model.companions, read_model_companions(folder));
   return model;
 }
 

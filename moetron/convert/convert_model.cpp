@@ -9,6 +9,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
+#include "moetron/base/seconds_since.h"
 #include "moetron/convert/converted_weights.h"
 #include "moetron/convert/model_source.h"
 #include "moetron/convert/new_folder.h"
@@ -21,10 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 uint64_t bytes_of(const TensorSource& weights) {
   uint64_t bytes = 0;
@@ -75,14 +72,19 @@ ConvertReport write_hf_model(const ModelContent& content, const fs::path& save,
   return report;
 }
 
-LoadedModel open_hf_model(const fs::path& load) {
-  const fs::path path = load / kConfigFile;
-  MT_CHECK_INPUT(path_exists(path), "load: ", load.string(), " holds no config.json");
+LoadedModel read_model_folder(const fs::path& folder) {
+  const fs::path path = folder / kConfigFile;
   LoadedModel model{.config = read_json(path), .place = path.string()};
   MT_CHECK_INPUT(model.config.is_object(), path.string(), " is no JSON object");
+  model.companions = read_tokenizer_files(folder);
+  add_companions(model.companions, read_model_companions(folder));
+  return model;
+}
+
+LoadedModel open_hf_model(const fs::path& load) {
+  MT_CHECK_INPUT(path_exists(load / kConfigFile), "load: ", load.string(), " holds no config.json");
+  LoadedModel model = read_model_folder(load);
   model.weights = std::make_unique<ModelSource>(load);
-  model.companions = read_tokenizer_files(load);
-  add_companions(model.companions, read_model_companions(load));
   return model;
 }
 

@@ -54,6 +54,10 @@ struct LoadedModel {
   ModelContent content() const { return {*weights, config, companions, place}; }
 };
 
+// What a folder holds beside the weights, which are null: config.json, which is there, and the
+// tokenizer's and the model's small files. InputError where it is damaged.
+LoadedModel read_model_folder(const std::filesystem::path& folder);
+
 // A Hugging Face model directory.
 LoadedModel open_hf_model(const std::filesystem::path& load);
 

@@ -20,14 +20,6 @@ uint64_t bytes_of(SafetensorsDtype dtype, uint64_t count) {
   return count * static_cast<uint64_t>(dtype_bits(dtype) / 8);
 }
 
-std::vector<std::byte> read_whole(const TensorSource& source, size_t index) {
-  const SafetensorsTensor& tensor = source.tensors()[index];
-  const uint64_t size = *tensor_bytes(tensor.dtype, tensor.shape);
-  std::vector<std::byte> bytes(size);
-  source.read(index, 0, size / bytes_of(tensor.dtype, 1), bytes);
-  return bytes;
-}
-
 // The matrix that scales belong to; "" for other tensors.
 std::string scaled_name(const std::string& name) {
   return name.ends_with(kScaleSuffix) ? name.substr(0, name.size() - kScaleSuffix.size()) : "";

@@ -23,6 +23,9 @@ class TensorSource {
                     std::span<std::byte> bytes) const = 0;
 };
 
+// All elements of tensors()[index].
+std::vector<std::byte> read_whole(const TensorSource& source, size_t index);
+
 // Index of a tensor by its name; tensors().size() where there is none.
 size_t find_tensor(const TensorSource& source, std::string_view name);
 

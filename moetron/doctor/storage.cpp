@@ -18,6 +18,7 @@
 #include "moetron/base/file.h"
 #include "moetron/base/formatted.h"
 #include "moetron/base/path.h"
+#include "moetron/base/seconds_since.h"
 #include "moetron/base/temporary_folder.h"
 
 namespace moetron {
@@ -71,10 +72,6 @@ struct Trial {
   double clock_offset = 0;  // seconds that the files' time is ahead of ours
   bool has_locks = false;
 };
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 Trial try_out(const fs::path& place, const TryLocks& try_locks) {
   constexpr int kRepeats = 3;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/host_name.h"
 
 namespace moetron {
 namespace {
@@ -114,9 +115,9 @@ uint32_t masked_crc(std::string_view bytes) {
 }
 
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder, int64_t last_step) {
-  char host[256] = "localhost";
-  ::gethostname(host, sizeof(host) - 1);
-  path_ = folder / concat(kFileStart, next_second(folder), ".", host, ".", ::getpid());
+  const std::string host = host_name();
+  path_ = folder / concat(kFileStart, next_second(folder), ".", host.empty() ? "localhost" : host,
+                          ".", ::getpid());
   std::error_code ignored;  // opening reports what is wrong
   std::filesystem::create_directories(folder, ignored);
   file_.open(path_, std::ios::binary | std::ios::app);

@@ -1,22 +1,19 @@
 #include "moetron/train/host_room.h"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <sstream>
-#include <unistd.h>
 #include <vector>
 
 #include "moetron/base/error.h"
+#include "moetron/base/host_name.h"
 #include "moetron/comm/gather_texts.h"
 #include "moetron/doctor/machine.h"
 
 namespace moetron {
 
 HostMemory this_host(int64_t needed) {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return {name.data(), needed, available_memory({}).value_or(std::numeric_limits<int64_t>::max())};
+  return {host_name(), needed, available_memory({}).value_or(std::numeric_limits<int64_t>::max())};
 }
 
 HostMemory tightest_host(const HostMemory& mine, Communicator& world) {

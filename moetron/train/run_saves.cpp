@@ -9,6 +9,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
 #include "moetron/base/log.h"
+#include "moetron/base/seconds_since.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/write_checkpoint.h"
@@ -19,10 +20,6 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 std::string readable_bytes(double bytes) {
   return bytes < 1e9 ? formatted("%.3g MB", bytes / 1e6) : formatted("%.3g GB", bytes / 1e9);
