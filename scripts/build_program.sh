@@ -3,7 +3,7 @@
 # CUDA build needs, else for CPUs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if nvidia-smi -L 2>/dev/null | grep -q '^GPU' && scripts/build_cuda.sh "$1" --target moetron; then
+if nvidia-smi -L 2>/dev/null | grep '^GPU' >/dev/null && scripts/build_cuda.sh "$1" --target moetron; then
   exit
 fi
 exec scripts/build.sh cpu "$1" --target moetron

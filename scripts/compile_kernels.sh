@@ -23,7 +23,9 @@ echo "kernels: $(ls moetron/kernels/cuda/*.cu | wc -l) units compile for sm_90a"
 mkdir -p "$headers/c10/cuda/impl"
 : >"$headers/c10/cuda/impl/cuda_cmake_macros.h"
 torch=$(ls -d .venv/lib/python3*/site-packages/torch)
-cuda=$(echo | "$nvcc" -x cu -M - | grep -om 1 '/[^ ]*/cuda_runtime.h')
+# All that nvcc lists is read before one line of it is taken: a reader that leaves first would be nvcc's failure.
+includes=$("$nvcc" -x cu -M - </dev/null)
+cuda=$(grep -om 1 '/[^ ]*/cuda_runtime.h' <<<"$includes")
 flags=(-std=c++20 -fopenmp -DMOETRON_CUDA -DMOETRON_CUDA_ARCHITECTURES='"90a"' -DUSE_DISTRIBUTED -DUSE_C10D_GLOO
   -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Werror -I. -Itests -isystem "$torch/include"
   -isystem "$torch/include/torch/csrc/api/include" -isystem "$headers" -isystem "$(dirname "$cuda")")

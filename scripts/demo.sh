@@ -38,7 +38,7 @@ fi
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 if [ "$gpus" = 0 ]; then
   echo "demo: on the CPU, for nvidia-smi finds no GPU here"
-elif ! ldd "$moetron" | grep -q libtorch_cuda; then
+elif ! ldd "$moetron" | grep libtorch_cuda >/dev/null; then  # with -q ldd might meet a closed pipe
   echo "demo: on the CPU, for $moetron is built without CUDA (make cuda)"
   gpus=0
 fi
