@@ -15,7 +15,7 @@
 // "conversations", "prompt" or "instruction"); or arrays of whole conversations that begin alike;
 // or "output": [better, worse].
 //
-// Messages come out with role (system, developer, user, assistant, tool), content (a text; null
+// Messages come out with role (system, user, assistant, tool), content (a text; null
 // only beside tool_calls), and where there are: reasoning_content, tool_calls ([{"type":
 // "function", "id"?, "function": {"name", "arguments"}}], arguments as the file has them),
 // tool_call_id, name, and weight (a number >= 0). A content of text parts becomes one text; a part
@@ -31,10 +31,8 @@
 // on: no assistant turn whose weight is not 0. A user's text may be empty.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <filesystem>
-#include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,6 +43,11 @@
 #include "moetron/base/json.h"
 
 namespace moetron {
+
+// Pairs of these names, one of each, are a prompt and its answer.
+constexpr std::array<std::string_view, 4> kPromptNames = {"prompt", "query", "question", "input"};
+constexpr std::array<std::string_view, 5> kAnswerNames = {"completion", "response", "answer", "output",
+                                                          "target"};
 
 enum class ConversationShape { kMessages, kShareGpt, kAlpaca, kPrompt };
 std::string_view shape_name(ConversationShape shape);  // "messages", "sharegpt", "alpaca", "prompt"
@@ -92,8 +95,7 @@ ConversationResult read_conversation(std::string_view json, const std::string& p
 ConversationResult conversation_from_json(const Json& record, const std::string& place,
                                           std::optional<ConversationShape> shape = std::nullopt);
 
-// Splits a conversation into the messages before the last assistant turn and that turn; what sample
-// answers and evaluation ask with.
+// The messages before the last assistant turn: what sample answers and evaluation ask with.
 Json prompt_of(const Conversation& conversation);
 
 }  // namespace moetron

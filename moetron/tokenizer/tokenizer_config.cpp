@@ -89,6 +89,7 @@ class ConfigReader {
     mark_special();
     result.bos = content_of("bos_token");
     result.eos = content_of("eos_token");
+    result.named = std::move(names_);
     result.tokens = std::move(numbered_);
     for (auto* tokens : {&named_, &extra_})
       result.tokens.insert(result.tokens.end(), tokens->begin(), tokens->end());
@@ -112,13 +113,12 @@ class ConfigReader {
   // Also of names that only one model knows, such as image_token.
   void read_named() {
     for (const std::string_view key : kNamedTokens)
-      if (const Json* value = find(std::string(key)))
-        named_.push_back(read_token(*value, place(std::string(key))));
+      if (const Json* value = find(std::string(key))) add_named(std::string(key), *value, key);
     for (const bool is_object : {true, false})
       for (const auto& [key, value] : config_.items())
         if (key.ends_with("_token") && !is_named(key) &&
             (is_object ? value.is_object() : value.is_string()))
-          named_.push_back(read_token(value, place(key)));
+          add_named(key, value, key);
   }
 
   void read_extra() {
@@ -132,8 +132,18 @@ class ConfigReader {
     MT_CHECK_INPUT(tokens->is_array() || tokens->is_object(), place(key),
                    " is neither a list nor an object of tokens");
     // An object gives names to its tokens.
-    for (const Json& value : *tokens)
-      (tokens->is_object() ? named_ : extra_).push_back(read_token(value, place(key)));
+    for (const auto& [name, value] : tokens->items()) {
+      if (tokens->is_object()) {
+        add_named(name, value, key);
+      } else {
+        extra_.push_back(read_token(value, place(key)));
+      }
+    }
+  }
+
+  void add_named(const std::string& name, const Json& value, std::string_view key) {
+    named_.push_back(read_token(value, place(std::string(key))));
+    names_[name] = named_.back().token.content;
   }
 
   // {"318": {"content": "<|think|>", ...}}, in the order of the ids.
@@ -180,6 +190,7 @@ class ConfigReader {
   std::vector<Token> numbered_;
   std::vector<Token> named_;
   std::vector<Token> extra_;
+  std::map<std::string, std::string> names_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct TokenizerConfig {
   std::vector<Token> tokens;  // in the order in which those that are missing get their ids
   std::optional<std::string> bos;
   std::optional<std::string> eos;
+  // Contents of the tokens that have a name, by that: bos_token, image_token, ...
+  std::map<std::string, std::string> named;
 };
 
 // Nothing where there are no such files. Throws InputError with the file and the key.
