@@ -65,7 +65,6 @@ Value indented(const Value& value, const Arguments& arguments, Budget& budget) {
 
 Value truncated(const Value& value, const Arguments& arguments, Budget& budget) {
   const Bound bound(arguments, "do_truncate", {"length", "killwords", "end", "leeway"}, 0);
-  const std::string& text = string_of(value, "truncate's value");
   const int64_t length = bound.has(0) ? integer_of(bound[0]) : 255;
   const std::string end = bound.has(2) ? string_of(bound[2], "end") : "...";
   const int64_t leeway = bound.has(3) && !bound[3].is_none() ? integer_of(bound[3]) : 5;
@@ -74,7 +73,10 @@ Value truncated(const Value& value, const Arguments& arguments, Budget& budget) 
     fail("expected length >= ", std::to_string(count_characters(end)), ", got ",
          std::to_string(length));
   if (leeway < 0) fail("expected leeway >= 0, got ", std::to_string(leeway));
-  if (count_characters(text) <= length + leeway) return value;
+  const std::optional<int64_t> size = length_of(value);
+  if (!size) fail("object of type '", type_name(value), "' has no len()");
+  if (*size <= length + leeway) return value;
+  const std::string& text = string_of(value, "truncate's value");
   std::string out = text.substr(0, byte_of_character(text, kept));
   if (!bound.flag(1, false)) out = out.substr(0, out.rfind(' '));
   return make_string(out + end, budget);
