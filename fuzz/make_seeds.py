@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes small inputs for the programs of this folder, good and bad ones: make_seeds.py OUT."""
+import gzip
 import io
 import json
 import pathlib
@@ -65,3 +66,23 @@ for kind, compression in (("zip", zipfile.ZIP_STORED), ("packed", zipfile.ZIP_DE
         archive.writestr("a/byteorder", "little")
         archive.writestr("a/data/0", b"abcdefgh")
     seed("torch_file", kind, packed.getvalue())
+
+TEMPLATE = (b"{%- macro m(x, y=1) -%}{{ x|tojson(indent=2) }}{%- endmacro -%}{% set ns = namespace(n=0) %}{% for m in messages "
+            b"if m.role != 'system' recursive %}{{ loop.index ~ m['content'][1:]|trim }}{% set ns.n = ns.n + 1 %}{% if loop.last %}"
+            b"{% break %}{% endif %}{% else %}none{% endfor %}{% generation %}{{ m(tools) }}{% endgeneration %}{{ '%s' % ns.n }}"
+            b"{# c #}{% raw %}{{ x }}{% endraw %}{% filter upper %}{{ 'a'.split('b')|join(', ') }}{% endfilter %}"
+            b"{{ messages|map(attribute='role')|list|sort|reverse|list }}{% call m(1) %}{% endcall %}{{ 1 if x is defined }}")
+seed("chat_template", "many", TEMPLATE)
+seed("chat_template", "loops", b"{% for a in range(999) %}{% for b in range(999) %}{{ 'x' * a }}{% endfor %}{% endfor %}")
+seed("chat_template", "numbers", b"{{ (7 // -2) ** 3 % 5 - 1e3|int|round(2)|abs + [1, 2][::-1]|sum / 4 }}{{ '{}'.format(1) }}")
+TALK = [{"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}], "weight": 1},
+        {"role": "tool", "content": "r"}, {"role": "assistant", "content": "b", "reasoning_content": "c"}]
+seed("conversation", "messages", {"messages": TALK, "tools": [{"name": "f"}]})
+seed("conversation", "sharegpt", {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": '{"name": "f"}'},
+                                                    {"from": "gpt", "value": "b"}], "tools": "[]", "system": "s"})
+seed("conversation", "alpaca", {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]})
+seed("conversation", "pair", {"prompt": "a", "chosen": [TALK[3]], "rejected": "c"})
+seed("conversation_file", "array", [{"messages": TALK}, {"prompt": "a"}])
+seed("conversation_file", "lines", b'{"a": "]}"}\r\n\n{"b": 1}\nx')
+seed("conversation_file", "gzip", gzip.compress(b'{"a": 1}\n' * 9))

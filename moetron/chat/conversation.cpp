@@ -39,16 +39,19 @@ Layout layout_of(const Json& record) {
   Layout layout;
   if (record.is_array()) {
     layout.turns = &record;
-    layout.shape = speaks_by_from(record) ? ConversationShape::kShareGpt : ConversationShape::kMessages;
+    layout.shape =
+        speaks_by_from(record) ? ConversationShape::kShareGpt : ConversationShape::kMessages;
     return layout;
   }
   layout.chosen = find_one(record, std::array<std::string_view, 2>{"chosen", "chosen_messages"});
-  layout.rejected = find_one(record, std::array<std::string_view, 2>{"rejected", "rejected_messages"});
+  layout.rejected =
+      find_one(record, std::array<std::string_view, 2>{"rejected", "rejected_messages"});
   if ((layout.chosen == nullptr) != (layout.rejected == nullptr))
     refuse(Refusal::kUnknownShape, "of chosen and rejected there is only one");
   layout.turns = find_one(record, kTurnKeys);
   if (layout.turns != nullptr) {
-    layout.shape = speaks_by_from(*layout.turns) ? ConversationShape::kShareGpt : ConversationShape::kMessages;
+    layout.shape =
+        speaks_by_from(*layout.turns) ? ConversationShape::kShareGpt : ConversationShape::kMessages;
     return layout;
   }
   layout.prompt = find_key(record, "instruction");
@@ -60,9 +63,11 @@ Layout layout_of(const Json& record) {
   layout.shape = ConversationShape::kPrompt;
   layout.prompt = find_one(record, kPromptNames);
   layout.answer = find_one(record, kAnswerNames);
-  if (layout.prompt != nullptr && (layout.answer != nullptr || layout.chosen != nullptr)) return layout;
+  if (layout.prompt != nullptr && (layout.answer != nullptr || layout.chosen != nullptr))
+    return layout;
   if (layout.chosen != nullptr && layout.chosen->is_array()) {  // whole conversations
-    layout.shape = speaks_by_from(*layout.chosen) ? ConversationShape::kShareGpt : ConversationShape::kMessages;
+    layout.shape = speaks_by_from(*layout.chosen) ? ConversationShape::kShareGpt
+                                                  : ConversationShape::kMessages;
     return layout;
   }
   std::string keys;
@@ -106,18 +111,21 @@ void add_history(const Json& history, Json& messages) {
 void add_context(const Json& record, const Layout& layout, Conversation& conversation) {
   Json& messages = conversation.messages;
   if (record.is_object()) {
-    const Json* system = find_one(record, std::array<std::string_view, 2>{"system", "system_prompt"});
+    const Json* system =
+        find_one(record, std::array<std::string_view, 2>{"system", "system_prompt"});
     if (system != nullptr && !text_of(*system, "the system prompt").empty())
       add_text(messages, "system", system->get<std::string>());
     const Json* tools = find_one(record, std::array<std::string_view, 2>{"tools", "functions"});
     if (tools != nullptr) conversation.tools = read_tools(*tools);
     if (const Json* variables = find_key(record, "chat_template_kwargs")) {
-      if (!variables->is_object()) refuse(Refusal::kWrongType, "chat_template_kwargs are not an object");
+      if (!variables->is_object())
+        refuse(Refusal::kWrongType, "chat_template_kwargs are not an object");
       conversation.variables = *variables;
     }
     for (const char* media : {"images", "image", "videos", "audios"}) {
       const Json* value = find_key(record, media);
-      if (value != nullptr && !value->empty()) refuse(Refusal::kNotText, std::string("the record has ") + media);
+      if (value != nullptr && !value->empty())
+        refuse(Refusal::kNotText, std::string("the record has ") + media);
     }
     if (const Json* history = find_key(record, "history")) add_history(*history, messages);
   }
@@ -130,7 +138,8 @@ void add_context(const Json& record, const Layout& layout, Conversation& convers
     read_turns(*layout.prompt, messages, conversation.tools);
   } else if (layout.prompt != nullptr) {
     std::string text = text_of(*layout.prompt, "the prompt");
-    const Json* input = layout.shape == ConversationShape::kAlpaca ? find_key(record, "input") : nullptr;
+    const Json* input =
+        layout.shape == ConversationShape::kAlpaca ? find_key(record, "input") : nullptr;
     if (input != nullptr && !text_of(*input, "the input").empty())
       text += (text.empty() ? "" : "\n") + input->get<std::string>();
     add_text(messages, "user", text);
@@ -138,7 +147,9 @@ void add_context(const Json& record, const Layout& layout, Conversation& convers
 }
 
 void check_conversation(const Json& messages) {
-  const auto has = [&messages](auto holds) { return std::any_of(messages.begin(), messages.end(), holds); };
+  const auto has = [&messages](auto holds) {
+    return std::any_of(messages.begin(), messages.end(), holds);
+  };
   if (!has([](const Json& message) { return message["role"] == "user"; }))
     refuse(Refusal::kNoUserTurn, std::to_string(messages.size()) + " messages");
   const bool trains = has([](const Json& message) {
@@ -157,15 +168,16 @@ ConversationRecord read_record(const Json& record, std::optional<ConversationSha
   if (!record.is_object() && !record.is_array()) refuse(Refusal::kUnknownShape, "it is no object");
   const Layout layout = layout_of(record);
   if (shape && *shape != layout.shape)
-    refuse(Refusal::kUnknownShape, "it has the shape " + std::string(shape_name(layout.shape)) + ", not " +
-                                       std::string(shape_name(*shape)));
+    refuse(Refusal::kUnknownShape, "it has the shape " + std::string(shape_name(layout.shape)) +
+                                       ", not " + std::string(shape_name(*shape)));
   ConversationRecord result;
   result.shape = layout.shape;
   add_context(record, layout, result.conversation);
   const Json* chosen = layout.chosen;
   const Json* rejected = layout.rejected;
-  if (chosen == nullptr && layout.answer != nullptr && layout.answer->is_array() && layout.answer->size() == 2 &&
-      (*layout.answer)[0].is_string() && (*layout.answer)[1].is_string()) {
+  if (chosen == nullptr && layout.answer != nullptr && layout.answer->is_array() &&
+      layout.answer->size() == 2 && (*layout.answer)[0].is_string() &&
+      (*layout.answer)[1].is_string()) {
     chosen = &(*layout.answer)[0];
     rejected = &(*layout.answer)[1];
   }

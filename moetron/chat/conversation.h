@@ -1,14 +1,12 @@
 // Conversations as people keep them, in one form: OpenAI's messages. Four shapes are told apart by
 // their keys:
 //
-//   messages         {"messages": [{"role", "content", ...}], "tools"?}; also a bare array of
-//   messages, and
-//                    "conversations"/"conversation" whose turns have a role
-//   sharegpt         {"conversations": [{"from", "value"}], "system"?, "tools"?}
-//   alpaca           {"instruction", "input"?, "output", "system"?, "history"?: [[user, assistant],
-//   ...]} prompt           {"prompt", "completion"} and other pairs of names (kPromptNames,
-//   kAnswerNames), with
-//                    "system"?; each a text or an array of messages
+//   messages  "messages" (or "conversations") of turns with "role" and "content", and "tools"; or a
+//             bare array of such turns
+//   sharegpt  "conversations" of turns with "from" and "value"; "system", "tools"
+//   alpaca    "instruction" and "output"; "input", "system", "history": [[user, assistant], ...]
+//   prompt    "prompt" and "completion", or other pairs of names (kPromptNames, kAnswerNames), each
+//             a text or an array of messages; "system"
 //
 // In place of the answer there may be a pair, for preference tuning: "chosen" and "rejected", each
 // a text, a turn, or an array of turns that answers what stands before ("messages",
@@ -46,8 +44,8 @@ namespace moetron {
 
 // Pairs of these names, one of each, are a prompt and its answer.
 constexpr std::array<std::string_view, 4> kPromptNames = {"prompt", "query", "question", "input"};
-constexpr std::array<std::string_view, 5> kAnswerNames = {"completion", "response", "answer", "output",
-                                                          "target"};
+constexpr std::array<std::string_view, 5> kAnswerNames = {"completion", "response", "answer",
+                                                          "output", "target"};
 
 enum class ConversationShape { kMessages, kShareGpt, kAlpaca, kPrompt };
 std::string_view shape_name(ConversationShape shape);  // "messages", "sharegpt", "alpaca", "prompt"

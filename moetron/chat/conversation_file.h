@@ -56,6 +56,7 @@ class ConversationCounts {
 // With `strict`, InputError at the first that is refused: its place, the reason and the detail.
 ConversationCounts read_conversations(const std::vector<std::filesystem::path>& paths,
                                       std::optional<ConversationShape> shape, bool strict,
-                                      const std::function<void(ConversationRecord)>& take);
+                                      const std::function<void(ConversationRecord)>& take,
+                                      const std::function<void(uint64_t, uint64_t)>& progress = {});
 
 }  // namespace moetron

@@ -65,7 +65,8 @@ Json parse_text(const std::string& text, const std::string& what) {
 
 // {"name", "arguments"}, alone or under "function".
 Json read_call(const Json& value, const std::string& place) {
-  if (!value.is_object()) refuse(Refusal::kWrongType, "a tool call of " + place + " is not an object");
+  if (!value.is_object())
+    refuse(Refusal::kWrongType, "a tool call of " + place + " is not an object");
   const Json* function = find_value(value, {"function"});
   const Json& call = function != nullptr ? *function : value;
   if (!call.is_object() || !call.contains("name") || !call["name"].is_string())
@@ -73,7 +74,8 @@ Json read_call(const Json& value, const std::string& place) {
   const Json* arguments = find_value(call, {"arguments", "parameters"});
   Json given = arguments != nullptr ? *arguments : Json::object();
   if (!given.is_string() && !given.is_object())
-    refuse(Refusal::kWrongType, "the arguments of a tool call of " + place + " are neither a text nor an object");
+    refuse(Refusal::kWrongType,
+           "the arguments of a tool call of " + place + " are neither a text nor an object");
   Json result = {{"type", "function"}};
   if (const Json* id = find_value(value, {"id"})) result["id"] = *id;
   result["function"] = {{"name", call["name"]}, {"arguments", std::move(given)}};
@@ -131,23 +133,26 @@ Content read_content(const Json& turn, const std::string& place, Json& tools) {
   } else if (value->is_array()) {
     for (const Json& part : *value) add_part(part, place, content, tools);
   } else {
-    refuse(Refusal::kWrongType, "the content of " + place + " is neither a text nor a list of parts");
+    refuse(Refusal::kWrongType,
+           "the content of " + place + " is neither a text nor a list of parts");
   }
   return content;
 }
 
 // The weight of a turn, of assistants alone.
-std::optional<double> read_weight(const Json& turn, const std::string& role, const std::string& place) {
+std::optional<double> read_weight(const Json& turn, const std::string& role,
+                                  const std::string& place) {
   const Json* value = find_value(turn, {"weight", "loss_weight"});
   if (value == nullptr) return std::nullopt;
-  const double weight = value->is_boolean() ? static_cast<double>(value->get<bool>())
+  const double weight = value->is_boolean()  ? static_cast<double>(value->get<bool>())
                         : value->is_number() ? value->get<double>()
                                              : -1;
   if (!(weight >= 0) || !std::isfinite(weight))
     refuse(Refusal::kWrongType, "the weight of " + place + " is not a number from 0 on");
   if (role == "assistant") return weight;
   if (weight > 0)
-    refuse(Refusal::kWrongType, "the weight of " + place + ", of a " + role + ", is not 0: only assistants are trained");
+    refuse(Refusal::kWrongType,
+           "the weight of " + place + ", of a " + role + ", is not 0: only assistants are trained");
   return std::nullopt;
 }
 
@@ -189,12 +194,15 @@ Json read_turn(const Json& turn, const std::string& place, Json& tools) {
     content.text.reset();
   }
   if (const Json* calls = find_value(turn, {"tool_calls"})) {
-    if (!calls->is_array()) refuse(Refusal::kWrongType, "the tool_calls of " + place + " are not a list");
+    if (!calls->is_array())
+      refuse(Refusal::kWrongType, "the tool_calls of " + place + " are not a list");
     add_calls(*calls, place, content.calls);
   }
-  if (const Json* call = find_value(turn, {"function_call"})) add_calls(*call, place, content.calls);
+  if (const Json* call = find_value(turn, {"function_call"}))
+    add_calls(*call, place, content.calls);
   if (const Json* reasoning = find_value(turn, {"reasoning_content", "reasoning", "thinking"})) {
-    if (!reasoning->is_string()) refuse(Refusal::kWrongType, "the reasoning of " + place + " is not a text");
+    if (!reasoning->is_string())
+      refuse(Refusal::kWrongType, "the reasoning of " + place + " is not a text");
     content.reasoning += reasoning->get<std::string>();
   }
   const bool is_assistant = role == "assistant";
@@ -209,8 +217,10 @@ Json read_turn(const Json& turn, const std::string& place, Json& tools) {
   if (!content.reasoning.empty()) message["reasoning_content"] = content.reasoning;
   if (!content.calls.empty()) message["tool_calls"] = std::move(content.calls);
   for (const char* name : {"tool_call_id", "name"})
-    if (const Json* value = find_value(turn, {name}); value != nullptr && value->is_string()) message[name] = *value;
-  if (const std::optional<double> weight = read_weight(turn, role, place)) message["weight"] = *weight;
+    if (const Json* value = find_value(turn, {name}); value != nullptr && value->is_string())
+      message[name] = *value;
+  if (const std::optional<double> weight = read_weight(turn, role, place))
+    message["weight"] = *weight;
   return message;
 }
 

@@ -1,10 +1,11 @@
-// moetron preprocess: text to .bin/.idx.
+// moetron preprocess: text to .bin/.idx, conversations to messages.
 #include "moetron/data/preprocess.h"
 
 #include <cstdio>
 #include <unistd.h>
 
 #include "moetron/base/error.h"
+#include "moetron/chat/write_messages.h"
 #include "moetron/cli/commands.h"
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
@@ -53,18 +54,47 @@ void say_left_out(const std::vector<std::filesystem::path>& files) {
   if (files.size() > kShown) std::printf("left out %zu more files\n", files.size() - kShown);
 }
 
+std::optional<ConversationShape> shape_of(RecordLayout layout) {
+  switch (layout) {
+    case RecordLayout::kConversations:
+      return std::nullopt;
+    case RecordLayout::kMessages:
+      return ConversationShape::kMessages;
+    case RecordLayout::kShareGpt:
+      return ConversationShape::kShareGpt;
+    case RecordLayout::kAlpaca:
+      return ConversationShape::kAlpaca;
+    case RecordLayout::kPrompt:
+      return ConversationShape::kPrompt;
+    case RecordLayout::kWudao:
+      break;
+  }
+  throw InternalError("a layout of records that are no conversations");
+}
+
+int write_conversations(const PreprocessOptions& options) {
+  const std::filesystem::path output = messages_path(options.output_prefix);
+  const ConversationCounts counts =
+      write_messages({options.input.begin(), options.input.end()}, output, shape_of(*options.from),
+                     options.strict, show_progress);
+  std::printf("%s\nwrote %s\n", counts.summary().c_str(), output.c_str());
+  return kExitDone;
+}
+
 }  // namespace
 
 int run_preprocess(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   say_notices(parsed);
   validate(options, Command::kPreprocess, /*world_size=*/1);
+  const std::optional<RecordLayout> from = options.preprocess.from;
+  if (from && *from != RecordLayout::kWudao) return write_conversations(options.preprocess);
   const auto tokenizer = open_tokenizer(resolve_start(options).tokenizer);
   PreprocessSettings settings;
   settings.inputs.assign(options.preprocess.input.begin(), options.preprocess.input.end());
   settings.output_prefix = options.preprocess.output_prefix;
   settings.keys = options.preprocess.json_keys;
-  if (options.preprocess.from == RecordLayout::kWudao) {
+  if (from == RecordLayout::kWudao) {
     settings.keys = {"title", "content"};
     settings.joined_key = "text";
   }

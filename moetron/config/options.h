@@ -253,8 +253,9 @@ struct RuntimeOptions {
 // not say.
 enum class TextFormat { kAuto, kJsonl, kJson, kText };
 
-// A known layout of records. kWudao: arrays of objects with a title and content.
-enum class RecordLayout { kWudao };
+// A known layout of records. kWudao: arrays of objects with a title and content; the others are
+// conversations.
+enum class RecordLayout { kWudao, kConversations, kMessages, kShareGpt, kAlpaca, kPrompt };
 
 struct PreprocessOptions {
   std::vector<std::string> input;  // text or JSONL files
@@ -267,6 +268,7 @@ struct PreprocessOptions {
   bool prepend_bos = false;
   int64_t workers = 1;  // threads
   bool skip_bad_lines = false;
+  bool strict = false;  // of conversations
 };
 
 struct ConvertOptions {

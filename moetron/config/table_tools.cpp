@@ -176,6 +176,19 @@ std::string idle_beside_layout(const Options& options) {
   return options.preprocess.from ? "from names the keys" : "";
 }
 
+bool are_conversations(const Options& options) {
+  const std::optional<RecordLayout> from = options.preprocess.from;
+  return from && *from != RecordLayout::kWudao;
+}
+
+std::string idle_for_conversations(const Options& options) {
+  return are_conversations(options) ? "from gives messages, not tokens" : "";
+}
+
+std::string idle_but_for_conversations(const Options& options) {
+  return are_conversations(options) ? "" : "it is for conversations";
+}
+
 }  // namespace
 
 void declare_explain(OptionTable& table) {
@@ -209,26 +222,44 @@ void declare_tools(OptionTable& table) {
       .one_of({{"auto", TextFormat::kAuto},
                {"jsonl", TextFormat::kJsonl},
                {"json", TextFormat::kJson},
-               {"text", TextFormat::kText}});
-  table.add(MT_FIELD(preprocess, append_eod),
-            "Ends every document with the end-of-document token.");
-  table.add(MT_FIELD(preprocess, prepend_bos),
-            "Begins every document with what the tokenizer puts in front of a text.");
+               {"text", TextFormat::kText}})
+      .idle_when(idle_for_conversations);
+  table.add(MT_FIELD(preprocess, append_eod), "Ends every document with the end-of-document token.")
+      .idle_when(idle_for_conversations);
+  table
+      .add(MT_FIELD(preprocess, prepend_bos),
+           "Begins every document with what the tokenizer puts in front of a text.")
+      .idle_when(idle_for_conversations);
   table.add(MT_FIELD(preprocess, workers), "Threads that tokenize.")
       .unit("threads")
       .at_least(1)
-      .at_most(4096);
-  table.add(MT_FIELD(preprocess, skip_bad_lines),
-            "Counts and skips documents that cannot be read instead of stopping.");
+      .at_most(4096)
+      .idle_when(idle_for_conversations);
+  table
+      .add(MT_FIELD(preprocess, skip_bad_lines),
+           "Counts and skips documents that cannot be read instead of stopping.")
+      .idle_when(idle_for_conversations);
   table
       .add(MT_FIELD(preprocess, from),
            "A known layout of records instead of json-keys. wudao: title and content, joined by a "
-           "line end, as text.")
+           "line end, as text. The others are conversations (docs/chat-data.md), which become "
+           "OpenAI's messages, a line each, in OUTPUT_PREFIX.jsonl: conversations of any shape, or "
+           "of the one that is named.")
       .one_of({{"wudao", RecordLayout::kWudao},
-               {"alpaca", Standing::kNotYet, "conversations from Alpaca records"}});
-  table.add(MT_FIELD(preprocess, clean),
-            "Cleans web text by the rules of docs/preprocess.md, and leaves out documents of which "
-            "nothing is left.");
+               {"conversations", RecordLayout::kConversations},
+               {"messages", RecordLayout::kMessages},
+               {"sharegpt", RecordLayout::kShareGpt},
+               {"alpaca", RecordLayout::kAlpaca},
+               {"prompt", RecordLayout::kPrompt}});
+  table
+      .add(MT_FIELD(preprocess, strict),
+           "Stops at the first conversation that cannot be taken instead of counting it.")
+      .idle_when(idle_but_for_conversations);
+  table
+      .add(MT_FIELD(preprocess, clean),
+           "Cleans web text by the rules of docs/preprocess.md, and leaves out documents of which "
+           "nothing is left.")
+      .idle_when(idle_for_conversations);
 
   table.begin_group("generate", "Generating", {Command::kGenerate});
   table.add(MT_FIELD(generate, prompt), "The text to continue.");

@@ -164,6 +164,8 @@ void check_split(const std::vector<double>& split, Mistakes& mistakes) {
 }
 
 void check_preprocess(const Options& options, Mistakes& mistakes) {
+  const std::optional<RecordLayout> from = options.preprocess.from;
+  if (from && *from != RecordLayout::kWudao) return;  // conversations stay text
   mistakes.check(options.tokenizer.tokenizer == TokenizerKind::kBytes ||
                      !options.tokenizer.tokenizer_model.empty(),
                  "preprocess needs tokenizer-model, or tokenizer bytes");

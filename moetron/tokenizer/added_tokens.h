@@ -36,6 +36,7 @@ class AddedTokenFinder {
 
   // Appends the parts of valid UTF-8 text in order; no part is empty.
   void split(std::string_view text, std::vector<TextPart>& parts) const;
+  const std::vector<AddedToken>& tokens() const { return tokens_; }
 
  private:
   struct Match {

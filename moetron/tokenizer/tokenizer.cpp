@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "moetron/base/error.h"
 #include "moetron/tokenizer/tokenizer_parts.h"
 #include "moetron/tokenizer/unicode.h"
 
@@ -42,18 +43,31 @@ bool TokenBytes::contains(int32_t id) const {
 }
 
 void Tokenizer::Parts::encode_part(std::string_view text, EncodeScratch& scratch,
-                                   std::vector<int32_t>& ids_out) const {
+                                   std::vector<int32_t>& ids_out, TokenPlaces* places,
+                                   bool finds_added) const {
+  const std::string_view source = text;
   if (normalizes_nfc) text = normalize_nfc(text, scratch.normalized);
+  if (places != nullptr) places->begin_part(source, text);
   scratch.normalized_parts.clear();
-  normalized_tokens.split(text, scratch.normalized_parts);
+  if (finds_added) {
+    normalized_tokens.split(text, scratch.normalized_parts);
+  } else {
+    scratch.normalized_parts.push_back({-1, text});
+  }
   for (const TextPart& part : scratch.normalized_parts) {
     if (part.id >= 0) {
       ids_out.push_back(part.id);
+      if (places != nullptr) places->add_token(part.text);
       continue;
     }
     pre_tokenize(stages, part.text, scratch.pre_tokenizer);
     for (const std::string_view piece : scratch.pre_tokenizer.pieces) {
+      const size_t first = ids_out.size();
       bpe.encode(piece, scratch.bpe, ids_out);
+      if (places == nullptr) continue;
+      places->begin_piece(piece);
+      for (size_t i = first; i < ids_out.size(); ++i)
+        places->add_bytes(bytes.get(ids_out[i]).size());
     }
   }
 }
@@ -105,6 +119,51 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   parts_->scratches.give_back(std::move(scratch));
   if (add_special_tokens) ids.insert(ids.end(), parts_->suffix.begin(), parts_->suffix.end());
   return ids;
+}
+
+PlacedTokens Tokenizer::encode_pieces(std::string_view text,
+                                      std::span<const TextPiece> pieces) const {
+  PlacedTokens tokens;
+  if (parts_->is_bytes) {
+    for (size_t i = 0; i < text.size(); ++i) {
+      tokens.ids.push_back(static_cast<uint8_t>(text[i]));
+      tokens.ends.push_back(i + 1);
+    }
+    return tokens;
+  }
+  MT_CHECK(is_utf8(text), "text with places is not UTF-8");
+  TokenPlaces places(text.data(), tokens.ends);
+  std::unique_ptr<EncodeScratch> scratch = parts_->scratches.take();
+  size_t begin = 0;
+  for (const TextPiece& piece : pieces) {
+    const std::string_view part_of_text = text.substr(begin, piece.end - begin);
+    begin = piece.end;
+    if (part_of_text.empty()) continue;
+    scratch->raw_parts.clear();
+    if (piece.is_plain) {
+      scratch->raw_parts.push_back({-1, part_of_text});
+    } else {
+      parts_->raw_tokens.split(part_of_text, scratch->raw_parts);
+    }
+    for (const TextPart& part : scratch->raw_parts) {
+      if (part.id < 0) {
+        parts_->encode_part(part.text, *scratch, tokens.ids, &places, !piece.is_plain);
+        continue;
+      }
+      tokens.ids.push_back(part.id);
+      places.begin_part(part.text, part.text);
+      places.add_token(part.text);
+    }
+  }
+  parts_->scratches.give_back(std::move(scratch));
+  return tokens;
+}
+
+std::vector<AddedToken> Tokenizer::added_tokens() const {
+  std::vector<AddedToken> tokens = parts_->raw_tokens.tokens();
+  const std::vector<AddedToken>& more = parts_->normalized_tokens.tokens();
+  tokens.insert(tokens.end(), more.begin(), more.end());
+  return tokens;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {

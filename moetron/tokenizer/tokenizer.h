@@ -11,7 +11,20 @@
 #include <string_view>
 #include <vector>
 
+#include "moetron/tokenizer/added_tokens.h"
+
 namespace moetron {
+
+// A part of a text that is encoded on its own, from the part before it on.
+struct TextPiece {
+  size_t end = 0;         // bytes of the text
+  bool is_plain = false;  // added tokens are not looked for: what looks like one is text
+};
+
+struct PlacedTokens {
+  std::vector<int32_t> ids;
+  std::vector<size_t> ends;  // the byte of the text behind each token
+};
 
 // Immutable after loading: every method may be called from many threads at once.
 class Tokenizer {
@@ -37,11 +50,17 @@ class Tokenizer {
   // the text (hand-written matchers do not).
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = false) const;
 
+  // The tokens of valid UTF-8 text with their places, piece by piece; the pieces cover the text.
+  // One piece gives the tokens of encode(). Where a normalizer changes a character, or a character
+  // has several tokens, their ends are within it.
+  PlacedTokens encode_pieces(std::string_view text, std::span<const TextPiece> pieces) const;
+
   // Always valid UTF-8: invalid bytes become U+FFFD by the same rule. Unknown ids give nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
   int64_t vocab_size() const;       // the largest id + 1
   int64_t base_vocab_size() const;  // the same without the added tokens
+  std::vector<AddedToken> added_tokens() const;
   // What the post-processor puts in front of a text and behind it.
   std::span<const int32_t> prefix() const;
   std::span<const int32_t> suffix() const;

@@ -14,6 +14,7 @@
 #include "moetron/tokenizer/added_tokens.h"
 #include "moetron/tokenizer/bpe.h"
 #include "moetron/tokenizer/pretokenizer.h"
+#include "moetron/tokenizer/token_places.h"
 #include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
@@ -72,8 +73,10 @@ struct Tokenizer::Parts {
   std::optional<int32_t> eos;
   mutable ScratchPool scratches;
 
-  void encode_part(std::string_view text, EncodeScratch& scratch,
-                   std::vector<int32_t>& ids_out) const;
+  // With `places`, the tokens' places too, and with `finds_added` the added tokens that are found
+  // after normalisation.
+  void encode_part(std::string_view text, EncodeScratch& scratch, std::vector<int32_t>& ids_out,
+                   TokenPlaces* places = nullptr, bool finds_added = true) const;
 };
 
 }  // namespace moetron

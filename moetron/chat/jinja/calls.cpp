@@ -60,7 +60,8 @@ Value Interpreter::call_macro(const Macro& macro, Arguments arguments) {
     Value value;
     is_given[i] = i < arguments.positional.size() || take_named(node.parameters[i], value);
     if (is_given[i])
-      inner->set(node.parameters[i], i < arguments.positional.size() ? arguments.positional[i] : value);
+      inner->set(node.parameters[i],
+                 i < arguments.positional.size() ? arguments.positional[i] : value);
   }
   const size_t first_default = num_parameters - node.defaults.size();
   for (size_t i = 0; i < num_parameters; ++i) {

@@ -54,7 +54,8 @@ Value indented(const Value& value, const Arguments& arguments, Budget& budget) {
   const std::vector<std::string_view> lines = split_lines(text, false);
   budget.allocate((indent.size() + sizeof(std::string_view)) * lines.size() + text.size());
   const bool with_blank = bound.flag(2, false);
-  std::string out = bound.flag(1, false) ? indent : "";
+  std::string out;
+  if (bound.flag(1, false)) out = indent;
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out += '\n';
     if (i > 0 && (with_blank || !lines[i].empty())) out += indent;
@@ -66,7 +67,8 @@ Value indented(const Value& value, const Arguments& arguments, Budget& budget) {
 Value truncated(const Value& value, const Arguments& arguments, Budget& budget) {
   const Bound bound(arguments, "do_truncate", {"length", "killwords", "end", "leeway"}, 0);
   const int64_t length = bound.has(0) ? integer_of(bound[0]) : 255;
-  const std::string end = bound.has(2) ? string_of(bound[2], "end") : "...";
+  std::string end = "...";
+  if (bound.has(2)) end = string_of(bound[2], "end");
   const int64_t leeway = bound.has(3) && !bound[3].is_none() ? integer_of(bound[3]) : 5;
   const int64_t kept = length - count_characters(end);
   if (kept < 0)
@@ -77,9 +79,9 @@ Value truncated(const Value& value, const Arguments& arguments, Budget& budget) 
   if (!size) fail("object of type '", type_name(value), "' has no len()");
   if (*size <= length + leeway) return value;
   const std::string& text = string_of(value, "truncate's value");
-  std::string out = text.substr(0, byte_of_character(text, kept));
+  std::string_view out = std::string_view(text).substr(0, byte_of_character(text, kept));
   if (!bound.flag(1, false)) out = out.substr(0, out.rfind(' '));
-  return make_string(out + end, budget);
+  return make_string(std::string(out).append(end), budget);
 }
 
 Value as_json(const Value& value, const Arguments& arguments, Budget& budget) {

@@ -138,9 +138,9 @@ class Parser {
       branch.condition = expressions_.parse_tuple(false);
       branch.body = parse_block({"elif", "else", "endif"});
       statement.branches.push_back(std::move(branch));
-      const std::string end = tokens_.take().text;
-      if (end == "elif") continue;
-      if (end == "else") statement.branches.push_back({nullptr, parse_whole_block("endif")});
+      const Token end = tokens_.take();
+      if (end.text == "elif") continue;
+      if (end.text == "else") statement.branches.push_back({nullptr, parse_whole_block("endif")});
       return;
     }
   }
