@@ -57,8 +57,8 @@ def samples(data, draw):
     for path in sorted((data / "instruct").rglob("*.json*")):
         if path.name != "dataset_info.json":
             all_of_file = list(conversations_of(path))
-            found += draw.sample(all_of_file, min(400 if LONG else 6, len(all_of_file)))
-    return found + [random_conversation(draw) for _ in range(3000 if LONG else 120)]
+            found += draw.sample(all_of_file, min(400 if LONG else 4, len(all_of_file)))
+    return found + [random_conversation(draw) for _ in range(3000 if LONG else 60)]
 
 
 class Comparison:

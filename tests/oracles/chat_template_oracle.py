@@ -223,9 +223,9 @@ def compare_templates(tool, data, failures):
         if path.name == "dataset_info.json":
             continue
         all_of_file = list(conversations_of(path))
-        count = len(all_of_file) if LONG else 8
+        count = len(all_of_file) if LONG else 5
         sample += draw.sample(all_of_file, min(count, len(all_of_file)))
-    sample += [random_conversation(draw) for _ in range(3000 if LONG else 150)]
+    sample += [random_conversation(draw) for _ in range(3000 if LONG else 100)]
     rendered = 0
     for name, template in templates(data):
         tokenizer = tokenizer_of(template)
@@ -438,7 +438,7 @@ def main():
     start = time.time()
     rendered = compare_templates(tool, pathlib.Path(sys.argv[2]), failures)
     middle = time.time()
-    stats = compare_jinja(tool, failures, int(os.environ.get("MOETRON_SEED", "1")), 600 if LONG else 8, 200000 if LONG else 1500)
+    stats = compare_jinja(tool, failures, int(os.environ.get("MOETRON_SEED", "1")), 600 if LONG else 4, 200000 if LONG else 1500)
     print(f"{rendered} conversations rendered in {middle - start:.1f} s; random templates: {stats} in {time.time() - middle:.1f} s")
     for failure in failures[:int(os.environ.get("MOETRON_SHOWN", "12"))]:
         print(failure)
