@@ -71,7 +71,12 @@ Layout layout_of(const Json& record) {
     return layout;
   }
   std::string keys;
-  for (const auto& [key, value] : record.items()) keys += (keys.empty() ? "" : ", ") + key;
+  size_t num_keys = 0;
+  for (const auto& [key, value] : record.items()) {
+    constexpr size_t kShown = 8;
+    if (++num_keys <= kShown) keys += (keys.empty() ? "" : ", ") + key;
+    if (num_keys == kShown + 1) keys += ", ...";
+  }
   refuse(Refusal::kUnknownShape, "the keys are " + (keys.empty() ? "none" : keys));
 }
 

@@ -13,8 +13,8 @@
 // "conversations", "prompt" or "instruction"); or arrays of whole conversations that begin alike;
 // or "output": [better, worse].
 //
-// Messages come out with role (system, user, assistant, tool), content (a text; null
-// only beside tool_calls), and where there are: reasoning_content, tool_calls ([{"type":
+// Messages come out with role (system, user, assistant, tool), content (a text, empty only
+// beside tool_calls), and where there are: reasoning_content, tool_calls ([{"type":
 // "function", "id"?, "function": {"name", "arguments"}}], arguments as the file has them),
 // tool_call_id, name, and weight (a number >= 0). A content of text parts becomes one text; a part
 // of kind "reasoning" becomes reasoning_content, "tool_call" a call, and "tools" the record's

@@ -27,7 +27,7 @@ std::string read(const std::string& json, std::optional<ConversationShape> shape
   std::string text = std::string(shape_name(result.record->shape)) + " ";
   for (const Json& message : conversation.messages) {
     text += message["role"].get<std::string>().substr(0, 1) + ":" +
-            (message["content"].is_null() ? "-" : message["content"].get<std::string>());
+            message["content"].get<std::string>();
     for (const char* key : {"reasoning_content", "weight", "tool_calls", "tool_call_id"})
       if (message.contains(key)) text += " " + std::string(key) + "=" + message[key].dump();
     text += "; ";
@@ -66,7 +66,7 @@ TEST(Conversation, ToolsAndReasoningComeOutInOneForm) {
       read(
           R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"},
                      {"from": "observation", "value": "r"}, {"from": "gpt", "value": "b"}], "tools": "[{\"name\": \"f\"}]"})"),
-      R"(sharegpt u:a; a:- tool_calls=[{"type":"function","function":{"name":"f","arguments":{"x":1}}}]; t:r; a:b; tools=[{"type":"function","function":{"name":"f"}}])");
+      R"(sharegpt u:a; a: tool_calls=[{"type":"function","function":{"name":"f","arguments":{"x":1}}}]; t:r; a:b; tools=[{"type":"function","function":{"name":"f"}}])");
   EXPECT_EQ(
       read(
           R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -74,7 +74,7 @@ TEST(Conversation, ToolsAndReasoningComeOutInOneForm) {
                      {"role": "tool", "tool_call_id": "c1", "content": "r"},
                      {"role": "assistant", "content": [{"type": "reasoning", "value": "why"}, {"type": "text", "value": "z"}], "loss_weight": 0.5}],
                      "parallel_tool_calls": true, "tools": []})"),
-      R"(messages u:ab; a:- tool_calls=[{"type":"function","id":"c1","function":{"name":"f","arguments":"{}"}}]; t:r tool_call_id="c1"; a:z reasoning_content="why" weight=0.5; )");
+      R"(messages u:ab; a: tool_calls=[{"type":"function","id":"c1","function":{"name":"f","arguments":"{}"}}]; t:r tool_call_id="c1"; a:z reasoning_content="why" weight=0.5; )");
 }
 
 TEST(Conversation, PairsShareTheirPrompt) {

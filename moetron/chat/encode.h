@@ -13,8 +13,9 @@
 // Where `before` is a beginning of `full`, the turn is what of `until` behind it `full` still has:
 // all of it, or, where a template rewrites earlier turns (Qwen3 drops their thinking), the longest
 // end of it. Where the generation prompt writes what the turn does not (<think>), the turn begins
-// where the two part. A turn that is not found is not trained, and counted; so is a turn whose
-// prefix the template refuses.
+// where the two part. Where prefixes do not lead to a turn (what stands before it is rewritten,
+// too, or the template refuses a prefix), it is what changes in `full` when the turn says something
+// else, and the special token behind that. A turn that is not found is not trained, and counted.
 //
 // What looks like a control token in a message's text (special tokens, and added tokens that the
 // template itself writes) is encoded as plain text, as with transformers' sanitize_control_tokens;

@@ -67,13 +67,24 @@ TEST(Encode, TurnsBeginWhereThePromptParts) {
   EXPECT_EQ(shown(text, talk(kTwoTurns)), "u:a.\na:[bb.\n]u:c.\na:[dd.\n]*");
 }
 
-TEST(Encode, CountsTurnsThatAreNotFound) {
-  const std::string changes =
-      "{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}";
-  EXPECT_EQ(shown(changes, talk(kTwoTurns)), "4abbcdd lost");
+TEST(Encode, FindsTurnsByWhatChangesWherePrefixesDoNotHelp) {
+  const std::string counts =
+      "{{ messages|length }}{% for m in messages %}{{ m.content }}.{% endfor %}";
+  EXPECT_EQ(shown(counts, talk(kTwoTurns)), "4a.[bb].c.[dd]*.");
   const std::string refuses =
       "{% if messages|length < 2 %}{{ raise_exception('short') }}{% endif %}" + std::string(kPlain);
-  EXPECT_EQ(shown(refuses, talk(kTwoTurns)), "u:a.\na:bb.\nu:c.\na:[dd.\n]* lost");
+  EXPECT_EQ(shown(refuses, talk(kTwoTurns)), "u:a.\na:[bb].\nu:c.\na:[dd.\n]*");
+}
+
+TEST(Encode, CountsTurnsThatAreNotFound) {
+  const std::string hides =
+      "{{ messages|length }}{% for m in messages %}{{ m.content if loop.last or m.role == 'user' "
+      "}}{% endfor %}";
+  EXPECT_EQ(shown(hides, talk(kTwoTurns)), "4ac[dd]* lost");
+  const std::string repeats =
+      "{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}{{ "
+      "messages[1].content }}";
+  EXPECT_EQ(shown(repeats, talk(kTwoTurns)), "4abbc[dd]*bb lost");
 }
 
 TEST(Encode, GenerationBlocksSayWhatIsTrained) {

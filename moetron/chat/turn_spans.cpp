@@ -86,6 +86,11 @@ class TurnFinder {
   }
 
   TextRange find(size_t message, std::string_view full) const {
+    const TextRange found = find_by_prefix(message, full);
+    return found.begin < found.end ? found : find_by_replacing(message, full);
+  }
+
+  TextRange find_by_prefix(size_t message, std::string_view full) const {
     const std::optional<std::string> before = render_first(message, true);
     const bool is_last = message + 1 == messages_.size();
     const std::optional<std::string> until =
@@ -101,10 +106,45 @@ class TurnFinder {
     }
     if (!std::string_view(*until).starts_with(full.substr(0, begin))) return {};
     const std::string_view turn = std::string_view(*until).substr(begin);
-    const size_t length = full.substr(begin).starts_with(turn)
-                              ? turn.size()
-                              : longest_common_end(turn, full.substr(begin));
-    return {begin, begin + trained_length(full.substr(begin, length))};
+    const std::string_view rest = full.substr(begin);
+    const size_t length = rest.starts_with(turn) ? turn.size() : longest_common_end(turn, rest);
+    return {begin, begin + trained_length(rest.substr(0, length))};
+  }
+
+  // Where the text changes when the turn says something else: for templates that write what was
+  // before the turn differently once more is said, or that refuse the beginning of a conversation.
+  TextRange find_by_replacing(size_t message, std::string_view full) const {
+    static constexpr std::string_view kOther = "\x01\x02\x01";
+    Json messages = messages_;
+    messages[message] = {{"role", messages_[message]["role"]}, {"content", kOther}};
+    std::string other;
+    try {
+      other = template_.render(messages, tools_, settings_).text;
+    } catch (const TemplateError&) {
+      return {};
+    }
+    const size_t begin = common_beginning(full, other);
+    const size_t most = std::min(full.size(), other.size()) - begin;
+    const size_t end = static_cast<size_t>(
+        std::mismatch(full.rbegin(), full.rbegin() + static_cast<std::ptrdiff_t>(most),
+                      other.rbegin())
+            .first -
+        full.rbegin());
+    // A template may write something around an answer, but what changes must be the answer alone:
+    // once, without the tokens that part turns.
+    constexpr size_t kAround = 64;
+    const std::string_view changed =
+        std::string_view(other).substr(begin, other.size() - end - begin);
+    const size_t place = changed.find(kOther);
+    const bool is_once = place != std::string_view::npos && place == changed.rfind(kOther);
+    if (!is_once || changed.size() > kOther.size() + kAround) return {};
+    for (const std::string& token : end_tokens_)
+      if (changed.find(token) != std::string_view::npos) return {};
+    const std::string_view behind = full.substr(full.size() - end);
+    size_t behind_token = 0;
+    for (const std::string& token : end_tokens_)
+      if (behind.starts_with(token)) behind_token = std::max(behind_token, token.size());
+    return {begin, full.size() - end + behind_token};
   }
 
   // Without white space behind the token that ends the turn.

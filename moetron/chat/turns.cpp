@@ -213,7 +213,7 @@ Json read_turn(const Json& turn, const std::string& place, Json& tools) {
   if (!content.text && !is_assistant) refuse(Refusal::kWrongType, place + " has no content");
 
   Json message = {{"role", role}};
-  message["content"] = content.text ? Json(*content.text) : Json();
+  message["content"] = content.text.value_or("");
   if (!content.reasoning.empty()) message["reasoning_content"] = content.reasoning;
   if (!content.calls.empty()) message["tool_calls"] = std::move(content.calls);
   for (const char* name : {"tool_call_id", "name"})

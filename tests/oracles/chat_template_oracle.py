@@ -165,6 +165,8 @@ def random_conversation(draw):
                 name="f", arguments=draw.choice([random_value(draw), {"x": random_value(draw)}, '{"x": 1}'])))
                 for i in range(draw.choice([1, 1, 2]))]
             messages.append(dict(role="assistant", content=draw.choice(["", None, random_text(draw)]), tool_calls=calls))
+            if draw.random() < 0.4:
+                messages[-1]["reasoning_content"] = random_text(draw)
             messages += [dict(role="tool", content=random_text(draw), tool_call_id="c0")
                          for _ in range(draw.choice([1, 2]))]
         if draw.random() < 0.9:
