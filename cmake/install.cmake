@@ -10,7 +10,7 @@ install(RUNTIME_DEPENDENCY_SET moetron_libraries DESTINATION lib/moetron
   PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so"
   DIRECTORIES ${MOETRON_TORCH_DIR}/lib)
 install(DIRECTORY configs examples tools DESTINATION share/moetron USE_SOURCE_PERMISSIONS)
-install(PROGRAMS scripts/demo.sh scripts/demo_text.py scripts/demo_tokenizer.py scripts/find_moetron.sh
+install(PROGRAMS scripts/alpaca_to_openai.py scripts/demo.sh scripts/demo_text.py scripts/demo_tokenizer.py scripts/find_moetron.sh
   DESTINATION share/moetron/scripts)
 install(PROGRAMS tests/oracles/checkpoint_oracle.py DESTINATION share/moetron/tests/oracles)
 install(FILES README.md LICENSE DESTINATION share/doc/moetron)

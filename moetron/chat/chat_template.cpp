@@ -116,6 +116,10 @@ TemplateError::TemplateError(const std::string& name, int line, std::string reas
       line_(line),
       reason_(std::move(reason)) {}
 
+SpecialTokens read_special_tokens(const fs::path& folder) {
+  return read_tokenizer_config(folder).named;
+}
+
 struct ChatTemplate::Parts {
   NamedTemplate standard;
   std::optional<NamedTemplate> tool_use;
@@ -144,7 +148,7 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::find(const fs::path& folder) {
     parts->tool_use = parse_template(texts["tool_use"].first, texts["tool_use"].second);
     parts->literals += parts->tool_use->tree.literals;
   }
-  parts->tokens = read_tokenizer_config(folder).named;
+  parts->tokens = read_special_tokens(folder);
   return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(parts)));
 }
 

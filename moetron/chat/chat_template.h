@@ -37,6 +37,8 @@ class TemplateError : public InputError {
 // bos_token, eos_token, ... as transformers gives them to a template; what a tokenizer lacks is
 // absent.
 using SpecialTokens = std::map<std::string, std::string>;
+// Those of a model's or tokenizer's folder: for templates that come from elsewhere.
+SpecialTokens read_special_tokens(const std::filesystem::path& folder);
 
 struct RenderSettings {
   bool add_generation_prompt = false;
