@@ -198,6 +198,8 @@ TEST(CommandLine, CommandsMayHaveOptionsOfOneName) {
   EXPECT_THAT(error_of("convert --to hf --dtype auto"), HasSubstr("--dtype expects one of stored"));
   EXPECT_EQ(parse("preprocess --input x --output-prefix y --from wudao").options.preprocess.from,
             RecordLayout::kWudao);
+  EXPECT_EQ(parse("preprocess --input x --output-prefix y --from alpaca").options.preprocess.from,
+            RecordLayout::kAlpaca);
   EXPECT_EQ(parse(pretrain("--no-verify")).options.checkpoint.verify, false);
   EXPECT_EQ(parse("convert --load a --save b").options.convert.to, ModelFormat::kHf);
 }

@@ -154,6 +154,8 @@ TEST(Validate, OtherCommandsNeedTheirInputs) {
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b"),
             "preprocess needs tokenizer-model, or tokenizer bytes");
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b --tokenizer bytes"), "");
+  EXPECT_EQ(invalid("preprocess --input a --output-prefix b --from alpaca"), "")
+      << "conversations stay text";
   EXPECT_EQ(invalid("compare-loss a b"), "");
   EXPECT_EQ(invalid("compare-loss a b c"), "compare-loss compares 2 runs, not 3");
 }

@@ -93,6 +93,32 @@ TEST_F(TokenizerTest, AddedAndSpecialTokens) {
   EXPECT_EQ(tokenizer->eos_id(), std::nullopt);
 }
 
+TEST_F(TokenizerTest, PiecesHavePlacesAndPlainOnesNoAddedTokens) {
+  const auto tokenizer = load(std::string(kSmall));
+  const std::string text = "abc cab a";
+  const std::vector<TextPiece> whole = {{text.size(), false}};
+  const PlacedTokens tokens = tokenizer->encode_pieces(text, whole);
+  EXPECT_EQ(tokens.ids, (Ids{5, 3, 10, 3, 0}));
+  EXPECT_EQ(tokens.ids, tokenizer->encode(text));
+  EXPECT_EQ(tokens.ends, (std::vector<size_t>{3, 4, 7, 8, 9}));
+  const std::vector<TextPiece> plain = {{4, false}, {7, true}, {text.size(), false}};
+  const PlacedTokens cut = tokenizer->encode_pieces(text, plain);
+  EXPECT_EQ(cut.ids, (Ids{5, 3, 2, 4, 3, 0}));
+  EXPECT_EQ(cut.ends, (std::vector<size_t>{3, 4, 5, 7, 8, 9}));
+  EXPECT_EQ(tokenizer->added_tokens().size(), 3);
+}
+
+// What a normalizer composes keeps its place in the text as it was.
+TEST_F(TokenizerTest, PlacesAreThoseBeforeNormalisation) {
+  if (!fs::exists(kData / "qwen3" / "tokenizer.json")) GTEST_SKIP() << "no " << kData;
+  const auto tokenizer = Tokenizer::load(kData / "qwen3");
+  const std::string text = "e\u0301 <|im_end|>x";  // 3 bytes become 2
+  const std::vector<TextPiece> whole = {{text.size(), false}};
+  const PlacedTokens tokens = tokenizer->encode_pieces(text, whole);
+  EXPECT_EQ(tokens.ids, tokenizer->encode(text));
+  EXPECT_EQ(tokens.ends, (std::vector<size_t>{3, 4, 14, 15}));
+}
+
 TEST_F(TokenizerTest, AddedTokensAreFoundInLinearTime) {
   const std::string run(20000, 'a');
   const auto tokenizer = load(std::string(kSmall), R"({"extra_special_tokens": [")" + run +

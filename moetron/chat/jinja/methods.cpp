@@ -72,14 +72,21 @@ Part part_of(const std::string& text, const Bound& bound, size_t first) {
   return {std::string_view(text).substr(from, size), begin};
 }
 
-Value find_text(const std::string& name, const std::string& text, const Arguments& arguments) {
+// A search from the right may compare all of `what` at every place.
+void charge_backward(std::string_view text, std::string_view what, Budget& budget) {
+  budget.step(text.size() / 64 * (1 + what.size() / 64));
+}
+
+Value find_method(const std::string& name, const std::string& text, const Arguments& arguments,
+                  Budget& budget) {
   const Bound bound(arguments, name, {"sub", "start", "end"}, 1);
   const std::string& what = string_of(bound[0], "argument 1");
   const Part part = part_of(text, bound, 1);
   const bool from_right = name.starts_with('r');
+  if (from_right) charge_backward(text, what, budget);
   const size_t found = !part.is_there ? std::string_view::npos
                        : from_right   ? part.text.rfind(what)
-                                      : part.text.find(what);
+                                      : find_text(part.text, what);
   if (found == std::string_view::npos) {
     if (name.ends_with("index")) fail("substring not found");
     return -1;
@@ -97,6 +104,7 @@ Value split_text(const std::string& name, const std::string& text, const Argumen
     return make_list(strings(split_at_spaces(text, most, from_right), budget), budget);
   const std::string& by = string_of(separator, "separator");
   if (by.empty()) fail("empty separator");
+  if (from_right) charge_backward(text, by, budget);
   return make_list(strings(split(text, by, most, from_right), budget), budget);
 }
 
@@ -106,7 +114,8 @@ Value partition_text(const std::string& name, const std::string& text, const Arg
   const std::string& by = string_of(bound[0], "separator");
   if (by.empty()) fail("empty separator");
   const bool from_right = name == "rpartition";
-  const size_t found = from_right ? text.rfind(by) : text.find(by);
+  if (from_right) charge_backward(text, by, budget);
+  const size_t found = from_right ? text.rfind(by) : find_text(text, by);
   std::vector<std::string_view> parts = {text, {}, {}};
   if (found != std::string::npos) {
     parts = {std::string_view(text).substr(0, found), by,
@@ -127,6 +136,7 @@ Value pad_text(const std::string& name, const std::string& text, const Arguments
   const int64_t width = integer_of(bound[0]);
   const int64_t missing = width - count_characters(text);
   if (missing <= 0) return make_string(text, budget);
+  budget.allocate(static_cast<uint64_t>(missing));
   budget.allocate(static_cast<uint64_t>(missing) * fill.size());
   const int64_t left = name == "ljust"    ? 0
                        : name == "center" ? missing / 2 + (missing & width & 1)
@@ -199,7 +209,8 @@ Value call_string_method(const std::string& text, const std::string& name,
     const Bound none(arguments, name, {}, 0);
     return *holds;
   }
-  if (is_in(name, {"find", "rfind", "index", "rindex"})) return find_text(name, text, arguments);
+  if (is_in(name, {"find", "rfind", "index", "rindex"}))
+    return find_method(name, text, arguments, budget);
   if (name == "count") {
     const Bound bound(arguments, name, {"sub", "start", "end"}, 1);
     const Part part = part_of(text, bound, 1);

@@ -337,7 +337,7 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     if (!item.is_string())
       fail("'in <string>' requires string as left operand, not ", type_name(item));
     budget.read(container.text().size());
-    return container.text().find(item.text()) != std::string::npos;
+    return find_text(container.text(), item.text()) != std::string::npos;
   }
   if (container.is(Kind::kDict)) return container.as<Dict>().find(item) != nullptr;
   if (!is_iterable(container))

@@ -1,6 +1,7 @@
 #include "moetron/chat/jinja/text.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include <utf8proc.h>
 
@@ -79,6 +80,12 @@ std::vector<std::string_view> split_characters(std::string_view text) {
   return characters;
 }
 
+size_t find_text(std::string_view text, std::string_view part) {
+  const void* found = memmem(text.data(), text.size(), part.data(), part.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
 void append_utf8(std::string& out, char32_t character) {
   utf8proc_uint8_t bytes[4];
   const auto length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(character), bytes);
@@ -124,7 +131,7 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
                                     bool from_right) {
   std::vector<std::string_view> parts;
   while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
-    const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+    const size_t found = from_right ? text.rfind(separator) : find_text(text, separator);
     if (found == std::string_view::npos) break;
     const std::string_view before = text.substr(0, found);
     const std::string_view behind = text.substr(found + separator.size());
@@ -201,7 +208,7 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
     return out;
   }
   for (; most < 0 || done < most; ++done) {
-    const size_t found = text.find(from);
+    const size_t found = find_text(text, from);
     if (found == std::string_view::npos) break;
     out.append(text.substr(0, found)).append(to);
     text.remove_prefix(found + from.size());
@@ -212,9 +219,11 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
 int64_t count_of(std::string_view text, std::string_view part) {
   if (part.empty()) return count_characters(text) + 1;
   int64_t count = 0;
-  for (size_t at = text.find(part); at != std::string_view::npos;
-       at = text.find(part, at + part.size()))
+  for (size_t found = find_text(text, part); found != std::string_view::npos;
+       found = find_text(text, part)) {
     ++count;
+    text.remove_prefix(found + part.size());
+  }
   return count;
 }
 

@@ -17,6 +17,9 @@ size_t byte_of_character(std::string_view text, int64_t index);
 std::vector<std::string_view> split_characters(std::string_view text);
 void append_utf8(std::string& out, char32_t character);
 
+// std::string_view::find, in linear time whatever is looked for.
+size_t find_text(std::string_view text, std::string_view part);
+
 enum class Side { kBoth, kLeft, kRight };
 // Without `characters` white space is stripped, else any of these.
 std::string_view strip(std::string_view text, Side side,
