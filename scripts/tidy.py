@@ -25,7 +25,7 @@ INCLUDE = re.compile(rb'^\s*#\s*include\s*"(moetron/[^"]+)"', re.MULTILINE)
 def sources():
     for folder, (kind, _) in read_layers(ROOT / "cmake" / "layers.txt").items():
         if kind == "core":
-            for path in sorted((ROOT / "moetron" / folder).glob("*.cpp")):
+            for path in sorted((ROOT / "moetron" / folder).rglob("*.cpp")):
                 if not path.stem.endswith("_test"):
                     yield path
 
