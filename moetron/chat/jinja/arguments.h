@@ -27,8 +27,8 @@ class Bound {
 
   bool has(size_t index) const { return values_[index].has_value(); }
   const Value& operator[](size_t index) const { return *values_[index]; }
-  Value get(size_t index, Value otherwise) const {
-    return has(index) ? *values_[index] : std::move(otherwise);
+  Value get(size_t index, const Value& otherwise) const {
+    return has(index) ? *values_[index] : otherwise;
   }
   bool flag(size_t index, bool otherwise) const;  // its truth
 

@@ -97,7 +97,7 @@ Value as_json(const Value& value, const Arguments& arguments, Budget& budget) {
     budget.allocate(static_cast<uint64_t>(width));
     style.indent = std::string(static_cast<size_t>(width), ' ');
   }
-  if (style.indent) style.item_separator = ",";
+  if (style.indent) style.item_separator.assign(1, ',');
   const Value separators = bound.get(2, {});
   if (!separators.is_none()) {
     const Values pair = list_of(separators, budget);
