@@ -73,7 +73,7 @@ TEMPLATE = (b"{%- macro m(x, y=1) -%}{{ x|tojson(indent=2) }}{%- endmacro -%}{% 
             b"{# c #}{% raw %}{{ x }}{% endraw %}{% filter upper %}{{ 'a'.split('b')|join(', ') }}{% endfilter %}"
             b"{{ messages|map(attribute='role')|list|sort|reverse|list }}{% call m(1) %}{% endcall %}{{ 1 if x is defined }}")
 seed("chat_template", "many", TEMPLATE)
-seed("chat_template", "loops", b"{% for a in range(999) %}{% for b in range(999) %}{{ 'x' * a }}{% endfor %}{% endfor %}")
+seed("chat_template", "loops", b"{% for a in range(9) %}{% for b in range(9) %}{{ 'x' * a }}{% endfor %}{% endfor %}")
 seed("chat_template", "numbers", b"{{ (7 // -2) ** 3 % 5 - 1e3|int|round(2)|abs + [1, 2][::-1]|sum / 4 }}{{ '{}'.format(1) }}")
 TALK = [{"role": "user", "content": [{"type": "text", "text": "a"}]},
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}], "weight": 1},
