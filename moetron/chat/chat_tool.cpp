@@ -38,6 +38,7 @@ class Tool {
 
  private:
   Json answer_request(const Json& request) {
+    if (!request.contains("encode")) encoder_.reset();
     if (request.contains("template")) {
       SpecialTokens tokens;
       const Json named = request.value("tokens", Json::object());
@@ -67,13 +68,22 @@ class Tool {
     return {{"text", chat.text}, {"generations", generations}};
   }
 
-  Json encode(const Json& asked, const Json& settings) const {
+  // Made once for many conversations.
+  const ChatEncoder& encoder(const Json& settings) {
+    const std::string key = settings.dump();
+    if (encoder_ != nullptr && key == encoder_key_) return *encoder_;
     EncodeSettings how;
     how.last_turn_only = settings.value("last_turn_only", false);
     how.allow_special_tokens_in_text = settings.value("allow", false);
     if (settings.contains("thinking"))
       how.thinking = settings["thinking"].get<bool>() ? Thinking::kOn : Thinking::kOff;
-    const ChatEncoder encoder(template_, tokenizer_, how);
+    encoder_ = std::make_unique<ChatEncoder>(template_, tokenizer_, how);
+    encoder_key_ = key;
+    return *encoder_;
+  }
+
+  Json encode(const Json& asked, const Json& settings) {
+    const ChatEncoder& encoder = this->encoder(settings);
     Conversation conversation;
     conversation.messages = asked["messages"];
     conversation.tools = asked.value("tools", Json());
@@ -102,6 +112,8 @@ class Tool {
 
   std::shared_ptr<const ChatTemplate> template_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ChatEncoder> encoder_;
+  std::string encoder_key_;
 };
 
 int run() {

@@ -16,6 +16,7 @@ size_t find_mark(std::string_view text, size_t from) {
 
 ControlTokenMarker::ControlTokenMarker(const std::vector<std::string>& tokens) {
   std::vector<AddedToken> added;
+  added.reserve(tokens.size());
   for (const std::string& content : tokens) {
     added.push_back({.content = content, .id = static_cast<int32_t>(added.size())});
   }

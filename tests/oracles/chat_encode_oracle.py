@@ -63,6 +63,7 @@ def samples(data, draw):
 
 class Comparison:
     def __init__(self, tool, data):
+        self.used = None
         self.tool, self.failures, self.counts = tool, [], dict(tokens=0, sanitized=0, masks=0, prefixes=0)
         self.folder = data / "tokenizers"
         self.samples = samples(data, random.Random(3))
@@ -77,6 +78,9 @@ class Comparison:
         return tokenizer
 
     def use(self, tokenizer):
+        if self.used == (tokenizer, tokenizer.chat_template):
+            return
+        self.used = (tokenizer, tokenizer.chat_template)
         opened = self.tool.ask(template=tokenizer.chat_template, tokens=tokenizer.special_tokens_map)
         assert opened == {"ok": True}, opened
 
