@@ -7,7 +7,7 @@ namespace moetron {
 
 inline constexpr int kExitDiffers = 1;  // of commands that compare, as of cmp and diff
 
-int run_pretrain(const ParsedCommandLine& parsed);
+int run_pretrain(const ParsedCommandLine& parsed);  // and sft
 int run_preprocess(const ParsedCommandLine& parsed);
 int run_generate(const ParsedCommandLine& parsed);
 int run_simulate(const ParsedCommandLine& parsed);

@@ -10,6 +10,9 @@
 #include "moetron/data/blend.h"
 #include "moetron/plan/dry_run_report.h"
 #include "moetron/run/resolve.h"
+#include "moetron/run/sft_choices.h"
+#include "moetron/train/conversations.h"
+#include "moetron/train/start.h"
 
 namespace moetron {
 namespace {
@@ -20,15 +23,48 @@ void find_data(const Options& options, RunFindings& found) {
     if (!path_exists(prefix + ".bin")) found.miss("data-path", prefix);
 }
 
+// The options that fine-tuning chooses. What is not here of its data is taken for long.
+Options chosen_options(const Options& options, RunFindings& found) {
+  constexpr int64_t kManySequences = 1000;
+  bool is_here = !found.facts.model_folder.empty();
+  for (const std::string& file : parse_blend(options.data.data_path).prefixes) {
+    if (path_exists(file)) continue;
+    found.miss("data-path", file);
+    is_here = false;
+  }
+  if (is_here) {
+    RunStart start;
+    start.weights = found.facts.model_folder;
+    start.tokenizer =
+        open_tokenizer({options.tokenizer.tokenizer, options.tokenizer.tokenizer_model});
+    start.tokenizer_folder = options.tokenizer.tokenizer_model;
+    take_tokenizer_files(start);
+    const auto conversations =
+        open_conversations(options, start, found.facts.is_on_gpu, nullptr, found.facts.world_size);
+    conversations->introduce(nullptr);
+    return conversations->options();
+  }
+  SftChoices choices(options, found.facts.is_on_gpu);
+  choices.see_conversations({.num_conversations = kManySequences, .longest = kManySequences});
+  choices.see_packs({.first_epoch = kManySequences,
+                     .all_epochs = kManySequences,
+                     .world_size = found.facts.world_size});
+  return choices.options();
+}
+
 }  // namespace
 
-void run_dry_run(Options options, int64_t world_size) {
+void run_dry_run(Options options, Command command, int64_t world_size) {
   RunFindings found{
       .facts = {.world_size = world_size, .is_on_gpu = options.runtime.device != DeviceKind::kCpu}};
   find_model(options, found);
-  validate(options, Command::kPretrain, world_size);
+  validate(options, command, world_size);
   find_vocabulary(options, found);
-  find_data(options, found);
+  if (command == Command::kSft) {
+    options = chosen_options(options, found);
+  } else {
+    find_data(options, found);
+  }
   const std::string& file = options.runtime.hardware;
   const Hardware hardware = planned_hardware(options);
   const RunSpec spec = resolve_run(options, found.facts);

@@ -97,8 +97,10 @@ Run make_run(const ParsedCommandLine& parsed) {
   for (const std::string& word : run.arguments) words.push_back(word.c_str());
   run.command = parse_command_line(static_cast<int>(words.size()), words.data());
   if (run.command.help) return run;
-  MT_CHECK_CONFIG(run.command.command == Command::kPretrain, "launch starts ranks of pretrain; ",
-                  parsed.launched[0], " is one process");
+  const Command command = run.command.command;
+  MT_CHECK_CONFIG(command == Command::kPretrain || command == Command::kSft,
+                  "launch starts ranks of pretrain or sft; ", parsed.launched[0],
+                  " is one process");
   const LaunchOptions& options = run.options;
   const bool on_cpu = run.command.options.runtime.device == DeviceKind::kCpu;
   run.num_local =
@@ -113,7 +115,7 @@ Run make_run(const ParsedCommandLine& parsed) {
   MT_CHECK_CONFIG(node < options.nnodes, "node-rank (", node, ") must be below nnodes (",
                   options.nnodes, ")");
   run.first_rank = static_cast<int>(node) * run.num_local;
-  validate(run.command.options, Command::kPretrain, run.size);
+  validate(run.command.options, command, run.size);
   run.program = fs::read_symlink("/proc/self/exe");
   if (!options.log_dir.empty()) fs::create_directories(options.log_dir);
   return run;

@@ -23,6 +23,7 @@ namespace {
 int run_command(const ParsedCommandLine& parsed) {
   switch (parsed.command) {
     case Command::kPretrain:
+    case Command::kSft:
       return run_pretrain(parsed);
     case Command::kPreprocess:
       return run_preprocess(parsed);
@@ -57,8 +58,9 @@ int run_command(const ParsedCommandLine& parsed) {
 // Whether the command has operators of the engine work on several threads.
 bool computes(const ParsedCommandLine& parsed) {
   const Command command = parsed.command;
-  return (command == Command::kPretrain && !parsed.options.runtime.dry_run) ||
-         command == Command::kGenerate || command == Command::kBench;
+  const bool trains = command == Command::kPretrain || command == Command::kSft;
+  return (trains && !parsed.options.runtime.dry_run) || command == Command::kGenerate ||
+         command == Command::kBench;
 }
 
 // Of a command whose ranks wait for each other, the others hear of a mistake that one rank alone
@@ -69,7 +71,8 @@ int refuse_command_line(int argc, char** argv, const Error& error) {
     environment = read_rank_environment();
   } catch (const ConfigError&) {  // whoever does not know its rank speaks for itself
   }
-  const bool has_peers = argc > 1 && argv[1] == command_name(Command::kPretrain);
+  const bool has_peers = argc > 1 && (argv[1] == command_name(Command::kPretrain) ||
+                                      argv[1] == command_name(Command::kSft));
   if (has_peers) return leave_before_joining(environment, {}, error);
   if (environment.rank != 0) return leave_silently(environment.rank, error);
   say_failure(error.what());

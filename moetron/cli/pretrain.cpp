@@ -1,4 +1,4 @@
-// moetron pretrain: joins the run's other ranks, trains, and reports a failure once.
+// moetron pretrain and sft: join the run's other ranks, train, and report a failure once.
 #include "moetron/train/pretrain.h"
 
 #include <csignal>
@@ -15,11 +15,13 @@
 #include "moetron/cli/device.h"
 #include "moetron/cli/dry_run.h"
 #include "moetron/cli/launcher_report.h"
+#include "moetron/cli/sample_answers.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/join_ranks.h"
 #include "moetron/comm/rendezvous.h"
 #include "moetron/run/resolve.h"
 #include "moetron/train/check_layout.h"
+#include "moetron/train/conversations.h"
 #include "moetron/train/same_start.h"
 
 namespace moetron {
@@ -81,6 +83,14 @@ int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& env
   return kExitDone;
 }
 
+int train(const Options& options, Communicator& world, c10::Device device) {
+  std::vector<SampleQuestion> questions;
+  const int code = pretrain(options, world, device, &questions);
+  if (options.sft.applies && code == kExitDone && world.world_rank() == 0)
+    show_sample_answers(options, questions, device);
+  return code;
+}
+
 }  // namespace
 
 int run_pretrain(const ParsedCommandLine& parsed) {
@@ -92,7 +102,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   if (options.runtime.dry_run) {
     if (environment.rank != 0) return kExitDone;
     say_notices(parsed);
-    run_dry_run(options, options.runtime.world_size.value_or(environment.size));
+    run_dry_run(options, parsed.command, options.runtime.world_size.value_or(environment.size));
     return kExitDone;
   }
   if (options.runtime.check_layout) return check_before_run(parsed, environment);
@@ -100,7 +110,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
                           name_difference};
   try {
     say_notices(parsed);
-    validate(options, Command::kPretrain, environment.size);
+    validate(options, parsed.command, environment.size);
   } catch (const ConfigError& error) {
     return leave_before_joining(environment, greeting, error);
   }
@@ -121,7 +131,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     return leave_before_joining(environment, greeting, error);
   }
   try {
-    return pretrain(options, *world, device);
+    return train(options, *world, device);
   } catch (const CommError& error) {
     const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
     if (world->world_rank() == 0 || rank_zero_is_gone) {

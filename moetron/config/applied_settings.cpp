@@ -82,7 +82,8 @@ std::string missing_options(Command command, const std::vector<std::string>& giv
     if (!spec.is_required_by(command) || is_given(spec.name) || is_given(spec.alternative))
       continue;
     missing += concat(missing.empty() ? "--" : ", --", spec.name);
-    if (!spec.alternative.empty()) missing += " or --" + spec.alternative;
+    const auto other = option_table().find(spec.alternative);
+    if (other && other->spec->belongs_to(command)) missing += " or --" + spec.alternative;
   }
   return missing.empty() ? "" : concat(command_name(command), " needs ", missing);
 }

@@ -4,6 +4,8 @@
 
 namespace moetron {
 
+// Of a chat template's variable enable_thinking.
+enum class ThinkingChoice { kTemplate, kOn, kOff };
 enum class ModelFamily { kDeepseek, kQwen, kLlama };
 enum class RouterScoreFunction { kSoftmax, kSigmoid };
 enum class LoadBalancing { kAuxLoss, kSeqAuxLoss, kNone };

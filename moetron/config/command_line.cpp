@@ -38,6 +38,10 @@ class Assembler {
     }
     if (!idle_.empty()) parsed_.notices.insert(parsed_.notices.begin(), idle_text());
     parsed_.given = names_of(applied);
+    if (command_ == Command::kSft) {
+      parsed_.options.sft.applies = true;
+      parsed_.options.sft.given = parsed_.given;
+    }
     const std::string missing = missing_options(command_, parsed_.given);
     if (!missing.empty()) errors_.push_back(missing);
   }

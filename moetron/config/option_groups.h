@@ -30,6 +30,7 @@ void declare_runtime(OptionTable& table);
 void declare_curves(OptionTable& table);
 void declare_bench(OptionTable& table);
 void declare_convert(OptionTable& table);  // convert and compare
+void declare_sft(OptionTable& table);
 void declare_plan(OptionTable& table);
 void declare_launch(OptionTable& table);
 void declare_report(OptionTable& table);  // what several commands beside training give out

@@ -1,6 +1,8 @@
 #include "moetron/config/option_table.h"
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 
 #include "moetron/base/error.h"
 #include "moetron/config/option_groups.h"
@@ -53,6 +55,26 @@ void share_with_plan(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& 
   for (OptionGroup& group : groups) share(group.commands);
   for (OptionSpec& spec : options)
     if (spec.name != "dry-run" && spec.name != "check-layout") share(spec.commands);
+}
+
+// Fine-tuning is a run on other data: it takes a run's options, but for those of token files, and
+// says itself what it cannot do without.
+void share_with_sft(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& options) {
+  constexpr std::array<std::string_view, 10> kOthers = {
+      "mock-data",   "split",    "eod-mask-loss",      "reset-position-ids",   "dataset",
+      "num-workers", "finetune", "max-padding-length", "reset-attention-mask", "check-layout"};
+  const auto share = [](std::vector<Command>& commands) {
+    const bool is_of_runs =
+        std::find(commands.begin(), commands.end(), Command::kPretrain) != commands.end();
+    if (is_of_runs) commands.push_back(Command::kSft);
+  };
+  for (OptionGroup& group : groups) share(group.commands);
+  for (OptionSpec& spec : options) {
+    if (std::find(kOthers.begin(), kOthers.end(), spec.name) != kOthers.end()) continue;
+    share(spec.commands);
+    const bool is_needed = spec.name == "load" || spec.name == "save" || spec.name == "data-path";
+    if (is_needed) spec.required_by.push_back(Command::kSft);
+  }
 }
 
 }  // namespace
@@ -223,6 +245,7 @@ OptionTable::OptionTable() {
   declare_memory(*this);
   declare_kernels(*this);
   declare_runtime(*this);
+  declare_sft(*this);
   declare_tools(*this);
   declare_curves(*this);
   declare_convert(*this);
@@ -233,6 +256,7 @@ OptionTable::OptionTable() {
   declare_explain(*this);
   declare_megatron(*this);
   share_with_plan(groups_, options_);
+  share_with_sft(groups_, options_);
 }
 
 void OptionTable::begin_group(std::string name, std::string title, std::vector<Command> commands) {
@@ -304,7 +328,7 @@ const std::vector<CommandSpec>& command_table() {
       {"launch", "Starts the ranks of a training on this machine.", Command::kLaunch},
       {"preprocess", "Turns text or JSONL into token files.", Command::kPreprocess},
       {"generate", "Continues a prompt with a trained model.", Command::kGenerate},
-      {"sft", "Fine-tunes a model on conversations.", {}},
+      {"sft", "Fine-tunes a model on conversations.", Command::kSft},
       {"convert", "Converts checkpoints between formats.", Command::kConvert},
       {"compare", "Compares two checkpoints tensor by tensor.", Command::kCompare},
       {"simulate", "Times a pipeline schedule on paper.", Command::kSimulate},

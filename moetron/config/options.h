@@ -13,11 +13,13 @@
 
 #include "moetron/config/choices.h"
 #include "moetron/config/model_formats.h"
+#include "moetron/config/sft_options.h"
 
 namespace moetron {
 
 enum class Command {
   kPretrain,
+  kSft,
   kPreprocess,
   kGenerate,
   kSimulate,
@@ -375,6 +377,7 @@ struct Options {
   CheckpointOptions checkpoint;
   LoggingOptions logging;
   DataOptions data;
+  SftOptions sft;
   TokenizerOptions tokenizer;
   ParallelOptions parallel;
   MemoryOptions memory;

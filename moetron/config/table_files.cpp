@@ -174,7 +174,8 @@ void declare_data(OptionTable& table) {
   table.begin_group("data", "Data", {Command::kPretrain});
   table
       .add(MT_FIELD(data, data_path),
-           "Prefix of a .bin and .idx pair, or weights and prefixes in turn.")
+           "Prefix of a .bin and .idx pair, or weights and prefixes in turn; of sft, files of "
+           "conversations instead of prefixes.")
       .required_unless("mock-data")
       .deciding_training();
   table
@@ -192,7 +193,8 @@ void declare_data(OptionTable& table) {
   table
       .add(MT_FIELD(data, data_cache_path),
            "Directory for the indices of samples, and for what was checked of the data; without "
-           "it, every rank builds the indices in memory.")
+           "it, every rank builds the indices in memory. Of sft, for conversations as tokens; "
+           "without it a folder beside the data, or the user's cache.")
       .idle_when(idle_on_mock_data);
   table.add(MT_FIELD(data, eod_mask_loss), "Takes no loss at end-of-document tokens.")
       .idle_when(idle_on_mock_data)

@@ -185,7 +185,7 @@ StartSpec resolve_start(const Options& options) {
           .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
           .load_optimizer = !checkpoint.no_load_optim,
           .save_optimizer = !checkpoint.no_save_optim,
-          .weights_alone = checkpoint.finetune,
+          .weights_alone = checkpoint.finetune || options.sft.applies,
           .accepted_changes = accepted_changes(checkpoint.accept_changes),
           .restart = checkpoint.restart,
           .metrics = metrics_file(options),

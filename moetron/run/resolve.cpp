@@ -14,6 +14,7 @@
 #include "moetron/run/megatron_terms.h"
 #include "moetron/run/option_checks.h"
 #include "moetron/run/pipeline_from_options.h"
+#include "moetron/run/sft_choices.h"
 #include "moetron/run/start_remarks.h"
 
 namespace moetron {
@@ -195,6 +196,14 @@ void validate_pretrain(const Options& given, int64_t world_size) {
   resolution.take();
 }
 
+// Before the conversations are known, as if there were few of them and short.
+void validate_sft(const Options& given, int64_t world_size) {
+  SftChoices choices(given, /*is_on_gpu=*/false);
+  choices.see_conversations({.num_conversations = 1, .longest = 1});
+  choices.see_packs({.first_epoch = 1, .all_epochs = 1, .world_size = world_size});
+  validate_pretrain(choices.options(), world_size);
+}
+
 // `num_micro_batches`: of a step; empty: the batch sizes say. `before`: mistakes known already.
 Resolution resolution_of_run(const Options& options, const RunFacts& facts,
                              std::optional<int64_t> num_micro_batches, Mistakes before) {
@@ -239,6 +248,7 @@ int64_t num_layers_of(const Options& options) {
 void validate(const Options& options, Command command, int64_t world_size) {
   Mistakes mistakes;
   if (command == Command::kPretrain) validate_pretrain(options, world_size);
+  if (command == Command::kSft) validate_sft(options, world_size);
   if (command == Command::kPreprocess) check_preprocess(options, mistakes);
   if (command == Command::kGenerate) check_generate(options, mistakes);
   if (command == Command::kConvert) check_convert(options, mistakes);

@@ -27,6 +27,7 @@ struct TrainingData {
   std::unique_ptr<TokenDataset> train;
   std::unique_ptr<TokenDataset> validation;  // null where the split or eval-iters leave none
   std::string description;                   // for the summary at start
+  std::string sample;                        // shown before the first step; empty: none
 };
 
 // Opens --data-path with Megatron's split and sample order. Rank 0 writes the index cache, the

@@ -23,6 +23,7 @@
 #include "moetron/parallel/mesh.h"
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/conversations.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/model_files.h"
 #include "moetron/train/out_of_memory.h"
@@ -52,9 +53,10 @@ bool is_multiple(int64_t step, int64_t interval) {
 class Pretraining {
  public:
   // `owns_save`: no other run can be at work in the save folder. Rank 0's word counts. `writer`:
-  // null where training waits for every save.
+  // null where training waits for every save. `conversations`: null for a run on token files.
   Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files,
-              bool owns_save, BackgroundWriter* writer, Mesh& mesh, c10::Device device)
+              const Conversations* conversations, bool owns_save, BackgroundWriter* writer,
+              Mesh& mesh, c10::Device device)
       : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
@@ -71,14 +73,17 @@ class Pretraining {
     // What cannot be written is known before data is looked at, which takes longer.
     if (step_ < spec.steps.train) prepare_saves(owns_save, writer);
     open_log();
-    datasets_ = open_datasets(spec, counts_, begin.consumed_samples - counts_.begin,
-                              start_.tokenizer.get(), world_);
+    const int64_t first = begin.consumed_samples - counts_.begin;
+    datasets_ = conversations != nullptr
+                    ? conversations->datasets(spec, counts_, first)
+                    : open_datasets(spec, counts_, first, start_.tokenizer.get(), world_);
     const auto count = static_cast<size_t>(spec.batch.num_micro_batches);
     train_step_.plan(count);  // every list that the run will use is proved here
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
     load(begin);
     log_->say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
     if (saves_) log_->say("saves     " + saves_->description());
+    if (!datasets_.sample.empty()) log_->say(datasets_.sample);
   }
 
   int run() {
@@ -245,8 +250,7 @@ class Pretraining {
 
   // Why this rank cannot go on; null: it can.
   std::exception_ptr data_failure() const {
-    if (evaluation_failure_ != nullptr || !next_) return evaluation_failure_;
-    return next_->failure();
+    return evaluation_failure_ != nullptr || !next_ ? evaluation_failure_ : next_->failure();
   }
 
   // Every rank throws what the lowest of those has that cannot go on.
@@ -347,15 +351,20 @@ class Pretraining {
 
 }  // namespace
 
-int pretrain(const Options& options, Communicator& world, c10::Device device) {
-  const StartSpec start_spec = resolve_start(options);
+int pretrain(const Options& given, Communicator& world, c10::Device device,
+             std::vector<SampleQuestion>* questions) {
+  const StartSpec start_spec = resolve_start(given);
   std::optional<SaveLock> lock;  // on rank 0, before anything in --save is read
   on_rank_zero(&world, [&] {
     if (!start_spec.save.empty()) lock.emplace(start_spec.save);
     return 0;
   });
   RunStart start = find_start(start_spec, world);
-  const Json files = describe_files(start, resolve_data(options), world);
+  const auto conversations =
+      open_conversations(given, start, !device.is_cpu(), &world, world.size());
+  const Options& options = conversations ? conversations->options() : given;
+  if (conversations) conversations->introduce(questions);
+  const Json files = describe_files(start, resolve_data(options), conversations.get(), world);
   check_same_files(files, world);
   RunFacts facts{.world_size = world.size(),
                  .is_on_gpu = !device.is_cpu(),
@@ -374,8 +383,8 @@ int pretrain(const Options& options, Communicator& world, c10::Device device) {
   if (spec.save.in_background && !spec.start.save.empty()) writer.emplace(world);
   try {
     const bool owns_save = lock && lock->is_held();
-    return Pretraining(spec, std::move(start), begin, files, owns_save, writer ? &*writer : nullptr,
-                       mesh, device)
+    return Pretraining(spec, std::move(start), begin, files, conversations.get(), owns_save,
+                       writer ? &*writer : nullptr, mesh, device)
         .run();
   } catch (const CommError&) {
     throw;

@@ -89,6 +89,11 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     }
   }
 
+  take_tokenizer_files(start);
+  return start;
+}
+
+void take_tokenizer_files(RunStart& start) {
   const fs::path folder = start.model_folder();
   if (start.tokenizer == nullptr && !folder.empty() && path_exists(folder / "tokenizer.json")) {
     start.tokenizer_folder = folder;
@@ -97,7 +102,6 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   if (!start.tokenizer_folder.empty()) {
     start.tokenizer_files = read_tokenizer_files(start.tokenizer_folder);
   }
-  return start;
 }
 
 }  // namespace moetron

@@ -37,6 +37,9 @@ RunStart find_start(const StartSpec& spec, Communicator& world);
 // are not checked, and nothing is changed. InputError where --save or --load cannot be listed.
 std::filesystem::path find_model_folder(const StartSpec& spec);
 
+// Where the run names no tokenizer, the one of its model, if it has one; and the files of either.
+void take_tokenizer_files(RunStart& start);
+
 // The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec);
 

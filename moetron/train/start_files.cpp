@@ -12,6 +12,7 @@
 #include "moetron/comm/communicator.h"
 #include "moetron/data/blend.h"
 #include "moetron/formats/indexed_dataset.h"
+#include "moetron/train/conversations.h"
 
 namespace moetron {
 namespace {
@@ -29,6 +30,17 @@ std::string describe_data(const std::string& prefix) {
   return concat(data.num_documents(), " documents, ", data.num_tokens(), " tokens, index ",
                 data.fingerprint().substr(0, kShownDigits), ", sample ",
                 data.sample_fingerprint().substr(0, kShownDigits));
+}
+
+std::vector<DescribedFile> describe_token_files(const DataSpec& data) {
+  const DataBlend blend = data.mock ? DataBlend() : parse_blend(data.path);
+  std::vector<DescribedFile> parts;
+  for (size_t i = 0; i < blend.prefixes.size(); ++i) {
+    std::string content = describe_data(blend.prefixes[i]);
+    if (!blend.weights.empty()) content += concat(", weight ", blend.weights[i]);
+    parts.push_back({blend.prefixes[i], std::move(content)});
+  }
+  return parts;
 }
 
 std::string describe_tokenizer(const std::vector<CompanionFile>& files) {
@@ -58,19 +70,18 @@ std::string describe_model(const fs::path& folder) {
 
 }  // namespace
 
-Json describe_files(const RunStart& start, const DataSpec& data, Communicator& world) {
+Json describe_files(const RunStart& start, const DataSpec& data, const Conversations* conversations,
+                    Communicator& world) {
   Json files = Json::object();
   const auto add = [&](const std::string& name, const std::string& place, std::string content) {
     files[name] = {{"place", place}, {"content", std::move(content)}};
   };
   on_all_ranks(&world, [&] {
-    const DataBlend blend = data.mock ? DataBlend() : parse_blend(data.path);
-    for (size_t i = 0; i < blend.prefixes.size(); ++i) {
-      const bool is_only = blend.prefixes.size() == 1;
-      std::string content = describe_data(blend.prefixes[i]);
-      if (!blend.weights.empty()) content += concat(", weight ", blend.weights[i]);
-      add(is_only ? "data-path" : concat("data-path, part ", i + 1), blend.prefixes[i],
-          std::move(content));
+    const std::vector<DescribedFile> parts =
+        conversations != nullptr ? conversations->files() : describe_token_files(data);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      add(parts.size() == 1 ? "data-path" : concat("data-path, part ", i + 1), parts[i].place,
+          parts[i].content);
     }
     if (!start.tokenizer_files.empty()) {
       add("tokenizer-model", start.tokenizer_folder.string(),

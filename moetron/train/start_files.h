@@ -8,10 +8,14 @@
 
 namespace moetron {
 
+class Conversations;
+
 // {"data-path": {"place": "data/pages_text_document", "content": "120 documents, ..."}, ...}: an
 // entry for each prefix of --data-path, the tokenizer and the folder of the model, where there is
 // one. Of .bin files and weights a sample is read, of all others every byte. Collective: an
 // InputError of one rank, for a file that cannot be read, is thrown by all.
-Json describe_files(const RunStart& start, const DataSpec& data, Communicator& world);
+// `conversations`: what the run reads instead of token files, or null.
+Json describe_files(const RunStart& start, const DataSpec& data, const Conversations* conversations,
+                    Communicator& world);
 
 }  // namespace moetron
