@@ -83,14 +83,6 @@ int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& env
   return kExitDone;
 }
 
-int train(const Options& options, Communicator& world, c10::Device device) {
-  std::vector<SampleQuestion> questions;
-  const int code = pretrain(options, world, device, &questions);
-  if (options.sft.applies && code == kExitDone && world.world_rank() == 0)
-    show_sample_answers(options, questions, device);
-  return code;
-}
-
 }  // namespace
 
 int run_pretrain(const ParsedCommandLine& parsed) {
@@ -130,8 +122,10 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   } catch (const ConfigError& error) {
     return leave_before_joining(environment, greeting, error);
   }
+  std::vector<SampleQuestion> questions;
+  int code = kExitDone;
   try {
-    return train(options, *world, device);
+    code = pretrain(options, *world, device, &questions);
   } catch (const CommError& error) {
     const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
     if (world->world_rank() == 0 || rank_zero_is_gone) {
@@ -147,6 +141,10 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   } catch (const std::exception& error) {
     return fail(*world, options, "internal error: " + first_line(error), kExitInternal);
   }
+  world.reset();  // what follows is rank 0's alone
+  if (options.sft.applies && code == kExitDone && environment.rank == 0)
+    show_sample_answers(options, questions, device);
+  return code;
 }
 
 }  // namespace moetron

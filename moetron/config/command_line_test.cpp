@@ -128,7 +128,7 @@ TEST(CommandLine, UnknownNamesAreErrorsWithTheNearest) {
               HasSubstr("--expert-tensor-parallel-size"));
   EXPECT_THAT(error_of(pretrain("--no-swigloo")), HasSubstr("unknown option"));
   EXPECT_EQ(error_of("pertrain"), "unknown command \"pertrain\"; the nearest known is pretrain");
-  EXPECT_EQ(error_of("sft --lr 1"), "the command sft is not there yet");
+  EXPECT_EQ(error_of("inspect --lr 1"), "the command inspect is not there yet");
   EXPECT_EQ(error_of(pretrain("--bf16 False")), "unexpected argument \"False\"");
   EXPECT_EQ(error_of(pretrain("--bf16=true")), "--bf16 takes no value");
   EXPECT_EQ(error_of(pretrain("--seed 1 stray")), "unexpected argument \"stray\"");
