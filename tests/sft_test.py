@@ -93,7 +93,7 @@ def test_facts():
     make_chats()
     done = run(["sft", "--load", "tiny", "--save", "taught", *RUN, "--epochs", "100", "--sample-answers", "8"])
     for text in ("chosen, where nothing else was asked for:", "packing true: ", "lr-decay-style cosine: ",
-                 "train-iters 300: 300 sequences in 100 epochs"):
+                 " sequences in 100 epochs"):
         check(text in done.stderr, f"the start says {text!r}")
     check("[[The capital of Orbia is Lunet.<|im_end|>]]" in done.stdout, "a sample has the trained tokens marked")
     said = re.findall(r"^answer +(.*)$", done.stdout, re.M)
@@ -192,7 +192,7 @@ def test_resume():
     """Stopped and started again, a run has the bits of one that was not; validation, too."""
     many = [(f"What is {n} doubled?", f"It is {2 * n}.") for n in range(80)]
     make_chats("many.jsonl", many)
-    base = ["sft", "--load", "tiny", *RUN, "--data-path", "many.jsonl", "--global-batch-size", "4", "--epochs", "2",
+    base = ["sft", "--load", "tiny", *RUN, "--data-path", "many.jsonl", "--global-batch-size", "2", "--epochs", "2",
             "--eval-fraction", "0.1", "--seq-length", "128", "--sample-answers", "0"]
     whole = run([*base, "--save", "whole"])
     check("72 conversations" in whole.stdout and "8 conversations to validate on" in whole.stdout,
@@ -259,8 +259,8 @@ def test_mistakes():
     check("line 9" in done.stderr, "strict: the first record that is refused, by its line")
     done = run(base)
     check("3 refused" in done.stderr or "refused" in done.stderr, "else they are counted")
-    done = run(["sft", "--load", "tiny", "--save", "short", *RUN, "--seq-length", "20", "--train-iters", "1"], code=2)
-    check("longer than seq-length (20)" in done.stderr, "nothing fits: which option says so")
+    done = run(["sft", "--load", "tiny", "--save", "short", *RUN, "--seq-length", "8", "--train-iters", "1"], code=2)
+    check("longer than seq-length (8)" in done.stderr, "nothing fits: which option says so")
     done = run(["sft", "--load", "tiny", "--save", "cut", *RUN, "--seq-length", "32", "--truncate", "--train-iters",
                 "1", "--sample-answers", "0"])
     check("conversations of chats.jsonl" in done.stdout, "cut to the sequence, they train")

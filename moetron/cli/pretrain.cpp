@@ -122,10 +122,10 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   } catch (const ConfigError& error) {
     return leave_before_joining(environment, greeting, error);
   }
-  std::vector<SampleQuestion> questions;
+  std::vector<SampleQuestion> questions;  // on rank 0, of a model that is fine-tuned
   int code = kExitDone;
   try {
-    code = pretrain(options, *world, device, &questions);
+    code = pretrain(options, *world, device, environment.rank == 0 ? &questions : nullptr);
   } catch (const CommError& error) {
     const bool rank_zero_is_gone = error.failed_rank() <= 0 && error.first_to_notice();
     if (world->world_rank() == 0 || rank_zero_is_gone) {
@@ -142,8 +142,7 @@ int run_pretrain(const ParsedCommandLine& parsed) {
     return fail(*world, options, "internal error: " + first_line(error), kExitInternal);
   }
   world.reset();  // what follows is rank 0's alone
-  if (options.sft.applies && code == kExitDone && environment.rank == 0)
-    show_sample_answers(options, questions, device);
+  if (code == kExitDone && !questions.empty()) show_sample_answers(options, questions, device);
   return code;
 }
 

@@ -104,7 +104,7 @@ TEST(CommandLine, SimulateNeedsOfAModelWhatItsCostsNeed) {
   EXPECT_EQ(model.options.simulate.dispatch_scheme, DispatchScheme::kPerNode);
   EXPECT_THAT(model.notices,
               ElementsAre("--communication has no effect here: it acts with cost unit only"));
-  EXPECT_EQ(error_of("simulate --lr 1"), "--lr belongs to pretrain and plan, not to simulate");
+  EXPECT_EQ(error_of("simulate --lr 1"), "--lr belongs to pretrain, plan and sft, not to simulate");
 }
 
 TEST(CommandLine, RunsNeedNoName) {
