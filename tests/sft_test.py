@@ -229,7 +229,9 @@ def test_cache():
     run(plan)
     check(len(caches()) == 2, "other data has a cache of its own")
     make_chats()
-    run([*plan, "--chat-template", "chatml"])
+    with open("loud.jinja", "w") as out:
+        out.write(TEMPLATE.replace("message['content']", "message['content'] | upper"))
+    run([*plan, "--chat-template", "loud.jinja"])
     check(len(caches()) == 3, "and so has another template")
 
 
