@@ -91,9 +91,9 @@ def test_facts():
     """One command, and the model answers: itself at the end of the run, under generate, and in transformers."""
     make_model("tiny")
     make_chats()
-    done = run(["sft", "--load", "tiny", "--save", "taught", *RUN, "--epochs", "100", "--sample-answers", "8"])
+    done = run(["sft", "--load", "tiny", "--save", "taught", *RUN, "--epochs", "40", "--sample-answers", "8"])
     for text in ("chosen, where nothing else was asked for:", "packing true: ", "lr-decay-style cosine: ",
-                 " sequences in 100 epochs"):
+                 " sequences in 40 epochs"):
         check(text in done.stderr, f"the start says {text!r}")
     check("[[The capital of Orbia is Lunet.<|im_end|>]]" in done.stdout, "a sample has the trained tokens marked")
     said = re.findall(r"^answer +(.*)$", done.stdout, re.M)
