@@ -98,6 +98,14 @@ void append_help(std::string& out, const OptionSpec& spec, Command command) {
   append_wrapped(out, text, 6);
 }
 
+// Of an option of several commands, those that cannot do without it, unless the first is among
+// them.
+std::string required_text(const OptionSpec& spec) {
+  return spec.is_required_by(spec.commands.front())
+             ? "required"
+             : "required by " + command_list(spec.required_by);
+}
+
 void append_row(std::string& out, const OptionSpec& spec) {
   std::string name = "`--" + spec.name + "`";
   for (const Spelling& spelling : spec.spellings) name += " `--" + spelling.name + "`";
@@ -107,7 +115,7 @@ void append_row(std::string& out, const OptionSpec& spec) {
   if (!spec.unit_name.empty()) value += " " + spec.unit_name;
   const std::string standing = standing_text(spec);
   out += concat("| ", name, " | ", table_cell(value), " | ",
-                spec.required_by.empty() ? default_text(spec) : "required", " | ",
+                spec.required_by.empty() ? default_text(spec) : required_text(spec), " | ",
                 table_cell(spec.meaning), " | ", standing.empty() ? "works" : table_cell(standing),
                 " |\n");
 }
