@@ -130,7 +130,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   const ParallelSizes sizes =
       parallel_sizes(layout.world, layout.tp, layout.pp, layout.ep, layout.tpe);
   check_division(task.config, sizes, layout.model.latent_attention.replicate_down);
-  Mesh mesh(world, sizes, head_copies(sizes, task.config));
+  Mesh mesh(world, sizes, head_copies(sizes, task.config), layout.model.lora.has_value());
   ModelSettings settings = layout.model;
   settings.mesh = &mesh;
   const std::vector<StageLayers> stages = stage_layout(
@@ -175,6 +175,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   }
   train_step.wait_values();
   append_copies(model.weights(), outcome.weights);
+  append_copies(model.adapter_weights(), outcome.weights);
   if (task.evaluation_batch_size > 0) {
     outcome.validation_loss = train_step.evaluate(
         dataset, 2, {task.micro_batch_size, task.evaluation_batch_size, settings.options.device()});

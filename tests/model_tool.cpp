@@ -1,7 +1,9 @@
 // model_tool MODEL_DIR INPUT.safetensors OUTPUT.safetensors: one forward and backward of a Hugging
-// Face directory, for tests/oracles/model_oracle.py, which says what goes in and out.
+// Face directory, for tests/oracles/model_oracle.py, which says what goes in and out. Of a PEFT
+// adapter's folder those of its model with the updates, and the gradients are the updates'.
 #include <cstring>
 #include <iostream>
+#include <map>
 #include <numeric>
 
 #include <ATen/ATen.h>
@@ -9,6 +11,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/autograd/parameter.h"
 #include "moetron/base/error.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/formats/safetensors.h"
 #include "moetron/formats/safetensors_writer_test.h"
@@ -65,6 +68,24 @@ void add_aux_losses(ModelConfig config, AuxLossKind kind, const std::string& lab
   }
 }
 
+// The experts' updates are one tensor of all.
+void add_gradients(Model& model, std::vector<NamedTensor>& out) {
+  std::map<std::string, at::Tensor> whole;
+  for (Parameter* parameter : model.parameters()) {
+    if (parameter->role() != Role::kTrained || parameter->is_tied()) continue;
+    for (const NamedSlice& slice : parameter->slices(parameter->grad(), "grad.")) {
+      at::Tensor& tensor = whole[slice.name];
+      if (!tensor.defined()) tensor = at::zeros(slice.global_shape);
+      at::Tensor place = tensor;
+      for (int64_t dim = 0; dim < place.dim(); ++dim)
+        place = place.narrow(dim, slice.begin[static_cast<size_t>(dim)], slice.view.size(dim));
+      place.copy_(slice.view);
+    }
+  }
+  for (const auto& [name, tensor] : whole)
+    out.push_back({name, tensor.view(shape_in_file(name, tensor.sizes().vec()))});
+}
+
 // Greedy continuations of every row of `prompts`, the prompt included.
 at::Tensor continue_greedily(Model& model, const at::Tensor& prompts) {
   std::vector<at::Tensor> rows;
@@ -80,9 +101,15 @@ at::Tensor continue_greedily(Model& model, const at::Tensor& prompts) {
 }
 
 void run(const std::string& folder, const std::string& input_path, const std::string& output_path) {
-  const ModelConfig config = read_model_config(folder);
-  Model model(config);
-  load_weights(folder, model.weights());
+  const bool is_adapter = holds_adapter(folder);
+  const std::filesystem::path base =
+      is_adapter ? base_of_adapter(folder, "") : std::filesystem::path(folder);
+  const ModelConfig config = read_model_config(base);
+  ModelSettings settings;
+  if (is_adapter) settings.lora = read_adapter_config(folder, config).lora;
+  Model model(config, settings);
+  load_weights(base, model.weights());
+  if (is_adapter) load_adapter(folder, model.adapter_weights());
   const SafetensorsFile input(input_path);
   MicroBatch micro_batch =
       make_micro_batch(read_integers(input, "input_ids"), read_integers(input, "labels"));
@@ -96,13 +123,8 @@ void run(const std::string& folder, const std::string& input_path, const std::st
   out.push_back({"loss", chunk_run.label_loss() / targets});
   backward_chunk(chunk_run, {});
   for (Parameter* parameter : model.parameters()) parameter->fold_tied_grad();
-  for (Parameter* parameter : model.parameters()) {
-    if (parameter->role() != Role::kTrained || parameter->is_tied()) continue;
-    for (const NamedSlice& slice : parameter->slices(parameter->grad(), "grad.")) {
-      out.push_back({slice.name, slice.view});
-    }
-  }
-  if (config.moe) {
+  add_gradients(model, out);
+  if (config.moe && !is_adapter) {
     add_aux_losses(config, AuxLossKind::kSequence, "sequence", folder, micro_batch, out);
     add_aux_losses(config, AuxLossKind::kBatch, "batch", folder, micro_batch, out);
   }

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "layout_harness.h"
+#include "moetron/arch/lora.h"
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/comm/fake_communicator.h"
 #include "moetron/models/model.h"
@@ -20,12 +22,15 @@ struct Layout {
   ScheduleKind kind = ScheduleKind::k1F1B;
   bool mla_replicate_l1 = false;
   bool mla_fuse_qkv = false;
+  bool has_lora = false;
+  std::vector<std::string> frozen = {};
 };
 
 std::string describe(const ModelConfig& config, const Layout& l) {
   return concat(family_name(config.family), " tp ", l.tp, " pp ", l.pp, " ", name_of(l.kind),
                 " ep ", l.ep, " tpe ", l.tpe, l.mla_replicate_l1 ? " replicated" : "",
-                l.mla_fuse_qkv ? " fused" : "");
+                l.mla_fuse_qkv ? " fused" : "", l.has_lora ? " low-rank" : "",
+                l.frozen.empty() ? "" : " frozen");
 }
 
 // Of what a rank builds of its stages. A tied use on the owner's rank shares the value, and counts.
@@ -34,14 +39,19 @@ StageParameters built(const ModelConfig& config, const ModelSettings& settings) 
   Model model(config, settings);
   for (const Parameter* parameter : model.parameters()) {
     const auto elements = static_cast<double>(parameter->value().numel());
-    if (parameter->is_tied() || parameter->role() == Role::kCopy) {
+    const double with_grad = parameter->needs_grad() ? elements : 0;
+    const bool is_bias = parameter->label().ends_with(tensors::kRouterBias.name);
+    if (parameter->is_tied() || parameter->pieces().empty()) {
       sum.tied += elements;
-    } else if (parameter->role() == Role::kBuffer) {
+      sum.tied_grads += with_grad;
+    } else if (is_bias) {
       sum.buffers += elements;
     } else {
       const ReplicaRule& replicas = parameter->settings().replicas;
-      (replicas.data == ReplicaRule::Data::kEdp ? sum.experts : sum.dense) += elements;
-      sum.updated += elements / settings.mesh->replicas(replicas).size();
+      const bool is_expert = replicas.data == ReplicaRule::Data::kEdp;
+      (is_expert ? sum.experts : sum.dense) += elements;
+      (is_expert ? sum.expert_grads : sum.dense_grads) += with_grad;
+      sum.updated += with_grad / settings.mesh->replicas(replicas).size();
     }
   }
   return sum;
@@ -54,36 +64,38 @@ void expect_same(const ModelConfig& config, const Layout& layout) {
   check_division(config, sizes, layout.mla_replicate_l1);
   const Placement placement = placement_of(layout.kind, static_cast<int>(layout.pp));
   const auto stages = stage_layout(placement, config.num_layers, {}, "hetero-pipeline-stages");
-  const auto planned =
-      stage_parameters({.model = config,
-                        .sizes = sizes,
-                        .latent_attention = {.replicate_down = layout.mla_replicate_l1},
-                        .optimizer = {.distributed = true}},
-                       stages);
+  RunSpec spec{.model = config,
+               .sizes = sizes,
+               .latent_attention = {.replicate_down = layout.mla_replicate_l1},
+               .optimizer = {.distributed = true}};
+  if (layout.has_lora)
+    spec.lora = LoraConfig{.rank = 4, .alpha = 8, .targets = find_lora_targets(config, {})};
+  spec.frozen = find_frozen_parts(config, layout.frozen, layout.mla_fuse_qkv);
+  const auto planned = stage_parameters(spec, stages);
   for (int rank = 0; rank < static_cast<int>(layout.world); ++rank) {
     const auto log = std::make_shared<CommLog>();
     const auto world = make_fake_world(rank, static_cast<int>(layout.world), log);
-    Mesh mesh(*world, sizes, head_copies(sizes, config));
+    Mesh mesh(*world, sizes, head_copies(sizes, config), layout.has_lora);
     const int place = mesh.pipeline().rank();
     ModelSettings settings;
     settings.mesh = &mesh;
     settings.latent_attention.replicate_down = layout.mla_replicate_l1;
     settings.latent_attention.fuse_down = layout.mla_fuse_qkv;
+    settings.lora = spec.lora;
+    settings.frozen = spec.frozen;
     settings.stages = stages_of_rank(stages, placement, place);
     const StageParameters found = built(config, settings);
     StageParameters wanted;
     for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
-      const StageParameters& part = planned[size_t(placement.stage(place, chunk))];
-      wanted.dense += part.dense;
-      wanted.experts += part.experts;
-      wanted.buffers += part.buffers;
-      wanted.tied += part.tied;
-      wanted.updated += part.updated;
+      wanted.add(planned[size_t(placement.stage(place, chunk))], 1);
     }
     EXPECT_EQ(found.dense, wanted.dense) << label << ", rank " << rank;
     EXPECT_EQ(found.experts, wanted.experts) << label << ", rank " << rank;
     EXPECT_EQ(found.buffers, wanted.buffers) << label << ", rank " << rank;
     EXPECT_EQ(found.tied, wanted.tied) << label << ", rank " << rank;
+    EXPECT_EQ(found.dense_grads, wanted.dense_grads) << label << ", rank " << rank;
+    EXPECT_EQ(found.expert_grads, wanted.expert_grads) << label << ", rank " << rank;
+    EXPECT_EQ(found.tied_grads, wanted.tied_grads) << label << ", rank " << rank;
     EXPECT_NEAR(found.updated, wanted.updated, 1e-6) << label << ", rank " << rank;
   }
 }
@@ -141,6 +153,32 @@ TEST(Parameters, LatentProjectionsAreDividedUnlessReplicated) {
       expect_same(tiny_deepseek(),
                   {.tp = tp, .mla_replicate_l1 = replicates, .mla_fuse_qkv = true});
       expect_same(plain, {.tp = tp, .mla_replicate_l1 = replicates});
+    }
+  }
+}
+
+// Low-rank updates are held as the weights that they are for are divided, and nothing else has
+// gradients then; frozen parts have none.
+TEST(Parameters, UpdatesAndFrozenPartsAreCountedAsTheyAreHeld) {
+  for (const ModelConfig& config : {tiny_deepseek(), tiny_qwen_moe()}) {
+    for (const bool has_lora : {true, false}) {
+      const std::vector<std::string> frozen =
+          has_lora ? std::vector<std::string>{}
+                   : std::vector<std::string>{"embedding", "router", "model.layers.1.self_attn.*"};
+      for (const bool replicates : {true, false}) {
+        Layout layout{.mla_replicate_l1 = replicates, .has_lora = has_lora, .frozen = frozen};
+        expect_same(config, layout);
+        for (const int64_t tp : {2, 4, 8}) {
+          layout.tp = tp;
+          expect_same(config, layout);
+        }
+        layout.tp = layout.pp = layout.ep = layout.tpe = 2;
+        layout.kind = ScheduleKind::kDualPipeV;
+        layout.world = 8;
+        ModelConfig deeper = config;
+        deeper.num_layers = 4;
+        expect_same(deeper, layout);
+      }
     }
   }
 }

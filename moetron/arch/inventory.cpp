@@ -197,9 +197,9 @@ int64_t elements_on_rank(const TensorInfo& tensor, const ParallelSizes& sizes,
 
 int64_t copies_on_ranks(const TensorInfo& tensor, const ParallelSizes& sizes,
                         const DivisionSettings& settings) {
-  if (tensor.is_expert()) return sizes.edp;
-  const int64_t copies = tensor_shard(tensor.shard, /*rank=*/0, sizes.tp, settings).copies;
-  return sizes.dp * (copies == 0 ? sizes.tp : copies);
+  const int64_t ranks = tensor.is_expert() ? sizes.tpe : sizes.tp;
+  const int64_t copies = tensor_shard(tensor.shard, /*rank=*/0, ranks, settings).copies;
+  return (tensor.is_expert() ? sizes.edp : sizes.dp) * (copies == 0 ? ranks : copies);
 }
 
 int64_t count_parameters(const std::vector<TensorInfo>& inventory) {

@@ -1,12 +1,14 @@
 #include "moetron/autograd/parameter.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "moetron/autograd/adapter.h"
 #include "moetron/base/error.h"
 #include "moetron/base/random.h"
 
@@ -23,6 +25,13 @@ std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * sizes[i];
   return strides;
+}
+
+// Evenly in [-bound, bound).
+void fill_uniform(const RandomStream& random, std::span<float> values, uint64_t first_index,
+                  double bound) {
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>((2 * random.uniform(first_index + i) - 1) * bound);
 }
 
 }  // namespace
@@ -66,6 +75,17 @@ Parameter::Parameter(std::string label, std::vector<int64_t> shape,
                  piece.box.offset + product(piece.box.sizes) <= value_.numel(),
              label_, ": the piece ", piece.name, " does not lie in its storage");
   }
+}
+
+Parameter::~Parameter() = default;
+
+void Parameter::add_adapter(std::unique_ptr<Adapter> adapter) {
+  const at::Tensor &a = adapter->a.value(), &b = adapter->b.value();
+  MT_CHECK(a.dim() == value_.dim() && b.dim() == value_.dim() && a.size(-1) == value_.size(-1) &&
+               a.size(-2) == b.size(-1) && adapter->first_row + b.size(-2) <= value_.size(-2),
+           label_, ": an update of ", b.sizes(), " times ", a.sizes(), " does not fit ",
+           value_.sizes());
+  adapters_.push_back(std::move(adapter));
 }
 
 void Parameter::set_value_storage(const at::Tensor& storage) {
@@ -142,9 +162,9 @@ void Parameter::become_copy() {
   settings_.role = Role::kCopy;
 }
 
-void Parameter::initialize(uint64_t seed, double std) {
+void Parameter::initialize(uint64_t seed, double deviation) {
   if (is_tied()) return;
-  if (settings_.init != Init::kNormal) {
+  if (settings_.init == Init::kOnes || settings_.init == Init::kZeros) {
     value_.fill_(settings_.init == Init::kOnes ? 1 : 0);
     return;
   }
@@ -163,8 +183,10 @@ void Parameter::initialize(uint64_t seed, double std) {
       at::parallel_for(0, stretch, kGrain, [&](int64_t first, int64_t last) {
         const std::span<float> values(drawn.data_ptr<float>() + begin + first,
                                       static_cast<size_t>(last - first));
-        random.fill_normal(values, static_cast<uint64_t>(first_index + first),
-                           static_cast<float>(std));
+        const auto index = static_cast<uint64_t>(first_index + first);
+        settings_.init == Init::kFanIn
+            ? fill_uniform(random, values, index, 1 / std::sqrt(double(piece.global_shape[1])))
+            : random.fill_normal(values, index, static_cast<float>(deviation));
       });
     }
     piece.box.view(value_).copy_(drawn);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,8 +45,9 @@ struct NamedSlice {
   at::Tensor view;  // [slice], possibly strided
 };
 
-// How a fresh parameter is filled.
-enum class Init { kNormal, kOnes, kZeros };
+// How a fresh parameter is filled. kFanIn: evenly within 1 / sqrt(columns) of zero, as PEFT (and
+// torch's kaiming_uniform_ with a = sqrt(5)) fills the first factor of a low-rank update.
+enum class Init { kNormal, kOnes, kZeros, kFanIn };
 
 // What becomes of a parameter in training.
 enum class Role {
@@ -64,8 +66,10 @@ struct ReplicaRule {
     kDp,   // the data-parallel ranks: dense parameters
     kEdp,  // the expert-data-parallel ranks: routed experts
   };
-  Data data = Data::kDp;      // all ranks along this axis have a copy
-  int64_t tensor_copies = 0;  // and so many tensor-parallel ranks in a row; 0: all of them
+  Data data = Data::kDp;  // all ranks along this axis have a copy
+  // and so many tensor-parallel ranks in a row; 0: all of them. Of routed experts those that share
+  // an expert.
+  int64_t tensor_copies = 0;
 
   auto operator<=>(const ReplicaRule&) const = default;
 };
@@ -75,6 +79,8 @@ inline constexpr ReplicaRule kWholeOnEveryRank;
 // What the tensor-parallel ranks divide among themselves.
 inline constexpr ReplicaRule kTensorDivided{.tensor_copies = 1};
 inline constexpr ReplicaRule kExpertDivided{ReplicaRule::Data::kEdp, 1};
+// What each of the ranks that share an expert holds whole.
+inline constexpr ReplicaRule kExpertWhole{ReplicaRule::Data::kEdp, 0};
 
 struct ParameterSettings {
   Init init = Init::kNormal;
@@ -89,6 +95,8 @@ enum class Derived {
   kFp8,          // for products in 8 bits
 };
 
+struct Adapter;  // autograd/adapter.h
+
 class Parameter {
  public:
   // One piece that is the whole tensor `name`.
@@ -101,6 +109,7 @@ class Parameter {
             std::vector<ParameterPiece> pieces, ParameterSettings settings);
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
+  ~Parameter();
 
   const std::string& label() const { return label_; }
   const ParameterSettings& settings() const { return settings_; }
@@ -130,6 +139,11 @@ class Parameter {
   void multiply_in_fp8(const Fp8Products& products) { fp8_ = products; }
   const std::optional<Fp8Products>& fp8() const { return fp8_; }
   Fp8Weight quantised();  // only where fp8()
+
+  // Low-rank updates, which products with this weight add. Parameters of their own, which whoever
+  // visits this one visits behind it.
+  const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
+  void add_adapter(std::unique_ptr<Adapter> adapter);
 
   // The fp32 accumulator, of the value's shape; made (zero) at first use. Only where needs_grad().
   at::Tensor& grad();
@@ -166,7 +180,7 @@ class Parameter {
   void become_copy();
 
   // Fills every piece from the random stream (seed, step 0, piece name): layout does not matter.
-  void initialize(uint64_t seed, double std);
+  void initialize(uint64_t seed, double deviation);
 
   // The pieces as slices of `storage`, which has the value's shape; `prefix` goes before each name.
   std::vector<NamedSlice> slices(const at::Tensor& storage, const std::string& prefix = "") const;
@@ -189,6 +203,7 @@ class Parameter {
   };
   std::map<Derived, Kept> derived_;
   std::optional<Fp8Products> fp8_;
+  std::vector<std::unique_ptr<Adapter>> adapters_;
   bool is_grad_stale_ = false;
   Parameter* tied_to_ = nullptr;
 };

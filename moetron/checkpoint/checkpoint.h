@@ -28,8 +28,12 @@ class Communicator;
 // row). Together the ranks hold every element of each tensor that any of them names, once; but a
 // box may be the same on several ranks (replicas), and is then taken from any. Padding is in no
 // box. All else is taken from rank 0.
+//
+// A checkpoint of low-rank updates is a PEFT adapter: its weights are in adapter_model.safetensors,
+// and adapter_config.json takes the place of config.json; the model is not written again.
 struct CheckpointContent {
-  std::string config;                     // text of config.json
+  std::string config;                     // text of config.json, or of adapter_config.json
+  bool is_adapter = false;                // the same for every save of a run
   std::vector<CompanionFile> companions;  // tokenizer, generation_config.json, code
   std::vector<NamedSlice> weights;        // on the host or on a device
   std::vector<NamedSlice> states;         // "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME"

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
@@ -18,9 +19,9 @@ void read_state(const SafetensorsFile& file, const NamedSlice& slice, const std:
   const SafetensorsEntry& entry = file.at(name);
   const SafetensorsDtype wanted = stored_dtype(slice.view.scalar_type());
   const auto shape_text = [](const std::vector<int64_t>& shape) { return Json(shape).dump(); };
-  MT_CHECK_INPUT(entry.shape == slice.global_shape, file.path().string(), ": tensor ", name,
-                 " has the shape ", shape_text(entry.shape), ", the run needs ",
-                 shape_text(slice.global_shape));
+  const std::vector<int64_t> needed = shape_in_file(slice.name, slice.global_shape);
+  MT_CHECK_INPUT(entry.shape == needed, file.path().string(), ": tensor ", name, " has the shape ",
+                 shape_text(entry.shape), ", the run needs ", shape_text(needed));
   MT_CHECK_INPUT(is_convertible(entry.dtype, wanted), file.path().string(), ": tensor ", name,
                  " is ", dtype_name(entry.dtype), ", the run needs ", dtype_name(wanted));
   fill_slice(slice, {entry.dtype, file.bytes(entry)});

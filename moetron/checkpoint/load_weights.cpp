@@ -16,6 +16,7 @@
 #include "moetron/base/log.h"
 #include "moetron/base/parse_number.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/slice_reader.h"
 #include "moetron/checkpoint/stored_weights.h"
@@ -97,7 +98,8 @@ class WeightReader {
 
   void read(const NamedSlice& slice) {
     if (const SafetensorsTensor* tensor = stored_->find(slice.name)) {
-      check_shape(slice, *tensor, tensor->shape == slice.global_shape, slice.global_shape);
+      const std::vector<int64_t> wanted = shape_in_file(slice.name, slice.global_shape);
+      check_shape(slice, *tensor, tensor->shape == wanted, wanted);
       const StoredBytes all = stored_->read(slice.name);
       return fill(slice, *tensor, all.bytes);
     }

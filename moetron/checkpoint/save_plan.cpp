@@ -66,7 +66,9 @@ SavePlan plan_save(const CheckpointContent& content, Communicator* world,
   });
   const std::vector<GlobalTensor> weights = find_global_tensors(from_all(my_weights, world));
   const std::vector<GlobalTensor> states = find_global_tensors(from_all(my_states, world));
-  std::vector<TensorFile> files = plan_model_files(weights, settings.shard_bytes);
+  std::vector<TensorFile> files = content.is_adapter
+                                      ? std::vector{plan_adapter_file(weights)}
+                                      : plan_model_files(weights, settings.shard_bytes);
   files.push_back(plan_state_file(states));
   return {std::move(files), digest_of(my_weights, my_states), world != nullptr ? world->rank() : 0,
           world != nullptr ? world->size() : 1};

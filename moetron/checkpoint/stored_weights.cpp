@@ -3,6 +3,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/convert/megatron_source.h"
 #include "moetron/formats/companions.h"
 #include "moetron/formats/safetensors_index.h"
@@ -69,6 +70,7 @@ void check_tells_model(const fs::path& folder) {
 
 std::unique_ptr<StoredWeights> open_weights(const fs::path& folder) {
   MT_CHECK_INPUT(is_folder(folder), folder.string(), " is no folder");
+  if (holds_adapter(folder)) return std::make_unique<HuggingFaceWeights>(folder / kAdapterFile);
   if (!holds_model_files(folder) && is_megatron_folder(folder))
     return std::make_unique<MegatronWeights>(folder);
   return std::make_unique<HuggingFaceWeights>(folder);

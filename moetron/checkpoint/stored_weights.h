@@ -34,9 +34,9 @@ class StoredWeights {
 // Throws InputError, for --load, unless the folder's config.json tells which model it holds.
 void check_tells_model(const std::filesystem::path& folder);
 
-// Those of a Hugging Face directory or, where `folder` has none, of Megatron's files of ranks
-// (mp_rank_*), of which config.json beside them tells the model. InputError where there are neither
-// and where they are damaged.
+// Those of a PEFT adapter's folder, of a Hugging Face directory or, where `folder` has none, of
+// Megatron's files of ranks (mp_rank_*), of which config.json beside them tells the model.
+// InputError where there are neither and where they are damaged.
 std::unique_ptr<StoredWeights> open_weights(const std::filesystem::path& folder);
 
 }  // namespace moetron

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/formats/safetensors_index.h"
 
@@ -28,10 +29,12 @@ TensorFile plan_file(const std::string& name, FileContent content,
   std::map<std::string_view, const GlobalTensor*> by_name;
   for (const GlobalTensor& tensor : tensors) {
     described.push_back(tensor.description);
+    described.back().shape = shape_in_file(tensor.description.name, tensor.description.shape);
     by_name[tensor.description.name] = &tensor;
   }
   TensorFile file{name, content, layout_safetensors(std::move(described)), {}};
-  for (const SafetensorsEntry& entry : file.layout.tensors) {
+  for (SafetensorsEntry& entry : file.layout.tensors) {
+    entry.shape = by_name.at(entry.name)->description.shape;  // which the boxes are boxes of
     file.boxes.push_back(by_name.at(entry.name)->boxes);
   }
   return file;
@@ -41,6 +44,10 @@ TensorFile plan_file(const std::string& name, FileContent content,
 
 TensorFile plan_state_file(std::span<const GlobalTensor> states) {
   return plan_file(kOptimizerFile, FileContent::kStates, states);
+}
+
+TensorFile plan_adapter_file(std::span<const GlobalTensor> weights) {
+  return plan_file(kAdapterFile, FileContent::kWeights, weights);
 }
 
 std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> weights,

@@ -31,6 +31,9 @@ struct TensorFile {
 // state/optimizer.safetensors: all states.
 TensorFile plan_state_file(std::span<const GlobalTensor> states);
 
+// adapter_model.safetensors: the factors of all low-rank updates.
+TensorFile plan_adapter_file(std::span<const GlobalTensor> weights);
+
 // model.safetensors, or as many shards as it takes for none to hold more than `shard_bytes` of
 // tensors (a single tensor may), filled in the order of the tensors.
 std::vector<TensorFile> plan_model_files(std::span<const GlobalTensor> weights,

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moetron/arch/adapter_config.h"
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/log.h"
@@ -25,7 +26,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<CompanionFile> list_small_files(const CheckpointContent& content) {
-  std::vector<CompanionFile> files{{kConfigFile, content.config}};
+  std::vector<CompanionFile> files{
+      {content.is_adapter ? kAdapterConfigFile : kConfigFile, content.config}};
   files.insert(files.end(), content.companions.begin(), content.companions.end());
   files.push_back({kTrainerFile, content.trainer});
   return files;
@@ -35,7 +37,8 @@ std::vector<CompanionFile> list_small_files(const CheckpointContent& content) {
 void write_index(const fs::path& folder, const std::vector<TensorFile>& files) {
   SafetensorsIndex index;
   for (const TensorFile& file : files) {
-    if (file.content != FileContent::kWeights || file.name == shard_file_name(0, 1)) continue;
+    const bool is_alone = file.name == shard_file_name(0, 1) || file.name == kAdapterFile;
+    if (file.content != FileContent::kWeights || is_alone) continue;
     index.add(file.name, file.layout);
   }
   if (!index.weight_map.empty()) write_safetensors_index(folder / kIndexFile, index);

@@ -1,15 +1,18 @@
 // moetron convert: a model in one format or type into another.
 #include <cstdio>
+#include <optional>
 #include <string_view>
 
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/parse_number.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/file_work.h"
 #include "moetron/convert/convert_megatron.h"
 #include "moetron/convert/megatron_source.h"
+#include "moetron/convert/merge_adapter.h"
 #include "moetron/run/pipeline_from_options.h"
 #include "moetron/run/resolve.h"
 
@@ -46,6 +49,18 @@ void say_report(const ConvertReport& report, const std::string& save) {
 bool is_megatron(const Options& options) {
   if (options.convert.from) return *options.convert.from == ModelFormat::kMegatron;
   return is_megatron_folder(options.checkpoint.load);
+}
+
+// --merge-adapter itself, or the newest checkpoint in it.
+std::filesystem::path adapter_folder(const std::string& given, Verify verify) {
+  if (!holds_adapter(given)) {
+    const auto found = find_latest(given, nullptr, verify);
+    MT_CHECK_INPUT(found && holds_adapter(found->folder), "merge-adapter: ", given,
+                   " holds no adapter_config.json");
+    return found->folder;
+  }
+  check_model_files(given, nullptr, verify);
+  return given;
 }
 
 LoadedModel open_model(const Options& options) {
@@ -99,7 +114,14 @@ int run_convert(const ParsedCommandLine& parsed) {
     progress.show(what, done, total);
   };
   const LoadedModel model = open_model(options);
-  const ModelContent content = model.content();
+  std::optional<MergedWeights> merged;
+  if (const std::string& given = options.convert.merge_adapter; !given.empty()) {
+    const auto adapter = adapter_folder(given, verification(resolve_start(options).verify));
+    const ModelConfig config = read_model_config(model.config, model.place);
+    merged.emplace(*model.weights, read_adapter_config(adapter, config), adapter);
+  }
+  const ModelContent content{merged ? *merged : *model.weights, model.config, model.companions,
+                             model.place};
   const std::string& save = options.checkpoint.save;
   if (options.convert.to == ModelFormat::kHf) {
     const ConvertReport report = write_hf_model(content, save, settings);

@@ -10,6 +10,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/checkpoint/stored_weights.h"
@@ -26,12 +27,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// --load itself, or the newest checkpoint in it.
-fs::path model_folder(const fs::path& load, Verify verify) {
-  if (!path_exists(load / kConfigFile)) {
+// --load itself, or the newest checkpoint in it; of a model or of an adapter.
+fs::path loaded_folder(const fs::path& load, Verify verify) {
+  if (!path_exists(load / kConfigFile) && !holds_adapter(load)) {
     if (const auto found = find_latest(load, nullptr, verify)) return found->folder;
   }
-  check_tells_model(load);
+  if (!holds_adapter(load)) check_tells_model(load);
   check_model_files(load, nullptr, verify);
   return load;
 }
@@ -101,8 +102,10 @@ int run_generate(const ParsedCommandLine& parsed) {
   if (options.runtime.num_threads > 0)
     at::set_num_threads(static_cast<int>(options.runtime.num_threads));
   const c10::Device device = choose_device(options.runtime.device, /*local_rank=*/0);
-  const fs::path folder =
-      model_folder(options.checkpoint.load, verification(resolve_start(options).verify));
+  const fs::path loaded =
+      loaded_folder(options.checkpoint.load, verification(resolve_start(options).verify));
+  const bool is_adapter = holds_adapter(loaded);
+  const fs::path folder = is_adapter ? base_of_adapter(loaded, options.tuning.base) : loaded;
   const auto tokenizer = model_tokenizer(options, folder);
   const ModelConfig config = read_model_config(folder);
   const std::vector<std::string> prompts = options.generate.prompt_file.empty()
@@ -111,8 +114,10 @@ int run_generate(const ParsedCommandLine& parsed) {
   const std::vector<int32_t> ends = end_tokens(folder, *tokenizer);
   ModelSettings settings;
   settings.options = at::TensorOptions(at::kFloat).device(device);
+  if (is_adapter) settings.lora = read_adapter_config(loaded, config).lora;
   Model model(config, settings);
   load_weights(folder, model.weights());
+  if (is_adapter) load_adapter(loaded, model.adapter_weights());
 
   for (const std::string& prompt : prompts)
     continue_prompt(model, *tokenizer, prompt, ends, options);

@@ -39,7 +39,7 @@ void find_model(Options& options, RunFindings& found) {
   for (const fs::path& folder : {fs::path(options.checkpoint.save), load}) {
     const std::vector<int64_t> steps = folder.empty() ? std::vector<int64_t>{} : list_steps(folder);
     if (steps.empty()) continue;
-    found.facts.model_folder = checkpoint_folder(folder, steps.front());
+    found.facts.model_folder = find_model_folder(resolve_start(options));
     return;
   }
   if (load.empty()) return;
@@ -48,8 +48,8 @@ void find_model(Options& options, RunFindings& found) {
     options.checkpoint.load.clear();
     return;
   }
-  check_tells_model(load);
-  found.facts.model_folder = load;
+  found.facts.model_folder = find_model_folder(resolve_start(options));
+  check_tells_model(found.facts.model_folder);
 }
 
 void find_vocabulary(const Options& options, RunFindings& found) {

@@ -21,6 +21,7 @@ void declare_rotary_and_mla(OptionTable& table);
 void declare_moe(OptionTable& table);
 void declare_training(OptionTable& table);
 void declare_precision(OptionTable& table);
+void declare_tuning(OptionTable& table);
 void declare_optimizer(OptionTable& table);
 void declare_files(OptionTable& table);  // checkpoints, logs, data, tokenizer
 void declare_parallel(OptionTable& table);

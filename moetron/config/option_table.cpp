@@ -239,6 +239,7 @@ OptionTable::OptionTable() {
   declare_moe(*this);
   declare_training(*this);
   declare_precision(*this);
+  declare_tuning(*this);
   declare_optimizer(*this);
   declare_files(*this);
   declare_parallel(*this);

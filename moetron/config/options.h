@@ -14,6 +14,7 @@
 #include "moetron/config/choices.h"
 #include "moetron/config/model_formats.h"
 #include "moetron/config/sft_options.h"
+#include "moetron/config/tuning_options.h"
 
 namespace moetron {
 
@@ -278,6 +279,7 @@ struct ConvertOptions {
   ModelFormat to = ModelFormat::kHf;
   WeightDtype dtype = WeightDtype::kStored;
   std::string shard_size = "5GB";  // bytes of tensors in a file, with a unit
+  std::string merge_adapter;       // folder; empty: none
   std::string model_files;         // folder of config.json, where `load` has none
   int64_t make_vocab_size_divisible_by = 128;
 };
@@ -373,6 +375,7 @@ struct Options {
   MoeOptions moe;
   TrainingOptions training;
   PrecisionOptions precision;
+  TuningOptions tuning;
   OptimizerOptions optimizer;
   CheckpointOptions checkpoint;
   LoggingOptions logging;

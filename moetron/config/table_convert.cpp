@@ -36,6 +36,12 @@ void declare_convert(OptionTable& table) {
            "1000), or MiB, GiB or TiB.")
       .ours();
   table
+      .add(
+          MT_FIELD(convert, merge_adapter),
+          "Adds the low-rank updates of this adapter, or of the newest in this folder of a run, to "
+          "the weights of load.")
+      .ours();
+  table
       .add(MT_FIELD(convert, model_files),
            "Folder of config.json and the tokenizer, where load is Megatron's and has none.")
       .ours();

@@ -4,6 +4,7 @@
 #include "moetron/arch/rope.h"
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
+#include "moetron/models/adapters.h"
 #include "moetron/moe/capacity.h"
 #include "moetron/nn/fp8_linear.h"
 
@@ -169,6 +170,7 @@ std::unique_ptr<TransformerLayer> assemble_layer(const ModelConfig& config, int6
                               config.intermediate_size, settings.options, settings.tensor_group());
   }
   if (settings.fp8 && settings.fp8->has_layer(index)) multiply_weights_in_fp8(parts, *settings.fp8);
+  if (settings.lora) add_adapters(parts, config, settings);
   return std::make_unique<TransformerLayer>(index, config.hidden_size, config.rms_norm_eps,
                                             settings, std::move(parts));
 }

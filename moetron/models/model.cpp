@@ -5,6 +5,8 @@
 #include <ATen/ATen.h>
 
 #include "moetron/arch/initial_std.h"
+#include "moetron/arch/tensors.h"
+#include "moetron/autograd/adapter.h"
 #include "moetron/base/error.h"
 #include "moetron/models/ends.h"
 #include "moetron/models/family.h"
@@ -60,8 +62,27 @@ Model::Model(const ModelConfig& config, const ModelSettings& given)
   if (config.tie_word_embeddings) tie(embedding, head);
   for (const Chunk& chunk : chunks_) {
     for (const auto& layer : chunk.layers) {
-      layer->visit([this](Parameter& parameter) { parameters_.push_back(&parameter); });
+      layer->visit([this](Parameter& parameter) {
+        parameters_.push_back(&parameter);
+        for (const auto& adapter : parameter.adapters()) {
+          adapters_.push_back(adapter.get());
+          factors_.insert({&adapter->a, &adapter->b});
+        }
+      });
     }
+  }
+  freeze(settings);
+}
+
+// The copies of a tied weight follow their owner, which may be on another rank.
+void Model::freeze(const ModelSettings& settings) {
+  for (Parameter* parameter : parameters_) {
+    if (parameter->is_tied() || is_in_adapter(parameter)) continue;
+    const bool is_copy = parameter->role() == Role::kCopy;
+    const std::string name = is_copy                       ? tensors::kEmbedding.name
+                             : parameter->pieces().empty() ? parameter->label()
+                                                           : parameter->pieces().front().name;
+    if (settings.lora || settings.frozen.contains(name)) parameter->freeze();
   }
 }
 
@@ -75,16 +96,46 @@ void Model::tie(EmbeddingLayer* embedding, HeadLayer* head) {
 void Model::initialize(uint64_t seed) {
   const at::NoGradGuard no_grad;
   for (Parameter* parameter : parameters_) {
+    if (is_in_adapter(parameter)) continue;
     const auto& pieces = parameter->pieces();  // of one kind; none: it is initialized elsewhere
     const std::string name = pieces.empty() ? "" : pieces.front().name;
     parameter->initialize(seed, initial_std(config_, name));
   }
+  initialize_adapters(seed);
 }
+
+void Model::initialize_adapters(uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  for (Adapter* adapter : adapters_) {
+    adapter->a.initialize(seed, 0);
+    adapter->b.initialize(seed, 0);
+  }
+}
+
+void Model::switch_adapters(bool on) {
+  for (Adapter* adapter : adapters_) adapter->is_on = on;
+}
+
+namespace {
+
+void append_values(const Parameter& parameter, std::vector<NamedSlice>& all) {
+  for (NamedSlice& slice : parameter.slices(parameter.value())) all.push_back(std::move(slice));
+}
+
+}  // namespace
 
 std::vector<NamedSlice> Model::weights() const {
   std::vector<NamedSlice> all;
-  for (const Parameter* parameter : parameters_) {
-    for (NamedSlice& slice : parameter->slices(parameter->value())) all.push_back(std::move(slice));
+  for (const Parameter* parameter : parameters_)
+    if (!is_in_adapter(parameter)) append_values(*parameter, all);
+  return all;
+}
+
+std::vector<NamedSlice> Model::adapter_weights() const {
+  std::vector<NamedSlice> all;
+  for (const Adapter* adapter : adapters_) {
+    append_values(adapter->a, all);
+    append_values(adapter->b, all);
   }
   return all;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +14,7 @@
 
 namespace moetron {
 
+struct Adapter;
 class EmbeddingLayer;
 class HeadLayer;
 class KeyValueCache;
@@ -53,10 +55,17 @@ class Model {
   const std::vector<LayerRouter>& routers() const { return routers_; }
   const at::TensorOptions& options() const { return options_; }  // dtype and device
 
-  // Normal with the config's deviation, norms one, biases zero; the same numbers in any layout.
+  // Normal with the config's deviation, norms one, biases zero, low-rank updates as PEFT begins
+  // them; the same numbers in any layout.
   void initialize(uint64_t seed);
-  // What a Hugging Face directory holds, as far as this rank does.
+  void initialize_adapters(uint64_t seed);  // the updates alone
+  // What a Hugging Face directory holds, as far as this rank does; without low-rank updates.
   std::vector<NamedSlice> weights() const;
+  // What an adapter's file holds, likewise.
+  std::vector<NamedSlice> adapter_weights() const;
+  bool has_adapters() const { return !adapters_.empty(); }
+  // Whether the updates count; else the model is the one that they are added to. Between steps.
+  void switch_adapters(bool on);
   // The same on every rank but for the uses.
   std::vector<Tie>& ties() { return ties_; }
 
@@ -68,6 +77,8 @@ class Model {
 
  private:
   void tie(EmbeddingLayer* embedding, HeadLayer* head);
+  void freeze(const ModelSettings& settings);
+  bool is_in_adapter(const Parameter* parameter) const { return factors_.contains(parameter); }
 
   ModelConfig config_;
   at::TensorOptions options_;
@@ -75,6 +86,8 @@ class Model {
   std::unique_ptr<Dispatcher> dispatcher_;  // of all layers
   std::vector<Chunk> chunks_;
   std::vector<Parameter*> parameters_;
+  std::vector<Adapter*> adapters_;
+  std::set<const Parameter*> factors_;  // of the adapters
   std::vector<LayerRouter> routers_;
   std::vector<Tie> ties_;
 };

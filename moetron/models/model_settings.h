@@ -7,9 +7,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "moetron/arch/lora.h"
 #include "moetron/arch/stage_layers.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/pipeline/chunk.h"
+#include "moetron/run/frozen_parts.h"
 #include "moetron/run/run_spec.h"
 
 namespace moetron {
@@ -24,6 +26,8 @@ struct ModelSettings {
   RecomputeSpec recompute;
   std::optional<Fp8Spec> fp8;  // empty: no products in 8 bits
   OperatorsSpec operators;
+  FrozenParts frozen;               // are only read
+  std::optional<LoraConfig> lora;   // the updates alone are trained; all else is only read
   int64_t micro_batch_tokens = 0;   // the most of a micro-batch; 0: any (not where padded)
   std::vector<StageLayers> stages;  // of this rank's chunks; empty: one chunk of all layers
 

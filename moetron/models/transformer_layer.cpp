@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "moetron/arch/tensors.h"
+#include "moetron/autograd/adapter.h"
 #include "moetron/base/error.h"
 #include "moetron/nn/fp8_linear.h"
 #include "moetron/nn/norm.h"
@@ -95,16 +96,23 @@ Value TransformerLayer::combine_grad(at::Tensor d) {
 }
 
 void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {
+  const auto with_adapters = [&](Parameter& parameter) {
+    visitor(parameter);
+    for (const auto& adapter : parameter.adapters()) {
+      visitor(adapter->a);
+      visitor(adapter->b);
+    }
+  };
   visitor(input_norm_);
-  parts_.attention->visit(visitor);
+  parts_.attention->visit(with_adapters);
   visitor(post_attention_norm_);
   if (parts_.mlp) {
-    parts_.mlp->visit(visitor);
+    parts_.mlp->visit(with_adapters);
     return;
   }
   parts_.moe->router.visit(visitor);
-  parts_.moe->experts.visit(visitor);
-  if (parts_.moe->shared_expert) parts_.moe->shared_expert->visit(visitor);
+  parts_.moe->experts.visit(with_adapters);
+  if (parts_.moe->shared_expert) parts_.moe->shared_expert->visit(with_adapters);
 }
 
 }  // namespace moetron

@@ -209,7 +209,8 @@ at::Tensor Router::aux_loss(const at::Tensor& scores, const at::Tensor& experts,
 }
 
 void Router::update_bias() {
-  if (bias_ && settings_.bias_update_rate != 0) {
+  const bool moves = bias_ && bias_->role() == Role::kBuffer;  // and is not frozen
+  if (moves && settings_.bias_update_rate != 0) {
     const at::Tensor load = counts_.to(at::kDouble);
     const at::Tensor direction = (load.mean() - load).sign().to(at::kFloat);
     bias_->value().add_(direction, settings_.bias_update_rate);

@@ -9,6 +9,7 @@
 #include "moetron/kernels/device.h"
 #include "moetron/kernels/product.h"
 #include "moetron/nn/fp8_linear.h"
+#include "moetron/nn/low_rank.h"
 
 namespace moetron {
 namespace {
@@ -89,6 +90,7 @@ class Linear final : public Operation {
 at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Parameter* bias,
                   std::optional<at::ScalarType> dtype, Remake remake_x) {
   if (weight.fp8()) return fp8_linear(x, weight, run, bias, std::move(remake_x));
+  const Remake remake_for_update = weight.adapters().empty() ? Remake() : remake_x;
   const Operators operators = run.operators().others;
   auto operation = std::make_shared<Linear>(x, weight, bias, std::move(remake_x), operators);
   at::Tensor y;
@@ -105,7 +107,7 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, SegmentRun& run, Param
     }
   }
   run.attach(y, std::move(operation), {x});
-  return y;
+  return add_low_rank(y, x, weight, run, remake_for_update);
 }
 
 }  // namespace moetron

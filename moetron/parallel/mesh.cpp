@@ -8,7 +8,7 @@
 
 namespace moetron {
 
-Mesh::Mesh(Communicator& world, const ParallelSizes& sizes, int64_t copies)
+Mesh::Mesh(Communicator& world, const ParallelSizes& sizes, int64_t copies, bool shares_in_experts)
     : world_(world), sizes_(sizes), copies_(copies) {
   MT_CHECK(world.size() == sizes.world, "a mesh of ", sizes.world, " ranks in a world of ",
            world.size());
@@ -35,6 +35,8 @@ Mesh::Mesh(Communicator& world, const ParallelSizes& sizes, int64_t copies)
   pipeline_ = along({MeshAxis::kPp}, "pp");
   expert_data_ = along({MeshAxis::kEdp}, "edp");
   expert_ = along({MeshAxis::kTpe, MeshAxis::kEp}, "ep x tpe");
+  if (shares_in_experts && sizes.tpe > 1)
+    expert_copies_ = along({MeshAxis::kTpe, MeshAxis::kEdp}, "edp x tpe");
 }
 
 Mesh::~Mesh() = default;
@@ -46,8 +48,10 @@ int64_t Mesh::coordinate(MeshAxis axis) const {
 Communicator& Mesh::replicas(const ReplicaRule& rule) {
   const int64_t copies = rule.tensor_copies;
   if (rule.data == ReplicaRule::Data::kEdp) {
-    MT_CHECK(copies == 1, "routed experts with ", copies, " tensor-parallel copies");
-    return *expert_data_;
+    if (copies == 1 || (copies == 0 && sizes_.tpe == 1)) return *expert_data_;
+    MT_CHECK(copies == 0 && expert_copies_ != nullptr, "routed experts with ", copies,
+             " tensor-parallel copies");
+    return *expert_copies_;
   }
   if (copies == 1) return *data_;
   if (copies == 0 || copies == sizes_.tp) return *stage_;

@@ -16,7 +16,10 @@ class Mesh {
  public:
   // Collective over `world`, which must hold sizes.world ranks and outlive the mesh. `head_copies`
   // tensor-parallel ranks in a row hold the same key-value head (head_copies() below).
-  Mesh(Communicator& world, const ParallelSizes& sizes, int64_t head_copies = 1);
+  // `shares_in_experts`: the shards of an expert hold something whole, each of them (a factor of a
+  // low-rank update).
+  Mesh(Communicator& world, const ParallelSizes& sizes, int64_t head_copies = 1,
+       bool shares_in_experts = false);
   ~Mesh();
 
   const ParallelSizes& sizes() const { return sizes_; }
@@ -32,7 +35,8 @@ class Mesh {
   Communicator& expert() { return *expert_; }
 
   // The ranks that hold copies of a parameter by this rule, and sum its gradient. The mesh was made
-  // for its tensor_copies: 1, all, or `head_copies`.
+  // for its tensor_copies: 1, all, or `head_copies`; of routed experts 1, or all with
+  // `shares_in_experts`.
   Communicator& replicas(const ReplicaRule& rule);
 
  private:
@@ -45,6 +49,7 @@ class Mesh {
   std::unique_ptr<Communicator> stage_;
   std::unique_ptr<Communicator> pipeline_;
   std::unique_ptr<Communicator> expert_data_;
+  std::unique_ptr<Communicator> expert_copies_;  // null: expert_data_, or nobody needs it
   std::unique_ptr<Communicator> expert_;
 };
 

@@ -33,6 +33,7 @@ DryRun dry_run(const RunSpec& spec, const Hardware& hardware) {
   run.prediction = predict(spec, hardware, make_schedule(spec.pipeline.request));
   run.parts = parts_of(run.prediction);
   run.elements = model_elements(spec.model);
+  run.trained = trained_elements(spec);
   run.checkpoint = checkpoint_bytes(spec);
   run.fullest = fullest_rank(run.prediction.memory);
   run.fits = fits(run.prediction.memory, hardware);

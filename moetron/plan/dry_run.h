@@ -19,6 +19,7 @@ struct StepParts {
 struct DryRun {
   Prediction prediction;
   StepParts parts;
+  int64_t trained = 0;  // elements, over all ranks
   ModelElements elements;
   CheckpointBytes checkpoint;
   int fullest = 0;  // rank of the pipeline that holds most

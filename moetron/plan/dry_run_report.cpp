@@ -15,6 +15,8 @@ std::string describe_run(const DryRun& run, const RunSpec& spec) {
       "model     ", describe_model(spec.model), "; ",
       readable_number(static_cast<double>(run.elements.active()) / 1e6), " M active for a token",
       spec.dtype == Dtype::kFp32 ? "; fp32" : "; bf16", spec.fp8 ? ", products in 8 bits" : "");
+  if (const std::string part = describe_tuning(spec, run.trained); !part.empty())
+    text += concat("\ntrained   ", part);
   text += concat("\nmesh      ", describe(spec.sizes));
   if (spec.sizes.world > 1) text += concat("\n          ", describe_groups(spec.sizes));
   text += concat("\npipeline  ", describe_pipeline(spec));

@@ -22,21 +22,20 @@ class ParameterCounter {
       : spec_(spec),
         settings_(division_settings(spec.model, spec.latent_attention.replicate_down)) {}
 
-  // `count`: tensors that are like this one; of experts all of the model's.
+  // `count`: tensors that are like this one; of experts all of the model's. With the tensor's
+  // low-rank update.
   void add(const TensorInfo& tensor, double count, StageParameters& sum) const {
-    // The ranks of an expert-parallel group hold other experts each.
-    const double ranks = tensor.is_expert() ? as_double(spec_.sizes.ep) : 1;
-    const double held = elements(tensor) * count / ranks;
-    if (tensor.is_buffer) {
-      sum.buffers += held;
-      return;
-    }
-    (tensor.is_expert() ? sum.experts : sum.dense) += held;
-    const int64_t owners =
-        spec_.optimizer.distributed ? copies_on_ranks(tensor, spec_.sizes, settings_) : 1;
-    sum.updated += held / as_double(owners);
+    const double held = add_to_kind(tensor, count, is_trained(tensor), sum);
     const bool is_router = tensor.name.ends_with(router_);
-    if (tensor.layer >= 0 && tensor.shape.size() > 1 && !is_router) sum.in_fp8 += held;
+    const bool has_products = tensor.layer >= 0 && tensor.shape.size() > 1 && !is_router;
+    if (has_products && !tensor.is_buffer) sum.in_fp8 += held;
+    if (!spec_.lora) return;
+    for (const TensorInfo& factor : lora_tensors(*spec_.lora, tensor))
+      add_to_kind(factor, count, /*trained=*/true, sum);
+  }
+
+  bool is_trained(const TensorInfo& tensor) const {
+    return !spec_.lora && !spec_.frozen.contains(tensor.name);
   }
 
   StageParameters layer(int64_t index) const {
@@ -51,6 +50,25 @@ class ParameterCounter {
   }
 
  private:
+  // -> the elements held
+  double add_to_kind(const TensorInfo& tensor, double count, bool trained,
+                     StageParameters& sum) const {
+    // The ranks of an expert-parallel group hold other experts each.
+    const double ranks = tensor.is_expert() ? as_double(spec_.sizes.ep) : 1;
+    const double held = elements(tensor) * count / ranks;
+    if (tensor.is_buffer) {
+      sum.buffers += held;
+      return held;
+    }
+    (tensor.is_expert() ? sum.experts : sum.dense) += held;
+    if (!trained) return held;
+    (tensor.is_expert() ? sum.expert_grads : sum.dense_grads) += held;
+    const int64_t owners =
+        spec_.optimizer.distributed ? copies_on_ranks(tensor, spec_.sizes, settings_) : 1;
+    sum.updated += held / as_double(owners);
+    return held;
+  }
+
   const RunSpec& spec_;
   DivisionSettings settings_;
   const std::string router_ = std::string(tensors::kRouter) + tensors::kRouterWeight.name;
@@ -62,7 +80,10 @@ void add_ends(const RunSpec& spec, const ParameterCounter& counter,
     const bool is_embedding = tensor.name == tensors::kEmbedding.name;
     for (size_t i = 0; i < stages.size(); ++i) {
       const bool is_tied = is_embedding && spec.model.tie_word_embeddings;
-      if (is_tied && stages[i].has_head) all[i].tied += counter.elements(tensor);
+      if (is_tied && stages[i].has_head) {
+        all[i].tied += counter.elements(tensor);
+        if (counter.is_trained(tensor)) all[i].tied_grads += counter.elements(tensor);
+      }
       if (is_embedding ? stages[i].has_embedding : stages[i].has_head)
         counter.add(tensor, 1, all[i]);
     }
@@ -79,9 +100,12 @@ void add_mtp(const RunSpec& spec, std::vector<StageParameters>& all,
     if (!stages[i].has_head || num_mtp == 0) continue;
     const double held = num_mtp * (2 * hidden * hidden + 3 * hidden);
     all[i].dense += held;
+    all[i].dense_grads += held;
     all[i].updated += held / (spec.optimizer.distributed ? as_double(spec.sizes.dp) : 1);
-    if (!spec.model.tie_word_embeddings)
-      all[i].tied += as_double(padded_part(spec.model.vocab_size, spec.sizes.tp)) * hidden;
+    if (spec.model.tie_word_embeddings) continue;
+    const double copy = as_double(padded_part(spec.model.vocab_size, spec.sizes.tp)) * hidden;
+    all[i].tied += copy;
+    all[i].tied_grads += copy;
   }
 }
 
@@ -96,6 +120,9 @@ void StageParameters::add(const StageParameters& other, double count) {
   dense += count * other.dense;
   experts += count * other.experts;
   buffers += count * other.buffers;
+  dense_grads += count * other.dense_grads;
+  expert_grads += count * other.expert_grads;
+  tied_grads += count * other.tied_grads;
   updated += count * other.updated;
   tied += count * other.tied;
   in_fp8 += count * other.in_fp8;
@@ -122,7 +149,7 @@ void add_parameters(const RunSpec& spec, const StageParameters& held, bool copie
       value * (held.dense + held.experts + (copies_table ? held.tied : 0)) + 4 * held.buffers;
   constexpr double kScaleBytes = 4.0 / (128 * 128);
   if (spec.fp8) memory.weights += 2 * (1 + kScaleBytes) * held.in_fp8;  // as it is, and turned
-  memory.gradients += 4 * (held.dense + held.experts + held.tied);
+  memory.gradients += 4 * (held.dense_grads + held.expert_grads + held.tied_grads);
   const OptimizerSpec& optimizer = spec.optimizer;
   const double states = value == 4 ? 8 : 12;
   const double on_host = optimizer.is_hybrid ? optimizer.host_fraction * held.updated : 0;
@@ -139,7 +166,8 @@ std::vector<StageParameters> stage_parameters(const RunSpec& spec,
     const StageLayers& stage = stages[i];
     for (int64_t layer = stage.first; layer < stage.first + stage.count; ++layer) {
       std::optional<StageParameters>& known = by_kind.at(spec.model.is_moe_layer(layer) ? 1 : 0);
-      if (!known) known = counter.layer(layer);
+      const bool may_differ = !spec.frozen.empty();  // by the layer's number
+      if (!known || may_differ) known = counter.layer(layer);
       StageParameters held = *known;
       if (!spec.fp8 || !spec.fp8->has_layer(layer)) held.in_fp8 = 0;
       all[i].add(held, 1);

@@ -12,9 +12,13 @@ namespace moetron {
 // Elements of a stage's parameters that one rank holds, by the rules of arch/tensors.h; those of
 // routed experts apart, for their replicas are other ranks.
 struct StageParameters {
-  double dense = 0;  // with the padding of the vocabulary
+  double dense = 0;  // with the padding of the vocabulary, and with low-rank updates
   double experts = 0;
   double buffers = 0;  // the routers' biases, which have no gradient
+  // Of each of those that have gradients: all but what is frozen.
+  double dense_grads = 0;
+  double expert_grads = 0;
+  double tied_grads = 0;
   double updated = 0;  // of dense and experts: those whose optimizer states the rank holds
   // Of the head that reads the embedding's table: a copy where the embedding is on another rank.
   // It has a gradient of its own, and no optimizer states.

@@ -41,8 +41,9 @@ double ring_bytes(double bytes, int64_t ranks) {
 double replica_time(const RunSpec& spec, const Hardware& hardware,
                     const StageParameters& parameters, double bytes) {
   const ParallelSizes& sizes = spec.sizes;
-  return ring_bytes(bytes * parameters.dense, sizes.dp) / ring_rate(hardware, sizes.dp, sizes.tp) +
-         ring_bytes(bytes * parameters.experts, sizes.edp) /
+  return ring_bytes(bytes * parameters.dense_grads, sizes.dp) /
+             ring_rate(hardware, sizes.dp, sizes.tp) +
+         ring_bytes(bytes * parameters.expert_grads, sizes.edp) /
              ring_rate(hardware, sizes.edp, sizes.tpe * sizes.ep);
 }
 

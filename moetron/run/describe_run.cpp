@@ -15,6 +15,19 @@ std::string describe_model(const ModelConfig& model) {
   return text + concat(", vocabulary ", model.vocab_size);
 }
 
+std::string describe_tuning(const RunSpec& spec, int64_t trained) {
+  const std::string millions = concat(readable_number(static_cast<double>(trained) / 1e6), " M");
+  std::string names;
+  const auto& listed = spec.lora ? spec.lora->targets : spec.frozen.names;
+  for (const std::string& name : listed) names += concat(names.empty() ? "" : ", ", name);
+  if (spec.lora) {
+    return concat("low-rank updates (rank ", spec.lora->rank, ", scale ", spec.lora->scale(),
+                  ") of ", names, ": ", millions, " parameters; all others are frozen");
+  }
+  if (spec.frozen.empty()) return "";
+  return concat(millions, " parameters; frozen: ", names);
+}
+
 std::string describe_pipeline(const RunSpec& spec) {
   const ScheduleRequest& request = spec.pipeline.request;
   const Placement placement = placement_of(request);

@@ -67,19 +67,36 @@ OptimizerSpec optimizer_spec(const OptimizerOptions& options) {
           .overlap_gather = options.overlap_param_gather};
 }
 
-// Several may stand in one word, with commas between them. Throws ConfigError for an unknown name.
-std::vector<std::string> accepted_changes(const std::vector<std::string>& words) {
+// Several may stand in one word, with commas between them.
+std::vector<std::string> split_at_commas(const std::vector<std::string>& words) {
   std::vector<std::string> names;
   for (const std::string& word : words) {
     std::istringstream parts(word);
-    for (std::string name; std::getline(parts, name, ',');) {
-      const auto found = option_table().find(name);
-      MT_CHECK_CONFIG(found || name == "all", "accept-changes: no option is named ", name,
-                      option_table().suggestion(name, ""));
-      names.push_back(found ? found->spec->name : name);
-    }
+    for (std::string name; std::getline(parts, name, ',');)
+      if (!name.empty()) names.push_back(name);
   }
   return names;
+}
+
+// Throws ConfigError for an unknown name.
+std::vector<std::string> accepted_changes(const std::vector<std::string>& words) {
+  std::vector<std::string> names;
+  for (const std::string& name : split_at_commas(words)) {
+    const auto found = option_table().find(name);
+    MT_CHECK_CONFIG(found || name == "all", "accept-changes: no option is named ", name,
+                    option_table().suggestion(name, ""));
+    names.push_back(found ? found->spec->name : name);
+  }
+  return names;
+}
+
+std::optional<LoraConfig> lora_config(const TuningOptions& tuning, const ModelConfig& model) {
+  if (tuning.lora_rank == 0) return {};
+  constexpr double kUsualScale = 2;
+  return LoraConfig{
+      .rank = tuning.lora_rank,
+      .alpha = tuning.lora_alpha.value_or(kUsualScale * static_cast<double>(tuning.lora_rank)),
+      .targets = find_lora_targets(model, split_at_commas(tuning.lora_targets))};
 }
 
 // --metrics, or the one under --save; empty: none.
@@ -110,6 +127,14 @@ LogSpec log_spec(const Options& options) {
 }
 
 }  // namespace
+
+void fill_tuning(const Options& options, RunSpec& spec) {
+  const TuningOptions& tuning = options.tuning;
+  spec.lora = lora_config(tuning, spec.model);
+  if (spec.lora) return;  // which freezes all else
+  spec.frozen =
+      find_frozen_parts(spec.model, split_at_commas(tuning.freeze), options.model.mla_fuse_qkv);
+}
 
 LrSchedule resolve_learning_rate(const Options& options) {
   const OptimizerOptions& optimizer = options.optimizer;
@@ -182,6 +207,7 @@ StartSpec resolve_start(const Options& options) {
   const CheckpointOptions& checkpoint = options.checkpoint;
   return {.save = checkpoint.save,
           .load = checkpoint.load,
+          .base = options.tuning.base,
           .tokenizer = {options.tokenizer.tokenizer, options.tokenizer.tokenizer_model},
           .load_optimizer = !checkpoint.no_load_optim,
           .save_optimizer = !checkpoint.no_save_optim,

@@ -182,6 +182,10 @@ void check_generate(const Options& options, Mistakes& mistakes) {
 void check_convert(const Options& options, Mistakes& mistakes) {
   mistakes.check(!options.checkpoint.load.empty(), "convert needs load");
   mistakes.check(!options.checkpoint.save.empty(), "convert needs save");
+  mistakes.check(options.convert.merge_adapter.empty() ||
+                     options.convert.from.value_or(ModelFormat::kHf) == ModelFormat::kHf,
+                 "merge-adapter (", options.convert.merge_adapter,
+                 ") goes with Hugging Face model directories, not with from (megatron)");
 }
 
 void check_compare(const Options& options, Mistakes& mistakes) {

@@ -44,6 +44,10 @@ class Resolution {
     resolve_pipeline();
     check_combinations(options_, mistakes_);
     fill_spec(options_, spec_);
+    if (knows_model_) mistakes_.collect([&] { fill_tuning(options_, spec_); });
+    mistakes_.check(!spec_.fp8 || !spec_.lora, "lora-rank (", options_.tuning.lora_rank,
+                    ") does not go with fp8-format: updates of weights that multiply in 8 bits are "
+                    "not there yet");
     mistakes_.check(!spec_.fp8 || !spec_.operators.plain,
                     "transformer-impl (local) contradicts fp8-format (",
                     spec_.fp8 && spec_.fp8->gradients_in_e5m2 ? "hybrid" : "e4m3",
@@ -268,6 +272,8 @@ RunSpec resolve_run(const Options& given, const RunFacts& facts) {
   mistakes.check(!options.data.reset_attention_mask || !facts.is_on_gpu,
                  "reset-attention-mask: attention within documents is not there yet on GPUs: "
                  "device (cuda) must be cpu");
+  mistakes.check(options.tuning.lora_rank == 0 || !facts.model_folder.empty(), "lora-rank (",
+                 options.tuning.lora_rank, ") needs load: the model that the updates are for");
   const int64_t vocabulary = resolution.spec().model.vocab_size;
   if (facts.tokenizer && resolution.knows_model())
     mistakes.check(facts.tokenizer->size <= vocabulary, "tokenizer-model: ", facts.tokenizer->size,

@@ -8,11 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "moetron/arch/lora.h"
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
 #include "moetron/arch/stage_layers.h"
 #include "moetron/base/json.h"
 #include "moetron/config/choices.h"
+#include "moetron/run/frozen_parts.h"
 #include "moetron/run/lr_schedule.h"
 #include "moetron/schedule/recompute.h"
 #include "moetron/schedule/schedule.h"
@@ -141,6 +143,7 @@ struct SaveSpec {
 struct StartSpec {
   std::string save;  // folder; empty: nothing is saved
   std::string load;  // folder; empty: a fresh model
+  std::string base;  // folder of an adapter's model; empty: the one that the adapter names
   TokenizerSpec tokenizer;
   bool load_optimizer = true;
   bool save_optimizer = true;
@@ -176,6 +179,8 @@ struct RunSpec {
   Dtype dtype = Dtype::kAuto;  // of parameters and activations; not kFp8
   std::optional<Fp8Spec> fp8;
   OperatorsSpec operators;
+  FrozenParts frozen;
+  std::optional<LoraConfig> lora;  // empty: the model itself is trained
   OptimizerSpec optimizer;
 
   // Of training alone.

@@ -49,7 +49,7 @@ TrainedStep train_one_step(const RunSpec& run, uint64_t seed, const ChangeModel&
   WholeTensors gradients, parameters;
   run_ranks(static_cast<int>(run.sizes.world), [&](Communicator& world) {
     const at::NoGradGuard no_grad;
-    Mesh mesh(world, run.sizes, head_copies(run.sizes, run.model));
+    Mesh mesh(world, run.sizes, head_copies(run.sizes, run.model), run.lora.has_value());
     Model model(run.model, model_settings(run, mesh, at::kCPU));
     model.initialize(seed);
     if (change_model) change_model(model, world);
@@ -63,6 +63,7 @@ TrainedStep train_one_step(const RunSpec& run, uint64_t seed, const ChangeModel&
       gradients.add(owned.parameter->slices_of_stretch(owned.grad, owned.begin));
     }
     parameters.add(model.weights());
+    parameters.add(model.adapter_weights());
     if (world.rank() == 0) trained.result = std::move(result);
   });
   trained.gradients = gradients.take();

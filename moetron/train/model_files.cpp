@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moetron/arch/adapter_config.h"
+#include "moetron/arch/config_writer.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/tokenizer/tokenizer.h"
@@ -26,12 +28,31 @@ bool contains(const std::vector<CompanionFile>& files, const char* name) {
 
 }  // namespace
 
-std::vector<CompanionFile> collect_model_files(const RunStart& start) {
+std::string model_config_text(const ModelConfig& model, const char* dtype,
+                              const std::vector<CompanionFile>& files) {
+  ModelConfig config = model;
+  config.dtype = dtype;
+  Json written = write_model_config(config);
+  drop_missing_code(written, files);
+  return written.dump(2) + "\n";
+}
+
+std::string adapter_config_text(const RunSpec& spec, const RunStart& start) {
+  const fs::path base = fs::absolute(start.model_folder()).lexically_normal();
+  return write_adapter_config({*spec.lora, base.string()}, spec.model).dump(2) + "\n";
+}
+
+std::vector<CompanionFile> collect_tokenizer_files(const RunStart& start) {
   const fs::path model_folder = start.model_folder();
-  std::vector<CompanionFile> files = start.tokenizer_files;
   // Without a tokenizer of its own, a run keeps the model's, even one that it cannot read.
   const bool has_own = start.tokenizer != nullptr;
-  if (!has_own && !model_folder.empty()) files = read_tokenizer_files(model_folder);
+  return has_own || model_folder.empty() ? start.tokenizer_files
+                                         : read_tokenizer_files(model_folder);
+}
+
+std::vector<CompanionFile> collect_model_files(const RunStart& start) {
+  const fs::path model_folder = start.model_folder();
+  std::vector<CompanionFile> files = collect_tokenizer_files(start);
   if (!model_folder.empty()) add_companions(files, read_model_companions(model_folder));
   const bool needs_end = !contains(files, kGenerationConfigFile) && !names_end_tokens(model_folder);
   if (needs_end && start.tokenizer != nullptr && start.tokenizer->eos_id()) {

@@ -7,14 +7,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "moetron/arch/config_writer.h"
 #include "moetron/arch/flops.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/checkpoint/background_writer.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/collective.h"
-#include "moetron/checkpoint/load_weights.h"
 #include "moetron/checkpoint/save_lock.h"
 #include "moetron/checkpoint/trainer_state.h"
 #include "moetron/comm/communicator.h"
@@ -25,6 +23,7 @@
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/conversations.h"
 #include "moetron/train/datasets.h"
+#include "moetron/train/first_weights.h"
 #include "moetron/train/model_files.h"
 #include "moetron/train/out_of_memory.h"
 #include "moetron/train/resume.h"
@@ -138,24 +137,26 @@ class Pretraining {
 
   void load(const ResumedRun& begin) {
     if (start_.resume) {
+      load_base(start_, model_, world_);
       continue_from(start_.resume->folder, begin);
       return;
     }
-    if (start_.weights.empty()) {
-      model_.initialize(static_cast<uint64_t>(spec_.seed));
-    } else {
-      load_weights(start_.weights, model_.weights(), &world_);
-    }
+    load_first_weights(start_, static_cast<uint64_t>(spec_.seed), model_, world_);
     train_step_.optimizer().reset_masters();
+  }
+
+  // What a checkpoint holds of the model.
+  std::vector<NamedSlice> saved_weights() const {
+    return spec_.lora ? model_.adapter_weights() : model_.weights();
   }
 
   void continue_from(const std::filesystem::path& folder, const ResumedRun& begin) {
     if (begin.has_optimizer && spec_.start.load_optimizer) {
-      load_checkpoint(folder, model_.weights(), train_step_.optimizer().states(), &world_);
+      load_checkpoint(folder, saved_weights(), train_step_.optimizer().states(), &world_);
       train_step_.set_optimizer_steps(begin.optimizer_steps);
       return;
     }
-    load_checkpoint(folder, model_.weights(), {}, &world_);
+    load_checkpoint(folder, saved_weights(), {}, &world_);
     train_step_.optimizer().reset_masters();
     log_info(concat("the optimizer begins anew (",
                     begin.has_optimizer ? "no-load-optim" : "no-save-optim",
@@ -268,7 +269,8 @@ class Pretraining {
   }
 
   void add_tensors(CheckpointContent& content) {
-    content.weights = model_.weights();
+    content.is_adapter = spec_.lora.has_value();
+    content.weights = saved_weights();
     if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
   }
 
@@ -280,7 +282,7 @@ class Pretraining {
     saves_.emplace(spec_.start, spec_.save, content, owns_save, world_, writer,
                    [this](const std::string& line) { log_->say(line); });
     on_rank_zero(&world_, [&] {
-      model_files_ = collect_model_files(start_);
+      model_files_ = spec_.lora ? collect_tokenizer_files(start_) : collect_model_files(start_);
       return 0;
     });
     train_step_.set_before_update([this] { saves_->hold_changes(); });
@@ -296,11 +298,9 @@ class Pretraining {
   CheckpointContent checkpoint_content() {
     train_step_.wait_values();
     CheckpointContent content;
-    ModelConfig config = spec_.model;
-    config.dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
-    Json written = write_model_config(config);
-    drop_missing_code(written, model_files_);
-    content.config = written.dump(2) + "\n";
+    const char* dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
+    content.config = spec_.lora ? adapter_config_text(spec_, start_)
+                                : model_config_text(spec_.model, dtype, model_files_);
     content.companions = model_files_;
     add_tensors(content);
     content.trainer = trainer_text();
@@ -376,8 +376,9 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   if (device.is_cpu()) check_host_memory(spec, host_memory_bytes());
   for (const std::string& remark : spec.remarks) log_info(remark);
   ResumedRun begin{.samples = sample_counts(spec)};
+  check_tuning(start, spec, world);
   if (start.resume) begin = take_up(start, spec, files, world);
-  Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model));
+  Mesh mesh(world, spec.sizes, head_copies(spec.sizes, spec.model), spec.lora.has_value());
   // Outlives what fails below: others hear of that before a write under way is waited for.
   std::optional<BackgroundWriter> writer;
   if (spec.save.in_background && !spec.start.save.empty()) writer.emplace(world);

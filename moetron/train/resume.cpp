@@ -8,6 +8,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
@@ -31,7 +32,8 @@ std::string spelled(const Json& files, const std::string& name) {
 }
 
 // Data and tokenizer are compared by their content, wherever they lie.
-Changes changed_files(const Json& before, const Json& now) {
+// So is the model that low-rank updates are for.
+Changes changed_files(const Json& before, const Json& now, bool needs_model) {
   std::vector<std::string> names;
   for (const Json* files : {&before, &now})
     for (const auto& [name, file] : files->items()) names.push_back(name);
@@ -39,12 +41,14 @@ Changes changed_files(const Json& before, const Json& now) {
   names.erase(std::unique(names.begin(), names.end()), names.end());
   Changes changes;
   for (const std::string& name : names) {
-    if (!is_data(name) && name != "tokenizer-model") continue;
+    const bool is_needed_model = needs_model && name == "model";
+    if (!is_data(name) && name != "tokenizer-model" && !is_needed_model) continue;
     const bool is_same = before.contains(name) && now.contains(name) &&
                          before.at(name).at("content") == now.at(name).at("content");
     if (is_same) continue;
-    changes.push_back({is_data(name) ? "data-path" : name, spelled(before, name),
-                       spelled(now, name), /*decides_training=*/true});
+    const std::string option = is_needed_model ? "base" : is_data(name) ? "data-path" : name;
+    changes.push_back({option, spelled(before, name), spelled(now, name),
+                       /*decides_training=*/true});
   }
   return changes;
 }
@@ -55,9 +59,30 @@ Changes find_changes(const Json& trainer, const RunSpec& spec, const Json& files
   for (ChangedOption& change : changes) {
     if (is_data(change.name) || change.name == "tokenizer-model") change.decides_training = false;
   }
-  const Changes contents = changed_files(trainer.at("files"), files);
+  const Changes contents = changed_files(trainer.at("files"), files, spec.lora.has_value());
   changes.insert(changes.end(), contents.begin(), contents.end());
   return changes;
+}
+
+std::string described(const LoraConfig& lora) {
+  std::string text = concat("lora-rank ", lora.rank, ", lora-alpha ", lora.alpha, ", lora-targets");
+  for (const std::string& target : lora.targets) text += concat(" ", target);
+  return text;
+}
+
+void check_tuning(const RunStart& start, const RunSpec& spec) {
+  const std::filesystem::path from = start.resume ? start.resume->folder : start.adapter;
+  if (from.empty()) return;
+  if (!holds_adapter(from)) {
+    MT_CHECK_CONFIG(!spec.lora, "lora-rank (", spec.lora ? spec.lora->rank : 0,
+                    "): ", from.string(),
+                    " continues the training of a whole model; --finetune begins "
+                    "with its weights");
+    return;
+  }
+  const LoraConfig saved = read_adapter_config(from, spec.model).lora;
+  MT_CHECK_CONFIG(spec.lora && *spec.lora == saved, from.string(), " holds low-rank updates: give ",
+                  described(saved), spec.lora ? concat(", not ", described(*spec.lora)) : "");
 }
 
 void refuse_unwanted(const Changes& changes, const RunSpec& spec, int64_t step) {
@@ -173,6 +198,13 @@ SampleCounts continued_counts(const Json& trainer, const RunSpec& spec, const Re
 }
 
 }  // namespace
+
+void check_tuning(const RunStart& start, const RunSpec& spec, Communicator& world) {
+  on_all_ranks(&world, [&] {
+    check_tuning(start, spec);
+    return 0;
+  });
+}
 
 ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
                    Communicator& world) {

@@ -19,6 +19,11 @@ struct ResumedRun {
   SampleCounts samples;
 };
 
+// Whether what the run begins with is what it trains: an adapter for low-rank updates of the same
+// rank, alpha and targets, and weights for a model's. ConfigError, which says what to give, where
+// it is not. Collective over `world`.
+void check_tuning(const RunStart& start, const RunSpec& spec, Communicator& world);
+
 // Compares options and `files` (describe_files()) with what start.resume noted of them, and says
 // what differs. Throws ConfigError, with all differences in a table, where one that decides how the
 // run trains is not in --accept-changes. Collective over `world`.

@@ -43,6 +43,8 @@ ModelSettings model_settings(const RunSpec& spec, Mesh& mesh, c10::Device device
   settings.recompute = spec.recompute;
   settings.fp8 = spec.fp8;
   settings.operators = spec.operators;
+  settings.frozen = spec.frozen;
+  settings.lora = spec.lora;
   settings.micro_batch_tokens = spec.batch.tokens();
   settings.stages = stages_of_rank(spec.pipeline.stages, placement_of(spec.pipeline.request),
                                    mesh.pipeline().rank());

@@ -12,6 +12,7 @@
 #include "moetron/models/model.h"
 #include "moetron/nn/fused_attention.h"
 #include "moetron/optim/adamw.h"
+#include "moetron/plan/checkpoint_size.h"
 #include "moetron/run/describe_run.h"
 
 namespace moetron {
@@ -28,6 +29,26 @@ std::optional<std::string> describe_states(const RunSpec& spec, const Model& mod
   if (device == c10::kCPU || !spec.optimizer.is_hybrid) return std::nullopt;
   return concat("moments and masters of rank 0: ", gibibytes(c10::kCPU), " GiB on the host, ",
                 gibibytes(device), " GiB on the GPU");
+}
+
+// Which part of the model is trained, and what rank 0 holds for it; nothing where all is.
+std::optional<std::string> describe_part(const RunSpec& spec, const Model& model,
+                                         AdamW& optimizer) {
+  const std::string part = describe_tuning(spec, trained_elements(spec));
+  if (part.empty()) return std::nullopt;
+  double weights = 0, gradients = 0;
+  for (const Parameter* parameter : model.parameters()) {
+    const auto elements = static_cast<double>(parameter->value().numel());
+    if (!parameter->is_tied())
+      weights += elements * static_cast<double>(parameter->value().element_size());
+    if (parameter->needs_grad()) gradients += elements * sizeof(float);
+  }
+  const c10::DeviceType device = model.options().device().type();
+  auto states = static_cast<double>(optimizer.state_bytes(c10::kCPU));
+  if (device != c10::kCPU) states += static_cast<double>(optimizer.state_bytes(device));
+  const auto megabytes = [](double bytes) { return readable_number(bytes / 1e6); };
+  return concat(part, "; rank 0 holds ", megabytes(weights), " MB of weights, ",
+                megabytes(gradients), " of gradients, ", megabytes(states), " of optimizer states");
 }
 
 // "the fastest; attention: cuDNN's flash attention"
@@ -47,6 +68,8 @@ std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimi
   const double flops = flops_per_token(spec.model, spec.batch.seq_length);
   std::string text = concat("model     ", describe_model(spec.model),
                             model.options().dtype() == at::kFloat ? ", fp32" : ", bf16");
+  if (const auto part = describe_part(spec, model, optimizer))
+    text += concat("\ntrained   ", *part);
   text += concat("\nmesh      ", describe(spec.sizes), "; ", at::get_num_threads(),
                  at::get_num_threads() == 1 ? " thread" : " threads", " a rank");
   if (spec.sizes.world > 1) text += concat("\n          ", describe_groups(spec.sizes));

@@ -3,11 +3,13 @@
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
 #include "moetron/base/path.h"
+#include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/set_aside.h"
 #include "moetron/checkpoint/stored_weights.h"
 #include "moetron/comm/communicator.h"
+#include "moetron/formats/companions.h"
 #include "moetron/tokenizer/tokenizer.h"
 
 namespace moetron {
@@ -37,6 +39,23 @@ std::optional<FoundCheckpoint> find_in_save(const StartSpec& spec, Communicator&
   return std::nullopt;
 }
 
+// The model of an adapter: --base, else a model directory in --load, else what the adapter names.
+fs::path find_base(const StartSpec& spec, const fs::path& adapter) {
+  const fs::path load = spec.load;
+  const bool is_model = !load.empty() && path_exists(load / kConfigFile);
+  return base_of_adapter(adapter, spec.base.empty() && is_model ? spec.load : spec.base);
+}
+
+// Takes apart what is an adapter and what is its model.
+void find_adapter(const StartSpec& spec, RunStart& start) {
+  if (start.resume && holds_adapter(start.resume->folder)) {
+    start.base = find_base(spec, start.resume->folder);
+  } else if (!start.resume && holds_adapter(start.weights)) {
+    start.adapter = start.weights;
+    start.base = start.weights = find_base(spec, start.adapter);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
@@ -47,10 +66,12 @@ std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
 std::filesystem::path find_model_folder(const StartSpec& spec) {
   for (const fs::path folder : {spec.save, spec.load}) {
     if (folder.empty()) continue;
-    if (const auto steps = list_steps(folder); !steps.empty())
-      return checkpoint_folder(folder, steps.front());
+    if (const auto steps = list_steps(folder); !steps.empty()) {
+      const fs::path step = checkpoint_folder(folder, steps.front());
+      return holds_adapter(step) ? find_base(spec, step) : step;
+    }
   }
-  return spec.load;
+  return holds_adapter(spec.load) ? find_base(spec, spec.load) : fs::path(spec.load);
 }
 
 RunStart find_start(const StartSpec& spec, Communicator& world) {
@@ -79,7 +100,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     }
   }
   if (!start.resume && !load.empty()) {
-    check_tells_model(load);
+    if (!holds_adapter(load)) check_tells_model(load);
     if (is_model_given) check_model_files(load, &world, verification(spec.verify));
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {
@@ -89,6 +110,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     }
   }
 
+  find_adapter(spec, start);
   take_tokenizer_files(start);
   return start;
 }

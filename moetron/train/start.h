@@ -17,14 +17,21 @@ class Communicator;
 class Tokenizer;
 
 struct RunStart {
-  std::optional<FoundCheckpoint> resume;       // continue it: weights, optimizer, step
-  std::filesystem::path weights;               // else begin with these weights; empty: fresh ones
+  std::optional<FoundCheckpoint> resume;  // continue it: weights, optimizer, step
+  std::filesystem::path weights;          // else begin with these weights; empty: fresh ones
+  // With low-rank updates: the model that they are for, where what is continued or loaded is an
+  // adapter; and an adapter to begin with, in place of a fresh one.
+  std::filesystem::path base;
+  std::filesystem::path adapter;
   std::filesystem::path tokenizer_folder;      // empty: none
   std::vector<CompanionFile> tokenizer_files;  // of that folder, as they were at the start
   std::shared_ptr<const Tokenizer> tokenizer;  // null where the run names none
 
   // Whose config.json is the model; empty: the options describe it.
-  std::filesystem::path model_folder() const { return resume ? resume->folder : weights; }
+  std::filesystem::path model_folder() const {
+    if (!base.empty()) return base;
+    return resume ? resume->folder : weights;
+  }
 };
 
 // A valid checkpoint in --save wins over --load, said in one line. --load may be a Hugging Face
