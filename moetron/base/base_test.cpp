@@ -102,6 +102,27 @@ TEST_F(BaseTest, PlacedWritersFillAFileTogether) {
   }
 }
 
+// Whole pages at places of pages may go past the page cache; what is written is the same.
+TEST_F(BaseTest, PlacedWritersWriteWhateverLiesAnywhere) {
+  constexpr size_t kPage = WriteBuffer::kAlignment, kSize = 5 * kPage + 123;
+  WriteBuffer buffer;
+  EXPECT_EQ(buffer.room(10).size(), 10u);
+  const std::span<std::byte> bytes = buffer.room(kSize);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % kPage, 0u);
+  for (size_t i = 0; i < kSize; ++i) bytes[i] = static_cast<std::byte>(i * 7 + i / kPage);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), kSize);
+  for (const size_t from : {size_t{0}, size_t{1}, kPage}) {     // in memory
+    for (const size_t place : {size_t{0}, size_t{5}, kPage}) {  // in the file
+      const fs::path path = folder_ / "file";
+      PlacedWriter writer(path, place + kSize - from);
+      writer.write(bytes.subspan(from), place);
+      writer.sync();
+      EXPECT_EQ(read_file(path), std::string(place, '\0') + std::string(text.substr(from)))
+          << from << ", " << place;
+    }
+  }
+}
+
 TEST(ParallelFor, DoesEveryPieceOnce) {
   for (const int num_threads : {0, 1, 3, 50}) {
     std::vector<std::atomic<int>> calls(37);

@@ -131,23 +131,25 @@ class BlockWriter {
     for (Part& part : round.parts) part.received.wait();
     attempt([&] {
       const FileBlock& block = *round.block;
-      std::span<const std::byte> bytes = snapshot_.whole(block);
-      if (bytes.empty()) bytes = gather(block, round.parts);
+      const std::span<std::byte> bytes = buffer_.room(block.bytes());
+      const std::span<const std::byte> whole = snapshot_.whole(block);
+      if (whole.empty()) {
+        gather(block, round.parts, bytes);
+      } else {
+        std::copy(whole.begin(), whole.end(), bytes.begin());
+      }
       hashes_ += hash_hex(bytes);
       if (block.file != open_) open_file(block.file);
       file_->write(bytes, block.range.begin);
     });
   }
 
-  std::span<const std::byte> gather(const FileBlock& block, const std::vector<Part>& parts) {
-    if (buffer_.size() < block.bytes()) buffer_.resize(block.bytes());
-    const std::span<std::byte> bytes = std::span(buffer_).first(block.bytes());
+  void gather(const FileBlock& block, const std::vector<Part>& parts, std::span<std::byte> bytes) {
     place_header(block, bytes);
     snapshot_.place(plan_, block, bytes);
     for (const Part& part : parts) {
       place_packed(block, part.rank, bytes_of(part.packed), bytes);
     }
-    return bytes;
   }
 
   // Blocks come file by file: the one before is complete, as far as this rank is concerned.
@@ -186,7 +188,7 @@ class BlockWriter {
   int rank_;
   int num_ranks_;
   std::deque<Work> sends_;  // under way, oldest first
-  std::vector<std::byte> buffer_;
+  WriteBuffer buffer_;      // of a block
   const TensorFile* open_ = nullptr;
   std::unique_ptr<PlacedWriter> file_;
   std::string hashes_;
