@@ -124,7 +124,7 @@ def test_training():
         factors = load_file(f"{folder}/adapter_model.safetensors")
         trained = sum(value.numel() for value in factors.values())
         line = next(line for line in done.stdout.splitlines() + done.stderr.splitlines() if line.startswith("trained"))
-        check(f"{trained * 4 / 1e6:.3g} of gradients" in line and f"{trained * 8 / 1e6:.3g} of optimizer" in line,
+        check(f"{trained * 4 / 1e6:.4g} of gradients" in line and f"{trained * 8 / 1e6:.4g} of optimizer" in line,
               f"    holds gradients and states of the updates alone: {line}")
         state = load_file(f"{folder}/state/optimizer.safetensors")
         check({key.split(".", 1)[1] for key in state} == set(factors), "    and saves states of nothing else")

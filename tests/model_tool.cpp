@@ -16,6 +16,7 @@
 #include "moetron/formats/safetensors.h"
 #include "moetron/formats/safetensors_writer_test.h"
 #include "moetron/generate/generate.h"
+#include "moetron/generate/reader_fixture.h"
 #include "moetron/models/model.h"
 #include "moetron/pipeline/block.h"
 
@@ -92,7 +93,11 @@ at::Tensor continue_greedily(Model& model, const at::Tensor& prompts) {
   for (int64_t row = 0; row < prompts.size(0); ++row) {
     const int64_t* first = prompts[row].data_ptr<int64_t>();
     const std::vector<int32_t> prompt(first, first + prompts.size(1));
-    const auto added = generate(model, prompt, {.max_new_tokens = 24, .greedy = true});
+    std::vector<int32_t> added;
+    with_reader(model, [&](TextReader& reader) {
+      added = generate(reader, {{prompt}}, {.max_new_tokens = 24, .sampling = {.greedy = true}})
+                  .front();
+    });
     const at::Tensor tokens =
         at::tensor(std::vector<int64_t>(added.begin(), added.end()), at::kLong);
     rows.push_back(at::cat({prompts[row], tokens}));

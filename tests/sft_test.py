@@ -105,6 +105,33 @@ def test_facts():
     check(FACTS[1][1] in asked.stdout, "generate does, too")
 
 
+def test_talk():
+    """The taught model answers in a chat and from files, whole and divided among ranks, texts alone and together."""
+    taught = ["--load", "taught", "--greedy", "--device", "cpu", "--max-new-tokens", "40"]
+    wanted = "".join(f"> {question}\n{answer}\n" for question, answer in FACTS)
+    asked = ["generate", *taught, "--messages", "chats.jsonl"]
+    check(run(asked).stdout == wanted, "generate answers a file of conversations")
+    check(run([*asked, "--batch-size", "3"]).stdout == wanted, "three at once, the same")
+    done = run(["launch", "-n", "4", *asked, "--tensor-model-parallel-size", "2", "--pipeline-model-parallel-size",
+                "2", "--batch-size", "8"])
+    check(done.stdout == wanted, "and on four ranks that divide the model")
+    lines = [FACTS[0][0], "/clear", FACTS[3][0], "/clear", FACTS[0][0], FACTS[5][0]]
+    done = run(["chat", *taught], input="".join(line + "\n" for line in lines))
+    said = done.stdout.splitlines()
+    check(said[:3] == [FACTS[0][1], FACTS[3][1], FACTS[0][1]] and len(said) == 4, f"chat answers: {said}")
+    with open("two_turns.jsonl", "w") as out:
+        turns = [("user", FACTS[0][0]), ("assistant", FACTS[0][1]), ("user", FACTS[5][0])]
+        out.write(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns] +
+                              [{"role": "assistant", "content": "?"}]}) + "\n")
+    done = run([*asked[:-1], "two_turns.jsonl"])
+    check(done.stdout == f"> {FACTS[5][0]}\n{said[-1]}\n", "a second turn is that of the whole conversation")
+    many = run(["generate", *taught[:2], *taught[3:], "--messages", "two_turns.jsonl", "--num-samples", "2",
+                "--temperature", "3", "--top-k", "50"]).stdout.split("> ")
+    check(len(many) == 3 and many[1] != many[2], "two samples of a prompt are two draws")
+    done = run(["chat", "--load", "tiny", "--device", "cpu", "--chat-template", "nowhere.jinja"], code=3, input="")
+    check("nowhere.jinja" in done.stderr, "a template that is not there")
+
+
 def reference_losses(folder, lrs, weight_decay=0.01):
     """A training loop of torch and transformers over the whole data in every step."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -276,4 +303,4 @@ def test_mistakes():
 
 
 if __name__ == "__main__":
-    run_tests(test_facts, test_losses_of_transformers, test_ranks, test_resume, test_cache, test_recipes, test_mistakes)
+    run_tests(test_facts, test_talk, test_losses_of_transformers, test_ranks, test_resume, test_cache, test_recipes, test_mistakes)

@@ -87,6 +87,7 @@ void fill_at_random(Model& model, double std) {
   for (Parameter* parameter : model.parameters()) {
     switch (parameter->settings().init) {
       case Init::kNormal:
+      case Init::kFanIn:
         parameter->value().normal_(0, std);
         break;
       case Init::kOnes:

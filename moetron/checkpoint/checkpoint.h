@@ -64,6 +64,11 @@ struct FoundCheckpoint {
 std::optional<FoundCheckpoint> find_latest(const std::filesystem::path& save, Communicator* world,
                                            Verify verify = Verify::kBlocks);
 
+// The checkpoint of `step`, checked in the same way. InputError where it is missing, with the steps
+// that are there, or damaged. Collective as above.
+FoundCheckpoint find_step(const std::filesystem::path& save, int64_t step, Communicator* world,
+                          Verify verify = Verify::kBlocks);
+
 // Throws InputError, naming file and block, unless every file that the folder's manifest lists has
 // its size and hashes. A folder without a manifest, as other programs write them, passes. For
 // whoever reads a checkpoint that find_latest() did not find. Reads all files once; collective over

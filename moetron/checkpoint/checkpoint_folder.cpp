@@ -196,6 +196,22 @@ std::optional<FoundCheckpoint> find_latest(const fs::path& save, Communicator* w
   return FoundCheckpoint{checkpoint_folder(save, found), found};
 }
 
+FoundCheckpoint find_step(const fs::path& save, int64_t step, Communicator* world, Verify verify) {
+  on_rank_zero(world, [&] {
+    const std::vector<int64_t> steps = list_steps(save);
+    std::string there;
+    for (const int64_t other : steps) there += concat(there.empty() ? "" : ", ", other);
+    MT_CHECK_INPUT(std::ranges::count(steps, step) == 1, save.string(), " holds no step ", step,
+                   there.empty() ? ", nor any other" : concat("; it holds ", there));
+    return 0;
+  });
+  const fs::path folder = checkpoint_folder(save, step);
+  const std::string reason = shared_reason(folder, step, world, verify);
+  MT_CHECK_INPUT(reason.empty(), reason);
+  if (verify == Verify::kSizes) say_unverified(folder);
+  return {folder, step};
+}
+
 void check_model_files(const fs::path& folder, Communicator* world, Verify verify) {
   const bool has_manifest = on_rank_zero(
       world, [&] { return int64_t{is_folder(folder) && path_exists(folder / kManifestFile)}; });

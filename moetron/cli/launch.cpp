@@ -98,9 +98,10 @@ Run make_run(const ParsedCommandLine& parsed) {
   run.command = parse_command_line(static_cast<int>(words.size()), words.data());
   if (run.command.help) return run;
   const Command command = run.command.command;
-  MT_CHECK_CONFIG(command == Command::kPretrain || command == Command::kSft,
-                  "launch starts ranks of pretrain or sft; ", parsed.launched[0],
-                  " is one process");
+  MT_CHECK_CONFIG(command != Command::kChat,
+                  "launch gives ranks no keyboard: start chat under torchrun --no-python");
+  MT_CHECK_CONFIG(has_ranks(command), "launch starts ranks of pretrain, sft or generate; ",
+                  parsed.launched[0], " is one process");
   const LaunchOptions& options = run.options;
   const bool on_cpu = run.command.options.runtime.device == DeviceKind::kCpu;
   run.num_local =

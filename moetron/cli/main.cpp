@@ -29,6 +29,8 @@ int run_command(const ParsedCommandLine& parsed) {
       return run_preprocess(parsed);
     case Command::kGenerate:
       return run_generate(parsed);
+    case Command::kChat:
+      return run_chat(parsed);
     case Command::kSimulate:
       return run_simulate(parsed);
     case Command::kExplain:
@@ -71,8 +73,10 @@ int refuse_command_line(int argc, char** argv, const Error& error) {
     environment = read_rank_environment();
   } catch (const ConfigError&) {  // whoever does not know its rank speaks for itself
   }
-  const bool has_peers = argc > 1 && (argv[1] == command_name(Command::kPretrain) ||
-                                      argv[1] == command_name(Command::kSft));
+  const std::string_view word = argc > 1 ? argv[1] : "";
+  const bool has_peers = std::ranges::any_of(command_table(), [&](const CommandSpec& spec) {
+    return spec.name == word && spec.command && has_ranks(*spec.command);
+  });
   if (has_peers) return leave_before_joining(environment, {}, error);
   if (environment.rank != 0) return leave_silently(environment.rank, error);
   say_failure(error.what());

@@ -329,6 +329,7 @@ const std::vector<CommandSpec>& command_table() {
       {"launch", "Starts the ranks of a training on this machine.", Command::kLaunch},
       {"preprocess", "Turns text or JSONL into token files.", Command::kPreprocess},
       {"generate", "Continues a prompt with a trained model.", Command::kGenerate},
+      {"chat", "Talks with a trained model.", Command::kChat},
       {"sft", "Fine-tunes a model on conversations.", Command::kSft},
       {"convert", "Converts checkpoints between formats.", Command::kConvert},
       {"compare", "Compares two checkpoints tensor by tensor.", Command::kCompare},

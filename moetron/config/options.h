@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "moetron/config/choices.h"
+#include "moetron/config/generate_options.h"
 #include "moetron/config/model_formats.h"
 #include "moetron/config/sft_options.h"
 #include "moetron/config/tuning_options.h"
@@ -23,6 +24,7 @@ enum class Command {
   kSft,
   kPreprocess,
   kGenerate,
+  kChat,
   kSimulate,
   kExplain,
   kPlan,
@@ -159,6 +161,7 @@ struct CheckpointOptions {
   bool no_save_optim = false;
   bool no_load_optim = false;
   bool finetune = false;
+  std::optional<int64_t> ckpt_step;         // of the run in load; empty: the newest
   std::vector<std::string> accept_changes;  // names of options, or "all"
   bool restart = false;
   // Of the files that a manifest lists; convert reads its own again where this is set.
@@ -289,15 +292,6 @@ struct CompareOptions {
   double atol = 0;                  // a difference within either tolerance is none
   double rtol = 0;
   int64_t top = 10;  // rows of the table
-};
-
-struct GenerateOptions {
-  std::string prompt;
-  std::string prompt_file;
-  int64_t max_new_tokens = 128;
-  double temperature = 1.0;
-  double top_p = 1.0;
-  bool greedy = false;
 };
 
 struct SimulateOptions {

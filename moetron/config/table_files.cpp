@@ -51,8 +51,8 @@ void declare_checkpoint(OptionTable& table) {
           "It takes a Hugging Face model or a checkpoint of Moetron's; moetron convert makes one "
           "of "
           "Megatron's.")
-      .for_commands(
-          {Command::kPretrain, Command::kGenerate, Command::kSimulate, Command::kConvert});
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kSimulate,
+                     Command::kConvert});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
       .unit("steps")
       .count_or_zero()
@@ -79,6 +79,7 @@ void declare_checkpoint(OptionTable& table) {
   table
       .add(MT_FIELD(checkpoint, keep_every),
            "Keeps the checkpoints of steps that this divides, beside those of keep-last; 0: none.")
+      .also("save-retain-interval")
       .unit("steps")
       .count_or_zero()
       .ours()
@@ -95,6 +96,13 @@ void declare_checkpoint(OptionTable& table) {
       .add(MT_FIELD(checkpoint, finetune),
            "Takes the weights alone of the run in load, and begins at step 0, as with a Hugging "
            "Face model in any case.")
+      .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, ckpt_step),
+           "The step of the run in load that is taken; without it the newest.")
+      .unit("step")
+      .at_least(0)
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat})
       .idle_when(idle_without_load);
   table
       .add(MT_FIELD(checkpoint, accept_changes),
@@ -115,7 +123,8 @@ void declare_checkpoint(OptionTable& table) {
           "Checks every block of the files that a manifest lists before they are used; done unless "
           "no-verify is given. convert also reads what it wrote again, if this is given, and "
           "compares it bit for bit with what it was made of.")
-      .for_commands({Command::kPretrain, Command::kGenerate, Command::kConvert, Command::kCompare})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kConvert,
+                     Command::kCompare})
       .ours();
   table.add_fieldless("no-save-rng", ValueKind::kFlag, "Leaves the random state out.")
       .no_effect("random numbers follow from seed, step and name: there is no state to save");
@@ -229,7 +238,8 @@ void declare_files(OptionTable& table) {
   declare_checkpoint(table);
   declare_logging(table);
   declare_data(table);
-  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate};
+  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate,
+                                 Command::kChat};
   table.begin_group("tokenizer", "Tokenizer", all);
   table
       .add(MT_FIELD(tokenizer, tokenizer),

@@ -256,13 +256,9 @@ void declare_checkpoints(OptionTable& table) {
                 {"no-use-tokenizer-model-from-checkpoint-args", kFlag, "The tokenizer given."}});
   declare_idle(table, "a load that is missing is always an error",
                {{"exit-on-missing-checkpoint", kFlag, "Ends where load is missing."}});
-  declare_idle(table, "every checkpoint is kept",
-               {{"save-retain-interval", kInteger, "Steps whose checkpoints are kept."}});
   declare_later(table, "checkpoints in local memory",
                 {{"non-persistent-save-interval", kInteger, "Steps between them."},
                  {"non-persistent-ckpt-type", kText, "Where they are."}});
-  declare_later(table, "a step by its number: name its folder in --load",
-                {{"ckpt-step", kInteger, "The step that is loaded."}});
   declare_later(table, "conversion between formats",
                 {{"pretrained-checkpoint", kText, "Another checkpoint to start from."},
                  {"ckpt-convert-format", kText, "The format of a conversion."},

@@ -57,7 +57,7 @@ std::vector<Choice> schedule_choices() {
 // The commands that divide a model among ranks.
 const std::vector<Command>& layout_commands() {
   static const std::vector<Command> commands{Command::kPretrain, Command::kSimulate,
-                                             Command::kConvert};
+                                             Command::kConvert, Command::kGenerate, Command::kChat};
   return commands;
 }
 

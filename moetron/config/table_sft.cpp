@@ -69,6 +69,7 @@ void declare_templates(OptionTable& table) {
   table
       .add(MT_FIELD(sft, chat_template),
            "File with the chat template, or chatml; without it the model's or tokenizer's own.")
+      .for_commands({Command::kSft, Command::kGenerate, Command::kChat})
       .deciding_training()
       .ours();
   table.add(MT_FIELD(sft, last_turn_only), "Trains only the last answer of each conversation.")

@@ -28,12 +28,14 @@ std::string idle_without_ranks(const Options& options) {
 }  // namespace
 
 void declare_runtime(OptionTable& table) {
-  const std::vector<Command> all{Command::kPretrain, Command::kPreprocess, Command::kGenerate,
-                                 Command::kSimulate, Command::kExplain,    Command::kCompareLoss,
-                                 Command::kPlot,     Command::kBench,      Command::kLaunch,
-                                 Command::kDoctor,   Command::kConvert,    Command::kCompare};
+  const std::vector<Command> all{Command::kPretrain,    Command::kPreprocess, Command::kGenerate,
+                                 Command::kChat,        Command::kSimulate,   Command::kExplain,
+                                 Command::kCompareLoss, Command::kPlot,       Command::kBench,
+                                 Command::kLaunch,      Command::kDoctor,     Command::kConvert,
+                                 Command::kCompare};
   const std::vector<Command> planned{Command::kPretrain, Command::kSimulate, Command::kExplain};
-  const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kBench};
+  const std::vector<Command> model{Command::kPretrain, Command::kGenerate, Command::kChat,
+                                   Command::kBench};
   table.begin_group("runtime", "Running", model);
   table
       .add_fieldless("config", ValueKind::kText,
@@ -54,7 +56,7 @@ void declare_runtime(OptionTable& table) {
   table
       .add(MT_FIELD(runtime, distributed_backend),
            "How ranks talk; auto: nccl on GPUs, gloo on CPUs.")
-      .for_commands({Command::kPretrain})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat})
       .also("comm-backend")
       .one_of({{"auto", DistributedBackend::kAuto},
                {"gloo", DistributedBackend::kGloo},
@@ -62,7 +64,7 @@ void declare_runtime(OptionTable& table) {
                {"thread", Standing::kNotYet, "ranks as threads of one process"}});
   table.add(MT_FIELD(runtime, comm_timeout), "A rank that waits longer for its peers gives up.")
       .also_times("distributed-timeout-minutes", 60)
-      .for_commands({Command::kPretrain, Command::kDoctor})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kDoctor})
       .unit("seconds")
       .above(0)
       .at_most(1e6);
@@ -70,7 +72,7 @@ void declare_runtime(OptionTable& table) {
       .add(MT_FIELD(runtime, nccl_max_ctas),
            "Thread blocks that a collective of NCCL may occupy; 0: NCCL's own choice.")
       .ours()
-      .for_commands({Command::kPretrain})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat})
       .unit("blocks")
       .at_least(0)
       .at_most(64)
@@ -83,8 +85,8 @@ void declare_runtime(OptionTable& table) {
            "at most.")
       .also("threads")
       .also("process-num")
-      .for_commands({Command::kPretrain, Command::kGenerate, Command::kBench, Command::kDoctor,
-                     Command::kConvert, Command::kCompare})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kBench,
+                     Command::kDoctor, Command::kConvert, Command::kCompare})
       .unit("threads")
       .at_least(0)
       .at_most(4096)
@@ -261,9 +263,18 @@ void declare_tools(OptionTable& table) {
            "nothing is left.")
       .idle_when(idle_for_conversations);
 
-  table.begin_group("generate", "Generating", {Command::kGenerate});
-  table.add(MT_FIELD(generate, prompt), "The text to continue.");
-  table.add(MT_FIELD(generate, prompt_file), "File with one prompt a line.");
+  table.begin_group("generate", "Generating", {Command::kGenerate, Command::kChat});
+  table.add(MT_FIELD(generate, prompt), "The text to continue.").for_commands({Command::kGenerate});
+  table.add(MT_FIELD(generate, prompt_file), "File with one prompt a line.")
+      .for_commands({Command::kGenerate});
+  table
+      .add(MT_FIELD(generate, messages),
+           "File of conversations (docs/chat-data.md) whose last question is answered.")
+      .for_commands({Command::kGenerate})
+      .ours();
+  table.add(MT_FIELD(generate, system), "What the model is told before the conversation.")
+      .for_commands({Command::kChat})
+      .ours();
   table.add(MT_FIELD(generate, max_new_tokens), "Stops after so many tokens.")
       .unit("tokens")
       .count();
@@ -274,6 +285,26 @@ void declare_tools(OptionTable& table) {
            "Samples from the likeliest tokens that together have this probability.")
       .above(0)
       .at_most(1);
+  table.add(MT_FIELD(generate, top_k), "Samples from so many likeliest tokens; 0: from all.")
+      .unit("tokens")
+      .count_or_zero();
+  table
+      .add(MT_FIELD(generate, repetition_penalty),
+           "Divides the logits above 0 of tokens that the text holds, and multiplies those below.")
+      .above(0)
+      .ours();
+  table.add(MT_FIELD(generate, num_samples), "Continuations of each prompt.")
+      .for_commands({Command::kGenerate})
+      .unit("texts")
+      .count()
+      .ours();
+  table
+      .add(MT_FIELD(generate, batch_size),
+           "Texts that are continued together; what comes is shown as it comes where it is 1.")
+      .for_commands({Command::kGenerate})
+      .unit("texts")
+      .count()
+      .ours();
   table.add(MT_FIELD(generate, greedy), "Always takes the likeliest token.");
 }
 

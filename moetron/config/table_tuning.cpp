@@ -53,7 +53,7 @@ void declare_tuning(OptionTable& table) {
       .add(MT_FIELD(tuning, base),
            "Model directory that an adapter in load or save belongs to, where it is not the one "
            "that the adapter names.")
-      .for_commands({Command::kPretrain, Command::kGenerate})
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat})
       .ours();
 }
 

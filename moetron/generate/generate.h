@@ -1,28 +1,43 @@
-// Text from a model: one token after another, with a cache of keys and values.
+// Texts from a model: one token after another, of several texts at once.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <vector>
 
+#include "moetron/generate/sampling.h"
+
 namespace moetron {
 
-class Model;
+class TextReader;
 
 struct GenerateSettings {
   int64_t max_new_tokens = 128;
-  bool greedy = false;       // the likeliest token; else a draw
-  double temperature = 1.0;  // 0: greedy
-  double top_p = 1.0;  // draw from the smallest set of likeliest tokens that has this probability
+  SamplingSettings sampling = {};
   uint64_t seed = 1234;
-  std::vector<int32_t> end_tokens;  // stops after any of them
+  std::vector<int32_t> end_tokens = {};  // a text stops after any of them
 };
 
-// The new tokens, without the prompt. `on_token` (may be empty) sees each as it comes. ConfigError
-// for an empty prompt, a token outside the vocabulary, or a temperature or top-p out of range;
+// A prompt, and which draws continue it: the same (seed, sample) draws the same, whatever is
+// generated beside it.
+struct TextToContinue {
+  std::vector<int32_t> prompt;
+  uint64_t sample = 0;
+  // What the reader knows the text by; as far as it has read the prompt, it goes on from there.
+  int64_t sequence = 0;
+};
+
+// `text`: its place in the list.
+using OnToken = std::function<void(size_t text, int32_t token)>;
+
+// The new tokens of each text, without the prompt, all of them in a step together. `on_token` (may
+// be empty) sees each as it comes. The reader keeps what it has read of the texts (without the last
+// token of each). Every rank gives the same and gets the same. ConfigError for an empty prompt, one
+// that is too long for the model, a token outside the vocabulary, or a setting out of range;
 // InputError where the model's logits are not finite.
-std::vector<int32_t> generate(Model& model, const std::vector<int32_t>& prompt,
-                              const GenerateSettings& settings,
-                              const std::function<void(int32_t)>& on_token = {});
+std::vector<std::vector<int32_t>> generate(TextReader& reader,
+                                           const std::vector<TextToContinue>& texts,
+                                           const GenerateSettings& settings,
+                                           const OnToken& on_token = {});
 
 }  // namespace moetron

@@ -9,6 +9,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
+#include "moetron/generate/reader_fixture.h"
 #include "moetron/models/model.h"
 
 namespace moetron {
@@ -28,13 +29,23 @@ ModelConfig tiny_qwen() {
 class GenerateTest : public ::testing::Test {
  protected:
   GenerateTest() : model_(tiny_qwen()) { model_.initialize(5); }
+  // Of one prompt.
+  std::vector<int32_t> continued(const std::vector<int32_t>& prompt,
+                                 const GenerateSettings& settings) {
+    std::vector<int32_t> tokens;
+    with_reader(model_, [&](TextReader& reader) {
+      tokens = generate(reader, {{prompt}}, settings).front();
+    });
+    return tokens;
+  }
+
   Model model_;
   std::vector<int32_t> prompt_ = {3, 1, 4, 1, 5};
 };
 
 // The cache must not change what a full forward of the whole text would choose.
 TEST_F(GenerateTest, GreedyWithCacheEqualsFullForwards) {
-  const auto generated = generate(model_, prompt_, {.max_new_tokens = 20, .greedy = true});
+  const auto generated = continued(prompt_, {.max_new_tokens = 20, .sampling = {.greedy = true}});
   std::vector<int64_t> text(prompt_.begin(), prompt_.end());
   for (const int32_t token : generated) {
     const at::Tensor logits = model_.logits(at::tensor(text, at::kLong).unsqueeze(0));
@@ -45,20 +56,21 @@ TEST_F(GenerateTest, GreedyWithCacheEqualsFullForwards) {
 }
 
 TEST_F(GenerateTest, DrawsFollowTheSeedAndTopP) {
-  GenerateSettings settings{.max_new_tokens = 12, .temperature = 1.5};
-  const auto first = generate(model_, prompt_, settings);
-  EXPECT_EQ(generate(model_, prompt_, settings), first);
+  GenerateSettings settings{.max_new_tokens = 12, .sampling = {.temperature = 1.5}};
+  const auto first = continued(prompt_, settings);
+  EXPECT_EQ(continued(prompt_, settings), first);
   settings.seed = 99;
-  EXPECT_NE(generate(model_, prompt_, settings), first);
-  settings.top_p = 1e-6;  // only the likeliest is left
-  EXPECT_EQ(generate(model_, prompt_, settings),
-            generate(model_, prompt_, {.max_new_tokens = 12, .greedy = true}));
+  EXPECT_NE(continued(prompt_, settings), first);
+  settings.sampling.top_p = 1e-6;  // only the likeliest is left
+  EXPECT_EQ(continued(prompt_, settings),
+            continued(prompt_, {.max_new_tokens = 12, .sampling = {.greedy = true}}));
 }
 
 TEST_F(GenerateTest, TemperaturesNearZeroAreGreedy) {
-  const auto greedy = generate(model_, prompt_, {.max_new_tokens = 12, .greedy = true});
+  const auto greedy = continued(prompt_, {.max_new_tokens = 12, .sampling = {.greedy = true}});
   for (const double temperature : {0.0, 5e-324, 1e-310, 1e-300, 1e-30})
-    EXPECT_EQ(generate(model_, prompt_, {.max_new_tokens = 12, .temperature = temperature}), greedy)
+    EXPECT_EQ(continued(prompt_, {.max_new_tokens = 12, .sampling = {.temperature = temperature}}),
+              greedy)
         << temperature;
 }
 
@@ -66,7 +78,8 @@ TEST_F(GenerateTest, LogitsThatAreNoNumbersAreAnError) {
   for (Parameter* parameter : model_.parameters())
     parameter->value().view(-1)[0] = std::numeric_limits<float>::quiet_NaN();
   for (const bool greedy : {true, false})
-    EXPECT_THROW(generate(model_, prompt_, {.max_new_tokens = 1, .greedy = greedy}), InputError);
+    EXPECT_THROW(continued(prompt_, {.max_new_tokens = 1, .sampling = {.greedy = greedy}}),
+                 InputError);
 }
 
 TEST_F(GenerateTest, DrawsHaveTheProbabilitiesOfTheSoftmax) {
@@ -77,8 +90,7 @@ TEST_F(GenerateTest, DrawsHaveTheProbabilitiesOfTheSoftmax) {
   const int64_t draws = 400;
   std::map<int32_t, int64_t> counts;
   for (int64_t seed = 0; seed < draws; ++seed) {
-    counts[generate(model_, prompt_,
-                    {.max_new_tokens = 1, .seed = static_cast<uint64_t>(seed)})[0]]++;
+    counts[continued(prompt_, {.max_new_tokens = 1, .seed = static_cast<uint64_t>(seed)})[0]]++;
   }
   for (const auto& [token, count] : counts) {
     const double p = wanted[token].item<double>();
@@ -88,14 +100,15 @@ TEST_F(GenerateTest, DrawsHaveTheProbabilitiesOfTheSoftmax) {
 }
 
 TEST_F(GenerateTest, MistakesNameTheirOption) {
-  EXPECT_THROW(generate(model_, {}, {}), ConfigError);
-  EXPECT_THROW(generate(model_, {40}, {}), ConfigError);
-  EXPECT_THROW(generate(model_, prompt_, {.temperature = -1}), ConfigError);
-  EXPECT_THROW(generate(model_, prompt_, {.top_p = 0}), ConfigError);
-  EXPECT_THROW(generate(model_, prompt_, {.max_new_tokens = 64}), ConfigError);
-  const auto generated = generate(model_, prompt_, {.max_new_tokens = 20, .greedy = true});
-  const auto stopped = generate(
-      model_, prompt_, {.max_new_tokens = 20, .greedy = true, .end_tokens = {generated[2], 99}});
+  EXPECT_THROW(continued({}, {}), ConfigError);
+  EXPECT_THROW(continued({40}, {}), ConfigError);
+  EXPECT_THROW(continued(prompt_, {.sampling = {.temperature = -1}}), ConfigError);
+  EXPECT_THROW(continued(prompt_, {.sampling = {.top_p = 0}}), ConfigError);
+  EXPECT_THROW(continued(prompt_, {.max_new_tokens = 64}), ConfigError);
+  const auto generated = continued(prompt_, {.max_new_tokens = 20, .sampling = {.greedy = true}});
+  const auto stopped = continued(
+      prompt_,
+      {.max_new_tokens = 20, .sampling = {.greedy = true}, .end_tokens = {generated[2], 99}});
   const auto place = std::find(generated.begin(), generated.end(), generated[2]);
   EXPECT_EQ(stopped.size(), static_cast<size_t>(place - generated.begin()) + 1);
 }

@@ -17,6 +17,12 @@ TokenLabels labels_of(const MicroBatch& micro_batch) {
   return {micro_batch.labels.flatten(), weights.defined() ? weights.flatten() : weights};
 }
 
+// x [tokens, hidden] -> [documents, hidden]
+at::Tensor last_of_documents(const at::Tensor& x, const DocumentBounds& documents) {
+  const at::Tensor ends = documents.on_device.narrow(0, 1, documents.on_device.size(0) - 1);
+  return x.index_select(0, ends - 1);
+}
+
 }  // namespace
 
 EmbeddingLayer::EmbeddingLayer(int64_t vocab_size, int64_t hidden_size,
@@ -43,13 +49,8 @@ std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
                                       const NodeCall& call) {
   const MicroBatch& micro_batch = call.micro_batch;
   SegmentRun& run = call.run;
-  at::Tensor hidden = std::move(inputs[0].data);
-  if (micro_batch.cache != nullptr) {
-    const int64_t batch = micro_batch.tokens.size(0);
-    hidden = hidden.unflatten(0, {batch, -1}).select(1, -1);  // [batch, hidden]
-  }
-  const at::Tensor normed =
-      gather_tokens(rms_norm(hidden, norm_, norm_eps_, run), micro_batch.layout, run);
+  at::Tensor normed = gather_tokens(rms_norm(inputs[0].data, norm_, norm_eps_, run),
+                                    micro_batch.layout, run);  // [tokens, hidden]
   const bool has_labels = micro_batch.labels.defined();
   const bool wants_sum = !micro_batch.wants_log_probabilities;
   if (has_labels && wants_sum && shard_.size() == 1 && run.takes_kernels() &&
@@ -58,6 +59,7 @@ std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
             {.data = linear_cross_entropy_sum(normed, weight_, labels_of(micro_batch),
                                               micro_batch.d_loss * loss_weight(), run)}};
   }
+  if (micro_batch.cache != nullptr) normed = last_of_documents(normed, micro_batch.documents);
   const at::Tensor logits = linear(normed, weight_, run);  // [tokens, rows of the shard]
   if (has_labels) {
     const TokenLabels labels = labels_of(micro_batch);
@@ -65,8 +67,8 @@ std::vector<Value> HeadLayer::compute(const Node&, std::vector<Value> inputs,
             {.data = wants_sum ? cross_entropy_sum(logits, labels, shard_, run)
                                : label_log_probabilities(logits, labels.labels, shard_, run)}};
   }
-  MT_CHECK(shard_.size() == 1, "logits of a vocabulary that ", shard_.size(), " ranks divide");
-  return {{.data = logits}, {}};
+  const at::Tensor all = gather_features(logits, micro_batch.layout, run);
+  return {{.data = all.narrow(1, 0, shard_.vocab_size)}, {}};  // without the padding of shards
 }
 
 void HeadLayer::visit(const std::function<void(Parameter&)>& visitor) {

@@ -27,8 +27,8 @@ class HeadLayer final : public Layer {
             const ModelSettings& settings);
   const LayerProgram& program() const override { return head_program(); }
   // -> logits, loss: the summed loss over the micro-batch's labels, or the labels'
-  // log-probabilities where the record wants them; without labels the logits [tokens, vocab], on
-  // one tensor-parallel rank only, of each sequence's last token where there is a cache.
+  // log-probabilities where the record wants them; without labels the logits [tokens, vocab], or
+  // where there is a cache [documents, vocab], of each document's last token.
   std::vector<Value> compute(const Node& node, std::vector<Value> inputs,
                              const NodeCall& call) override;
   void visit(const std::function<void(Parameter&)>& visitor) override;

@@ -140,12 +140,15 @@ std::vector<NamedSlice> Model::adapter_weights() const {
   return all;
 }
 
-at::Tensor Model::logits(const at::Tensor& tokens, int64_t first_position, KeyValueCache* cache) {
+StageBorders Model::borders(const Placement& placement) const {
+  const Dtype dtype = options_.dtype() == at::kBFloat16 ? Dtype::kBf16 : Dtype::kFp32;
+  return StageBorders(static_cast<size_t>(placement.num_stages() - 1), handed_on(config_, dtype));
+}
+
+at::Tensor Model::logits(const at::Tensor& tokens) {
   MT_CHECK(chunks_.size() == 1 && stages_[0].has_embedding && stages_[0].has_head,
            "logits of a model that is divided into stages");
-  MicroBatch micro_batch =
-      make_micro_batch(tokens.to(options_.device()), /*labels=*/{}, nullptr, first_position);
-  micro_batch.cache = cache;
+  const MicroBatch micro_batch = make_micro_batch(tokens.to(options_.device()));
   ChunkRun run(chunks_[0], micro_batch);
   const std::vector<Value> outputs = forward_chunk(run, {}, {.with_grad = false});
   return outputs.at(0).data.unflatten(0, {tokens.size(0), -1});

@@ -11,13 +11,14 @@
 #include "moetron/autograd/parameter.h"
 #include "moetron/models/model_settings.h"
 #include "moetron/pipeline/chunk.h"
+#include "moetron/schedule/schedule.h"
+#include "moetron/schedule/stage_border.h"
 
 namespace moetron {
 
 struct Adapter;
 class EmbeddingLayer;
 class HeadLayer;
-class KeyValueCache;
 class Router;
 
 struct LayerRouter {
@@ -66,14 +67,14 @@ class Model {
   bool has_adapters() const { return !adapters_.empty(); }
   // Whether the updates count; else the model is the one that they are added to. Between steps.
   void switch_adapters(bool on);
+  // What its stages hand on to each other.
+  StageBorders borders(const Placement& placement) const;
   // The same on every rank but for the uses.
   std::vector<Tie>& ties() { return ties_; }
 
   // Of a whole model in one chunk.
-  // tokens [batch, seq] int64 -> [batch, seq, vocab], without gradients. With a cache the tokens
-  // continue it, and only the last position's logits are computed: [batch, 1, vocab].
-  at::Tensor logits(const at::Tensor& tokens, int64_t first_position = 0,
-                    KeyValueCache* cache = nullptr);
+  // tokens [batch, seq] int64 -> [batch, seq, vocab], without gradients.
+  at::Tensor logits(const at::Tensor& tokens);
 
  private:
   void tie(EmbeddingLayer* embedding, HeadLayer* head);

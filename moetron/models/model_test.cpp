@@ -126,24 +126,6 @@ TEST(Model, ItsLossIsTheCrossEntropyOfItsLogits) {
   }
 }
 
-TEST(Model, ContinuesACacheAsIfAllHadBeenRead) {
-  for (const ModelConfig& config : one_of_each_family()) {
-    Model model(config);
-    model.initialize(kSeed);
-    const at::Tensor tokens = at::randint(config.vocab_size, {2, 7}, at::kLong);
-    const at::Tensor all = model.logits(tokens);
-    KeyValueCache cache(config.num_layers);
-    int64_t read = 0;
-    for (const int64_t count : {5, 1, 1}) {
-      const at::Tensor last = model.logits(tokens.narrow(1, read, count), read, &cache);
-      read += count;
-      EXPECT_EQ(last.sizes(), (at::IntArrayRef{2, 1, config.vocab_size}));
-      EXPECT_TRUE(at::allclose(last.squeeze(1), all.select(1, read - 1), 1e-4, 1e-5))
-          << family_name(config.family) << ", " << read << " tokens";
-    }
-  }
-}
-
 TEST(Model, HasNoLogitsInAStage) {
   const ModelConfig config = model_config(llama_json(), false);
   for (const std::vector<StageLayers>& stages : two_stages(config)) {

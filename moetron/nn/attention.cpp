@@ -47,13 +47,12 @@ class GroupedQueryAttention final : public Attention {
     };
     const at::Tensor first = project(*projections_.front());  // [B, T, N + 2G or N, D]
     const bool by_kernel = run.takes_kernels() && !shares_heads_ && has_norm_rotate(first);
-    auto [q, k, v] = by_kernel ? norm_and_rotate(first, heads_, q_norm_ ? &*q_norm_ : nullptr,
-                                                 k_norm_ ? &*k_norm_ : nullptr, s.norm_eps,
-                                                 rotation(s, positions, frequencies_), run)
-                               : split_heads(first, positions, project, run);
-    if (cache != nullptr) std::tie(k, v) = cache->append(k, v);
-    const at::Tensor mixed = document_attention(q, k, v, micro_batch.documents, s.softmax_scale,
-                                                run);  // [B, T, N, D]
+    const QueriesKeysValues qkv =
+        by_kernel ? norm_and_rotate(first, heads_, q_norm_ ? &*q_norm_ : nullptr,
+                                    k_norm_ ? &*k_norm_ : nullptr, s.norm_eps,
+                                    rotation(s, positions, frequencies_), run)
+                  : split_heads(first, positions, project, run);
+    const at::Tensor mixed = attend(qkv, micro_batch, cache, s.softmax_scale, run);  // [B, T, N, D]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, layout, run);
@@ -184,14 +183,13 @@ Rotation rotation(const AttentionSettings& settings, const at::Tensor& positions
           .neighbours = settings.rope_pairs == RopePairs::kNeighbours};
 }
 
-std::pair<at::Tensor, at::Tensor> AttentionCache::append(const at::Tensor& keys,
-                                                         const at::Tensor& values) {
-  keys_ = keys_.defined() ? at::cat({keys_, keys}, 1) : keys;
-  values_ = values_.defined() ? at::cat({values_, values}, 1) : values;
-  return {keys_, values_};
-}
-
 namespace {
+
+// [T, S]: whether query t sees key s.
+at::Tensor visible_keys(int64_t num_new, int64_t num_all, c10::Device device) {
+  return at::ones({num_new, num_all}, at::TensorOptions(device).dtype(at::kBool))
+      .tril(num_all - num_new);
+}
 
 // The formula, with the scores of all queries and keys at once: [B, N, T, S] fp32.
 at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -200,11 +198,33 @@ at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   const at::Tensor keys = heads_first(k, repeats, k.size(3));
   const at::Tensor scores =
       heads_first(q, 1, q.size(3)).matmul(keys.transpose(2, 3)).to(at::kFloat).mul(softmax_scale);
-  const at::Tensor is_later =
-      at::ones({num_new, num_all}, scores.options().dtype(at::kBool)).triu(1 + num_all - num_new);
+  const at::Tensor is_later = visible_keys(num_new, num_all, scores.device()).logical_not();
   const at::Tensor shares =
       scores.masked_fill(is_later, -std::numeric_limits<double>::infinity()).softmax(-1);
   return shares.to(v.dtype()).matmul(heads_first(v, repeats, v.size(3))).transpose(1, 2);
+}
+
+// One document after the other. q [B, T, N, D], k and v alike; `seen` gives the keys and values
+// that document `i` attends to, of its own new ones: [S, G, D], [S, G, V].
+template <class Seen>
+at::Tensor by_document(const QueriesKeysValues& qkv, const std::vector<int64_t>& bounds,
+                       const Seen& seen, double softmax_scale, SegmentRun& run) {
+  const at::Tensor& q = qkv.queries;
+  MT_CHECK(qkv.keys.size(1) == q.size(1) && bounds.back() == q.size(0) * q.size(1), "documents of ",
+           bounds.back(), " tokens in a micro-batch of ", q.size(0) * q.size(1));
+  std::vector<int64_t> lengths;
+  for (size_t i = 1; i < bounds.size(); ++i) lengths.push_back(bounds[i] - bounds[i - 1]);
+  const auto cut = [&](const at::Tensor& x) {
+    return x.flatten(0, 1).split_with_sizes(lengths);  // each [tokens, heads, width]
+  };
+  const auto qs = cut(q), ks = cut(qkv.keys), vs = cut(qkv.values);
+  std::vector<at::Tensor> mixed;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const KeysValues own = seen(i, KeysValues{ks[i], vs[i]});
+    mixed.push_back(causal_attention(qs[i].unsqueeze(0), own.keys.unsqueeze(0),
+                                     own.values.unsqueeze(0), softmax_scale, run));
+  }
+  return at::cat(mixed, 1).unflatten(1, {q.size(0), q.size(1)}).squeeze(0);
 }
 
 }  // namespace
@@ -212,21 +232,19 @@ at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::T
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run) {
   const int64_t new_tokens = q.size(1);
-  MT_CHECK(new_tokens == k.size(1) || new_tokens == 1, new_tokens, " queries over ", k.size(1),
-           " keys: a cache is filled at once, then token by token");
+  const bool continues = new_tokens < k.size(1);
+  MT_CHECK(!run.with_grad() || !continues, "gradients through a cache of keys and values");
   if (run.operators().attention == Operators::kPlain)
     return plain_attention(q, k, v, softmax_scale);
   // With and without gradients alike: a recomputation must repeat its forward to the bit.
-  if (new_tokens == k.size(1) && has_fused_attention(q, v)) {
-    return fused_attention(q, k, v, softmax_scale, run);
-  }
-  MT_CHECK(!run.with_grad() || new_tokens == k.size(1),
-           "gradients through a cache of keys and values");
+  if (!continues && has_fused_attention(q, v)) return fused_attention(q, k, v, softmax_scale, run);
+  std::optional<at::Tensor> mask;  // none is needed where a single token sees all
+  if (continues && new_tokens > 1) mask = visible_keys(new_tokens, k.size(1), q.device());
   const int64_t repeats = q.size(2) / k.size(2), width = common_width(q, v);
   const at::Tensor mixed = at::scaled_dot_product_attention(
       heads_first(q, 1, width), heads_first(k, repeats, width), heads_first(v, repeats, width),
-      /*attn_mask=*/{}, /*dropout_p=*/0.0,
-      /*is_causal=*/new_tokens > 1, softmax_scale);  // [B, N, T, D]
+      mask, /*dropout_p=*/0.0,
+      /*is_causal=*/!continues && new_tokens > 1, softmax_scale);  // [B, N, T, D]
   return mixed.transpose(1, 2).narrow(-1, 0, v.size(3));
 }
 
@@ -234,21 +252,22 @@ at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at
                               const DocumentBounds& documents, double softmax_scale,
                               SegmentRun& run) {
   if (!documents.defined()) return causal_attention(q, k, v, softmax_scale, run);
-  const std::vector<int64_t>& bounds = documents.on_host;
-  MT_CHECK(k.size(1) == q.size(1) && bounds.back() == q.size(0) * q.size(1), "documents of ",
-           bounds.back(), " tokens in a micro-batch of ", q.size(0) * q.size(1));
-  std::vector<int64_t> lengths;
-  for (size_t i = 1; i < bounds.size(); ++i) lengths.push_back(bounds[i] - bounds[i - 1]);
-  const auto cut = [&](const at::Tensor& x) {
-    return x.flatten(0, 1).split_with_sizes(lengths);  // each [tokens, heads, width]
+  const auto own = [](size_t, const KeysValues& mine) { return mine; };
+  return by_document({q, k, v}, documents.on_host, own, softmax_scale, run);
+}
+
+at::Tensor attend(const QueriesKeysValues& qkv, const MicroBatch& micro_batch,
+                  AttentionCache* cache, double softmax_scale, SegmentRun& run) {
+  const auto& [q, k, v] = qkv;
+  const DocumentBounds& documents = micro_batch.documents;
+  if (cache == nullptr) return document_attention(q, k, v, documents, softmax_scale, run);
+  const std::vector<int64_t>& sequences = micro_batch.cache->sequences;
+  MT_CHECK(documents.on_host.size() == sequences.size() + 1, documents.on_host.size(),
+           " bounds of documents that continue ", sequences.size(), " sequences");
+  const auto all = [&](size_t i, const KeysValues& mine) {
+    return cache->append(sequences[i], mine.keys, mine.values);
   };
-  const auto qs = cut(q), ks = cut(k), vs = cut(v);
-  std::vector<at::Tensor> mixed;
-  for (size_t i = 0; i < lengths.size(); ++i) {
-    mixed.push_back(causal_attention(qs[i].unsqueeze(0), ks[i].unsqueeze(0), vs[i].unsqueeze(0),
-                                     softmax_scale, run));
-  }
-  return at::cat(mixed, 1).unflatten(1, {q.size(0), q.size(1)}).squeeze(0);
+  return by_document(qkv, documents.on_host, all, softmax_scale, run);
 }
 
 std::unique_ptr<Attention> make_grouped_query_attention(const std::string& prefix,

@@ -19,6 +19,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/nn/attention_cache.h"
 #include "moetron/nn/linear.h"
 #include "moetron/nn/mlp.h"
 #include "moetron/nn/rope.h"
@@ -27,27 +28,6 @@
 namespace moetron {
 
 class SegmentRun;
-
-// Keys and values of one layer's past tokens, for generation.
-class AttentionCache {
- public:
-  // Appends keys [B, T, G, D] and values [B, T, G, V], and returns those of all S tokens so far.
-  std::pair<at::Tensor, at::Tensor> append(const at::Tensor& keys, const at::Tensor& values);
-
- private:
-  at::Tensor keys_;
-  at::Tensor values_;
-};
-
-// One cache a layer, by layer number.
-class KeyValueCache {
- public:
-  explicit KeyValueCache(int64_t num_layers) : layers_(static_cast<size_t>(num_layers)) {}
-  AttentionCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
-
- private:
-  std::vector<AttentionCache> layers_;
-};
 
 struct AttentionSettings {
   int64_t hidden_size = 0;
@@ -67,6 +47,7 @@ struct AttentionSettings {
   Communicator* tensor_group = nullptr;    // null: this rank holds every head
 };
 
+struct QueriesKeysValues;  // nn/head_operations.h
 struct Rotation;
 
 // How kernels are told to rotate; `frequencies` are the settings'.
@@ -108,13 +89,18 @@ std::unique_ptr<Attention> make_latent_attention(const std::string& prefix,
                                                  const MlaDims& dims);
 
 // q [B, T, N, D], k [B, S, G, D], v [B, S, G, V] -> [B, T, N, V]; causal: query t sees keys <= S -
-// T + t.
+// T + t. S > T without gradients only.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double softmax_scale, SegmentRun& run);
 
-// The same where tokens see those of their own document only; with bounds, of new tokens alone.
+// The same where tokens see those of their own document only, T = S.
 at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const DocumentBounds& documents, double softmax_scale,
                               SegmentRun& run);
+
+// Where the micro-batch has a cache, its documents continue the cache's sequences, to which their
+// keys and values are added; else document_attention(). `cache`: this layer's.
+at::Tensor attend(const QueriesKeysValues& qkv, const MicroBatch& micro_batch,
+                  AttentionCache* cache, double softmax_scale, SegmentRun& run);
 
 }  // namespace moetron

@@ -66,13 +66,12 @@ class LatentAttention final : public Attention {
     const at::Tensor up =
         by_head(project(down.keys_values, *kv_up_, down.remake_keys_values, run), heads_);
     const at::Tensor k_rope = by_head(down.k_rope, 1);  // [B, T, 1, rope]
-    auto [queries, keys, values] =
+    const QueriesKeysValues qkv =
         run.takes_kernels() && has_latent_heads(q, up, dims_.qk_rope_head_dim)
             ? by_kernels(q, up, k_rope, positions, run)
             : rotated(q, up, k_rope, positions, run);
-    if (cache != nullptr) std::tie(keys, values) = cache->append(keys, values);
-    const at::Tensor mixed = document_attention(queries, keys, values, micro_batch.documents,
-                                                settings_.softmax_scale, run);  // [B, T, N, V]
+    const at::Tensor mixed =
+        attend(qkv, micro_batch, cache, settings_.softmax_scale, run);  // [B, T, N, V]
     const at::Tensor partial =
         linear(mixed.flatten(2).flatten(0, 1), *output_, run);  // [B * T, H], of these heads
     return reduce_scatter_tokens(partial, layout, run);

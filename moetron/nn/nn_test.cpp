@@ -124,14 +124,35 @@ TEST_F(NnTest, CausalAttentionMatchesTheFormulaForGroupsAndNarrowValues) {
   for (const Operators operators : {Operators::kFastest, Operators::kPlain}) {
     SegmentRun run(false, {.attention = operators});
     expect_close(causal_attention(q, k, v, 0.3, run), wanted);
-    // Token by token through a cache: the same numbers.
-    AttentionCache cache;
+    // The last queries over all keys, as behind a cache: the same numbers.
     for (int64_t t = 0; t < seq; ++t) {
-      const auto [keys, values] = cache.append(k.narrow(1, t, 1), v.narrow(1, t, 1));
-      expect_close(causal_attention(q.narrow(1, t, 1), keys, values, 0.3, run),
-                   wanted.narrow(1, t, 1));
+      for (int64_t end = t + 1; end <= seq; ++end) {
+        const at::Tensor mixed =
+            causal_attention(q.slice(1, t, end), k.slice(1, 0, end), v.slice(1, 0, end), 0.3, run);
+        expect_close(mixed, wanted.slice(1, t, end));
+      }
     }
   }
+}
+
+TEST(AttentionCache, KeepsSequencesApartAndCutsThem) {
+  AttentionCache cache;
+  std::map<int64_t, at::Tensor> wanted;  // keys; values are twice as large
+  for (const auto& [sequence, count] :
+       std::vector<std::pair<int64_t, int64_t>>{{7, 3}, {0, 70}, {7, 1}, {7, 200}, {0, 1}}) {
+    const at::Tensor keys = at::randn({count, 2, 4});
+    at::Tensor& all = wanted[sequence];
+    all = all.defined() ? at::cat({all, keys}) : keys;
+    const auto [got, values] = cache.append(sequence, keys, keys * 2);
+    EXPECT_TRUE(at::equal(got, all) && at::equal(values, all * 2)) << sequence << ", " << count;
+  }
+  cache.truncate(7, 5);
+  const at::Tensor next = at::randn({2, 2, 4});
+  EXPECT_TRUE(
+      at::equal(cache.append(7, next, next).keys, at::cat({wanted[7].narrow(0, 0, 5), next})));
+  cache.truncate(0, 0);
+  EXPECT_TRUE(at::equal(cache.append(0, next, next).keys, next));
+  EXPECT_THROW(cache.truncate(0, 3), InternalError);
 }
 
 TEST_F(NnTest, GradientsOfCausalAttentionAreTheFormulas) {

@@ -46,9 +46,9 @@ struct MicroBatch {
   KeyValueCache* cache = nullptr;  // generation: the tokens follow those of the cache
 };
 
-// Whole sequences without padding. tokens [batch, seq] int64 at positions first_position, ... of
-// each; labels as above. `tensor_group` null: one rank holds all.
+// Whole sequences without padding. tokens [batch, seq] int64; labels as above. `tensor_group` null:
+// one rank holds all.
 MicroBatch make_micro_batch(const at::Tensor& tokens, const at::Tensor& labels = {},
-                            Communicator* tensor_group = nullptr, int64_t first_position = 0);
+                            Communicator* tensor_group = nullptr);
 
 }  // namespace moetron

@@ -57,6 +57,7 @@ class PipelineExecutor::Run {
         borders_(executor.borders_),
         inbox_(links_, [this](const Message& message) { return empty_message(message); }) {
     outcome_.losses.resize(task.micro_batches.size());
+    outcome_.outputs.resize(task.micro_batches.size());
     outcome_.aux_losses.assign(chunks_.size(),
                                std::vector<std::vector<at::Tensor>>(task.micro_batches.size()));
     if (task.measures_memory) meter_.emplace();
@@ -170,7 +171,11 @@ class PipelineExecutor::Run {
 
   void put(const Action& action, std::vector<Value> values) {
     const auto message = made_by(schedule_.placement, links_.rank(), action);
-    if (!message) return;
+    if (!message) {
+      const bool is_asked = !micro_batch_of(action).labels.defined();
+      if (is_asked) outcome_.outputs[static_cast<size_t>(action.micro_batch)] = std::move(values);
+      return;
+    }
     if (receiver(schedule_.placement, *message) == links_.rank()) {
       own_messages_[{message->from_stage, message->micro_batch}] = std::move(values);
     } else {

@@ -49,6 +49,8 @@ struct PipelineTask {
 
 struct PipelineOutcome {
   std::vector<at::Tensor> losses;  // by micro-batch, scalars; undefined on ranks without the head
+  // By micro-batch: what the last stage gives of one without labels; nothing on other ranks.
+  std::vector<std::vector<Value>> outputs;
   // By chunk, micro-batch, layer of the chunk: scalars, undefined where a layer has none.
   std::vector<std::vector<std::vector<at::Tensor>>> aux_losses;
   // Kept by the forward of the first micro-batch, in all chunks, and the most that was alive until

@@ -42,7 +42,7 @@ TEST(Memory, ATiedTableIsCopiedWhereTheHeadIsOnAnotherRank) {
     auto parameters = stage_parameters(spec, pipeline.stages);
     const Schedule schedule = make_schedule(pipeline.request);
     const RankMemory with = memory_of(spec, schedule, pipeline.stages, parameters)[rank];
-    for (StageParameters& stage : parameters) stage.tied = 0;
+    for (StageParameters& stage : parameters) stage.tied = stage.tied_grads = 0;
     const RankMemory without = memory_of(spec, schedule, pipeline.stages, parameters)[rank];
     EXPECT_EQ(with.optimizer, without.optimizer);
     return std::pair(with.weights - without.weights, with.gradients - without.gradients);

@@ -212,6 +212,7 @@ StartSpec resolve_start(const Options& options) {
           .load_optimizer = !checkpoint.no_load_optim,
           .save_optimizer = !checkpoint.no_save_optim,
           .weights_alone = checkpoint.finetune || options.sft.applies,
+          .step = checkpoint.ckpt_step,
           .accepted_changes = accepted_changes(checkpoint.accept_changes),
           .restart = checkpoint.restart,
           .metrics = metrics_file(options),

@@ -173,9 +173,16 @@ void check_preprocess(const Options& options, Mistakes& mistakes) {
 }
 
 void check_generate(const Options& options, Mistakes& mistakes) {
+  const GenerateOptions& given = options.generate;
   mistakes.check(!options.checkpoint.load.empty(), "generate needs load");
-  mistakes.check(options.generate.prompt.empty() != options.generate.prompt_file.empty(),
-                 "generate needs either prompt or prompt-file");
+  const int num_inputs =
+      !given.prompt.empty() + !given.prompt_file.empty() + !given.messages.empty();
+  mistakes.check(num_inputs == 1, "generate needs one of prompt, prompt-file and messages");
+  check_tokenizer(options.tokenizer, mistakes);
+}
+
+void check_chat(const Options& options, Mistakes& mistakes) {
+  mistakes.check(!options.checkpoint.load.empty(), "chat needs load");
   check_tokenizer(options.tokenizer, mistakes);
 }
 

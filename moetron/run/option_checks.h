@@ -19,6 +19,7 @@ void check_split(const std::vector<double>& split, Mistakes& mistakes);
 // What the other commands need.
 void check_preprocess(const Options& options, Mistakes& mistakes);
 void check_generate(const Options& options, Mistakes& mistakes);
+void check_chat(const Options& options, Mistakes& mistakes);
 void check_convert(const Options& options, Mistakes& mistakes);
 void check_compare(const Options& options, Mistakes& mistakes);
 void check_curves(const Options& options, Command command, Mistakes& mistakes);

@@ -255,6 +255,7 @@ void validate(const Options& options, Command command, int64_t world_size) {
   if (command == Command::kSft) validate_sft(options, world_size);
   if (command == Command::kPreprocess) check_preprocess(options, mistakes);
   if (command == Command::kGenerate) check_generate(options, mistakes);
+  if (command == Command::kChat) check_chat(options, mistakes);
   if (command == Command::kConvert) check_convert(options, mistakes);
   if (command == Command::kCompare) check_compare(options, mistakes);
   if (command == Command::kCompareLoss || command == Command::kPlot)

@@ -148,6 +148,7 @@ struct StartSpec {
   bool load_optimizer = true;
   bool save_optimizer = true;
   bool weights_alone = false;                 // of a run in `load`, which is not continued
+  std::optional<int64_t> step;                // of a run in `load`; empty: the newest
   std::vector<std::string> accepted_changes;  // names of options, or "all"
   bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
   std::string metrics;   // file; empty: none

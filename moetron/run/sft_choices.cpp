@@ -11,7 +11,7 @@
 namespace moetron {
 namespace {
 
-constexpr double kFullRate = 1e-5;
+constexpr double kFullRate = 1e-5, kUpdateRate = 1e-4;
 constexpr double kWarmup = 0.03;
 constexpr int64_t kShortest = 64, kLongest = 4096;  // sequences that are chosen; tokens
 constexpr int64_t kFewConversations = 50;           // of which none is held out
@@ -86,7 +86,11 @@ SftChoices::SftChoices(const Options& given, bool is_on_gpu)
   choose("packing", o.sft.packing, !is_on_gpu,
          is_on_gpu ? "attention within documents is not there yet on GPUs"
                    : "several conversations share a sequence and do not see each other");
-  choose("lr", o.optimizer.lr, kFullRate, "usual where all weights are tuned");
+  if (o.tuning.lora_rank > 0) {
+    choose("lr", o.optimizer.lr, kUpdateRate, "usual for low-rank updates");
+  } else {
+    choose("lr", o.optimizer.lr, kFullRate, "usual where all weights are tuned");
+  }
   choose("lr-decay-style", o.optimizer.lr_decay_style, LrDecayStyle::kCosine,
          "the rate falls to min-lr until the last step");
   choose("micro-batch-size", o.training.micro_batch_size, int64_t{1}, "needs least memory");

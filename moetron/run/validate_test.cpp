@@ -150,7 +150,8 @@ TEST(Validate, SimulateNeedsItsSizes) {
 TEST(Validate, OtherCommandsNeedTheirInputs) {
   EXPECT_EQ(invalid("generate --load run --prompt x"), "");
   EXPECT_EQ(invalid("generate --prompt x"), "generate needs load");
-  EXPECT_EQ(invalid("generate --load run"), "generate needs either prompt or prompt-file");
+  EXPECT_EQ(invalid("generate --load run"),
+            "generate needs one of prompt, prompt-file and messages");
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b"),
             "preprocess needs tokenizer-model, or tokenizer bytes");
   EXPECT_EQ(invalid("preprocess --input a --output-prefix b --tokenizer bytes"), "");

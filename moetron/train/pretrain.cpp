@@ -369,9 +369,8 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   RunFacts facts{.world_size = world.size(),
                  .is_on_gpu = !device.is_cpu(),
                  .model_folder = start.model_folder()};
-  if (start.tokenizer != nullptr) {
+  if (start.tokenizer != nullptr)
     facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
-  }
   const RunSpec spec = resolve_run(options, facts);
   if (device.is_cpu()) check_host_memory(spec, host_memory_bytes());
   for (const std::string& remark : spec.remarks) log_info(remark);

@@ -66,6 +66,10 @@ std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
 std::filesystem::path find_model_folder(const StartSpec& spec) {
   for (const fs::path folder : {spec.save, spec.load}) {
     if (folder.empty()) continue;
+    if (folder == spec.load && spec.step) {
+      const fs::path step = checkpoint_folder(folder, *spec.step);
+      return holds_adapter(step) ? find_base(spec, step) : step;
+    }
     if (const auto steps = list_steps(folder); !steps.empty()) {
       const fs::path step = checkpoint_folder(folder, steps.front());
       return holds_adapter(step) ? find_base(spec, step) : step;
@@ -83,12 +87,18 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   bool is_model_given = true;  // and not a run's folder, whose checkpoint was checked
 
   if (!save.empty()) start.resume = find_in_save(spec, world);
+  MT_CHECK_CONFIG(!start.resume || start.resume->step == spec.step.value_or(start.resume->step),
+                  "ckpt-step (", spec.step.value_or(0),
+                  ") is not what the run would continue: save (", spec.save, ") holds step ",
+                  start.resume ? start.resume->step : 0,
+                  "; leave ckpt-step out, or give another save");
   if (start.resume) {
     log_info(
         concat("continues at step ", start.resume->step, " from ", start.resume->folder.string(),
                load.empty() || load == save ? "" : " (a checkpoint in --save wins over --load)"));
-  } else if (!load.empty() && load != save) {
-    start.resume = find_latest(load, &world, verification(spec.verify));
+  } else if (!load.empty() && (load != save || spec.step)) {
+    start.resume = spec.step ? find_step(load, *spec.step, &world, verification(spec.verify))
+                             : find_latest(load, &world, verification(spec.verify));
     if (start.resume && spec.weights_alone) {
       load = start.resume->folder;
       is_model_given = false;

@@ -13,16 +13,6 @@
 
 namespace moetron {
 
-namespace {
-
-StageBorders borders_of(const Model& model, const Placement& placement) {
-  const Dtype dtype = model.options().dtype() == at::kBFloat16 ? Dtype::kBf16 : Dtype::kFp32;
-  return StageBorders(static_cast<size_t>(placement.num_stages() - 1),
-                      handed_on(model.config(), dtype));
-}
-
-}  // namespace
-
 TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
     : model_(model),
       mesh_(mesh),
@@ -32,7 +22,7 @@ TrainStep::TrainStep(Model& model, Mesh& mesh, const TrainSettings& settings)
       grad_norm_(buckets_.owned(), mesh, settings.buckets.distributed),
       counts_(buckets_.owned(), mesh, settings.buckets.distributed),
       links_(mesh.pipeline(), placement_of(request(1)), model.options().device()),
-      executor_(model.chunks(), links_, borders_of(model, links_.placement())) {
+      executor_(model.chunks(), links_, model.borders(links_.placement())) {
   const std::vector<StageLayers>& stages =
       settings.stages.empty() ? model.stages() : settings.stages;
   for (const Tie& tie : model.ties())

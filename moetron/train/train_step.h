@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "moetron/metrics/step_record.h"
+#include "moetron/models/tied_weight.h"
 #include "moetron/optim/adamw.h"
 #include "moetron/optim/grad_norm.h"
 #include "moetron/optim/parameter_counts.h"
@@ -20,7 +21,6 @@
 #include "moetron/train/batches.h"
 #include "moetron/train/receipt_meter.h"
 #include "moetron/train/step_losses.h"
-#include "moetron/train/tied_weight.h"
 
 namespace moetron {
 

@@ -1,4 +1,4 @@
-#include "moetron/train/tied_weight.h"
+#include "moetron/models/tied_weight.h"
 
 #include <algorithm>
 #include <set>

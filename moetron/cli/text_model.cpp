@@ -1,0 +1,113 @@
+#include "moetron/cli/text_model.h"
+
+#include <algorithm>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
+#include "moetron/base/path.h"
+#include "moetron/checkpoint/adapter_files.h"
+#include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/load_weights.h"
+#include "moetron/checkpoint/stored_weights.h"
+#include "moetron/generate/prompt.h"
+#include "moetron/run/resolve.h"
+#include "moetron/train/run_settings.h"
+#include "moetron/train/start.h"
+
+namespace moetron {
+namespace {
+
+namespace fs = std::filesystem;
+
+// --load itself, or the checkpoint that is meant in it; of a model or of an adapter.
+fs::path loaded_folder(const StartSpec& start, Communicator& world) {
+  const fs::path load = start.load;
+  const Verify verify = verification(start.verify);
+  if (start.step) return find_step(load, *start.step, &world, verify).folder;
+  if (!path_exists(load / kConfigFile) && !holds_adapter(load)) {
+    if (const auto found = find_latest(load, &world, verify)) return found->folder;
+  }
+  if (!holds_adapter(load)) check_tells_model(load);
+  check_model_files(load, &world, verify);
+  return load;
+}
+
+std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {
+  if (auto tokenizer = open_tokenizer(resolve_start(options).tokenizer)) return tokenizer;
+  if (path_exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
+  throw ConfigError(concat("tokenizer-model: ", folder.string(),
+                           " holds no tokenizer.json; name a folder, or --tokenizer bytes"));
+}
+
+// --chat-template, else the adapter's or the model's own.
+std::shared_ptr<const ChatTemplate> chat_template(const std::string& choice, const fs::path& loaded,
+                                                  const fs::path& folder) {
+  if (choice.empty()) {
+    const auto own = ChatTemplate::find(loaded);
+    return own != nullptr ? own : ChatTemplate::load(folder);
+  }
+  if (choice == "chatml") return ChatTemplate::chatml();
+  return ChatTemplate::from_text(read_file(choice), choice);
+}
+
+GenerateSettings generate_settings(const Options& options) {
+  const GenerateOptions& given = options.generate;
+  return {.max_new_tokens = given.max_new_tokens,
+          .sampling = {.greedy = given.greedy,
+                       .repetition_penalty = given.repetition_penalty,
+                       .temperature = given.temperature,
+                       .top_k = given.top_k,
+                       .top_p = given.top_p},
+          .seed = static_cast<uint64_t>(options.runtime.seed)};
+}
+
+}  // namespace
+
+// Any schedule takes so many micro-batches; a text is read in one, forwards alone.
+TextModel::TextModel(const Options& options, Communicator& world, c10::Device device)
+    : loaded_(loaded_folder(resolve_start(options), world)),
+      folder_(holds_adapter(loaded_) ? base_of_adapter(loaded_, options.tuning.base) : loaded_),
+      chat_template_(options.sft.chat_template),
+      tokenizer_(model_tokenizer(options, folder_)),
+      spec_(resolve_layout(
+          options,
+          {.world_size = world.size(), .is_on_gpu = !device.is_cpu(), .model_folder = folder_},
+          /*num_micro_batches=*/2 * options.parallel.pipeline_model_parallel_size)),
+      mesh_(std::make_unique<Mesh>(world, spec_.sizes, head_copies(spec_.sizes, spec_.model),
+                                   holds_adapter(loaded_))),
+      settings_(generate_settings(options)) {
+  settings_.end_tokens = end_tokens(folder_, *tokenizer_);
+  ModelSettings settings = model_settings(spec_, *mesh_, device);
+  settings.micro_batch_tokens = 0;  // prompts are as long as they are
+  settings.lora.reset();
+  if (holds_adapter(loaded_)) settings.lora = read_adapter_config(loaded_, spec_.model).lora;
+  model_ = std::make_unique<Model>(spec_.model, settings);
+  load_weights(folder_, model_->weights(), &world);
+  if (settings.lora) load_adapter(loaded_, model_->adapter_weights(), &world);
+  reader_ = std::make_unique<TextReader>(*model_, *mesh_, spec_.pipeline);
+}
+
+ChatEncoder TextModel::chat_encoder() const {
+  return {chat_template(chat_template_, loaded_, folder_), tokenizer_};
+}
+
+void TextStream::add(int32_t token) {
+  tokens_.push_back(token);
+  const std::string all = text();
+  if (!all.ends_with("\xEF\xBF\xBD")) hand_on(all);  // U+FFFD: more bytes may complete it
+}
+
+void TextStream::finish() {
+  hand_on(text());
+}
+
+std::string TextStream::text() const {
+  return tokenizer_.decode(tokens_, /*skip_special_tokens=*/true);
+}
+
+void TextStream::hand_on(const std::string& text) {
+  if (text.size() > handed_on_) take_(std::string_view(text).substr(handed_on_));
+  handed_on_ = std::max(handed_on_, text.size());
+}
+
+}  // namespace moetron
