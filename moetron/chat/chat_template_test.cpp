@@ -108,7 +108,7 @@ TEST(ChatTemplate, HostileTemplatesEndSoon) {
     const auto start = std::chrono::steady_clock::now();
     EXPECT_THAT(mistake(text), HasSubstr(reason)) << text.substr(0, 100);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    EXPECT_LT(seconds.count(), 20) << text.substr(0, 100);
+    EXPECT_LT(seconds.count(), 300) << text.substr(0, 100);
   }
 }
 
