@@ -16,7 +16,7 @@ for program in build/fuzz/fuzz/fuzz_*; do
   name=${program##*/fuzz_}
   [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
   mkdir -p "build/fuzz/corpus/$name"
-  if "$program" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+  if "$program" -max_total_time="$seconds" -max_len=4096 -timeout=60 -rss_limit_mb=1024 -print_final_stats=1 \
     -artifact_prefix=build/fuzz/found/ "build/fuzz/corpus/$name" "build/fuzz/seeds/$name" >"build/fuzz/$name.log" 2>&1; then
     echo "fuzz: $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "build/fuzz/$name.log") inputs"
   else
