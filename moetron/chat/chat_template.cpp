@@ -174,6 +174,14 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::chatml(SpecialTokens tokens) {
   return from_text(kChatMl, "chatml", std::move(tokens));
 }
 
+std::shared_ptr<const ChatTemplate> ChatTemplate::named(const std::string& choice,
+                                                        const fs::path& folder) {
+  SpecialTokens tokens;
+  if (!folder.empty()) tokens = read_special_tokens(folder);
+  if (choice == "chatml") return chatml(std::move(tokens));
+  return from_text(read_file(choice), choice, std::move(tokens));
+}
+
 RenderedChat ChatTemplate::render(const Json& messages, const Json& tools,
                                   const RenderSettings& settings) const {
   const NamedTemplate& chosen = parts_->choose(!tools.is_null());
@@ -206,6 +214,10 @@ RenderedChat ChatTemplate::render(const Json& messages, const Json& tools,
 
 const std::string& ChatTemplate::name() const {
   return parts_->standard.name;
+}
+
+const std::string& ChatTemplate::text() const {
+  return parts_->standard.text;
 }
 
 std::string ChatTemplate::fingerprint_text() const {

@@ -76,6 +76,10 @@ class ChatTemplate {
                                                        SpecialTokens tokens = {});
   // ChatML, as Qwen's models speak it without tools: for models that have no template of their own.
   static std::shared_ptr<const ChatTemplate> chatml(SpecialTokens tokens = {});
+  // What a user names in place of a model's own: a file, or "chatml"; with the special tokens of
+  // `folder` (empty: none). InputError where the file cannot be read.
+  static std::shared_ptr<const ChatTemplate> named(const std::string& choice,
+                                                   const std::filesystem::path& folder);
 
   ~ChatTemplate();
   ChatTemplate(const ChatTemplate&) = delete;
@@ -89,6 +93,7 @@ class ChatTemplate {
                       const RenderSettings& settings = {}) const;
 
   const std::string& name() const;
+  const std::string& text() const;  // of the template for what has no tools
   // The templates' texts, with names: what a cache of rendered conversations is keyed by.
   std::string fingerprint_text() const;
   const SpecialTokens& special_tokens() const;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "moetron/base/error.h"
-#include "moetron/base/file.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -46,8 +45,7 @@ std::shared_ptr<const ChatTemplate> chat_template(const std::string& choice, con
     const auto own = ChatTemplate::find(loaded);
     return own != nullptr ? own : ChatTemplate::load(folder);
   }
-  if (choice == "chatml") return ChatTemplate::chatml();
-  return ChatTemplate::from_text(read_file(choice), choice);
+  return ChatTemplate::named(choice, folder);
 }
 
 GenerateSettings generate_settings(const Options& options) {

@@ -31,28 +31,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kTemplateFile = "chat_template.jinja";
-// What speaks to models without a template of their own.
-constexpr const char* kChatml =
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-
-// bos_token and the like of tokenizer_config.json, texts or objects with a content.
-SpecialTokens special_tokens(const std::vector<CompanionFile>& files) {
-  SpecialTokens tokens;
-  for (const CompanionFile& file : files) {
-    if (file.name != "tokenizer_config.json") continue;
-    const Json config = parse_json(file.text, file.name);
-    for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-      const Json value = config.is_object() ? config.value(name, Json()) : Json();
-      if (value.is_string()) tokens[name] = value.get<std::string>();
-      if (value.is_object() && value.value("content", Json()).is_string())
-        tokens[name] = value.at("content").get<std::string>();
-    }
-  }
-  return tokens;
-}
 
 // The one that is named joins the tokenizer's files.
 std::shared_ptr<const ChatTemplate> open_template(const std::string& asked, RunStart& start) {
@@ -61,11 +39,10 @@ std::shared_ptr<const ChatTemplate> open_template(const std::string& asked, RunS
     throw ConfigError(concat("chat-template: ", start.tokenizer_folder.string(),
                              " has none; name a file, or chatml: --chat-template FILE|chatml"));
   }
-  const std::string text = asked == "chatml" ? kChatml : read_file(asked);
-  auto made = ChatTemplate::from_text(text, asked, special_tokens(start.tokenizer_files));
+  auto made = ChatTemplate::named(asked, start.tokenizer_folder);
   std::erase_if(start.tokenizer_files,
                 [](const CompanionFile& file) { return file.name == kTemplateFile; });
-  start.tokenizer_files.push_back({kTemplateFile, text});
+  start.tokenizer_files.push_back({kTemplateFile, made->text()});
   return made;
 }
 
