@@ -24,6 +24,13 @@ inline Json published_config(const std::string& folder) {
   return read_json(published_configs() / folder / "config.json");
 }
 
+// The model of a published config.json, its weights in bf16.
+inline ModelConfig published_model(const std::string& folder) {
+  Json json = published_config(folder);
+  json.erase("quantization_config");
+  return read_model_config(json, folder);
+}
+
 inline Json qwen3_moe_json() {
   return parse_json(R"({
     "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 512,

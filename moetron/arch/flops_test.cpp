@@ -9,12 +9,6 @@ void expect_flops(double actual, double expected) {
   EXPECT_NEAR(actual, expected, 5e-4 * expected);
 }
 
-ModelConfig published_model(const std::string& folder) {
-  Json json = published_config(folder);
-  json.erase("quantization_config");
-  return read_model_config(json, folder);
-}
-
 TEST(Flops, PublishedModelsAt4096Tokens) {
   MT_SKIP_WITHOUT_PUBLISHED_CONFIGS();
   const ModelConfig v3 = published_model("deepseek-ai--DeepSeek-V3");

@@ -8,12 +8,6 @@
 namespace moetron {
 namespace {
 
-ModelConfig published_model(const std::string& folder) {
-  Json json = published_config(folder);
-  json.erase("quantization_config");
-  return read_model_config(json, folder);
-}
-
 // Qwen2 and the first Qwen3 sizes by their published numbers.
 Json qwen2_json(int64_t hidden, int64_t heads, int64_t kv, int64_t intermediate, int64_t vocab) {
   Json json = llama_json();

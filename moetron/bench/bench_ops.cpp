@@ -10,6 +10,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #include "moetron/bench/bench_slice.h"
 #include "moetron/bench/bench_timer.h"
 #include "moetron/bench/gpu_sensors.h"
@@ -17,7 +18,6 @@
 namespace moetron {
 namespace {
 
-constexpr double kGiga = 1e9, kTera = 1e12, kMilli = 1e-3;
 constexpr int64_t kCopied = int64_t{1} << 30;   // bytes
 constexpr int64_t kFlushed = int64_t{1} << 30;  // bytes, far more than the cache
 constexpr int64_t kCube = 8192;

@@ -9,6 +9,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #include "moetron/bench/bench_slice.h"
 #include "moetron/bench/bench_timer.h"
 #include "moetron/bench/host_link.h"
@@ -21,7 +22,6 @@
 namespace moetron {
 namespace {
 
-constexpr double kMilli = 1e-3, kMega = 1e6, kGiga = 1e9;
 constexpr int64_t kGpusPerNode = 8;
 
 // Dispatch, combine and their backwards.

@@ -5,15 +5,14 @@
 
 #include "moetron/base/formatted.h"
 #include "moetron/base/json.h"
+#include "moetron/base/units.h"
 #include "moetron/bench/bench_step.h"
 
 namespace moetron {
 namespace {
 
-constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
-
 double gibibytes(int64_t bytes) {
-  return static_cast<double>(bytes) / kGibibyte;
+  return static_cast<double>(bytes) / kGibi;
 }
 
 // Of what the copy of as many bytes takes: 1 is all that the memory gives.

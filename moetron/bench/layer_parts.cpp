@@ -7,12 +7,11 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "moetron/base/units.h"
 #include "moetron/bench/bench_timer.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kMilli = 1e-3;
 
 // Times the steps of a sequence that is run several times. The host does not wait between steps:
 // on a GPU they follow each other as in training.

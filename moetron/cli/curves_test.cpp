@@ -16,7 +16,7 @@ namespace {
 
 using testing::HasSubstr;
 
-struct Outcome {
+struct Plotted {
   int exit_code = 0;
   std::string out;  // or the error's sentence
 };
@@ -40,7 +40,7 @@ class Curves : public testing::Test {
   }
 
   // Runs a command line; words with a leading @ are files of the folder.
-  Outcome run(std::vector<std::string> words) const {
+  Plotted run(std::vector<std::string> words) const {
     words.insert(words.begin(), "moetron");
     std::vector<const char*> arguments;
     for (std::string& word : words) {
@@ -69,19 +69,19 @@ bool gnuplot_is_there() {
 }
 
 TEST_F(Curves, ExitCodeTellsWhetherRunsDiffer) {
-  const Outcome near = run({"compare-loss", "@a", "@near"});
+  const Plotted near = run({"compare-loss", "@a", "@near"});
   EXPECT_EQ(near.exit_code, 0);
   EXPECT_THAT(near.out,
               HasSubstr("loss: 2 steps in common, 2 to 3; 1 only in the first run; 1 only in"));
   EXPECT_EQ(run({"compare-loss", "@a", "@near", "--tolerance", "0.0005"}).exit_code, 1);
   EXPECT_EQ(run({"compare-loss", "@a", "@a", "--tolerance", "0"}).exit_code, 0);
-  const Outcome far = run({"compare-loss", "@a", "--metric", "loss", "@far"});
+  const Plotted far = run({"compare-loss", "@a", "--metric", "loss", "@far"});
   EXPECT_EQ(far.exit_code, 1);
   EXPECT_THAT(far.out, HasSubstr("past the tolerance (1 %) first at step 2"));
 }
 
 TEST_F(Curves, ComparisonAsJson) {
-  const Outcome far = run({"compare-loss", "--json", "@a", "@far"});
+  const Plotted far = run({"compare-loss", "--json", "@a", "@far"});
   EXPECT_EQ(far.exit_code, 1);
   const Json json = parse_json(far.out, "output");
   EXPECT_EQ(json.at("max_difference").at("step"), 3);
@@ -92,7 +92,7 @@ TEST_F(Curves, ComparisonAsJson) {
 TEST_F(Curves, MistakesAreToldInOneSentence) {
   const auto expect = [&](const std::vector<std::string>& words, int exit_code,
                           const std::string& sentence) {
-    const Outcome outcome = run(words);
+    const Plotted outcome = run(words);
     EXPECT_EQ(outcome.exit_code, exit_code) << sentence;
     EXPECT_THAT(outcome.out, HasSubstr(sentence));
   };
@@ -126,15 +126,15 @@ TEST_F(Curves, DrawsRunsAndTheirDifference) {
   EXPECT_THAT(three, HasSubstr("loss of 3 runs"));
   for (const char* name : {"a", "far", "near"})
     EXPECT_THAT(three, HasSubstr(">" + (folder_ / name).string() + "<"));
-  const Outcome one = run({"plot", "@a", "--picture", "@one.png"});
+  const Plotted one = run({"plot", "@a", "--picture", "@one.png"});
   EXPECT_EQ(one.exit_code, 0);
   EXPECT_THAT(one.out, HasSubstr("one.png"));
   EXPECT_EQ(read_file(folder_ / "one.png").substr(1, 3), "PNG");
-  const Outcome named =
+  const Plotted named =
       run({"plot", "@a", "@far", "--picture", "@named.svg", "--labels", "one", "two"});
   EXPECT_EQ(named.exit_code, 0) << named.out;
   EXPECT_THAT(read_file(folder_ / "named.svg"), HasSubstr(">two<"));
-  const Outcome beside = run({"plot", "@a", "@near", "--metric", "loss"});
+  const Plotted beside = run({"plot", "@a", "@near", "--metric", "loss"});
   EXPECT_THAT(beside.out, HasSubstr("wrote " + (folder_ / "loss.png").string()));
   EXPECT_EQ(read_file(folder_ / "loss.png").substr(1, 3), "PNG");
 }
@@ -143,10 +143,10 @@ TEST_F(Curves, DrawsBarsOfRunsAndOfTables) {
   if (!gnuplot_is_there()) GTEST_SKIP() << "no gnuplot here";
   std::filesystem::create_directories(folder_ / "run_b");
   write_file(folder_ / "run_b" / "metrics.jsonl", read_file(folder_ / "a"));
-  const Outcome runs = run({"plot", "@a", "@run_b", "--bars", "loss", "--picture", "@bars.svg"});
+  const Plotted runs = run({"plot", "@a", "@run_b", "--bars", "loss", "--picture", "@bars.svg"});
   EXPECT_EQ(runs.exit_code, 3) << "a log of Megatron is no metrics.jsonl";
   std::filesystem::rename(folder_ / "run_b" / "metrics.jsonl", folder_ / "run_b" / "log");
-  const Outcome two = run({"plot", "@run_b/log", "@far", "--bars", "loss", "--picture", "@bars.svg",
+  const Plotted two = run({"plot", "@run_b/log", "@far", "--bars", "loss", "--picture", "@bars.svg",
                            "--labels", "one", "two"});
   EXPECT_EQ(two.exit_code, 0) << two.out;
   for (const char* text : {">one<", ">two<", ">2.5<", ">2.9<"})

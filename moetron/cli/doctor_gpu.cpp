@@ -14,6 +14,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #endif
 
 namespace moetron {
@@ -42,8 +43,6 @@ GpuChecks check_gpus() {
 #else
 
 namespace {
-
-constexpr double kGib = 1 << 30;
 
 // Of a library that is loaded already, or of the driver's; null where it is not there.
 template <class Function>
@@ -134,7 +133,7 @@ Check check_gpu(int device) {
     return fail(name, cudaGetErrorString(error), "look at dmesg (Xid) and reset the GPU");
   const std::string found = formatted(
       "%s, compute capability %d.%d, %.4g GiB, %.4g GiB free", properties.name, properties.major,
-      properties.minor, static_cast<double>(total) / kGib, static_cast<double>(free) / kGib);
+      properties.minor, static_cast<double>(total) / kGibi, static_cast<double>(free) / kGibi);
   if (!has_kernels_for(MOETRON_CUDA_ARCHITECTURES, properties.major, properties.minor))
     return fail(name, concat(found, "; kernels are built for sm_", MOETRON_CUDA_ARCHITECTURES),
                 formatted("build with -DCMAKE_CUDA_ARCHITECTURES=%d%d", properties.major,

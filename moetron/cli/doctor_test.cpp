@@ -12,12 +12,12 @@
 namespace moetron {
 namespace {
 
-struct Outcome {
+struct Examined {
   int exit_code = 0;
   std::string out;
 };
 
-Outcome run(const std::vector<const char*>& words) {
+Examined run(const std::vector<const char*>& words) {
   testing::internal::CaptureStdout();
   const ParsedCommandLine parsed = parse_command_line(static_cast<int>(words.size()), words.data());
   const int exit_code = run_doctor(parsed);
@@ -26,7 +26,7 @@ Outcome run(const std::vector<const char*>& words) {
 
 TEST(Doctor, TellsALineForEachThing) {
   const std::string save = std::filesystem::temp_directory_path().string();
-  const Outcome outcome = run({"moetron", "doctor", "--save", save.c_str()});
+  const Examined outcome = run({"moetron", "doctor", "--save", save.c_str()});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.out;
   for (const char* name : {"processor: ", "memory: ", "shared memory: ", "open files: ", "save: ",
                            "libtorch: built with ", "own name: ", "threads: ", "variables: "})
@@ -36,7 +36,7 @@ TEST(Doctor, TellsALineForEachThing) {
 
 TEST(Doctor, AFailureIsExitCodeTwo) {
   ::setenv("RANK", "many", 1);
-  const Outcome outcome = run({"moetron", "doctor", "--json"});
+  const Examined outcome = run({"moetron", "doctor", "--json"});
   ::unsetenv("RANK");
   EXPECT_EQ(outcome.exit_code, 2);
   const Json json = parse_json(outcome.out, "output");

@@ -16,17 +16,17 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-struct Outcome {
+struct Explained {
   std::string out;
   std::string error;  // its last sentence; empty: none
 };
 
-Outcome explained(std::vector<std::string> words) {
+Explained explained(std::vector<std::string> words) {
   words.insert(words.begin(), {"moetron", "explain"});
   std::vector<const char*> arguments;
   for (const std::string& word : words) arguments.push_back(word.c_str());
   testing::internal::CaptureStdout();
-  Outcome outcome;
+  Explained outcome;
   try {
     EXPECT_EQ(run_explain(parse_command_line(static_cast<int>(arguments.size()), arguments.data())),
               kExitDone);
@@ -43,7 +43,7 @@ const std::vector<std::string> kMixtral{"tests/megatron_scripts/mixtral_8x7b.sh"
                                         "data"};
 
 TEST(ExplainCommand, PrintsGroupsLayoutAndOurCommand) {
-  const Outcome outcome = explained(kMixtral);
+  const Explained outcome = explained(kMixtral);
   EXPECT_EQ(outcome.error, "");
   EXPECT_THAT(
       outcome.out,
@@ -77,7 +77,7 @@ TEST(ExplainCommand, ThePageShowsWhatItPrints) {
   const size_t begin = page.find(fence) + fence.size();
   const size_t end = page.find("```\n", begin);
   ASSERT_NE(end, std::string::npos);
-  const Outcome outcome = explained({"tests/megatron_scripts/small_gpt.sh"});
+  const Explained outcome = explained({"tests/megatron_scripts/small_gpt.sh"});
   const std::string wanted = concat(page.substr(0, begin), outcome.out, "moetron: ", outcome.error,
                                     "\n", page.substr(end));
   if (std::getenv("MOETRON_WRITE_DOCS") != nullptr) write_file("docs/from-megatron.md", wanted);
@@ -85,7 +85,7 @@ TEST(ExplainCommand, ThePageShowsWhatItPrints) {
 }
 
 TEST(ExplainCommand, TakesWordsBehindTwoDashes) {
-  const Outcome outcome = explained(
+  const Explained outcome = explained(
       {"--world-size", "4", "--", "pretrain_gpt.py", "--num-layers", "4", "--frob", "--help"});
   EXPECT_THAT(outcome.out, HasSubstr("pretrain_gpt.py, 4 ranks"));
   EXPECT_THAT(outcome.out, HasSubstr("Unknown (2)"));

@@ -7,6 +7,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
 #include "moetron/base/log.h"
+#include "moetron/base/units.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/config/applied_settings.h"
@@ -44,9 +45,8 @@ int run_plan(const ParsedCommandLine& parsed) {
   Hardware hardware = planned_hardware(options);
   const LayoutSpace space = layout_space(options, parsed.typed, hardware.gpus_per_node);
   found.facts.world_size = space.world_size;
-  constexpr double kGibibyte = 1024.0 * 1024 * 1024;
   if (options.plan.memory_limit)
-    hardware.memory = std::min(hardware.memory, *options.plan.memory_limit * kGibibyte);
+    hardware.memory = std::min(hardware.memory, *options.plan.memory_limit * kGibi);
   const auto resolve = [&](const Layout& layout) {
     return resolve_layout(with_layout(options, parsed.typed, layout), found.facts);
   };

@@ -16,10 +16,6 @@ constexpr const char* kRefused = "refused";       // exit code, rank and cause, 
 constexpr const char* kAllJoined = "all_joined";  // for rank 0, which waits for nothing else
 constexpr const char* kWelcome = "welcome";       // for the others
 
-std::string rank_key(const char* what, int rank) {
-  return concat(what, "/", rank);
-}
-
 // The first refusal is the one that counts; everybody who waits wakes up.
 void publish_refusal(c10d::Store& store, int rank, int exit_code, const std::string& cause) {
   store.compareSet(kRefused, "", concat(exit_code, "\n", rank, "\n", cause));
@@ -86,6 +82,10 @@ void wait_for(const WorldOptions& options, const char* key) {
 }
 
 }  // namespace
+
+std::string rank_key(const char* what, int rank) {
+  return concat(what, "/", rank);
+}
 
 JoinRefused::JoinRefused(int exit_code, const std::string& message, bool rank_zero_knows)
     : Error(exit_code, message), rank_zero_knows_(rank_zero_knows) {}

@@ -21,6 +21,9 @@ class JoinRefused : public Error {
   bool rank_zero_knows_;
 };
 
+// The key under which the store keeps what a rank has to say.
+std::string rank_key(const char* what, int rank);
+
 // Waits until all ranks have come to the store and rank 0 has found no difference between their
 // greetings. Throws JoinRefused, with exit code 2, for ranks that never came, came twice, count
 // another world size or greet differently, and with another's code where it refused to come.

@@ -5,6 +5,8 @@
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
+#include "moetron/comm/join_ranks.h"
+
 namespace moetron {
 namespace {
 
@@ -16,10 +18,6 @@ constexpr milliseconds kSignOfLifeTime{1200};  // several polls
 constexpr milliseconds kVerdictTime{3000};
 constexpr milliseconds kGoodbyeTime{10000};
 constexpr milliseconds kGoodbyeTimeAfterFailure{3000};
-
-std::string rank_key(const char* what, int rank) {
-  return concat(what, "/", rank);
-}
 
 std::string join_numbers(const std::vector<int>& numbers) {
   std::string text;

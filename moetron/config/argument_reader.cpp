@@ -8,7 +8,7 @@
 namespace moetron {
 namespace {
 
-constexpr size_t kMostShown = 100;  // characters of a name that nobody knows
+constexpr size_t kMostOfName = 100;  // characters of a name that nobody knows
 
 bool is_boolean(std::string word) {
   for (char& c : word) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -16,7 +16,7 @@ bool is_boolean(std::string word) {
 }
 
 std::string shortened(const std::string& text) {
-  return text.size() > kMostShown ? text.substr(0, kMostShown) + "..." : text;
+  return text.size() > kMostOfName ? text.substr(0, kMostOfName) + "..." : text;
 }
 
 }  // namespace

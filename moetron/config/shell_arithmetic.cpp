@@ -7,8 +7,6 @@ namespace {
 
 using Number = std::optional<int64_t>;
 
-constexpr int kMostNested = 40;
-
 // sum = product {+|- product}; product = unary {*|/|% unary}; unary = [+|-] (number | name | (sum))
 class Calculation {
  public:

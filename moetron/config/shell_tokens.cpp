@@ -8,7 +8,6 @@
 namespace moetron {
 namespace {
 
-constexpr int kMostNested = 40;
 constexpr size_t kNone = std::string_view::npos;
 
 void check_depth(int depth) {

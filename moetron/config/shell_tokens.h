@@ -7,6 +7,9 @@
 
 namespace moetron {
 
+// How deep brackets, quotes, values and sums may be nested in a script.
+inline constexpr int kMostNested = 40;
+
 struct ShellToken {
   enum class Kind { kWord, kOperator, kNewline, kEnd };
   Kind kind = Kind::kEnd;

@@ -11,7 +11,6 @@
 namespace moetron {
 namespace {
 
-constexpr int kMostNested = 40;
 constexpr size_t kMostBytes = size_t{64} << 20;  // over a whole script: variables may double
 
 bool is_space(char c) {

@@ -14,7 +14,7 @@ using Kind = ShellToken::Kind;
 using Tokens = std::vector<ShellToken>;
 
 constexpr size_t kMostBlocks = 100;  // one within the other
-constexpr size_t kMostShown = 120;   // characters of a test
+constexpr size_t kMostOfTest = 120;  // characters of a test
 
 struct Block {
   enum class Kind { kIf, kLoop, kCase, kGroup };
@@ -173,10 +173,10 @@ class ScriptReader {
   static std::string shown(std::string_view first, const Tokens& words) {
     std::string text(first);
     for (const ShellToken& word : words) {
-      if (text.size() > kMostShown) break;
+      if (text.size() > kMostOfTest) break;
       text += (text.empty() ? "" : " ") + std::string(word.text);
     }
-    return text.size() > kMostShown ? text.substr(0, kMostShown) + "..." : text;
+    return text.size() > kMostOfTest ? text.substr(0, kMostOfTest) + "..." : text;
   }
 
   std::optional<bool> decide(const Tokens& words) {

@@ -13,7 +13,7 @@ namespace {
 
 using Words = std::set<std::string, std::less<>>;
 
-constexpr size_t kMostShown = 3;
+constexpr size_t kMostSuggested = 3;
 
 // What transformers' Trainer, LLaMA-Factory, torchtitan and habit say, and what it is here.
 const std::multimap<std::string, const char*, std::less<>>& names_elsewhere() {
@@ -117,7 +117,7 @@ std::vector<std::string> near_names(std::string_view name, const std::vector<std
     near = least(known, std::max<size_t>(1, name.size() / 4),
                  [&](const std::string& candidate) { return edit_distance(name, candidate); });
   }
-  if (near.size() > kMostShown) near.resize(kMostShown);
+  if (near.size() > kMostSuggested) near.resize(kMostSuggested);
   return near;
 }
 

@@ -10,7 +10,7 @@ std::string idle_beyond_latent_attention(const Options& options) {
   return !family || family == ModelFamily::kDeepseek ? "" : "it acts on the family deepseek only";
 }
 
-std::string idle_at_one_tensor_rank(const Options& options) {
+std::string replication_at_one_rank(const Options& options) {
   if (!options.model.mla_replicate_l1) return "";
   const std::string reason = idle_beyond_latent_attention(options);
   if (!reason.empty()) return reason;
@@ -204,7 +204,7 @@ void declare_rotary_and_mla(OptionTable& table) {
            "MLA: keeps the down projections whole on every tensor-parallel rank and splits the up "
            "projections only, which saves a gather; off: both are split.")
       .of_guide()
-      .idle_when(idle_at_one_tensor_rank);
+      .idle_when(replication_at_one_rank);
   table
       .add(MT_FIELD(model, mla_fuse_qkv),
            "MLA: one down projection for queries, keys and values, and norms in front of it and "

@@ -6,7 +6,7 @@
 namespace moetron {
 namespace {
 
-std::string idle_at_one_tensor_rank(const Options& options) {
+std::string sequence_parallel_at_one_rank(const Options& options) {
   const bool is_asked = options.parallel.sequence_parallel.value_or(false);
   if (!is_asked || options.parallel.tensor_model_parallel_size > 1) return "";
   return "it acts with tensor-model-parallel-size above 1 only";
@@ -160,7 +160,7 @@ void declare_parallel(OptionTable& table) {
       .add(MT_FIELD(parallel, sequence_parallel),
            "Divides norms and residuals along the sequence among tensor-parallel ranks; always on "
            "where there are several.")
-      .idle_when(idle_at_one_tensor_rank);
+      .idle_when(sequence_parallel_at_one_rank);
   declare_schedule(table);
   table.add(MT_FIELD(parallel, pipeline_model_parallel_layout),
             "hetero-pipeline-stages in letters: E the embedding, t a layer, L the loss, | the next "

@@ -9,7 +9,6 @@
 namespace moetron {
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n";
 // Of a file whose first line is damaged, to see whether others are JSON objects.
 constexpr size_t kProbedBytes = size_t{1} << 20;
 
@@ -36,7 +35,7 @@ bool has_object_line(std::string_view text) {
     const size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
-    const size_t first = line.find_first_not_of(kSpace);
+    const size_t first = line.find_first_not_of(kBlanks);
     if (first != std::string_view::npos && line[first] == '{' && is_object(line)) return true;
   }
   return false;
@@ -46,7 +45,7 @@ bool has_object_line(std::string_view text) {
 TextKind json_kind(std::string_view text) {
   const size_t end = text.find('\n');
   const bool has_more =
-      end != std::string_view::npos && text.find_first_not_of(kSpace, end) != text.npos;
+      end != std::string_view::npos && text.find_first_not_of(kBlanks, end) != text.npos;
   if (text.front() == '[' || !has_more) return TextKind::kDocument;
   if (is_object(text.substr(0, end))) return TextKind::kLines;
   // An object over several lines, or lines of which the first is damaged.
@@ -60,13 +59,13 @@ std::optional<TextKind> kind_by_name(const std::filesystem::path& path, std::str
   if (ending == ".jsonl" || ending == ".ndjson") return TextKind::kLines;
   if (ending == ".txt") return TextKind::kPlain;
   if (ending != ".json") return std::nullopt;
-  const size_t first = text.find_first_not_of(kSpace);
+  const size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string_view::npos) return TextKind::kLines;
   return json_kind(text.substr(first));
 }
 
 std::optional<TextKind> json_kind_by_content(std::string_view text) {
-  const size_t first = text.find_first_not_of(kSpace);
+  const size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string_view::npos || (text[first] != '{' && text[first] != '['))
     return std::nullopt;
   text.remove_prefix(first);

@@ -7,6 +7,8 @@
 
 namespace moetron {
 
+inline constexpr std::string_view kBlanks = " \t\r\n";
+
 enum class TextKind { kLines, kDocument, kPlain };
 
 // By the ending alone, in capitals or not: .jsonl and .ndjson, .json (lines or a document, as the

@@ -16,10 +16,8 @@ namespace fs = std::filesystem;
 constexpr size_t kBatchBytes = size_t{1} << 20;  // enough to hide the hand-over between threads
 constexpr size_t kProbeBytes = 8192;             // of an unknown file, to see whether it is text
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-constexpr std::string_view kSpace = " \t\r\n";
-
 bool is_blank(std::string_view text) {
-  return text.find_first_not_of(kSpace) == std::string_view::npos;
+  return text.find_first_not_of(kBlanks) == std::string_view::npos;
 }
 
 bool is_text(const fs::path& path) {

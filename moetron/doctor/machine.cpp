@@ -16,6 +16,7 @@
 #include "moetron/base/formatted.h"
 #include "moetron/base/parse_number.h"
 #include "moetron/base/temporary_folder.h"
+#include "moetron/base/units.h"
 #include "moetron/metrics/gnuplot.h"
 
 namespace moetron {
@@ -23,10 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kGib = 1 << 30;
-
 std::string gib(double bytes) {
-  return formatted("%.3g GiB", bytes / kGib);
+  return formatted("%.3g GiB", bytes / kGibi);
 }
 
 // What follows "NAME :" or "NAME:" in the first line that begins so.
@@ -141,7 +140,7 @@ Check check_memory(const SystemPaths& paths) {
     found += ", of which the control group allows " + gib(allowed);
     usable = std::min(usable, allowed);
   }
-  if (usable < 2 * kGib)
+  if (usable < 2 * kGibi)
     return warn("memory", found, "end other programs, or take a machine or share with more");
   return ok("memory", found);
 }
@@ -166,7 +165,7 @@ Check check_shared_memory(const SystemPaths& paths) {
   const double size = static_cast<double>(info.f_blocks) * unit;
   const double free = static_cast<double>(info.f_bavail) * unit;
   const std::string found = concat(name, " has ", gib(size), ", ", gib(free), " free");
-  if (free < kGib) return warn("shared memory", found + ", and NCCL's ranks meet there", cure);
+  if (free < kGibi) return warn("shared memory", found + ", and NCCL's ranks meet there", cure);
   return ok("shared memory", found);
 }
 

@@ -20,6 +20,7 @@
 #include "moetron/base/path.h"
 #include "moetron/base/seconds_since.h"
 #include "moetron/base/temporary_folder.h"
+#include "moetron/base/units.h"
 
 namespace moetron {
 namespace {
@@ -28,8 +29,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kBytes = size_t{16} << 20;
-constexpr double kGib = 1 << 30;
-
 struct FileSystem {
   long type;
   const char* name;
@@ -105,7 +104,7 @@ std::optional<Trouble> trouble_of(const Trial& trial, const FileSystem* kind, do
     return Trouble{"has no locks that keep a second run out",
                    "mount it with locks (flock for Lustre, local_lock or lockd for NFS), or see to "
                    "it that one run saves there at a time"};
-  if (free < 10 * kGib)
+  if (free < 10 * kGibi)
     return Trouble{"is nearly full", "make room: --dry-run tells the size of a checkpoint"};
   if (trial.seconds > kSlow)
     return Trouble{"is slow to make a file durable", "save elsewhere, or more rarely"};
@@ -134,7 +133,7 @@ Check check_storage(const fs::path& folder, const TryLocks& try_locks) {
     const Trial trial = try_out(place, try_locks);
     const std::string found =
         concat(place.string(), ": ", file_system_name(type),
-               formatted(", %.3g GiB free, a durable file in %.2g ms, %.3g MB/s", free / kGib,
+               formatted(", %.3g GiB free, a durable file in %.2g ms, %.3g MB/s", free / kGibi,
                          trial.seconds * 1e3, trial.rate / 1e6));
     if (const auto trouble = trouble_of(trial, find_file_system(type), free))
       return warn("save", concat(found, "; it ", trouble->what), trouble->cure);

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 
@@ -11,6 +13,10 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
+
+inline void dump(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
 
 // Calls read(damaged) for every proper prefix of `good`, then for `seconds` with bytes changed,
 // inserted or cut. Returns how many calls came back without an error.

@@ -12,8 +12,8 @@
 namespace moetron {
 namespace {
 
-constexpr std::string_view kMagic("MMIDIDX\x00\x00", 9);
-constexpr uint64_t kVersion = 1;
+constexpr std::string_view kIndexMagic("MMIDIDX\x00\x00", 9);
+constexpr uint64_t kIndexVersion = 1;
 constexpr uint64_t kHeaderBytes = 34;  // magic, version, type code, two counts
 
 // The arrays follow one another without padding, so no element may be assumed aligned.
@@ -79,14 +79,14 @@ TokenType token_type_for_vocab(int64_t vocab_size) {
 IndexedDataset::IndexedDataset(const std::string& prefix)
     : prefix_(prefix), index_(prefix + ".idx"), tokens_(prefix + ".bin") {
   const std::string name = index_.path().string();
-  MT_CHECK_INPUT(index_.size() >= kHeaderBytes && index_.text().starts_with(kMagic), name,
+  MT_CHECK_INPUT(index_.size() >= kHeaderBytes && index_.text().starts_with(kIndexMagic), name,
                  " is no Megatron index: it does not begin with MMIDIDX");
   const std::byte* data = index_.bytes().data();
   const auto version = load<uint64_t>(data + 9);
   const auto code = load<uint8_t>(data + 17);
   const auto sequences = load<uint64_t>(data + 18);
   const auto documents = load<uint64_t>(data + 26);
-  MT_CHECK_INPUT(version == kVersion, name, " has version ", version, "; version 1 is read");
+  MT_CHECK_INPUT(version == kIndexVersion, name, " has version ", version, "; version 1 is read");
   MT_CHECK_INPUT(is_known_type(code), name, " has the type code ", int{code},
                  ", which is none of the integer types 1 to 5 and 8");
   type_ = static_cast<TokenType>(code);

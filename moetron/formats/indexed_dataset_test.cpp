@@ -18,10 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void dump(const fs::path& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
 class IndexedDatasetTest : public ::testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }

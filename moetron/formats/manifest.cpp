@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kVersion = 1;
+constexpr int kManifestVersion = 1;
 
 // The manifest's own checksum: of the document without that key.
 std::string checksum(const Json& body) {
@@ -27,10 +27,10 @@ Json read_document(const fs::path& folder) {
   const fs::path path = folder / kManifestFile;
   Json document = read_json(path);
   const bool is_manifest = document.is_object() && document.contains("checksum") &&
-                           document.value("version", Json()) == kVersion &&
+                           document.value("version", Json()) == kManifestVersion &&
                            document.contains("extra") && document.contains("files") &&
                            document["files"].is_array();
-  MT_CHECK_INPUT(is_manifest, path.string(), " is no manifest of version ", kVersion);
+  MT_CHECK_INPUT(is_manifest, path.string(), " is no manifest of version ", kManifestVersion);
   const Json expected = document["checksum"];
   document.erase("checksum");
   const std::string found = checksum(document);
@@ -112,7 +112,7 @@ void write_manifest(const fs::path& folder, std::vector<ManifestFile> files, con
   std::sort(files.begin(), files.end(),
             [](const ManifestFile& a, const ManifestFile& b) { return a.name < b.name; });
   Json document;
-  document["version"] = kVersion;
+  document["version"] = kManifestVersion;
   document["block_bytes"] = kManifestBlockBytes;
   document["extra"] = extra;
   document["files"] = Json::array();

@@ -9,7 +9,7 @@
 namespace moetron {
 namespace {
 
-constexpr std::string_view kMagic("\x93NUMPY\x01\x00", 8);
+constexpr std::string_view kNpyMagic("\x93NUMPY\x01\x00", 8);
 constexpr size_t kFixedBytes = 10;  // magic, version, 16-bit header length
 constexpr size_t kAlignment = 64;   // of the data, as NumPy writes it
 
@@ -79,7 +79,7 @@ void write_npy(const std::filesystem::path& path, std::span<const T> values,
            " elements for ", values.size(), " values");
   const std::string header = header_text(type_code<T>(), shape);
   FileWriter file(path);
-  file.write(kMagic);
+  file.write(kNpyMagic);
   const char length[2] = {static_cast<char>(header.size() & 0xff),
                           static_cast<char>(header.size() >> 8)};
   file.write(std::string_view(length, 2));
@@ -100,7 +100,7 @@ template void write_npy(const std::filesystem::path&, std::span<const int64_t>,
 NpyFile::NpyFile(const std::filesystem::path& path) : file_(path) {
   const std::string name = path.string();
   const std::string_view text = file_.text();
-  MT_CHECK_INPUT(text.size() >= kFixedBytes && text.starts_with(kMagic), name,
+  MT_CHECK_INPUT(text.size() >= kFixedBytes && text.starts_with(kNpyMagic), name,
                  " is no .npy file of version 1.0");
   const size_t header_bytes = static_cast<unsigned char>(text[8]) |
                               static_cast<size_t>(static_cast<unsigned char>(text[9])) << 8;

@@ -23,10 +23,6 @@ std::span<const std::byte> as_bytes(const std::string& text) {
 }
 
 // A file without the durable writes, for loops.
-void dump(const fs::path& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
 std::string with_length(const std::string& header, const std::string& data = "") {
   std::string file;
   for (int i = 0; i < 8; ++i) file += static_cast<char>(header.size() >> (8 * i) & 0xff);

@@ -13,25 +13,25 @@ using Kind = PickleValue::Kind;
 constexpr size_t kMaxName = 1024;
 constexpr size_t kMaxDims = 64;
 
-struct DtypeRow {
+struct StorageRow {
   SafetensorsDtype dtype;
   std::string_view name;     // torch.NAME
   std::string_view storage;  // torch.NAME; empty where torch has none but the untyped one
 };
 
-constexpr std::array kDtypes = {
-    DtypeRow{SafetensorsDtype::kF32, "float32", "FloatStorage"},
-    DtypeRow{SafetensorsDtype::kBF16, "bfloat16", "BFloat16Storage"},
-    DtypeRow{SafetensorsDtype::kF16, "float16", "HalfStorage"},
-    DtypeRow{SafetensorsDtype::kF64, "float64", "DoubleStorage"},
-    DtypeRow{SafetensorsDtype::kI64, "int64", "LongStorage"},
-    DtypeRow{SafetensorsDtype::kI32, "int32", "IntStorage"},
-    DtypeRow{SafetensorsDtype::kI16, "int16", "ShortStorage"},
-    DtypeRow{SafetensorsDtype::kI8, "int8", "CharStorage"},
-    DtypeRow{SafetensorsDtype::kU8, "uint8", "ByteStorage"},
-    DtypeRow{SafetensorsDtype::kBool, "bool", "BoolStorage"},
-    DtypeRow{SafetensorsDtype::kF8E4M3, "float8_e4m3fn", ""},
-    DtypeRow{SafetensorsDtype::kF8E5M2, "float8_e5m2", ""},
+constexpr std::array kStorageRows = {
+    StorageRow{SafetensorsDtype::kF32, "float32", "FloatStorage"},
+    StorageRow{SafetensorsDtype::kBF16, "bfloat16", "BFloat16Storage"},
+    StorageRow{SafetensorsDtype::kF16, "float16", "HalfStorage"},
+    StorageRow{SafetensorsDtype::kF64, "float64", "DoubleStorage"},
+    StorageRow{SafetensorsDtype::kI64, "int64", "LongStorage"},
+    StorageRow{SafetensorsDtype::kI32, "int32", "IntStorage"},
+    StorageRow{SafetensorsDtype::kI16, "int16", "ShortStorage"},
+    StorageRow{SafetensorsDtype::kI8, "int8", "CharStorage"},
+    StorageRow{SafetensorsDtype::kU8, "uint8", "ByteStorage"},
+    StorageRow{SafetensorsDtype::kBool, "bool", "BoolStorage"},
+    StorageRow{SafetensorsDtype::kF8E4M3, "float8_e4m3fn", ""},
+    StorageRow{SafetensorsDtype::kF8E5M2, "float8_e5m2", ""},
 };
 
 // Reads the calls by which torch rebuilds a tensor.
@@ -104,7 +104,7 @@ class TensorReader {
     return place->second;
   }
   SafetensorsDtype storage_dtype(const PickleValue& global) const {
-    for (const DtypeRow& row : kDtypes)
+    for (const StorageRow& row : kStorageRows)
       if (!row.storage.empty() && row.storage == global.text) return row.dtype;
     throw InputError(concat(what_, " has its data in a ", global.text, ", which is not read"));
   }
@@ -167,19 +167,19 @@ std::string read_entry(const FileReader& file, const ZipEntry& entry) {
 }  // namespace
 
 std::optional<SafetensorsDtype> dtype_from_torch(std::string_view name) {
-  for (const DtypeRow& row : kDtypes)
+  for (const StorageRow& row : kStorageRows)
     if (row.name == name) return row.dtype;
   return std::nullopt;
 }
 
 std::string_view torch_dtype_name(SafetensorsDtype dtype) {
-  for (const DtypeRow& row : kDtypes)
+  for (const StorageRow& row : kStorageRows)
     if (row.dtype == dtype) return row.name;
   throw InternalError(concat("torch has no ", dtype_name(dtype)));
 }
 
 std::string_view torch_storage_name(SafetensorsDtype dtype) {
-  for (const DtypeRow& row : kDtypes)
+  for (const StorageRow& row : kStorageRows)
     if (row.dtype == dtype && !row.storage.empty()) return row.storage;
   throw InternalError(concat("torch has no storage of ", dtype_name(dtype)));
 }

@@ -9,7 +9,8 @@ namespace moetron {
 namespace {
 
 constexpr double kScale = 0.08;
-constexpr double kBf16Error = 1e-2;  // of sums of products whose factors were rounded on the way
+constexpr double kAttentionError =
+    1e-2;  // of sums of products whose factors were rounded on the way
 
 struct Inputs {
   at::Tensor q, k, v, d_mixed;
@@ -58,7 +59,7 @@ void expect_near(const std::vector<at::Tensor>& actual, const std::vector<at::Te
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(actual[i].sizes(), expected[i].sizes());
     EXPECT_TRUE(actual[i].is_contiguous());
-    EXPECT_LT(relative_error(actual[i], expected[i]), kBf16Error) << "tensor " << i;
+    EXPECT_LT(relative_error(actual[i], expected[i]), kAttentionError) << "tensor " << i;
   }
 }
 

@@ -13,8 +13,8 @@ namespace {
 // On numbers of order 1: each factor is a 2.7 % off at most (fp8_test.cpp), and their errors add up
 // as squares.
 constexpr double kFp8Error = 0.05;
-constexpr double kE5m2Error = 0.08;  // one of the factors
-constexpr double kBf16Error = 4e-3;
+constexpr double kProductE5m2Error = 0.08;  // one of the factors
+constexpr double kProductBf16Error = 4e-3;
 // A GPU's tensor cores keep about 14 bits of each 128 products' sum.
 constexpr double kHopperError = 4e-4;
 
@@ -34,15 +34,15 @@ Fp8Blocks on_host(const Fp8Blocks& x) {
   return {x.values.cpu(), x.scales.cpu()};
 }
 
-constexpr at::ScalarType kE4m3 = at::kFloat8_e4m3fn;
+constexpr at::ScalarType kFactorType = at::kFloat8_e4m3fn;
 
 std::vector<at::ScalarType> types_on(at::Device device) {
-  if (device.is_cuda()) return {kE4m3};
-  return {kE4m3, at::kFloat8_e5m2};
+  if (device.is_cuda()) return {kFactorType};
+  return {kFactorType, at::kFloat8_e5m2};
 }
 
 Fp8Blocks columns_of_one(const at::Tensor& x) {
-  return columns_of(quantise_rows(x, kE4m3)).blocks;
+  return columns_of(quantise_rows(x, kFactorType)).blocks;
 }
 
 struct Sizes {
@@ -55,7 +55,7 @@ void check_product(const Sizes& sizes, at::Device device) {
   const at::Tensor weight = at::randn({sizes.out, sizes.in}, options);
   for (const at::ScalarType dtype : types_on(device)) {
     const Fp8Rows rows = quantise_rows(x, dtype);
-    const auto [blocks, turned] = quantise_weight(weight, kE4m3);
+    const auto [blocks, turned] = quantise_weight(weight, kFactorType);
     const at::Tensor y = fp8_product(rows, blocks);
     EXPECT_EQ(y.scalar_type(), at::kBFloat16);
     const at::Tensor same = wide(dequantise(rows)).matmul(wide(dequantise(blocks)).t());
@@ -64,15 +64,15 @@ void check_product(const Sizes& sizes, at::Device device) {
                 sizes.rows, sizes.in, sizes.out, at::toString(dtype), error,
                 relative_error(y, same));
     if (y.numel() >= 1000) {  // of few numbers it is more of chance
-      EXPECT_LT(error, dtype == kE4m3 ? kFp8Error : kE5m2Error);
+      EXPECT_LT(error, dtype == kFactorType ? kFp8Error : kProductE5m2Error);
     }
-    EXPECT_LT(relative_error(y, same), kBf16Error);
+    EXPECT_LT(relative_error(y, same), kProductBf16Error);
     const Fp8Rows d_y = quantise_rows(y, dtype);
     const at::Tensor d_x = fp8_product(d_y, turned);
     EXPECT_LT(relative_error(d_x, wide(dequantise(d_y)).matmul(wide(dequantise(blocks)))),
-              kBf16Error);
+              kProductBf16Error);
     if (device.is_cuda()) {
-      EXPECT_LT(relative_error(y, fp8_product(on_host(rows), on_host(blocks))), kBf16Error);
+      EXPECT_LT(relative_error(y, fp8_product(on_host(rows), on_host(blocks))), kProductBf16Error);
     }
   }
 }
@@ -87,7 +87,8 @@ TEST(Fp8ProductOnCpu, HasAScaleForEvery128) {
   const at::Tensor x = at::ones({2, 256}), weight = at::ones({1, 256});
   x.narrow(1, 128, 128).mul_(0x1p-20);
   weight.narrow(1, 128, 128).mul_(0x1p20);
-  const at::Tensor y = fp8_product(quantise_rows(x, kE4m3), quantise_blocks(weight, kE4m3));
+  const at::Tensor y =
+      fp8_product(quantise_rows(x, kFactorType), quantise_blocks(weight, kFactorType));
   EXPECT_TRUE(y.eq(256).all().item<bool>());
 }
 
@@ -95,7 +96,7 @@ TEST(Fp8ProductOnCpu, WhatIsNotFiniteReachesWhatItGoesInto) {
   const at::Tensor x = at::randn({4, 256});
   x[2][200] = std::numeric_limits<float>::infinity();
   const at::Tensor y =
-      fp8_product(quantise_rows(x, kE4m3), quantise_blocks(at::randn({9, 256}), kE4m3));
+      fp8_product(quantise_rows(x, kFactorType), quantise_blocks(at::randn({9, 256}), kFactorType));
   EXPECT_TRUE(y[2].isnan().all().item<bool>());
   EXPECT_EQ(y.isnan().sum().item<int64_t>(), 9);
 }
@@ -115,11 +116,11 @@ void check_groups(const std::vector<int64_t>& counts, int64_t out, int64_t in, a
   const at::Tensor x = at::randn({rows + 5, in}, options),
                    d_y = at::randn({rows + 5, out}, options);
   x.narrow(0, rows, 5).fill_(std::numeric_limits<float>::quiet_NaN());
-  const Fp8Rows quantised = quantise_rows(x, kE4m3);
-  const Fp8Blocks weight = quantise_blocks(at::randn({num_groups, out, in}, options), kE4m3);
+  const Fp8Rows quantised = quantise_rows(x, kFactorType);
+  const Fp8Blocks weight = quantise_blocks(at::randn({num_groups, out, in}, options), kFactorType);
   const at::Tensor y = fp8_grouped_rows_product(quantised, weight, ends);
   const Fp8Columns x_columns = columns_of(quantised, ends);
-  const Fp8Columns d_y_columns = columns_of(quantise_rows(d_y, kE4m3), ends);
+  const Fp8Columns d_y_columns = columns_of(quantise_rows(d_y, kFactorType), ends);
   const at::Tensor sum = not_a_number({num_groups, out, in}, device);
   fp8_grouped_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/false);
   const at::Tensor once = sum.clone();
@@ -129,7 +130,7 @@ void check_groups(const std::vector<int64_t>& counts, int64_t out, int64_t in, a
     const int64_t count = counts[group];
     const at::Tensor part = wide(dequantise(quantised)).narrow(0, first, count);
     const at::Tensor matrix = wide(dequantise(weight))[group];
-    EXPECT_LT(relative_error(y.narrow(0, first, count), part.matmul(matrix.t())), kBf16Error)
+    EXPECT_LT(relative_error(y.narrow(0, first, count), part.matmul(matrix.t())), kProductBf16Error)
         << "group " << group;
     const auto columns = [&](const at::Tensor& all) {
       return wide(dequantise(columns_of_one(all.narrow(0, first, count))));
@@ -209,8 +210,8 @@ TEST(Fp8GroupsOnGpu, AreEachGroupsProducts) {
 TEST(Fp8GroupsOnGpu, AreTheSameTwice) {
   SKIP_WITHOUT_GPU();
   const at::Tensor ends = ends_of({1000, 1999}, at::kCUDA);
-  const Fp8Rows x = quantise_rows(random_bf16({2999, 1024}), kE4m3);
-  const Fp8Blocks weight = quantise_blocks(random_bf16({2, 512, 1024}), kE4m3);
+  const Fp8Rows x = quantise_rows(random_bf16({2999, 1024}), kFactorType);
+  const Fp8Blocks weight = quantise_blocks(random_bf16({2, 512, 1024}), kFactorType);
   EXPECT_TRUE(
       fp8_grouped_rows_product(x, weight, ends).equal(fp8_grouped_rows_product(x, weight, ends)));
 }

@@ -225,7 +225,7 @@ LatentKeyGrads latent_keys_backward(const at::Tensor& d_keys, const at::Tensor& 
 #else
 namespace {
 
-[[noreturn]] void refuse() {
+[[noreturn]] void refuse_heads() {
   throw InternalError("kernels of heads in a build without CUDA");
 }
 
@@ -233,26 +233,26 @@ namespace {
 
 NormedHeads norm_rotate_forward(const at::Tensor&, int64_t, const at::Tensor&, const at::Tensor&,
                                 double, const Rotation&) {
-  refuse();
+  refuse_heads();
 }
 
 NormedHeadGrads norm_rotate_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                      const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                      const at::Tensor&, const Rotation&) {
-  refuse();
+  refuse_heads();
 }
 
 void rotate_in_place(const at::Tensor&, int64_t, const Rotation&, bool) {
-  refuse();
+  refuse_heads();
 }
 
 LatentKeys latent_keys_forward(const at::Tensor&, const at::Tensor&, int64_t, const Rotation&) {
-  refuse();
+  refuse_heads();
 }
 
 LatentKeyGrads latent_keys_backward(const at::Tensor&, const at::Tensor&, int64_t,
                                     const Rotation&) {
-  refuse();
+  refuse_heads();
 }
 #endif
 

@@ -5,9 +5,9 @@
 namespace moetron {
 namespace {
 
-constexpr double kEps = 1e-6;
-constexpr double kBf16 = 4e-3;  // of results rounded once: half a unit in the last place
-constexpr double kFp32 = 1e-5;
+constexpr double kNormEps = 1e-6;
+constexpr double kNormBf16 = 4e-3;  // of results rounded once: half a unit in the last place
+constexpr double kNormFp32 = 1e-5;
 
 struct Inputs {
   at::Tensor x, delta, weight, d_y, d_sum;  // delta and d_sum: undefined for none
@@ -20,7 +20,7 @@ struct Results {
 
 Results run(const Inputs& in) {
   Results out;
-  out.forward = rms_norm_forward(in.x, in.delta, in.weight, kEps);
+  out.forward = rms_norm_forward(in.x, in.delta, in.weight, kNormEps);
   out.backward =
       rms_norm_backward(in.d_y, in.d_sum, out.forward.sum, out.forward.inverse_rms, in.weight);
   return out;
@@ -32,7 +32,7 @@ void expect_right(const Inputs& in, const Results& out, double bound, double sta
   EXPECT_TRUE(at::equal(out.forward.sum, wanted_sum));
   const at::Tensor sum = wanted_sum.to(at::kDouble).requires_grad_();
   const at::Tensor weight = in.weight.to(at::kDouble).requires_grad_();
-  const at::Tensor inverse_rms = sum.square().mean(-1, true).add(kEps).rsqrt();
+  const at::Tensor inverse_rms = sum.square().mean(-1, true).add(kNormEps).rsqrt();
   const at::Tensor y = sum.mul(inverse_rms).mul(weight);
   y.backward(in.d_y.to(at::kDouble));
   at::Tensor d_x = sum.grad();
@@ -41,7 +41,7 @@ void expect_right(const Inputs& in, const Results& out, double bound, double sta
   EXPECT_LT(relative_error(out.forward.y, y.detach()), bound);
   EXPECT_EQ(out.forward.y.scalar_type(), in.x.scalar_type());
   EXPECT_EQ(out.forward.inverse_rms.sizes(), inverse_rms.sizes());
-  EXPECT_LT(relative_error(out.forward.inverse_rms, inverse_rms.detach()), kFp32);
+  EXPECT_LT(relative_error(out.forward.inverse_rms, inverse_rms.detach()), kNormFp32);
   EXPECT_EQ(out.backward.d_x.sizes(), in.x.sizes());
   EXPECT_LT(relative_error(out.backward.d_x, d_x), bound);
   EXPECT_LT(relative_error(out.backward.d_weight_parts.sum(0), weight.grad()), statistics_bound);
@@ -61,7 +61,7 @@ TEST(RmsNorm, AtenElsewhere) {
 TEST(RmsNorm, AtenRoundsBeforeTheWeightAsTransformersDoes) {
   const at::Tensor x = at::randn({7, 16}).to(at::kBFloat16);
   const at::Tensor weight = at::randn({16}).to(at::kBFloat16);
-  const RmsNormed out = rms_norm_forward(x, {}, weight, kEps);
+  const RmsNormed out = rms_norm_forward(x, {}, weight, kNormEps);
   const at::Tensor normed = x.to(at::kFloat).mul(out.inverse_rms).to(at::kBFloat16);
   EXPECT_TRUE(at::equal(out.y, normed.mul(weight)));
   EXPECT_TRUE(out.sum.is_alias_of(x));
@@ -82,7 +82,7 @@ TEST(RmsNorm, KernelOfEverySize) {
         SCOPED_TRACE(testing::Message() << rows << " x " << size << " joined " << joined);
         const Inputs in = gpu_inputs(rows, size, joined);
         poison_gpu_memory(int64_t{1} << 24);
-        expect_right(in, run(in), kBf16, kFp32);
+        expect_right(in, run(in), kNormBf16, kNormFp32);
       }
     }
   }
@@ -95,7 +95,7 @@ TEST(RmsNorm, KernelOfMoreRowsThanBlocks) {
     const Inputs in = gpu_inputs(4097, size, size != 512);
     poison_gpu_memory();
     const Results out = run(in), again = run(in);
-    expect_right(in, out, kBf16, kFp32);
+    expect_right(in, out, kNormBf16, kNormFp32);
     EXPECT_TRUE(at::equal(out.backward.d_weight_parts, again.backward.d_weight_parts));
     EXPECT_TRUE(at::equal(out.backward.d_x, again.backward.d_x));
   }
@@ -110,11 +110,11 @@ TEST(RmsNorm, KernelOfStridedRows) {
   in.delta = wide.narrow(2, 575, 512);  // not so: copied
   const Results out = run(in);
   EXPECT_TRUE(out.backward.d_x.is_contiguous());
-  expect_right(in, out, kBf16, kFp32);
+  expect_right(in, out, kNormBf16, kNormFp32);
   in.delta.reset();
   const Results alone = run(in);
   EXPECT_TRUE(alone.forward.sum.is_alias_of(wide));
-  expect_right(in, alone, kBf16, kFp32);
+  expect_right(in, alone, kNormBf16, kNormFp32);
 }
 
 TEST(RmsNorm, NoRowsGiveNoGradient) {
@@ -128,7 +128,7 @@ TEST(RmsNorm, NoRowsGiveNoGradient) {
 TEST(RmsNorm, SizesThatNoKernelTakesRunOnAten) {
   SKIP_WITHOUT_GPU();
   const Inputs in = gpu_inputs(5, 12, false);
-  expect_right(in, run(in), 2 * kBf16, 2 * kBf16);  // rounds twice
+  expect_right(in, run(in), 2 * kNormBf16, 2 * kNormBf16);  // rounds twice
 }
 
 }  // namespace

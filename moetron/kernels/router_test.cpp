@@ -67,12 +67,12 @@ at::Tensor choose(const at::Tensor& scores, const at::Tensor& bias, const Router
   return top_indices(ranked, rule.top_k).contiguous();
 }
 
-struct Reference {
+struct Scored {
   at::Tensor logits, scores, weights;  // a graph in fp32
 };
 
-Reference score(const at::Tensor& logits, const at::Tensor& chosen, const RouterRule& rule) {
-  Reference r;
+Scored score(const at::Tensor& logits, const at::Tensor& chosen, const RouterRule& rule) {
+  Scored r;
   r.logits = logits.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   r.logits.requires_grad_();
   r.scores = rule.sigmoid ? r.logits.sigmoid() : r.logits.softmax(-1);
@@ -109,7 +109,7 @@ TEST(RouterKernels, ChooseAndWeighAsTheFormulas) {
     const RouterScores found = router_forward(logits, bias, {}, c.rule, counts, num_counted);
     // The choice follows from the kernel's own scores, for theirs differ in the last bit.
     EXPECT_TRUE(at::equal(found.chosen, choose(found.scores, bias, c.rule)));
-    const Reference wanted = score(logits, found.chosen, c.rule);
+    const Scored wanted = score(logits, found.chosen, c.rule);
     EXPECT_LE(relative_error(found.scores, wanted.scores.detach()), 1e-6);
     EXPECT_LE(relative_error(found.weights, wanted.weights.detach()), 1e-6);
     const at::Tensor counted = found.chosen.narrow(0, 0, num_counted).reshape(-1);
@@ -146,7 +146,7 @@ TEST(RouterKernels, GradientsAreThoseOfTheFormulas) {
     const at::Tensor d_scores = at::randn_like(forward.scores);
     for (const auto& [of_weights, of_scores] :
          {std::pair(true, true), {true, false}, {false, true}}) {
-      const Reference wanted = score(logits, forward.chosen, c.rule);
+      const Scored wanted = score(logits, forward.chosen, c.rule);
       at::Tensor loss = at::zeros({}, at::kCUDA);
       if (of_weights) loss = loss + (wanted.weights * d_weights).sum();
       if (of_scores) loss = loss + (wanted.scores * d_scores).sum();

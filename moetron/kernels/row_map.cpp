@@ -125,7 +125,7 @@ at::Tensor scatter_choices(const at::Tensor& values, const at::Tensor& row_of_ch
 #else
 namespace {
 
-[[noreturn]] void refuse() {
+[[noreturn]] void refuse_row_maps() {
   throw InternalError("kernels of row maps in a build without CUDA");
 }
 
@@ -136,23 +136,23 @@ bool has_row_map(const at::Tensor&) {
 }
 
 RowMap build_row_map(const at::Tensor&, int64_t, int64_t, int64_t) {
-  refuse();
+  refuse_row_maps();
 }
 
 at::Tensor gather_rows(const at::Tensor&, const at::Tensor&, int64_t, bool) {
-  refuse();
+  refuse_row_maps();
 }
 
 at::Tensor sum_rows(const at::Tensor&, const at::Tensor&) {
-  refuse();
+  refuse_row_maps();
 }
 
 at::Tensor gather_choices(const at::Tensor&, const at::Tensor&, int64_t) {
-  refuse();
+  refuse_row_maps();
 }
 
 at::Tensor scatter_choices(const at::Tensor&, const at::Tensor&) {
-  refuse();
+  refuse_row_maps();
 }
 #endif
 

@@ -24,16 +24,16 @@ at::Tensor random_experts(const MapCase& c) {
   return experts.masked_fill_(at::rand(experts.sizes()).lt(0.02), -1);
 }
 
-struct Reference {
+struct ExpectedMap {
   at::Tensor ends, choice_of_row, row_of_choice;
   int64_t num_rows;
 };
 
-Reference build_reference(const at::Tensor& experts, const MapCase& c, int64_t alignment = 1) {
+ExpectedMap build_reference(const at::Tensor& experts, const MapCase& c, int64_t alignment = 1) {
   const at::Tensor flat = experts.reshape(-1);
   const int64_t bound = flat.numel() + c.count * (alignment - 1);
-  Reference r{at::empty({c.count}, at::kInt), at::full({bound}, -1, at::kInt),
-              at::full(experts.sizes(), -1, at::kInt), 0};
+  ExpectedMap r{at::empty({c.count}, at::kInt), at::full({bound}, -1, at::kInt),
+                at::full(experts.sizes(), -1, at::kInt), 0};
   std::vector<std::vector<int>> choices(c.count);
   const auto* const expert = flat.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < flat.numel(); ++i) {
@@ -62,7 +62,7 @@ TEST(RowMap, IsTheStableSortByExpert) {
     const at::Tensor experts = random_experts(c), on_gpu = experts.cuda();
     ASSERT_TRUE(has_row_map(on_gpu));
     for (const int64_t alignment : {1, 8, 128}) {
-      const Reference wanted = build_reference(experts, c, alignment);
+      const ExpectedMap wanted = build_reference(experts, c, alignment);
       poison_gpu_memory();
       const RowMap map = build_row_map(on_gpu, c.first, c.count, alignment);
       EXPECT_TRUE(at::equal(map.ends.cpu(), wanted.ends)) << alignment;
@@ -112,7 +112,7 @@ TEST(RowMap, MovesRows) {
   at::manual_seed(11);
   for (const MapCase& c : {kCases[0], kCases[4], kCases[6]}) {
     const at::Tensor experts = random_experts(c);
-    const Reference wanted = build_reference(experts, c);
+    const ExpectedMap wanted = build_reference(experts, c);
     const RowMap map = build_row_map(experts.cuda(), c.first, c.count);
     const at::Tensor choices = wanted.choice_of_row.narrow(0, 0, wanted.num_rows).to(at::kLong);
     const at::Tensor copies = choices.floor_divide(c.top_k).cuda();
@@ -159,7 +159,7 @@ TEST(RowMap, MovesNumbersOfChoices) {
   at::manual_seed(13);
   const MapCase& c = kCases[4];
   const at::Tensor experts = random_experts(c);
-  const Reference wanted = build_reference(experts, c);
+  const ExpectedMap wanted = build_reference(experts, c);
   const RowMap map = build_row_map(experts.cuda(), c.first, c.count);
   const at::Tensor choices = wanted.choice_of_row.narrow(0, 0, wanted.num_rows).to(at::kLong);
   const at::Tensor weights = at::randn({c.copies, c.top_k});

@@ -3,12 +3,12 @@
 #include <cmath>
 #include <cstdio>
 
+#include "moetron/base/units.h"
+
 namespace moetron {
 namespace {
 
 constexpr int64_t kLinesPerHeader = 40;
-constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
-
 std::string formatted(const char* format, double value) {
   char text[64];
   std::snprintf(text, sizeof(text), format, value);
@@ -74,8 +74,7 @@ std::string StepPrinter::line(const StepRecord& record) const {
   append_cell(line, readable_number(record.tflops_per_second), 13);
   if (has_mfu_) append_cell(line, record.mfu ? formatted("%.1f %%", 100.0 * *record.mfu) : "-", 8);
   if (has_memory_)
-    append_cell(line, formatted("%.2f GiB", static_cast<double>(record.memory_bytes) / kGibibyte),
-                11);
+    append_cell(line, formatted("%.2f GiB", static_cast<double>(record.memory_bytes) / kGibi), 11);
   if (has_balance_) {
     const auto& balance = record.router_balance;
     append_cell(line, balance ? formatted("%.3f", balance->mean_load) : "-", 11);

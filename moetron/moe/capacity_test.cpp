@@ -12,23 +12,25 @@
 namespace moetron {
 namespace {
 
-constexpr int64_t kExperts = 6;
-constexpr int64_t kTopK = 3;
+constexpr int64_t kLimitedExperts = 6;
+constexpr int64_t kLimitedTopK = 3;
 constexpr TokenDropPolicy kPolicies[] = {TokenDropPolicy::kProbs, TokenDropPolicy::kPosition};
 
 // The choices of a whole micro-batch.
 struct Choices {
-  at::Tensor experts;        // [tokens, kTopK] int64
-  at::Tensor probabilities;  // [tokens, kTopK] fp32
+  at::Tensor experts;        // [tokens, kLimitedTopK] int64
+  at::Tensor probabilities;  // [tokens, kLimitedTopK] fp32
   int64_t num_tokens() const { return experts.size(0); }
 };
 
 // Four values of probability alone, so that most choices have an equal; a quarter of the choices
 // goes nowhere, and would come first if it counted.
 Choices random_choices(int64_t num_tokens) {
-  const at::Tensor experts = std::get<1>(at::rand({num_tokens, kExperts}).topk(kTopK, -1));
-  const at::Tensor is_nowhere = at::rand({num_tokens, kTopK}).lt(0.25);
-  const at::Tensor probabilities = at::randint(1, 5, {num_tokens, kTopK}).to(at::kFloat).div(8);
+  const at::Tensor experts =
+      std::get<1>(at::rand({num_tokens, kLimitedExperts}).topk(kLimitedTopK, -1));
+  const at::Tensor is_nowhere = at::rand({num_tokens, kLimitedTopK}).lt(0.25);
+  const at::Tensor probabilities =
+      at::randint(1, 5, {num_tokens, kLimitedTopK}).to(at::kFloat).div(8);
   return {experts.masked_fill(is_nowhere, kNotRouted), probabilities.masked_fill(is_nowhere, 1)};
 }
 
@@ -60,14 +62,14 @@ std::vector<int64_t> kept_by_loops(const Choices& choices, int64_t capacity,
 std::vector<int64_t> kept_on_one_rank(const Choices& choices, int64_t capacity,
                                       TokenDropPolicy policy) {
   return values_of<int64_t>(drop_over_capacity(choices.experts, choices.probabilities,
-                                               {nullptr, choices.num_tokens()}, kExperts, capacity,
-                                               policy));
+                                               {nullptr, choices.num_tokens()}, kLimitedExperts,
+                                               capacity, policy));
 }
 
 // Rows of the fullest expert.
 int64_t fullest(const std::vector<int64_t>& experts) {
   int64_t most = 0;
-  for (int64_t e = 0; e < kExperts; ++e) {
+  for (int64_t e = 0; e < kLimitedExperts; ++e) {
     most = std::max<int64_t>(most, std::count(experts.begin(), experts.end(), e));
   }
   return most;
@@ -107,8 +109,8 @@ TEST_F(DropTest, EverySliceKeepsWhatTheLoopsKeep) {
             // Padding must not take anybody's place, whatever it holds.
             experts.slice(0, layout.num_local()).fill_(0);
             probabilities.slice(0, layout.num_local()).fill_(1);
-            const at::Tensor mine =
-                drop_over_capacity(experts, probabilities, layout, kExperts, capacity, policy);
+            const at::Tensor mine = drop_over_capacity(experts, probabilities, layout,
+                                                       kLimitedExperts, capacity, policy);
             ASSERT_EQ(mine.sizes(), experts.sizes());
             const at::Tensor padding = mine.slice(0, layout.num_local());
             EXPECT_TRUE(padding.eq(kNotRouted).all().item<bool>());
@@ -140,8 +142,9 @@ TEST_F(DropTest, DropsNothingUntilTheFullestExpertIsOverCapacity) {
 TEST_F(DropTest, ACapacityOfOneKeepsTheFirstOrTheMostProbable) {
   // Expert 0 is chosen by tokens 0, 1, 2; expert 1 by tokens 1 and 3, with equal probabilities.
   const Choices choices{
-      at::tensor({0, -1, -1, 0, 1, -1, 0, -1, -1, 1, -1, -1}, at::kLong).view({4, kTopK}),
-      at::tensor({.2, .9, .9, .5, .4, .9, .3, .9, .9, .4, .9, .9}, at::kFloat).view({4, kTopK})};
+      at::tensor({0, -1, -1, 0, 1, -1, 0, -1, -1, 1, -1, -1}, at::kLong).view({4, kLimitedTopK}),
+      at::tensor({.2, .9, .9, .5, .4, .9, .3, .9, .9, .4, .9, .9}, at::kFloat)
+          .view({4, kLimitedTopK})};
   EXPECT_EQ(kept_on_one_rank(choices, 1, TokenDropPolicy::kProbs),
             (std::vector<int64_t>{-1, -1, -1, 0, 1, -1, -1, -1, -1, -1, -1, -1}));
   EXPECT_EQ(kept_on_one_rank(choices, 1, TokenDropPolicy::kPosition),
@@ -157,9 +160,11 @@ TEST_F(DropTest, EqualProbabilitiesAreDecidedByPosition) {
 }
 
 TEST_F(DropTest, ChoicesThatAllGoNowhereStayThere) {
-  const Choices choices{at::full({5, kTopK}, kNotRouted, at::kLong), at::rand({5, kTopK})};
+  const Choices choices{at::full({5, kLimitedTopK}, kNotRouted, at::kLong),
+                        at::rand({5, kLimitedTopK})};
   for (const auto policy : kPolicies) {
-    EXPECT_EQ(kept_on_one_rank(choices, 1, policy), std::vector<int64_t>(5 * kTopK, kNotRouted));
+    EXPECT_EQ(kept_on_one_rank(choices, 1, policy),
+              std::vector<int64_t>(5 * kLimitedTopK, kNotRouted));
   }
 }
 

@@ -22,7 +22,7 @@
 namespace moetron {
 namespace {
 
-constexpr int64_t kExperts = 8;
+constexpr int64_t kNumExperts = 8;
 constexpr int64_t kTopK = 3;
 constexpr int64_t kHidden = 16;
 constexpr int64_t kWidth = 16;
@@ -38,7 +38,7 @@ constexpr Sizes kSizes[] = {{1, 1}, {2, 1}, {1, 2}, {4, 1}, {2, 2},
                             {1, 4}, {8, 1}, {4, 2}, {2, 4}, {1, 8}};
 
 ExpertLayout layout_of(Communicator& group, const Sizes& sizes) {
-  return {.group = &group, .ep = sizes.ep, .tpe = sizes.tpe, .num_experts = kExperts};
+  return {.group = &group, .ep = sizes.ep, .tpe = sizes.tpe, .num_experts = kNumExperts};
 }
 
 // The tokens of all ranks, and what flows back to them.
@@ -65,7 +65,7 @@ Tokens with_experts(const at::Tensor& experts) {
 }
 
 // [tokens, kTopK], different experts of a token, all in [first, last).
-at::Tensor random_experts(int64_t num_tokens, int64_t first = 0, int64_t last = kExperts) {
+at::Tensor random_experts(int64_t num_tokens, int64_t first = 0, int64_t last = kNumExperts) {
   return std::get<1>(at::rand({num_tokens, last - first}).topk(kTopK, -1)) + first;
 }
 
@@ -206,12 +206,12 @@ class DispatchersTest : public ::testing::Test {
 
 // One rank itself against a dense formula under autograd.
 TEST_F(DispatchersTest, OneRankEqualsTheDenseFormula) {
-  at::Tensor chosen = random_experts(9, 0, kExperts - 1);  // expert 7 gets nothing
+  at::Tensor chosen = random_experts(9, 0, kNumExperts - 1);  // expert 7 gets nothing
   chosen[2][1] = kNotRouted;
   chosen[4].fill_(kNotRouted);
   const Tokens tokens = with_experts(chosen);
   std::map<std::string, at::Tensor> weights;
-  make_experts({.num_experts = kExperts}, at::kFloat)->visit([&](Parameter& p) {
+  make_experts({.num_experts = kNumExperts}, at::kFloat)->visit([&](Parameter& p) {
     for (const NamedSlice& slice : p.slices(p.value())) {
       weights[slice.name] = slice.view.clone().requires_grad_();
     }
@@ -219,7 +219,7 @@ TEST_F(DispatchersTest, OneRankEqualsTheDenseFormula) {
   const at::Tensor x = tokens.hidden.clone().requires_grad_();
   const at::Tensor probabilities = tokens.routing.probabilities.clone().requires_grad_();
   at::Tensor y = at::zeros({9, kHidden});
-  for (int64_t e = 0; e < kExperts; ++e) {
+  for (int64_t e = 0; e < kNumExperts; ++e) {
     const std::string name = concat("experts.", e, ".");
     const at::Tensor act = at::silu(at::linear(x, weights.at(name + "gate_proj.weight"))) *
                            at::linear(x, weights.at(name + "up_proj.weight"));
@@ -348,10 +348,11 @@ TEST_F(DispatchersTest, MoreTokensThanItIsMadeForAreRefused) {
   const Tokens tokens = with_experts(random_experts(5));
   for (const int64_t most : {0, 5, 6}) {
     const auto dispatcher =
-        make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = most});
+        make_dispatcher({.layout = {.num_experts = kNumExperts}, .max_tokens = most});
     EXPECT_NO_THROW(dispatcher->start_dispatch({.data = tokens.hidden}, tokens.routing).finish());
   }
-  const auto dispatcher = make_dispatcher({.layout = {.num_experts = kExperts}, .max_tokens = 4});
+  const auto dispatcher =
+      make_dispatcher({.layout = {.num_experts = kNumExperts}, .max_tokens = 4});
   EXPECT_THROW(dispatcher->start_dispatch({.data = tokens.hidden}, tokens.routing), InternalError);
 }
 
@@ -443,7 +444,7 @@ TEST_F(DispatchersTest, ValuesWithScalesArriveAsTheirNumbers) {
 
 TEST_F(DispatchersTest, ScalesThatAreNotTheTokensAreRefused) {
   const Tokens tokens = with_experts(random_experts(4));
-  const auto dispatcher = make_dispatcher({.layout = {.num_experts = kExperts}});
+  const auto dispatcher = make_dispatcher({.layout = {.num_experts = kNumExperts}});
   for (const at::Tensor& scales :
        {at::ones({3, 1}), at::ones({4}), at::ones({4, 1}, at::kDouble)}) {
     EXPECT_THROW(
@@ -621,7 +622,7 @@ class DispatchVolumeTest : public DispatchersTest {
       for (int64_t k = 0; k < experts.size(1); ++k) {
         const int64_t expert = experts[t][k].item<int64_t>();
         if (expert == kNotRouted) continue;
-        const int64_t part = expert / (kExperts / sizes.ep);
+        const int64_t part = expert / (kNumExperts / sizes.ep);
         for (int64_t shard = 0; shard < sizes.tpe; ++shard) ranks.insert(part * sizes.tpe + shard);
       }
       if (deduplicated)
@@ -695,7 +696,7 @@ TEST_F(DispatchVolumeTest, AllToAllSendsARowForEachChoice) {
 // have both choices on one rank: 48 rows for choices or 36 for ranks, 3/4 of which leave rank 0.
 TEST_F(DispatchVolumeTest, NeighbouringChoicesShareACopy) {
   const at::Tensor first = at::arange(kTokens, at::kLong).unsqueeze(1);  // [tokens, 1]
-  const Tokens tokens = with_experts(at::cat({first, first + 1}, 1).remainder(kExperts));
+  const Tokens tokens = with_experts(at::cat({first, first + 1}, 1).remainder(kNumExperts));
   const Sizes sizes{4, 1};
   EXPECT_EQ(sum_bytes_sent(log_of(sizes, 0, {TokenDispatcher::kAllToAll}, tokens), "world"),
             3 * 8 + 36 * (4 * 64 + 1 * 12));

@@ -17,7 +17,7 @@ namespace moetron {
 namespace {
 
 constexpr AdamWCoefficients kCoefficients{0.3f, 0.999f, 0.1f, 0.95f, 0.05f, 1e-8f, -1e-2f};
-const AdamWSettings kSettings{0.9, 0.95, 1e-8, 0.1};
+const AdamWSettings kHostSettings{0.9, 0.95, 1e-8, 0.1};
 
 // Elements [shift, shift + count) of arrays that are longer, so that what lies round them shows.
 struct Arrays {
@@ -162,7 +162,7 @@ struct Offloaded {
         norm("norm", {131}, options, {.init = Init::kOnes, .weight_decay = false}),
         head("head", {33, 101}, options, {}),
         rank({&embedding, &norm, &head}),
-        adamw(rank.buckets.owned(), kSettings, offload) {
+        adamw(rank.buckets.owned(), kHostSettings, offload) {
     for (Parameter* parameter : parameters()) parameter->initialize(5, 0.5);
     adamw.reset_masters();
   }

@@ -4,14 +4,11 @@
 
 #include "moetron/arch/logits.h"
 #include "moetron/arch/tensors.h"
+#include "moetron/base/units.h"
 #include "moetron/plan/dispatch_time.h"
 
 namespace moetron {
 namespace {
-
-double as_double(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Bytes of a part of a layer, for one token of the micro-batch.
 struct PartBytes {

@@ -2,12 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include "moetron/base/units.h"
 #include "moetron/plan/plan_test_data.h"
 
 namespace moetron {
 namespace {
 
-constexpr double kMega = 1e6;
 constexpr int64_t kGpusPerNode = 8;
 
 DispatchVolume qwen(const std::string& more) {

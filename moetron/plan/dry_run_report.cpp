@@ -2,13 +2,12 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #include "moetron/metrics/step_printer.h"
 #include "moetron/run/describe_run.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kGigabyte = 1e9;
 
 std::string describe_run(const DryRun& run, const RunSpec& spec) {
   std::string text = concat(
@@ -32,11 +31,10 @@ std::string memory_table(const std::vector<RankMemory>& memory) {
                 "optimizer", "activations", "working", "travelling", "runtime", "total GB");
   for (size_t rank = 0; rank < memory.size(); ++rank) {
     const RankMemory& held = memory[rank];
-    text +=
-        formatted("\n          %4zu %8.2f %9.2f %9.2f %11.2f %8.2f %10.2f %8.2f %9.2f", rank,
-                  held.weights / kGigabyte, held.gradients / kGigabyte, held.optimizer / kGigabyte,
-                  held.activations / kGigabyte, held.working / kGigabyte,
-                  held.travelling / kGigabyte, held.runtime / kGigabyte, held.total() / kGigabyte);
+    text += formatted("\n          %4zu %8.2f %9.2f %9.2f %11.2f %8.2f %10.2f %8.2f %9.2f", rank,
+                      held.weights / kGiga, held.gradients / kGiga, held.optimizer / kGiga,
+                      held.activations / kGiga, held.working / kGiga, held.travelling / kGiga,
+                      held.runtime / kGiga, held.total() / kGiga);
   }
   return text;
 }
@@ -57,10 +55,10 @@ std::string describe_times(const DryRun& run) {
 std::string describe(const DryRun& run, const RunSpec& spec, const Hardware& hardware) {
   std::string text = describe_run(run, spec) + memory_table(run.prediction.memory);
   text += formatted("\n          most on rank %d: %.2f of %.2f GB", run.fullest,
-                    run.most().total() / kGigabyte, hardware.memory / kGigabyte);
+                    run.most().total() / kGiga, hardware.memory / kGiga);
   if (spec.optimizer.is_hybrid) {
     text += formatted("\nhost      at most %.2f GB a rank, of %.2f GB for each GPU of a node",
-                      run.most().host / kGigabyte, host_share(hardware) / kGigabyte);
+                      run.most().host / kGiga, host_share(hardware) / kGiga);
   }
   text += describe_times(run);
   if (spec.fp8)
@@ -77,14 +75,14 @@ std::string describe_overflow(const std::vector<RankMemory>& memory, const Hardw
   const double most = memory[static_cast<size_t>(fullest)].total();
   if (most > hardware.memory) {
     return formatted("rank %d of the pipeline would hold %.2f GB of a GPU's %.2f GB", fullest,
-                     most / kGigabyte, hardware.memory / kGigabyte);
+                     most / kGiga, hardware.memory / kGiga);
   }
   for (size_t rank = 0; rank < memory.size(); ++rank) {
     const double host = memory[rank].host;
     if (host <= host_share(hardware)) continue;
     return formatted(
         "rank %zu of the pipeline would hold %.2f GB of its host, which has %.2f GB for each GPU",
-        rank, host / kGigabyte, host_share(hardware) / kGigabyte);
+        rank, host / kGiga, host_share(hardware) / kGiga);
   }
   throw InternalError("every rank has the memory that it needs");
 }

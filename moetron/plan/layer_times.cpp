@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "moetron/base/units.h"
 #include "moetron/plan/dispatch_time.h"
 
 namespace moetron {
@@ -11,10 +12,6 @@ namespace {
 // the gradient beside what the forward read.
 constexpr double kBackwardPasses = 1.5;
 constexpr double kValueBytes = 2;
-
-double as_double(int64_t value) {
-  return static_cast<double>(value);
-}
 
 class Clock {
  public:

@@ -3,12 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include "moetron/base/units.h"
 #include "moetron/plan/plan_test_data.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kGibibyte = 1024.0 * 1024 * 1024;
 
 // The slices of `moetron bench step`: layers that all have experts, 16 of them, between an
 // embedding and a head of 32000 tokens, a micro-batch of 4096. Without an optimizer, as they were
@@ -50,7 +49,7 @@ TEST(MeasuredMemory, TheSlicesOfOneH200AreWithinThreePerCent) {
     RunSpec spec = run_spec(parse(words).options);
     if (row.in_fp8) spec.fp8 = Fp8Spec{.end_layer = spec.model.num_layers};
     const RankMemory memory = memory_of(spec).front();
-    const double peak = (memory.tensors() - memory.optimizer) / kGibibyte;
+    const double peak = (memory.tensors() - memory.optimizer) / kGibi;
     EXPECT_NEAR(peak, row.peak, 0.03 * row.peak) << words;
     const double ms =
         1e3 * predict(spec, hardware, make_schedule(spec.pipeline.request)).simulation.makespan;
@@ -72,8 +71,8 @@ TEST(MeasuredMemory, StatesOnTheHost) {
   spec.optimizer.host_fraction = 0.5;
   spec.optimizer.pin_host_memory = true;
   const RankMemory memory = memory_of(spec).front();
-  EXPECT_NEAR(memory.tensors() / kGibibyte, 115, 0.03 * 115);
-  EXPECT_NEAR(memory.host / kGibibyte, 68, 0.03 * 68);
+  EXPECT_NEAR(memory.tensors() / kGibi, 115, 0.03 * 115);
+  EXPECT_NEAR(memory.host / kGibi, 68, 0.03 * 68);
 }
 
 }  // namespace

@@ -7,14 +7,11 @@
 
 #include "moetron/arch/inventory.h"
 #include "moetron/arch/logits.h"
+#include "moetron/base/units.h"
 #include "moetron/plan/activations.h"
 
 namespace moetron {
 namespace {
-
-double as_double(int64_t value) {
-  return static_cast<double>(value);
-}
 
 class ParameterCounter {
  public:

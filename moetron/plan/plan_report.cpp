@@ -8,12 +8,11 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #include "moetron/metrics/step_printer.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kGigabyte = 1e9;
 
 const char* name_of(TokenDispatcher kind) {
   for (const NamedDispatcher& dispatcher : kDispatchers)
@@ -85,11 +84,11 @@ std::string reason(const DryRun& better, const DryRun& next) {
 
 std::string describe_miss(const Candidate& miss, const Hardware& hardware) {
   if (miss.memory > hardware.memory) {
-    return formatted("would hold %.2f GB of a GPU's %.2f GB", miss.memory / kGigabyte,
-                     hardware.memory / kGigabyte);
+    return formatted("would hold %.2f GB of a GPU's %.2f GB", miss.memory / kGiga,
+                     hardware.memory / kGiga);
   }
   return formatted("would hold %.2f GB of its host, which has %.2f GB for each GPU",
-                   miss.host / kGigabyte, host_share(hardware) / kGigabyte);
+                   miss.host / kGiga, host_share(hardware) / kGiga);
 }
 
 std::string describe(const Proposal& proposal, const Hardware& hardware) {
@@ -101,9 +100,9 @@ std::string describe(const Proposal& proposal, const Hardware& hardware) {
       100 * prediction.simulation.bubble_fraction, 100 * exposed_share(run));
   text += describe(proposal.layout);
   text += formatted("\n    [%s] %.2f of %.2f GB", memory_bar(run.most(), hardware.memory).c_str(),
-                    run.most().total() / kGigabyte, hardware.memory / kGigabyte);
+                    run.most().total() / kGiga, hardware.memory / kGiga);
   if (proposal.spec.optimizer.is_hybrid)
-    text += formatted(", %.2f GB of the host", run.most().host / kGigabyte);
+    text += formatted(", %.2f GB of the host", run.most().host / kGiga);
   return text;
 }
 

@@ -6,14 +6,13 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
+#include "moetron/base/units.h"
 #include "moetron/plan/predict.h"
 #include "moetron/schedule/drawing.h"
 #include "moetron/schedule/overlapped.h"
 
 namespace moetron {
 namespace {
-
-constexpr double kGigabyte = 1e9;
 
 // What was simulated; a prediction where the costs are a model's.
 struct Outcome {
@@ -105,10 +104,10 @@ void write_ranks(const Outcome& outcome, std::ostream& out) {
     if (outcome.has_model) {
       const RankMemory& memory = prediction.memory[at];
       const double other = memory.working + memory.travelling + memory.runtime;
-      out << formatted(
-          " %8s %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f", layers_text(outcome, rank).c_str(),
-          memory.weights / kGigabyte, memory.gradients / kGigabyte, memory.optimizer / kGigabyte,
-          memory.activations / kGigabyte, other / kGigabyte, memory.total() / kGigabyte);
+      out << formatted(" %8s %9.2f %9.2f %9.2f %9.2f %9.2f %9.2f",
+                       layers_text(outcome, rank).c_str(), memory.weights / kGiga,
+                       memory.gradients / kGiga, memory.optimizer / kGiga,
+                       memory.activations / kGiga, other / kGiga, memory.total() / kGiga);
     }
     out << "\n";
   }
@@ -129,7 +128,7 @@ void write_summary(const Outcome& outcome, std::ostream& out) {
         << formatted("throughput       %.1f tokens/s/GPU, %.1f TFLOP/s/GPU\n",
                      prediction.tokens_per_second, prediction.flops_per_second / 1e12)
         << formatted("memory           at most %.1f of %.1f GB\n",
-                     most_memory(prediction.memory) / kGigabyte, outcome.gpu_memory / kGigabyte);
+                     most_memory(prediction.memory) / kGiga, outcome.gpu_memory / kGiga);
   } else {
     out << formatted("makespan         %g forwards of a chunk; every chunk costs the same\n",
                      simulation.makespan);

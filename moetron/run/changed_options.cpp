@@ -19,7 +19,7 @@ const Json* find_value(const Json& record, const std::string& group, const std::
   return &record.at(group).at(name);
 }
 
-std::string spelled(const Json& value) {
+std::string spelled_json(const Json& value) {
   if (value.is_null()) return "-";
   return value.is_string() && !value.get<std::string>().empty() ? value.get<std::string>()
                                                                 : value.dump();
@@ -34,7 +34,8 @@ std::vector<ChangedOption> changed_options(const Json& before, const Json& now) 
     const Json* value = find_value(now, spec.group, spec.name);
     if (old_value == nullptr || value == nullptr || *old_value == *value) continue;
     if (spec.name == "accept-changes" || spec.name == "restart") continue;  // act at a start alone
-    changes.push_back({spec.name, spelled(*old_value), spelled(*value), spec.decides_training});
+    changes.push_back(
+        {spec.name, spelled_json(*old_value), spelled_json(*value), spec.decides_training});
   }
   return changes;
 }

@@ -11,16 +11,16 @@
 namespace moetron {
 namespace {
 
-struct Part {
+struct NamedPart {
   const char* name;
   std::vector<std::string> patterns;
 };
 
-const std::vector<Part>& known_parts() {
+const std::vector<NamedPart>& known_parts() {
   const auto in_layers = [](const char* part, const char* rest) {
     return concat("*.", part, rest);
   };
-  static const std::vector<Part> parts = {
+  static const std::vector<NamedPart> parts = {
       {"embedding", {tensors::kEmbedding.name}},
       {"head", {tensors::kHead.name}},
       {"router", {in_layers(tensors::kRouter, "*")}},
@@ -52,7 +52,7 @@ bool any_matches(const std::vector<TensorInfo>& inventory, const std::string& pa
 
 std::string parts_of(const std::vector<TensorInfo>& inventory) {
   std::string text;
-  for (const Part& part : known_parts()) {
+  for (const NamedPart& part : known_parts()) {
     if (any_matches(inventory, part.patterns.front()))
       text += concat(text.empty() ? "" : ", ", part.name);
   }
@@ -112,7 +112,7 @@ FrozenParts find_frozen_parts(const ModelConfig& config, const std::vector<std::
   const std::vector<TensorInfo> inventory = tensor_inventory(trained);
   for (const std::string& name : given) {
     const auto part = std::find_if(known_parts().begin(), known_parts().end(),
-                                   [&](const Part& known) { return name == known.name; });
+                                   [&](const NamedPart& known) { return name == known.name; });
     const bool is_part = part != known_parts().end();
     const std::vector<std::string> patterns = is_part ? part->patterns : std::vector{name};
     MT_CHECK_CONFIG(any_matches(inventory, patterns.front()), "freeze (", name,

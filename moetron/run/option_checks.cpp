@@ -41,7 +41,7 @@ void check_experts(const Options& options, Mistakes& mistakes) {
                 moe.moe_router_num_groups, mistakes);
 }
 
-std::string spelled(bool value) {
+std::string flag_text(bool value) {
   return value ? "true" : "false";
 }
 
@@ -99,8 +99,8 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
   mistakes.check(!optimizer.overlap_param_gather ||
                      (optimizer.use_distributed_optimizer && optimizer.overlap_grad_reduce),
                  "overlap-param-gather (true) needs use-distributed-optimizer (",
-                 spelled(optimizer.use_distributed_optimizer), ") and overlap-grad-reduce (",
-                 spelled(optimizer.overlap_grad_reduce), ") to be true");
+                 flag_text(optimizer.use_distributed_optimizer), ") and overlap-grad-reduce (",
+                 flag_text(optimizer.overlap_grad_reduce), ") to be true");
   mistakes.check(options.runtime.distributed_backend != DistributedBackend::kNccl ||
                      options.runtime.device != DeviceKind::kCpu,
                  "distributed-backend (nccl) needs device (cpu) to be cuda");

@@ -10,7 +10,6 @@
 namespace moetron {
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kHalf = 0.5;  // time of half a W
 
 bool is_forward(int move) {

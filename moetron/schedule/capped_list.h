@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 #include <vector>
 
 #include "moetron/schedule/schedule.h"
@@ -26,6 +27,8 @@ struct ListPolicy {
   bool has_pairs = false;                       // take F0&B1 or F1&B0 where both are ready
   std::array<int, kNumMoves> filling_halves{};  // of W beside a lone move: 0, 1 or 2
 };
+
+inline constexpr double kNever = std::numeric_limits<double>::infinity();
 
 struct CappedList {
   // Infinite if under this policy the ranks wait for each other for good.

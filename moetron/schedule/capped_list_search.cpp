@@ -12,8 +12,7 @@ namespace {
 
 constexpr int kMaxTrials = 4000;
 constexpr int64_t kLongList = 400'000;  // steps
-constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kAnyTurn = kNever;  // a window
+constexpr double kAnyTurn = kNever;     // a window
 
 class Searcher {
  public:

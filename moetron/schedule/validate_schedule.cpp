@@ -130,12 +130,12 @@ class RankChecker {
 
 // Outputs and gradients travel in channels of their own: a V sends both from rank r to r + 1, and
 // which of them is first depends on the rank.
-using Channel = std::tuple<int, int, bool>;  // sender, receiver, is_forward
+using Direction = std::tuple<int, int, bool>;  // sender, receiver, is_forward
 
 void check_message_order(const Schedule& schedule) {
   const Placement& placement = schedule.placement;
-  std::map<Channel, std::vector<Message>> sent;
-  std::map<Channel, std::vector<Message>> received;
+  std::map<Direction, std::vector<Message>> sent;
+  std::map<Direction, std::vector<Message>> received;
   for (int rank = 0; rank < placement.num_ranks(); ++rank) {
     for (const Step& step : schedule.steps[static_cast<size_t>(rank)]) {
       for (const Action& action : actions_of(step)) {

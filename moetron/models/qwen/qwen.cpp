@@ -4,18 +4,12 @@
 #include "moetron/models/family.h"
 
 namespace moetron {
-namespace {
-
-constexpr double kNormalizeEps = 0;  // Qwen divides the chosen weights by their bare sum
-
-}  // namespace
-
 std::unique_ptr<TransformerLayer> make_qwen_layer(const ModelConfig& config, int64_t index,
                                                   const ModelSettings& settings) {
   return assemble_layer(config, index,
                         make_grouped_query_attention(layer_prefix(index) + tensors::kAttention,
                                                      attention_settings(config, settings)),
-                        kNormalizeEps, settings);
+                        /*normalize_eps=*/0, settings);
 }
 
 }  // namespace moetron
