@@ -124,8 +124,13 @@ std::string shared_reason(const fs::path& folder, int64_t step, Communicator* wo
 
 constexpr int64_t kNone = -1;
 
+// A run that saves into the folder meanwhile puts its next checkpoint there and removes an old one:
+// where none of those listed loads and others stand there now, these are looked at. Not for ever.
+constexpr int kMostLooks = 10;
+
 // Passes over newer ones that are damaged, with a warning each. Collective over `world`.
-int64_t newest_sound_step(const fs::path& save, Communicator* world, Verify verify) {
+int64_t newest_sound_step(const fs::path& save, Communicator* world, Verify verify,
+                          int looks = kMostLooks) {
   std::vector<int64_t> listed;  // by rank 0
   const auto num_steps = static_cast<size_t>(on_rank_zero(world, [&] {
     listed = list_steps(save);
@@ -147,6 +152,9 @@ int64_t newest_sound_step(const fs::path& save, Communicator* world, Verify veri
     reasons.push_back(reason);
   }
   if (num_steps == 0) return kNone;
+  const bool has_changed =
+      on_rank_zero(world, [&] { return static_cast<int64_t>(list_steps(save) != listed); }) != 0;
+  if (has_changed && looks > 1) return newest_sound_step(save, world, verify, looks - 1);
   std::string all;
   for (const std::string& reason : reasons) all += concat(all.empty() ? "" : "; ", reason);
   throw InputError(concat("none of the ", num_steps, " checkpoints in ", save.string(),

@@ -1,7 +1,9 @@
 // A save folder that holds a run's past must never pass for an empty one, and belongs to one run.
+#include <atomic>
 #include <functional>
 #include <gmock/gmock.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -101,6 +103,25 @@ TEST_F(SaveFolder, AnUnreadableNewestIsPassedOver) {
   // The run comes to that step again, and its checkpoint takes the place.
   save(2);
   EXPECT_EQ(find_latest(save_, nullptr)->step, 2);
+}
+
+// Of the checkpoints that a reader listed, those that a run has removed since are no reason to give
+// up: its next one stands there by then.
+TEST_F(SaveFolder, ARunThatSavesMeanwhileIsNoHindrance) {
+  save(1);
+  std::atomic<bool> is_done = false;
+  std::thread run([&] {
+    for (int64_t step = 2; !is_done; ++step) {
+      save(step);
+      fs::remove_all(checkpoint_folder(save_, step - 1));
+    }
+  });
+  testing::internal::CaptureStderr();  // which were left out
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(message_of<InputError>([&] { find_latest(save_, nullptr); }), "no error");
+  is_done = true;
+  run.join();
+  testing::internal::GetCapturedStderr();
 }
 
 TEST_F(SaveFolder, AStepIsWhatTheCheckpointSays) {
