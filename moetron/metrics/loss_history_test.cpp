@@ -181,7 +181,9 @@ TEST_F(LossHistory, SaysWhatIsWrong) {
   write_file(folder_ / "x.tfevents", "this is no record at all");
   EXPECT_NE(message_of("x.tfevents").find("record at byte 0 is damaged"), std::string::npos);
   EXPECT_EQ(message_of("poem", "los"),
-            "metric (los) is none of loss, validation_loss, aux_loss, grad_norm, params_norm, "
+            "metric (los) is none of loss, validation_loss, rewards.chosen, rewards.rejected, "
+            "rewards.accuracies, rewards.margins, validation_rewards.accuracies, "
+            "validation_rewards.margins, aux_loss, grad_norm, params_norm, "
             "num_zeros_in_grad, lr, "
             "tokens_per_second, tflops_per_second, mfu, seconds, memory_bytes, consumed_samples, "
             "activation_memory.peak_bytes, router_balance.max_load, router_balance.mean_load, "

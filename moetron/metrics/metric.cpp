@@ -16,12 +16,37 @@ Number of_balance(const StepRecord& record, double RouterBalance::*value) {
   return (*record.router_balance).*value;
 }
 
+Number of_rewards(const std::optional<Rewards>& rewards, double Rewards::*value) {
+  if (!rewards) return std::nullopt;
+  return (*rewards).*value;
+}
+
 constexpr Metric kMetrics[] = {
     {"loss", "loss (nats per token)", [](const StepRecord& r) -> Number { return r.loss; },
      "train/loss", "lm loss", "lm loss"},
     {"validation_loss", "validation loss (nats per token)",
      [](const StepRecord& r) { return r.validation_loss; }, "validation/loss", "lm loss validation",
      "lm loss value"},
+    {"rewards.chosen", "reward of chosen answers (nats)",
+     [](const StepRecord& r) { return of_rewards(r.rewards, &Rewards::chosen); },
+     "train/rewards/chosen"},
+    {"rewards.rejected", "reward of rejected answers (nats)",
+     [](const StepRecord& r) { return of_rewards(r.rewards, &Rewards::rejected); },
+     "train/rewards/rejected"},
+    {"rewards.accuracies", "pairs whose chosen answer has the higher reward (share)",
+     [](const StepRecord& r) { return of_rewards(r.rewards, &Rewards::accuracies); },
+     "train/rewards/accuracies"},
+    {"rewards.margins", "reward of chosen answers less that of rejected ones (nats)",
+     [](const StepRecord& r) { return of_rewards(r.rewards, &Rewards::margins); },
+     "train/rewards/margins"},
+    {"validation_rewards.accuracies",
+     "validation pairs whose chosen answer has the higher reward (share)",
+     [](const StepRecord& r) { return of_rewards(r.validation_rewards, &Rewards::accuracies); },
+     "validation/rewards/accuracies"},
+    {"validation_rewards.margins",
+     "reward of chosen validation answers less that of rejected ones (nats)",
+     [](const StepRecord& r) { return of_rewards(r.validation_rewards, &Rewards::margins); },
+     "validation/rewards/margins"},
     {"aux_loss", "aux loss", [](const StepRecord& r) { return r.aux_loss; }, "train/aux_loss",
      "load_balancing_loss", "load_balancing_loss"},
     {"grad_norm", "gradient norm before clipping", [](const StepRecord& r) { return r.grad_norm; },

@@ -48,6 +48,10 @@ std::string StepPrinter::header() const {
   std::string line;
   append_cell(line, "step", 8);
   append_cell(line, "loss", 11);
+  if (has_rewards_) {
+    append_cell(line, "margin", 10);
+    append_cell(line, "accuracy", 10);
+  }
   if (has_aux_loss_) append_cell(line, "aux loss", 11);
   append_cell(line, "grad norm", 11);
   append_cell(line, "lr", 11);
@@ -67,6 +71,10 @@ std::string StepPrinter::line(const StepRecord& record) const {
   std::string line;
   append_cell(line, std::to_string(record.step), 8);
   append_cell(line, loss_text(record.loss), 11);
+  if (has_rewards_) {
+    append_cell(line, record.rewards ? readable_number(record.rewards->margins) : "-", 10);
+    append_cell(line, record.rewards ? formatted("%.3f", record.rewards->accuracies) : "-", 10);
+  }
   if (has_aux_loss_) append_cell(line, record.aux_loss ? loss_text(*record.aux_loss) : "-", 11);
   append_cell(line, record.grad_norm ? readable_number(*record.grad_norm) : "-", 11);
   append_cell(line, formatted("%.3e", record.lr), 11);
@@ -82,11 +90,14 @@ std::string StepPrinter::line(const StepRecord& record) const {
   }
   append_cell(line, readable_number(record.seconds), 9);
   if (record.validation_loss) line += "   validation loss " + loss_text(*record.validation_loss);
+  if (record.validation_rewards)
+    line += formatted(", accuracy %.3f", record.validation_rewards->accuracies);
   return line;
 }
 
 void StepPrinter::print(const StepRecord& record) {
   if (num_lines_ == 0) {
+    has_rewards_ = record.rewards.has_value();
     has_aux_loss_ = record.aux_loss.has_value();
     has_mfu_ = record.mfu.has_value();
     has_memory_ = record.memory_bytes > 0;

@@ -9,9 +9,9 @@
 
 namespace moetron {
 
-// The first record decides which of the optional columns there are: aux loss, MFU, memory,
-// and the balance of the experts (imbalance, the mean of the layers', and the number of dead
-// experts).
+// The first record decides which of the optional columns there are: margin and accuracy of rewards,
+// aux loss, MFU, memory, and the balance of the experts (imbalance, the mean of the layers', and
+// the number of dead experts).
 class StepPrinter {
  public:
   // `bar` is hidden while a line is printed; it may be null.
@@ -26,6 +26,7 @@ class StepPrinter {
   std::ostream& out_;
   ProgressBar* bar_;
   int64_t num_lines_ = 0;
+  bool has_rewards_ = false;
   bool has_aux_loss_ = false;
   bool has_mfu_ = false;
   bool has_memory_ = false;

@@ -64,6 +64,20 @@ TEST(StepPrinter, ShowsTheBalanceOfAllLayers) {
   EXPECT_EQ(lines[2].substr(84), "  70.00 GiB          -      -     0.75");
 }
 
+TEST(StepPrinter, ShowsTheRewardsOfPairs) {
+  std::ostringstream out;
+  StepPrinter printer(out, nullptr);
+  StepRecord record = sample_record(1);
+  record.rewards = Rewards{.accuracies = 0.75, .margins = 0.0625};
+  record.validation_loss = 0.5;
+  record.validation_rewards = Rewards{.accuracies = 0.5};
+  printer.print(record);
+  const auto lines = lines_of(out.str());
+  EXPECT_EQ(lines[0].substr(0, 50), "    step       loss    margin  accuracy   aux loss");
+  EXPECT_EQ(lines[1].substr(0, 50), "       1    3.33333    0.0625     0.750    0.10000");
+  EXPECT_TRUE(lines[1].ends_with("validation loss 0.50000, accuracy 0.500"));
+}
+
 TEST(StepPrinter, RepeatsTheHeader) {
   std::ostringstream out;
   StepPrinter printer(out, nullptr);

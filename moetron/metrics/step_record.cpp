@@ -97,6 +97,24 @@ RouterBalance parse_router_balance(const Json& json, const std::string& place) {
   return balance;
 }
 
+Json to_json(const Rewards& rewards) {
+  return {{"chosen", number_to_json(rewards.chosen)},
+          {"rejected", number_to_json(rewards.rejected)},
+          {"accuracies", number_to_json(rewards.accuracies)},
+          {"margins", number_to_json(rewards.margins)}};
+}
+
+std::optional<Rewards> optional_rewards(const Json& json, const char* key,
+                                        const std::string& place) {
+  const auto found = json.find(key);
+  if (found == json.end()) return std::nullopt;
+  MT_CHECK_INPUT(found->is_object(), place, ": ", key, " is not an object");
+  return Rewards{.chosen = required_number(*found, "chosen", place),
+                 .rejected = required_number(*found, "rejected", place),
+                 .accuracies = required_number(*found, "accuracies", place),
+                 .margins = required_number(*found, "margins", place)};
+}
+
 Json to_json(const ActivationMemory& memory) {
   Json kept = Json::array();
   for (const ActivationBytes& entry : memory.kept)
@@ -128,6 +146,7 @@ std::string to_json_line(const StepRecord& record) {
   Json out;
   out["step"] = record.step;
   out["loss"] = number_to_json(record.loss);
+  if (record.rewards) out["rewards"] = to_json(*record.rewards);
   add_optional(out, "aux_loss", record.aux_loss);
   add_optional(out, "grad_norm", record.grad_norm);
   add_optional(out, "params_norm", record.params_norm);
@@ -140,6 +159,7 @@ std::string to_json_line(const StepRecord& record) {
   out["seconds"] = number_to_json(record.seconds);
   out["consumed_samples"] = record.consumed_samples;
   add_optional(out, "validation_loss", record.validation_loss);
+  if (record.validation_rewards) out["validation_rewards"] = to_json(*record.validation_rewards);
   if (record.router_balance) out["router_balance"] = to_json(*record.router_balance);
   if (record.activation_memory) out["activation_memory"] = to_json(*record.activation_memory);
   if (record.receipt) out["receipt"] = to_json(*record.receipt);
@@ -154,6 +174,7 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
   StepRecord record;
   record.step = required_integer(json, "step", place);
   record.loss = required_number(json, "loss", place);
+  record.rewards = optional_rewards(json, "rewards", place);
   record.aux_loss = optional_number(json, "aux_loss", place);
   record.grad_norm = optional_number(json, "grad_norm", place);
   record.params_norm = optional_number(json, "params_norm", place);
@@ -167,6 +188,7 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
   record.seconds = required_number(json, "seconds", place);
   record.consumed_samples = required_integer(json, "consumed_samples", place);
   record.validation_loss = optional_number(json, "validation_loss", place);
+  record.validation_rewards = optional_rewards(json, "validation_rewards", place);
   if (const auto found = json.find("router_balance"); found != json.end())
     record.router_balance = parse_router_balance(*found, place);
   if (const auto found = json.find("activation_memory"); found != json.end())

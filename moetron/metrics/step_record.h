@@ -15,9 +15,19 @@
 
 namespace moetron {
 
+// Of preference tuning: means over the pairs of a step, under TRL's names. The reward of an answer
+// is beta times what the model's log-probability of it has over the reference's.
+struct Rewards {
+  double chosen = 0;
+  double rejected = 0;
+  double accuracies = 0;  // share of the pairs whose chosen answer has the higher reward
+  double margins = 0;     // chosen less rejected
+};
+
 struct StepRecord {
   int64_t step = 0;
-  double loss = 0.0;  // mean over the step's target tokens, without aux losses
+  double loss = 0.0;  // mean over the step's target tokens, or pairs, without aux losses
+  std::optional<Rewards> rewards;
   std::optional<double> aux_loss;
   std::optional<double> grad_norm;           // before clipping
   std::optional<double> params_norm;         // of all parameters, behind the update
@@ -30,6 +40,7 @@ struct StepRecord {
   double seconds = 0.0;            // of one step
   int64_t consumed_samples = 0;    // since the start of training
   std::optional<double> validation_loss;
+  std::optional<Rewards> validation_rewards;
   std::optional<RouterBalance> router_balance;
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
   std::optional<BitReceipt> receipt;

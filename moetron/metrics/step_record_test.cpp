@@ -47,6 +47,20 @@ TEST(StepRecord, KeepsEveryLayersLoad) {
   EXPECT_EQ(balance.layers[1].imbalance, 3.0);
 }
 
+TEST(StepRecord, KeepsTheRewardsOfPairs) {
+  StepRecord record;
+  record.rewards = Rewards{.chosen = 0.1, .rejected = -0.3, .accuracies = 0.75, .margins = 0.4};
+  record.validation_rewards = Rewards{.margins = 1.0 / 3.0};
+  const StepRecord again = parse_step_record(to_json_line(record), "test");
+  ASSERT_TRUE(again.rewards && again.validation_rewards);
+  EXPECT_EQ(again.rewards->chosen, 0.1);
+  EXPECT_EQ(again.rewards->rejected, -0.3);
+  EXPECT_EQ(again.rewards->accuracies, 0.75);
+  EXPECT_EQ(again.rewards->margins, 0.4);
+  EXPECT_EQ(again.validation_rewards->margins, 1.0 / 3.0);
+  EXPECT_FALSE(parse_step_record(to_json_line(StepRecord()), "test").rewards);
+}
+
 TEST(StepRecord, KeepsTheReceipt) {
   StepRecord record = sample_record(1);
   record.receipt = BitReceipt{.loss = 1, .gradients = {{"w", 2}}, .parameters = {{"w", ~0ULL}}};

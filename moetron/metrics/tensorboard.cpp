@@ -158,7 +158,15 @@ void TensorBoardWriter::write(const StepRecord& record) {
   const auto optional_scalar = [&](const char* tag, const std::optional<double>& value) {
     if (value) scalar(tag, *value, record.step);
   };
+  const auto rewards = [&](const std::string& tag, const std::optional<Rewards>& of_pairs) {
+    if (!of_pairs) return;
+    scalar(tag + "/rewards/chosen", of_pairs->chosen, record.step);
+    scalar(tag + "/rewards/rejected", of_pairs->rejected, record.step);
+    scalar(tag + "/rewards/accuracies", of_pairs->accuracies, record.step);
+    scalar(tag + "/rewards/margins", of_pairs->margins, record.step);
+  };
   scalar("train/loss", record.loss, record.step);
+  rewards("train", record.rewards);
   optional_scalar("train/aux_loss", record.aux_loss);
   optional_scalar("train/grad_norm", record.grad_norm);
   optional_scalar("train/params_norm", record.params_norm);
@@ -167,6 +175,7 @@ void TensorBoardWriter::write(const StepRecord& record) {
   scalar("train/lr", record.lr, record.step);
   scalar("train/consumed_samples", static_cast<double>(record.consumed_samples), record.step);
   optional_scalar("validation/loss", record.validation_loss);
+  rewards("validation", record.validation_rewards);
   scalar("speed/tokens_per_second_per_device", record.tokens_per_second, record.step);
   scalar("speed/tflops_per_device", record.tflops_per_second, record.step);
   optional_scalar("speed/mfu", record.mfu);
