@@ -147,6 +147,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   TrainStep train_step(model, mesh,
                        {.adamw = {.eps = task.adam_eps, .weight_decay = 0.1},
                         .clip_grad = task.clip_grad,
+                        .preferences = task.preferences,
                         .buckets = layout.buckets,
                         .schedule = layout.schedule,
                         .stages = stages});
@@ -155,7 +156,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   const PatternDataset pattern(task.seq_length, task.filling);
   const TokenDataset& dataset = task.dataset != nullptr ? *task.dataset : pattern;
   const BatchSettings batches{task.micro_batch_size, task.global_batch_size,
-                              settings.options.device()};
+                              settings.options.device(), task.preferences.has_value()};
   RankOutcome outcome;
   for (int64_t step = 1; step <= task.steps; ++step) {
     StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches, mesh,
@@ -177,8 +178,9 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
   append_copies(model.weights(), outcome.weights);
   append_copies(model.adapter_weights(), outcome.weights);
   if (task.evaluation_batch_size > 0) {
-    outcome.validation_loss = train_step.evaluate(
-        dataset, 2, {task.micro_batch_size, task.evaluation_batch_size, settings.options.device()});
+    BatchSettings evaluated = batches;
+    evaluated.global_batch_size = task.evaluation_batch_size;
+    outcome.validation_loss = train_step.evaluate(dataset, 2, evaluated).loss;
   }
   return outcome;
 }

@@ -61,6 +61,7 @@ struct TrainedTask {
   std::function<void(TrainStep&, Communicator& world)> change_training = {};
   std::function<void(MicroBatch&)> change_micro_batch = {};  // each of a step's
   std::optional<LinkSpeed> links = {};                       // how slow the ranks' communication is
+  std::optional<PreferenceSpec> preferences = {};            // the dataset's samples are pairs
   int64_t evaluation_batch_size = 0;  // global, of two batches evaluated at the end; 0: none
 };
 

@@ -236,6 +236,8 @@ std::string_view refusal_name(Refusal refusal) {
       return "empty answer";
     case Refusal::kNothingToTrain:
       return "nothing to train on";
+    case Refusal::kNoPair:
+      return "no pair";
   }
   throw InternalError("unknown refusal");
 }

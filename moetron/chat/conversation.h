@@ -73,8 +73,9 @@ enum class Refusal {
   kNoUserTurn,
   kEmptyAnswer,
   kNothingToTrain,
+  kNoPair,
 };
-constexpr int kNumRefusals = 8;
+constexpr int kNumRefusals = 9;
 std::string_view refusal_name(Refusal refusal);  // "unknown role"
 
 struct RefusedRecord {

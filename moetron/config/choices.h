@@ -4,6 +4,8 @@
 
 namespace moetron {
 
+// What fine-tuning makes of an answer: to be written, or to be preferred to another (DPO).
+enum class Objective { kSft, kDpo };
 // Of a chat template's variable enable_thinking.
 enum class ThinkingChoice { kTemplate, kOn, kOff };
 enum class ModelFamily { kDeepseek, kQwen, kLlama };

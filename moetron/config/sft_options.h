@@ -14,6 +14,9 @@ namespace moetron {
 struct SftOptions {
   bool applies = false;            // the command is sft
   std::vector<std::string> given;  // names of the options that the user gave: the rest is chosen
+  Objective objective = Objective::kSft;
+  double dpo_beta = 0.1;
+  double dpo_label_smoothing = 0;
   int64_t epochs = 3;
   bool packing = true;
   int64_t packing_window = 1024;        // conversations

@@ -4,12 +4,42 @@
 namespace moetron {
 namespace {
 
+std::string idle_without_preferences(const Options& options) {
+  return options.sft.objective == Objective::kDpo ? "" : "of objective dpo alone";
+}
+
 std::string idle_without_packing(const Options& options) {
   return options.sft.packing ? "" : "without packing nothing is packed";
 }
 
 std::string idle_with_packing(const Options& options) {
   return options.sft.packing ? "packed sequences are seq-length long" : "";
+}
+
+void declare_objective(OptionTable& table) {
+  table
+      .add(MT_FIELD(sft, objective),
+           "What is trained: sft, to write the answers; dpo, to prefer the chosen answer of a pair "
+           "to the rejected one, compared with the model that load names.")
+      .one_of({{"sft", Objective::kSft}, {"dpo", Objective::kDpo}})
+      .deciding_training()
+      .ours();
+  table
+      .add(MT_FIELD(sft, dpo_beta),
+           "How much a difference in log-probability from the reference counts: the higher, the "
+           "closer the model stays to it.")
+      .above(0)
+      .deciding_training()
+      .idle_when(idle_without_preferences)
+      .ours();
+  table
+      .add(MT_FIELD(sft, dpo_label_smoothing),
+           "Share of the pairs that are taken to be the wrong way round (conservative DPO).")
+      .at_least(0)
+      .below(0.5)
+      .deciding_training()
+      .idle_when(idle_without_preferences)
+      .ours();
 }
 
 void declare_data(OptionTable& table) {
@@ -95,6 +125,7 @@ void declare_templates(OptionTable& table) {
 
 void declare_sft(OptionTable& table) {
   table.begin_group("sft", "Fine-tuning", {Command::kSft});
+  declare_objective(table);
   declare_data(table);
   declare_templates(table);
 }

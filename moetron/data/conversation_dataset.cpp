@@ -9,11 +9,13 @@ namespace moetron {
 
 ConversationDataset::ConversationDataset(std::shared_ptr<const ConversationSet> set,
                                          std::vector<int32_t> lengths, PackList packs,
-                                         int64_t sequence_length)
+                                         int64_t sequence_length,
+                                         std::shared_ptr<const std::vector<double>> references)
     : set_(std::move(set)),
       lengths_(std::move(lengths)),
       packs_(std::move(packs)),
-      sequence_length_(sequence_length) {}
+      sequence_length_(sequence_length),
+      references_(std::move(references)) {}
 
 void ConversationDataset::append(int64_t conversation, TokenSample& sample) const {
   const auto begin = static_cast<size_t>(sample.document_bounds.back());
@@ -39,7 +41,12 @@ TokenSample ConversationDataset::get(int64_t index) const {
                      .loss_weights = std::vector<float>(length, 0),
                      .positions = std::vector<int32_t>(length, 0),
                      .document_bounds = {0}};
-  for (const int64_t conversation : packs_[index]) append(conversation, sample);
+  const std::span<const int64_t> pack = packs_[index];
+  for (const int64_t conversation : pack) append(conversation, sample);
+  if (references_ != nullptr && !pack.empty()) {
+    MT_CHECK(pack.size() == 1, "a reference says something of ", pack.size(), " conversations");
+    sample.reference_log_probability = (*references_)[static_cast<size_t>(pack.front())];
+  }
   const auto end = sample.document_bounds.back();
   std::iota(sample.positions.begin() + end, sample.positions.end(), 0);
   return sample;

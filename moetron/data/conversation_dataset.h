@@ -16,9 +16,12 @@ namespace moetron {
 // padding alone.
 class ConversationDataset final : public TokenDataset {
  public:
-  // `lengths`: of all conversations, as they are cut.
+  // `lengths`: of all conversations, as they are cut. `references`: null, or what the reference
+  // says of each conversation (TokenSample), which stands alone in its pack; it may be filled in
+  // later, before samples are asked for.
   ConversationDataset(std::shared_ptr<const ConversationSet> set, std::vector<int32_t> lengths,
-                      PackList packs, int64_t sequence_length);
+                      PackList packs, int64_t sequence_length,
+                      std::shared_ptr<const std::vector<double>> references = nullptr);
 
   int64_t size() const override { return packs_.size(); }
   int64_t sequence_length() const override { return sequence_length_; }
@@ -31,6 +34,7 @@ class ConversationDataset final : public TokenDataset {
   std::vector<int32_t> lengths_;
   PackList packs_;
   int64_t sequence_length_;
+  std::shared_ptr<const std::vector<double>> references_;
 };
 
 }  // namespace moetron

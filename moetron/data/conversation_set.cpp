@@ -9,8 +9,10 @@
 
 namespace moetron {
 
-ConversationSet::ConversationSet(std::vector<ConversationFile> files) : files_(std::move(files)) {
+ConversationSet::ConversationSet(std::vector<ConversationFile> files, bool pairs)
+    : files_(std::move(files)), has_pairs_(pairs) {
   for (const ConversationFile& file : files_) {
+    MT_CHECK(!pairs || file.cache->size() % 2 == 0, "a file of pairs holds half of one");
     begins_.push_back(size());
     for (int64_t i = 0; i < file.cache->size(); ++i) lengths_.push_back(file.cache->length(i));
   }
@@ -50,7 +52,7 @@ void ConversationSet::get(int64_t conversation, std::span<int32_t> tokens,
 }
 
 ConversationSplit split_conversations(const ConversationSet& set, const SplitSettings& settings) {
-  const int64_t size = set.size();
+  const int64_t size = set.num_records(), num_sides = set.num_sides();
   std::vector<int64_t> order(static_cast<size_t>(size));
   std::iota(order.begin(), order.end(), 0);
   shuffle_seeded(std::span(order), settings.seed, 0, "held out");
@@ -63,18 +65,17 @@ ConversationSplit split_conversations(const ConversationSet& set, const SplitSet
   ConversationSplit split;
   split.lengths = set.lengths();
   for (int64_t i = 0; i < size; ++i) {
-    const auto place = static_cast<size_t>(i);
-    int32_t& length = split.lengths[place];
-    if (length > settings.sequence_length) {
-      const bool is_useless =
-          !settings.truncates || set.first_target(i) >= settings.sequence_length;
+    const int64_t first = i * num_sides;
+    bool is_useless = false;
+    for (int64_t one = first; one < first + num_sides; ++one) {
+      int32_t& length = split.lengths[static_cast<size_t>(one)];
+      if (length <= settings.sequence_length) continue;
+      is_useless =
+          is_useless || !settings.truncates || set.first_target(one) >= settings.sequence_length;
       length = static_cast<int32_t>(settings.sequence_length);
-      if (is_useless) {
-        split.too_long.push_back(i);
-        continue;
-      }
     }
-    (is_held[place] ? split.held_out : split.training).push_back(i);
+    const bool held = is_held[static_cast<size_t>(i)];
+    (is_useless ? split.too_long : held ? split.held_out : split.training).push_back(first);
   }
   return split;
 }

@@ -1,5 +1,6 @@
 // The conversations of one or more files under one numbering, cut into those to train on and those
-// held out.
+// held out. They may be pairs: then 2i ends with the chosen answer and 2i + 1 with the rejected one
+// to the same prompt, and lists of what is trained on hold 2i for both.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,12 @@ struct ConversationFile {
 // Safe to share between threads.
 class ConversationSet {
  public:
-  explicit ConversationSet(std::vector<ConversationFile> files);
+  // `pairs`: all files hold pairs.
+  explicit ConversationSet(std::vector<ConversationFile> files, bool pairs = false);
+
+  bool has_pairs() const { return has_pairs_; }
+  int64_t num_sides() const { return has_pairs_ ? 2 : 1; }      // conversations of a record
+  int64_t num_records() const { return size() / num_sides(); }  // pairs, or conversations
 
   int64_t size() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t num_files() const { return static_cast<int64_t>(files_.size()); }
@@ -41,13 +47,14 @@ class ConversationSet {
   const ConversationCache& cache(const Place& place) const;
 
   std::vector<ConversationFile> files_;
+  bool has_pairs_;
   std::vector<int64_t> begins_;  // of the files, and the end
   std::vector<int32_t> lengths_;
 };
 
 struct SplitSettings {
   uint64_t seed = 0;
-  double eval_fraction = 0;  // of the conversations, rounded to whole ones
+  double eval_fraction = 0;  // of the records, rounded to whole ones
   int64_t sequence_length = 0;
   bool truncates = false;  // longer ones are cut, else left out
 };
@@ -59,7 +66,8 @@ struct ConversationSplit {
   std::vector<int64_t> too_long;  // in neither; with truncation those whose targets are cut off
 };
 
-// Who is held out follows from the seed and the number of conversations alone.
+// Who is held out follows from the seed and the number of records alone. A pair is too long where
+// either side is.
 ConversationSplit split_conversations(const ConversationSet& set, const SplitSettings& settings);
 
 }  // namespace moetron

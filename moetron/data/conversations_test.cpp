@@ -40,15 +40,15 @@ void write_cache(const fs::path& folder, int64_t count, int32_t base = 0) {
 
 class Conversations : public ::testing::Test {
  protected:
-  std::shared_ptr<const ConversationSet> open(
-      const std::vector<std::pair<int64_t, double>>& files) {
+  std::shared_ptr<const ConversationSet> open(const std::vector<std::pair<int64_t, double>>& files,
+                                              bool pairs = false) {
     std::vector<ConversationFile> list;
     for (const auto& [count, weight] : files) {
       const fs::path path = folder_.path() / ("file" + std::to_string(list.size()));
       write_cache(path, count, static_cast<int32_t>(100 * list.size()));
       list.push_back({std::make_shared<ConversationCache>(path), weight});
     }
-    return std::make_shared<ConversationSet>(std::move(list));
+    return std::make_shared<ConversationSet>(std::move(list), pairs);
   }
 
   TemporaryFolder folder_{"conversations"};
@@ -141,6 +141,40 @@ TEST_F(Conversations, LongOnesAreLeftOutOrCut) {
       EXPECT_LE(cut.lengths[static_cast<size_t>(i)], 12);
     }
   }
+}
+
+TEST_F(Conversations, PairsStayTogether) {
+  const auto set = open({{80, 0}, {40, 0}}, /*pairs=*/true);
+  EXPECT_EQ(set->num_records(), 60);
+  const auto split = split_conversations(*set, {.eval_fraction = 0.3, .sequence_length = 20});
+  EXPECT_EQ(split.training.size() + split.held_out.size() + split.too_long.size(), 60u);
+  for (const auto* list : {&split.training, &split.held_out, &split.too_long}) {
+    EXPECT_FALSE(list->empty());
+    for (const int64_t first : *list) {
+      EXPECT_EQ(first % 2, 0);
+      const auto place = static_cast<size_t>(first);
+      const bool fits = set->lengths()[place] <= 20 && set->lengths()[place + 1] <= 20;
+      EXPECT_EQ(list != &split.too_long, fits) << "either side may be too long";
+    }
+  }
+  PackOrder order(*set, split, {.sequence_length = 20, .packs = false, .num_sides = 2, .seed = 9});
+  order.extend_to_epochs(2);
+  const auto per_epoch = static_cast<int64_t>(2 * split.training.size());
+  ASSERT_EQ(order.packs().size(), 2 * per_epoch);
+  std::set<int64_t> seen;
+  for (int64_t i = 0; i < per_epoch; i += 2) {
+    ASSERT_EQ(order.packs()[i].size(), 1u);
+    seen.insert(order.packs()[i].front());
+    EXPECT_EQ(order.packs()[i + 1].front(), order.packs()[i].front() + 1);
+  }
+  EXPECT_TRUE(std::ranges::equal(seen, split.training));
+  // What a reference says of each comes with its sample.
+  auto references = std::make_shared<std::vector<double>>(120, 0.0);
+  std::iota(references->begin(), references->end(), -120.0);
+  const ConversationDataset dataset(set, split.lengths, order.packs().first(per_epoch + 2), 20,
+                                    references);
+  for (const int64_t i : {0, 1, 7})
+    EXPECT_EQ(dataset.get(i).reference_log_probability, order.packs()[i].front() - 120.0);
 }
 
 TEST_F(Conversations, EveryEpochHasEachOnce) {

@@ -53,8 +53,12 @@ std::vector<int64_t> epoch_conversations(const ConversationSet& set,
 PackList epoch_packs(std::span<const int64_t> conversations, std::span<const int32_t> lengths,
                      const PackSettings& settings, int64_t epoch) {
   PackList all;
+  MT_CHECK(!settings.packs || settings.num_sides == 1, "pairs are not packed");
   if (!settings.packs) {
-    for (const int64_t& one : conversations) all.add(std::span(&one, 1));
+    for (const int64_t first : conversations) {
+      for (int64_t one = first; one < first + settings.num_sides; ++one)
+        all.add(std::span(&one, 1));
+    }
     return all;
   }
   const auto window = static_cast<size_t>(settings.window);

@@ -14,6 +14,8 @@ namespace moetron {
 struct PackSettings {
   int64_t sequence_length = 0;
   bool packs = true;      // else every conversation has a sequence of its own
+  int64_t num_sides = 1;  // of a record: with 2 each of `conversations` stands for a pair, whose
+                          // sequences follow each other; pairs are not packed
   int64_t window = 1024;  // conversations that are packed together, as the shuffle brings them
   uint64_t seed = 0;
 };

@@ -14,6 +14,8 @@ struct TokenSample {
   // {0, ..., end}, ascending: attention does not cross a bound, and what lies behind the last one
   // is padding, of no loss. {0, sequence}: all is one document.
   std::vector<int32_t> document_bounds;
+  // Of the sample's labels under a model that others are compared with; weighted by loss_weights.
+  double reference_log_probability = 0;
 };
 
 class TokenDataset {

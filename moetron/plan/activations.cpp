@@ -188,9 +188,11 @@ LayerBytes layer_bytes(const RunSpec& spec, int64_t layer) {
   return {spec, spec.model.is_moe_layer(layer), spec.fp8 && spec.fp8->has_layer(layer)};
 }
 
-// Whether the loss takes the logits apart and makes their gradient in the forward (nn/loss.h).
+// Whether the loss takes the logits apart and makes their gradient in the forward (nn/loss.h);
+// preferences know it only behind that.
 bool has_fused_loss(const RunSpec& spec) {
-  return spec.sizes.tp == 1 && spec.dtype != Dtype::kFp32 && !spec.operators.plain;
+  return spec.sizes.tp == 1 && spec.dtype != Dtype::kFp32 && !spec.operators.plain &&
+         !spec.preferences;
 }
 
 double local_vocabulary(const RunSpec& spec) {

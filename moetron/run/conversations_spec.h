@@ -12,6 +12,7 @@ namespace moetron {
 struct Options;
 
 struct ConversationsSpec {
+  bool pairs = false;  // of a better and a worse answer, a sequence each; else conversations
   bool packing = true;
   int64_t window = 1;        // conversations that are packed together
   bool truncate = false;     // those longer than a sequence, else they are left out

@@ -170,6 +170,9 @@ void fill_spec(const Options& options, RunSpec& spec) {
   spec.fp8 = fp8_spec(options, spec.model.num_layers);
   spec.operators = operators_spec(options.kernels);
   spec.optimizer = optimizer_spec(options.optimizer);
+  const SftOptions& sft = options.sft;
+  if (sft.applies && sft.objective == Objective::kDpo)
+    spec.preferences = {.beta = sft.dpo_beta, .label_smoothing = sft.dpo_label_smoothing};
 }
 
 void fill_training(const Options& options, RunSpec& spec) {

@@ -107,6 +107,12 @@ struct OptimizerSpec {
   bool overlap_gather = false;
 };
 
+// Of preference tuning by pairs of answers (train/preference_loss.h).
+struct PreferenceSpec {
+  double beta = 0.1;           // what a difference of log-probabilities counts
+  double label_smoothing = 0;  // share of pairs that are taken to be the wrong way round
+};
+
 // In steps; 0: never.
 struct StepsSpec {
   int64_t train = 0;
@@ -185,6 +191,7 @@ struct RunSpec {
   OptimizerSpec optimizer;
 
   // Of training alone.
+  std::optional<PreferenceSpec> preferences;  // empty: the labels are learned
   LrSchedule lr;
   StepsSpec steps;
   DataSpec data;

@@ -12,6 +12,7 @@ namespace moetron {
 namespace {
 
 constexpr double kFullRate = 1e-5, kUpdateRate = 1e-4;
+constexpr double kPreferenceShare = 0.1;  // of these rates: as TRL's of DPO and of fine-tuning
 constexpr double kWarmup = 0.03;
 constexpr int64_t kShortest = 64, kLongest = 4096;  // sequences that are chosen; tokens
 constexpr int64_t kFewConversations = 50;           // of which none is held out
@@ -26,6 +27,32 @@ int64_t divide_up(int64_t value, int64_t by) {
   return (value + by - 1) / by;
 }
 
+bool gives(const Options& options, const std::string& name) {
+  const auto& given = options.sft.given;
+  return std::find(given.begin(), given.end(), name) != given.end();
+}
+
+bool prefers(const Options& options) {
+  return options.sft.objective == Objective::kDpo;
+}
+
+void check_pairs(const Options& options, bool asks_packing, Mistakes& mistakes) {
+  const TrainingOptions& training = options.training;
+  mistakes.check(!asks_packing || !options.sft.packing,
+                 "packing (true): objective (dpo) gives each answer of a pair a sequence of its "
+                 "own, and does not pack");
+  mistakes.check(!options.sft.truncate,
+                 "truncate (true): objective (dpo) leaves out pairs that are longer than "
+                 "seq-length, for a cut answer is another one");
+  mistakes.check(training.micro_batch_size % 2 == 0 || !gives(options, "micro-batch-size"),
+                 "micro-batch-size (", training.micro_batch_size,
+                 ") counts sequences, and must be even for objective (dpo): both answers of a pair "
+                 "are in one micro-batch");
+  mistakes.check(training.global_batch_size % 2 == 0 || !gives(options, "global-batch-size"),
+                 "global-batch-size (", training.global_batch_size,
+                 ") counts sequences, and must be even for objective (dpo): two are a pair");
+}
+
 void check(const Options& options, bool gives_epochs, bool is_on_gpu) {
   const TrainingOptions& training = options.training;
   Mistakes mistakes;
@@ -33,11 +60,11 @@ void check(const Options& options, bool gives_epochs, bool is_on_gpu) {
   mistakes.check(!gives_epochs || !counts_steps, "epochs (", options.sft.epochs,
                  ") and train-iters or train-samples both say how long the run is: give one");
   const bool packs = options.sft.packing;
-  const auto& given = options.sft.given;
-  const bool asks = std::find(given.begin(), given.end(), "packing") != given.end();
+  const bool asks = gives(options, "packing");
   mistakes.check(!asks || !packs || !is_on_gpu,
                  "packing: attention within documents is not there yet on GPUs: device (cuda) must "
                  "be cpu, or packing false");
+  if (prefers(options)) check_pairs(options, asks, mistakes);
   mistakes.throw_if_any();
 }
 
@@ -46,7 +73,8 @@ void check(const Options& options, bool gives_epochs, bool is_on_gpu) {
 std::optional<ConversationsSpec> resolve_conversations(const Options& options) {
   const SftOptions& sft = options.sft;
   if (!sft.applies) return std::nullopt;
-  return ConversationsSpec{.packing = sft.packing,
+  return ConversationsSpec{.pairs = prefers(options),
+                           .packing = sft.packing,
                            .window = sft.packing_window,
                            .truncate = sft.truncate,
                            .eval_fraction = sft.eval_fraction.value_or(0),
@@ -58,8 +86,7 @@ std::optional<ConversationsSpec> resolve_conversations(const Options& options) {
 }
 
 bool SftChoices::is_given(const std::string& name) const {
-  const auto& given = options_->sft.given;
-  return std::find(given.begin(), given.end(), name) != given.end();
+  return gives(*options_, name);
 }
 
 template <class T>
@@ -83,17 +110,20 @@ SftChoices::SftChoices(const Options& given, bool is_on_gpu)
     : options_(std::make_shared<Options>(given)) {
   check(given, is_given("epochs"), is_on_gpu);
   Options& o = *options_;
-  choose("packing", o.sft.packing, !is_on_gpu,
-         is_on_gpu ? "attention within documents is not there yet on GPUs"
-                   : "several conversations share a sequence and do not see each other");
-  if (o.tuning.lora_rank > 0) {
-    choose("lr", o.optimizer.lr, kUpdateRate, "usual for low-rank updates");
-  } else {
-    choose("lr", o.optimizer.lr, kFullRate, "usual where all weights are tuned");
-  }
+  const bool pairs = prefers(o), lora = o.tuning.lora_rank > 0;
+  choose("packing", o.sft.packing, !is_on_gpu && !pairs,
+         pairs       ? "each answer of a pair has a sequence of its own"
+         : is_on_gpu ? "attention within documents is not there yet on GPUs"
+                     : "several conversations share a sequence and do not see each other");
+  const double rate = lora ? kUpdateRate : kFullRate;
+  choose("lr", o.optimizer.lr, pairs ? kPreferenceShare * rate : rate,
+         concat(lora ? "usual for low-rank updates" : "usual where all weights are tuned",
+                pairs ? " by preferences" : ""));
+  if (pairs && !is_given("epochs")) o.sft.epochs = 1;
   choose("lr-decay-style", o.optimizer.lr_decay_style, LrDecayStyle::kCosine,
          "the rate falls to min-lr until the last step");
-  choose("micro-batch-size", o.training.micro_batch_size, int64_t{1}, "needs least memory");
+  choose("micro-batch-size", o.training.micro_batch_size, int64_t{pairs ? 2 : 1},
+         pairs ? "one pair; needs least memory" : "needs least memory");
 }
 
 void SftChoices::see_conversations(const ConversationFacts& facts) {
@@ -109,13 +139,15 @@ void SftChoices::see_conversations(const ConversationFacts& facts) {
             ? concat("the model has ", most, " positions, and ")
             : (facts.longest > length ? concat("longer is asked for, not chosen, and ") : "");
     choose("seq-length", o.training.seq_length, std::min(length, most),
-           concat(bound, "the longest of ", facts.num_conversations, " conversations has ",
-                  facts.longest, " tokens"));
+           concat(bound, "the longest of ", facts.num_conversations,
+                  prefers(o) ? " answers has " : " conversations has ", facts.longest, " tokens"));
   }
   if (is_given("eval-fraction")) return;
-  const bool are_few = facts.num_conversations < kFewConversations;
+  const int64_t records = facts.num_conversations / (prefers(o) ? 2 : 1);
+  const bool are_few = records < kFewConversations;
   choose("eval-fraction", o.sft.eval_fraction, std::optional(are_few ? 0 : kEvalFraction),
-         are_few ? concat("less than ", kFewConversations, " conversations are all trained on")
+         are_few ? concat("less than ", kFewConversations, prefers(o) ? " pairs" : " conversations",
+                          " are all trained on")
                  : "held out, to see whether the model learns more than these texts");
 }
 
@@ -141,8 +173,9 @@ int64_t SftChoices::seed() const {
 void SftChoices::choose_batch(const PackFacts& facts) {
   Options& o = *options_;
   const ParallelOptions& p = o.parallel;
-  int64_t wanted = 1;
-  while (wanted < 32 && 2 * wanted * 10 <= facts.first_epoch) wanted *= 2;
+  const int64_t of_record = prefers(o) ? 2 : 1;  // sequences
+  int64_t wanted = of_record;
+  while (wanted < 32 * of_record && 2 * wanted * 10 <= facts.first_epoch) wanted *= 2;
   const int64_t of_model =
       std::max<int64_t>(1, p.tensor_model_parallel_size * p.pipeline_model_parallel_size);
   const int64_t data_ranks = std::max<int64_t>(1, facts.world_size / of_model);
@@ -160,7 +193,9 @@ void SftChoices::choose_steps(const PackFacts& facts) {
   TrainingOptions& training = o.training;
   const int64_t batch = training.global_batch_size;
   if (epochs() > 0) {
-    choose("epochs", o.sft.epochs, o.sft.epochs, "usual for a few thousand conversations");
+    choose("epochs", o.sft.epochs, o.sft.epochs,
+           prefers(o) ? "more are soon too many for preferences"
+                      : "usual for a few thousand conversations");
     training.train_iters = divide_up(facts.all_epochs, batch);
     reasons_.push_back(concat("train-iters ", training.train_iters, ": ", facts.all_epochs,
                               " sequences in ", epochs(), epochs() == 1 ? " epoch" : " epochs"));

@@ -85,6 +85,26 @@ TEST(SftChoices, ContradictionsAreRefused) {
   EXPECT_FALSE(resolve_conversations(Options{}));
 }
 
+TEST(SftChoices, PairsKeepTogether) {
+  const SftChoices choices = choices_of("--objective dpo", {200, 200, 10, 1});
+  const Options& o = choices.options();
+  EXPECT_TRUE(choices.conversations().pairs);
+  EXPECT_FALSE(o.sft.packing);
+  EXPECT_EQ(o.training.micro_batch_size, 2);
+  EXPECT_EQ(o.training.global_batch_size, 16);  // 100 pairs, 8 of them a step
+  EXPECT_EQ(o.training.train_iters, 13);
+  EXPECT_EQ(o.sft.epochs, 1);
+  EXPECT_DOUBLE_EQ(o.optimizer.lr, 1e-6);
+  EXPECT_DOUBLE_EQ(choices_of("--objective dpo --lora-rank 4").options().optimizer.lr, 1e-5);
+  EXPECT_EQ(choices_of("--objective dpo --epochs 2").epochs(), 2);
+  for (const char* mistake : {"--packing", "--truncate", "--micro-batch-size 3",
+                              "--global-batch-size 7 --micro-batch-size 2"})
+    EXPECT_THROW(SftChoices(options_of(std::string("--objective dpo ") + mistake), false),
+                 ConfigError)
+        << mistake;
+  EXPECT_FALSE(choices_of("").conversations().pairs);
+}
+
 TEST(SftChoices, PaddingHasItsOwnLength) {
   const SftChoices padded = choices_of("--no-packing --max-padding-length 700 --seq-length 900");
   EXPECT_EQ(padded.seq_length(), 700);

@@ -24,6 +24,7 @@ class MicroBatchBuilder {
       : batch_(batch),
         seq_(seq),
         device_(device),
+        references_(at::empty({batch}, on_host(at::kDouble))),
         tokens_(empty(at::kLong)),
         labels_(empty(at::kLong)),
         positions_(empty(at::kLong)),
@@ -38,18 +39,25 @@ class MicroBatchBuilder {
               positions_.data_ptr<int64_t>() + begin);
     int64_t* labels = labels_.data_ptr<int64_t>() + begin;
     float* weights = weights_.data_ptr<float>() + begin;
+    references_.data_ptr<double>()[num_rows_] = sample.reference_log_probability;
+    bool has_label = false;
     for (int64_t i = 0; i < seq_; ++i) {
       const auto place = static_cast<size_t>(i);
       weights[i] = sample.loss_weights[place];
       labels[i] = weights[i] > 0 ? sample.labels[place] : kIgnoredLabel;
       divisor_ += weights[i];
+      has_label = has_label || weights[i] > 0;
       is_weighted_ = is_weighted_ || (weights[i] != 0 && weights[i] != 1);
     }
     add_documents(sample.document_bounds, begin);
+    count_pair(has_label);
     ++num_rows_;
   }
 
   double divisor() const { return divisor_; }
+  // Of samples that are pairs; those that are padding alone do not count.
+  double num_pairs() const { return num_pairs_; }
+  at::Tensor references() const { return to_device(references_); }
 
   MicroBatch finish(Communicator* tensor_group, bool training) {
     MT_CHECK(num_rows_ == batch_, "a micro-batch of ", num_rows_, " sequences, not ", batch_);
@@ -90,6 +98,12 @@ class MicroBatchBuilder {
         "a sample's padding has a label");
   }
 
+  void count_pair(bool has_label) {
+    const bool is_second = num_rows_ % 2 == 1;
+    is_pair_ = is_second ? is_pair_ && has_label : has_label;
+    num_pairs_ += is_second && is_pair_ ? 1 : 0;
+  }
+
   // Tokens from the last bound on are padding, which sees itself alone.
   void add_documents(const std::vector<int32_t>& bounds, int64_t begin) {
     has_documents_ = has_documents_ || bounds.size() > 2;
@@ -119,12 +133,14 @@ class MicroBatchBuilder {
 
   int64_t batch_, seq_;
   c10::Device device_;
-  at::Tensor tokens_, labels_, positions_, weights_;
+  at::Tensor references_, tokens_, labels_, positions_, weights_;
   std::vector<bool> padding_;
   std::vector<int64_t> bounds_;  // of documents, without the end of the last
   int64_t num_rows_ = 0;
   int64_t num_padding_ = 0;
   double divisor_ = 0;
+  double num_pairs_ = 0;
+  bool is_pair_ = false;        // the last row's, so far
   bool is_weighted_ = false;    // some label weighs neither 0 nor 1
   bool has_documents_ = false;  // some sequence has several
 };
@@ -138,6 +154,8 @@ PendingStepBatch::PendingStepBatch(const TokenDataset& dataset, int64_t consumed
                              .data_parallel_size = mesh.data().size(),
                              .data_parallel_rank = mesh.data().rank()},
                             dataset.size(), consumed_samples);
+  MT_CHECK(!settings.pairs || settings.micro_batch_size % 2 == 0, "a micro-batch of ",
+           settings.micro_batch_size, " sequences parts a pair");
   sums_ = at::zeros({3}, at::TensorOptions(at::kDouble).pinned_memory(settings.device.is_cuda()));
   try {
     make(dataset, sampler, settings, mesh, training);
@@ -174,7 +192,11 @@ void PendingStepBatch::make(const TokenDataset& dataset, SequentialSampler& samp
       builder.add(dataset.get(sample));
     }
     batch_.micro_batches.push_back(builder.finish(mesh.tensor_group(), training));
-    sums[0] += builder.divisor();
+    if (settings.pairs) {
+      batch_.micro_batches.back().wants_log_probabilities = true;
+      batch_.references.push_back(builder.references());
+    }
+    sums[0] += settings.pairs ? builder.num_pairs() : builder.divisor();
     sums[1] += static_cast<double>(batch_.micro_batches.back().num_real_tokens);
   }
 }

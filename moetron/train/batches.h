@@ -21,13 +21,18 @@ struct BatchSettings {
   int64_t micro_batch_size = 1;   // sequences
   int64_t global_batch_size = 1;  // sequences, over all data-parallel ranks
   c10::Device device = at::kCPU;  // where the micro-batches are put
+  // Samples 2i and 2i + 1 are the chosen and the rejected answer to one prompt: both sizes are
+  // even.
+  bool pairs = false;
 };
 
 // What a rank works on in one step.
 struct StepBatch {
   std::vector<MicroBatch> micro_batches;
+  // Of pairs, what the reference says of each micro-batch's samples: [batch] fp64, on its device.
+  std::vector<at::Tensor> references;
   double divisor = 0;      // weights of all labels of the global batch: as many as there are
-                           // labelled tokens, where each weighs 1
+                           // labelled tokens, where each weighs 1; or its pairs
   int64_t num_tokens = 0;  // of the global batch, without padding
 
   // The gradient of the weighted mean over the labels with respect to their sum.

@@ -9,6 +9,7 @@
 #include "moetron/data/pack_order.h"
 #include "moetron/metrics/progress_bar.h"
 #include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/reference.h"
 
 namespace moetron {
 namespace {
@@ -21,6 +22,7 @@ PackSettings pack_settings(const SftChoices& choices) {
   const ConversationsSpec spec = choices.conversations();
   return {.sequence_length = choices.seq_length(),
           .packs = spec.packing,
+          .num_sides = spec.pairs ? 2 : 1,
           .window = spec.window,
           .seed = static_cast<uint64_t>(choices.seed())};
 }
@@ -56,24 +58,25 @@ std::string describe_packs(const PackList& packs, int64_t num_packs, const SftCh
   const double fill =
       static_cast<double>(tokens) / static_cast<double>(num_packs * choices.seq_length());
   return concat(num_packs, choices.conversations().packing ? " packs" : " sequences", " an epoch, ",
-                percent(fill), " full, ", percent(1 - fill),
-                " padding; the longest conversation has ", longest, " tokens");
+                percent(fill), " full, ", percent(1 - fill), " padding; the longest ",
+                choices.conversations().pairs ? "answer" : "conversation", " has ", longest,
+                " tokens");
 }
 
 }  // namespace
 
 Conversations::Conversations(std::shared_ptr<const ConversationSet> set,
-                             std::vector<DescribedFile> files, SftChoices choices,
-                             std::shared_ptr<const Tokenizer> tokenizer)
+                             std::vector<DescribedFile> files, std::filesystem::path caches,
+                             SftChoices choices, std::shared_ptr<const Tokenizer> tokenizer)
     : set_(std::move(set)),
       files_(std::move(files)),
+      caches_(std::move(caches)),
       choices_(std::move(choices)),
       tokenizer_(std::move(tokenizer)),
       split_(split_conversations(*set_, split_settings(choices_))) {
-  MT_CHECK_CONFIG(!split_.training.empty(), "data-path: none of ", set_->size(),
-                  " conversations is left to train on: ", split_.too_long.size(),
-                  " are longer than seq-length (", choices_.seq_length(), "), ",
-                  split_.held_out.size(), " are held out");
+  MT_CHECK_CONFIG(!split_.training.empty(), "data-path: none of ", set_->num_records(), noun(),
+                  " is left to train on: ", split_.too_long.size(), " are longer than seq-length (",
+                  choices_.seq_length(), "), ", split_.held_out.size(), " are held out");
 }
 
 void Conversations::introduce(std::vector<SampleQuestion>* questions_out) const {
@@ -101,29 +104,46 @@ TrainingData Conversations::datasets(const RunSpec& spec, const SampleCounts& co
   PackOrder order(*set_, split_, settings);
   order.extend_to_packs(std::max<int64_t>(1, counts.train.back()));
   const BatchCut cut{batch, spec.batch.micro_batch_size, spec.sizes.dp};
-  PackList packs = balance_packs(order.packs().first(counts.train.back()), first_sample % batch,
-                                 split_.lengths, cut);
-  TrainingData data{
-      std::make_unique<ConversationDataset>(set_, split_.lengths, std::move(packs), length),
-      nullptr, ""};
+  // All answers of pairs take as long: they are padded to one length, and must stay side by side.
+  const auto balanced = [&](PackList packs, int64_t first) {
+    return has_pairs() ? packs : balance_packs(packs, first, split_.lengths, cut);
+  };
+  TrainingData data;
+  if (has_pairs()) {
+    std::string key;
+    for (const DescribedFile& file : files_) key += file.content + "\n";
+    data.references =
+        std::make_shared<References>(set_, split_.lengths, length, std::move(key), caches_);
+  }
+  const auto make = [&](PackList packs) {
+    if (data.references != nullptr) data.references->need(packs);
+    return std::make_unique<ConversationDataset>(
+        set_, split_.lengths, std::move(packs), length,
+        data.references != nullptr ? data.references->values() : nullptr);
+  };
+  data.train = make(balanced(order.packs().first(counts.train.back()), first_sample % batch));
   data.description =
-      concat(split_.training.size(), " conversations of ", files_.front().place,
+      concat(split_.training.size(), noun(), " of ", files_.front().place,
              files_.size() > 1 ? concat(" and ", files_.size() - 1, " more") : "", " in ",
              describe_packs(order.packs(), order.epoch_end(0), choices_, split_), left_out());
   if (spec.steps.eval > 0 && !split_.held_out.empty()) {
     const PackList held = held_out_packs(split_, settings);
-    const PackList used =
-        balance_packs(held.first(spec.steps.eval * batch), 0, split_.lengths, cut);
-    data.validation = std::make_unique<ConversationDataset>(set_, split_.lengths, used, length);
-    data.description += concat("; ", split_.held_out.size(), " conversations to validate on");
+    data.validation = make(balanced(held.first(spec.steps.eval * batch), 0));
+    data.description += concat("; ", split_.held_out.size(), noun(), " to validate on");
   }
-  data.sample = "sample    a conversation, and what is trained of it marked:\n" +
+  data.sample = concat("sample    a ", has_pairs() ? "pair" : "conversation",
+                       ", and what is trained of it marked:\n") +
                 marked_sample(terminal_width(STDOUT_FILENO) > 0);
   return data;
 }
 
 std::string Conversations::marked_sample(bool in_colour) const {
   const int64_t one = split_.training.front();
+  if (!has_pairs()) return marked(one, in_colour);
+  return concat("chosen    ", marked(one, in_colour), "\nrejected  ", marked(one + 1, in_colour));
+}
+
+std::string Conversations::marked(int64_t one, bool in_colour) const {
   const auto length = static_cast<size_t>(
       std::min<int64_t>(split_.lengths[static_cast<size_t>(one)], kShownTokens));
   std::vector<int32_t> tokens(length);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,14 +27,17 @@ struct DescribedFile {
 
 class Conversations {
  public:
-  // `files`: described as they stand in data-path.
+  // `files`: described as they stand in data-path; `caches`: the folder of their caches.
   Conversations(std::shared_ptr<const ConversationSet> set, std::vector<DescribedFile> files,
-                SftChoices choices, std::shared_ptr<const Tokenizer> tokenizer);
+                std::filesystem::path caches, SftChoices choices,
+                std::shared_ptr<const Tokenizer> tokenizer);
 
   // Those of the run: given, or chosen.
   const Options& options() const { return choices_.options(); }
   const SftChoices& choices() const { return choices_; }
   const std::vector<DescribedFile>& files() const { return files_; }
+
+  bool has_pairs() const { return set_->has_pairs(); }
 
   // Says what was chosen; `questions` (may be null) gets some.
   void introduce(std::vector<SampleQuestion>* questions) const;
@@ -44,16 +48,20 @@ class Conversations {
   TrainingData datasets(const RunSpec& spec, const SampleCounts& counts,
                         int64_t first_sample) const;
 
-  // A conversation as the model sees it, with what is trained marked: in colour, or in [[ and ]].
+  // A conversation, or both sides of a pair, as the model sees it, with what is trained marked: in
+  // colour, or in [[ and ]].
   std::string marked_sample(bool in_colour) const;
   // Of conversations that are held out; where none is, of those that are trained on.
   std::vector<SampleQuestion> questions(int64_t count) const;
 
  private:
+  const char* noun() const { return has_pairs() ? " pairs" : " conversations"; }
   std::string left_out() const;
+  std::string marked(int64_t conversation, bool in_colour) const;
 
   std::shared_ptr<const ConversationSet> set_;
   std::vector<DescribedFile> files_;
+  std::filesystem::path caches_;
   SftChoices choices_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   ConversationSplit split_;

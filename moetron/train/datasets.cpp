@@ -100,7 +100,7 @@ TrainingData mock_datasets(const RunSpec& spec, const SampleCounts& counts) {
     return std::make_unique<MockDataset>(seed, name, size, spec.batch.seq_length,
                                          spec.model.vocab_size);
   };
-  TrainingData data{make("training", counts.train.back()), nullptr, ""};
+  TrainingData data{make("training", counts.train.back())};
   data.description = concat("random tokens: ", data.train->size(), " training samples");
   if (spec.steps.eval > 0) {
     const int64_t evaluated = spec.steps.eval * spec.batch.global_batch_size;
@@ -130,7 +130,7 @@ TrainingData open_datasets(const RunSpec& spec, const SampleCounts& counts, int6
   settings.build_cache = false;
   on_all_ranks(&world, [&] { return world.rank() == 0 ? 0 : open(); });
 
-  TrainingData data{std::move(splits[0]), std::move(splits[1]), ""};
+  TrainingData data{std::move(splits[0]), std::move(splits[1])};
   MT_CHECK_CONFIG(data.train != nullptr, "split (", joined(spec.data.split),
                   ") leaves no training data");
   const int64_t evaluated = spec.steps.eval * spec.batch.global_batch_size;

@@ -11,6 +11,7 @@
 namespace moetron {
 
 class Communicator;
+class References;
 class Tokenizer;
 
 // For how many samples the orders of a run are made (data/sample_passes.h): those of the runs that
@@ -25,9 +26,12 @@ SampleCounts sample_counts(const RunSpec& spec);
 
 struct TrainingData {
   std::unique_ptr<TokenDataset> train;
-  std::unique_ptr<TokenDataset> validation;  // null where the split or eval-iters leave none
-  std::string description;                   // for the summary at start
-  std::string sample;                        // shown before the first step; empty: none
+  std::unique_ptr<TokenDataset> validation =
+      nullptr;                   // null where the split or eval-iters leave none
+  std::string description = "";  // for the summary at start
+  std::string sample = "";       // shown before the first step; empty: none
+  // Of pairs: to be filled before a sample is asked for (train/reference.h); else null.
+  std::shared_ptr<References> references = nullptr;
 };
 
 // Opens --data-path with Megatron's split and sample order. Rank 0 writes the index cache, the

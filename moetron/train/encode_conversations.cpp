@@ -22,37 +22,61 @@ constexpr size_t kBatch = 64;  // records that a thread encodes at a time
 constexpr size_t kBatchesPerThread = 4;
 
 struct EncodedRecord {
-  ConversationResult result;  // of a record that is used, without its conversation
-  EncodedConversation encoded;
+  ConversationResult result;               // of a record that is used, without its conversation
+  std::vector<EncodedConversation> sides;  // one, or both of a pair
   int64_t number = 0;
   bool is_line = true;
 };
 using EncodedBatch = std::vector<EncodedRecord>;
 
-void refuse(ConversationResult& result, const std::string& place, const std::string& detail) {
+void refuse(ConversationResult& result, Refusal why, const std::string& place,
+            const std::string& detail) {
   result.record.reset();
-  result.refused = RefusedRecord{Refusal::kNothingToTrain, place, detail};
+  result.refused = RefusedRecord{why, place, detail};
 }
 
-EncodedRecord encode_record(const RawRecord& raw, const std::filesystem::path& file,
-                            const ChatEncoder& encoder) {
+// What both sides have is the prompt of a pair, and not trained.
+void leave_out_shared(Conversation& side, size_t num_shared) {
+  for (size_t i = 0; i < num_shared; ++i)
+    if (side.messages[i].at("role") == "assistant") side.messages[i]["weight"] = 0;
+}
+
+bool has_target(const EncodedConversation& encoded) {
+  const auto& weights = encoded.weights;
+  return weights.size() > 1 &&
+         std::any_of(weights.begin() + 1, weights.end(), [](float w) { return w > 0; });
+}
+
+EncodedRecord encode_record(const RawRecord& raw, const EncodeRequest& request) {
   EncodedRecord made{.number = raw.number, .is_line = raw.is_line};
-  const std::string place = record_place(file, raw);
+  const std::string place = record_place(request.file, raw);
   made.result = read_conversation(raw.json, place);
   if (!made.result.record) return made;
-  try {
-    made.encoded = encoder.encode(made.result.record->conversation);
-  } catch (const InputError& error) {
-    refuse(made.result, place, error.what());
+  ConversationRecord& record = *made.result.record;
+  if (request.pairs && !record.rejected) {
+    refuse(made.result, Refusal::kNoPair, place,
+           "objective (dpo) needs chosen and rejected, and there is one answer");
     return made;
   }
-  const auto& weights = made.encoded.weights;
-  const bool has_target = weights.size() > 1 && std::any_of(weights.begin() + 1, weights.end(),
-                                                            [](float w) { return w > 0; });
-  if (has_target) {
-    made.result.record->conversation = {};
+  try {
+    if (request.pairs) {
+      for (Conversation* side : {&record.conversation, &*record.rejected}) {
+        leave_out_shared(*side, record.num_shared);
+        made.sides.push_back(request.encoder->encode(*side));
+      }
+    } else {
+      made.sides.push_back(request.encoder->encode(record.conversation));
+    }
+  } catch (const InputError& error) {
+    refuse(made.result, Refusal::kNothingToTrain, place, error.what());
+    return made;
+  }
+  if (std::all_of(made.sides.begin(), made.sides.end(), has_target)) {
+    record.conversation = {};
+    record.rejected.reset();
   } else {
-    refuse(made.result, place, "the template gives no token of an answer");
+    refuse(made.result, Refusal::kNothingToTrain, place,
+           "the template gives no token of an answer");
   }
   return made;
 }
@@ -84,15 +108,19 @@ class ReadingProgress {
 class Collector {
  public:
   explicit Collector(const EncodeRequest& request)
-      : file_(request.file), writer_(request.cache, request.vocab_size) {}
+      : file_(request.file),
+        noun_(request.pairs ? "pair" : "conversation"),
+        writer_(request.cache, request.vocab_size) {}
 
   void take(const EncodedBatch& batch) {
     for (const EncodedRecord& one : batch) {
       counts_.add(one.result);
       is_array_ = is_array_ || !one.is_line;
       if (!one.result.record) continue;
-      lost_turns_ += one.encoded.num_lost_turns;
-      writer_.add(one.encoded.tokens, one.encoded.weights, static_cast<int32_t>(one.number));
+      for (const EncodedConversation& side : one.sides) {
+        lost_turns_ += side.num_lost_turns;
+        writer_.add(side.tokens, side.weights, static_cast<int32_t>(one.number));
+      }
     }
   }
 
@@ -102,9 +130,8 @@ class Collector {
       const RefusedRecord& refused = counts_.examples().front();
       first = concat(refused.place, ": ", refusal_name(refused.refusal), ", ", refused.detail);
     }
-    MT_CHECK_INPUT(counts_.taken() > 0, "data-path: ", file_.string(),
-                   " holds no conversation that can be used",
-                   first.is_null() ? "" : "; " + first.get<std::string>());
+    MT_CHECK_INPUT(counts_.taken() > 0, "data-path: ", file_.string(), " holds no ", noun_,
+                   " that can be used", first.is_null() ? "" : "; " + first.get<std::string>());
     writer_.commit({{"taken", counts_.taken()},
                     {"refused", counts_.refused()},
                     {"summary", counts_.summary()},
@@ -115,6 +142,7 @@ class Collector {
 
  private:
   const std::filesystem::path& file_;
+  const char* noun_;
   ConversationCacheWriter writer_;
   ConversationCounts counts_;
   int64_t lost_turns_ = 0;
@@ -132,8 +160,7 @@ void encode_conversations(const EncodeRequest& request) {
     if (workers.full()) collector.take(workers.take());
     workers.add([&request, records = std::exchange(waiting, {})] {
       EncodedBatch batch;
-      for (const RawRecord& raw : records)
-        batch.push_back(encode_record(raw, request.file, *request.encoder));
+      for (const RawRecord& raw : records) batch.push_back(encode_record(raw, request));
       return batch;
     });
   };

@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
-#include <future>
 #include <span>
 
 #include <ATen/Parallel.h>
@@ -24,6 +22,7 @@
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/conversations.h"
 #include "moetron/train/encode_conversations.h"
+#include "moetron/train/long_work.h"
 
 namespace moetron {
 namespace {
@@ -84,25 +83,11 @@ fs::path cache_folder(const std::string& asked, const fs::path& file) {
   return cache;
 }
 
-// Work of rank 0 that may take longer than ranks wait for each other: they look at it together now
-// and then.
-void on_rank_zero_for_long(Communicator* world, const std::function<void()>& work) {
-  constexpr std::chrono::seconds kLook{10};
-  std::future<void> done;
-  if (world == nullptr || world->rank() == 0) done = std::async(std::launch::async, work);
-  const auto look = [&]() -> int64_t {
-    if (done.wait_for(kLook) != std::future_status::ready) return 0;
-    done.get();
-    return 1;
-  };
-  while (on_rank_zero(world, look) == 0) {
-  }
-}
-
 // Everything that decides what the tokens are.
 struct Encoding {
   std::shared_ptr<const ChatEncoder> encoder;
   std::shared_ptr<const Tokenizer> tokenizer;
+  bool pairs = false;
   std::string key;
 };
 
@@ -112,10 +97,12 @@ Encoding make_encoding(const ConversationsSpec& spec, RunStart& start) {
   auto chat_template = open_template(spec.chat_template, start);
   Encoding encoding;
   encoding.tokenizer = start.tokenizer;
+  encoding.pairs = spec.pairs;
   encoding.encoder =
       std::make_shared<ChatEncoder>(chat_template, start.tokenizer, encode_settings(spec));
   std::string all = encoding.encoder->fingerprint_text();
   for (const CompanionFile& file : start.tokenizer_files) all += concat(file.name, file.text, "\n");
+  if (spec.pairs) all += "pairs\n";
   encoding.key = hash_of(all + concat(start.tokenizer->vocab_size()));
   return encoding;
 }
@@ -151,6 +138,7 @@ std::shared_ptr<const ConversationCache> open_cache(const fs::path& file, const 
       encode_conversations({.file = file,
                             .cache = cache,
                             .encoder = encoding.encoder,
+                            .pairs = encoding.pairs,
                             .vocab_size = encoding.tokenizer->vocab_size(),
                             .num_threads = std::max(1, at::get_num_threads()),
                             .shows_progress = true});
@@ -186,7 +174,11 @@ PackFacts count_packs(const ConversationSet& set, const SftChoices& choices, int
                                                .truncates = spec.truncate});
   PackFacts facts{.world_size = world_size};
   if (split.training.empty()) return facts;  // refused where all is known
-  const PackSettings settings{choices.seq_length(), spec.packing, spec.window, seed};
+  const PackSettings settings{.sequence_length = choices.seq_length(),
+                              .packs = spec.packing,
+                              .num_sides = set.num_sides(),
+                              .window = spec.window,
+                              .seed = seed};
   PackOrder order(set, split, settings);
   order.extend_to_epochs(std::max<int64_t>(1, choices.epochs()));
   facts.first_epoch = order.epoch_end(0);
@@ -214,9 +206,11 @@ std::unique_ptr<const Conversations> open_conversations(const Options& options, 
   const DataBlend blend = parse_blend(data.path);
   std::vector<ConversationFile> files;
   std::vector<DescribedFile> described;
+  fs::path caches;  // of the first file, and what belongs to all
   for (size_t i = 0; i < blend.prefixes.size(); ++i) {
     const fs::path file = blend.prefixes[i];
     const fs::path folder = agree_on_cache(data.cache_path, file, encoding, world);
+    if (i == 0) caches = folder.parent_path();
     const auto cache = open_cache(file, folder, encoding, world);
     on_rank_zero(world, [&] {
       tell(*cache, file, spec->strict);
@@ -226,11 +220,11 @@ std::unique_ptr<const Conversations> open_conversations(const Options& options, 
     const std::string name = folder.filename().string();
     described.push_back(
         {file.string(),
-         concat(cache->size(), " conversations, ", cache->num_tokens(), " tokens, key ",
-                name.substr(name.rfind('-') + 1),
+         concat(cache->size(), spec->pairs ? " answers, " : " conversations, ", cache->num_tokens(),
+                " tokens, key ", name.substr(name.rfind('-') + 1),
                 blend.weights.empty() ? "" : concat(", weight ", blend.weights[i]))});
   }
-  auto set = std::make_shared<const ConversationSet>(std::move(files));
+  auto set = std::make_shared<const ConversationSet>(std::move(files), spec->pairs);
   const ModelConfig model = read_model_config(start.model_folder());
   choices.see_conversations(
       {.num_conversations = set->size(),
@@ -238,7 +232,8 @@ std::unique_ptr<const Conversations> open_conversations(const Options& options, 
        .max_positions = model.max_position_embeddings});
   choices.see_packs(count_packs(*set, choices, world_size));
   return std::make_unique<const Conversations>(std::move(set), std::move(described),
-                                               std::move(choices), encoding.tokenizer);
+                                               std::move(caches), std::move(choices),
+                                               encoding.tokenizer);
 }
 
 }  // namespace moetron

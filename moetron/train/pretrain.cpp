@@ -10,6 +10,7 @@
 #include "moetron/arch/flops.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
+#include "moetron/base/seconds_since.h"
 #include "moetron/checkpoint/background_writer.h"
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/collective.h"
@@ -26,6 +27,7 @@
 #include "moetron/train/first_weights.h"
 #include "moetron/train/model_files.h"
 #include "moetron/train/out_of_memory.h"
+#include "moetron/train/reference.h"
 #include "moetron/train/resume.h"
 #include "moetron/train/run_log.h"
 #include "moetron/train/run_saves.h"
@@ -64,7 +66,7 @@ class Pretraining {
         counts_(begin.samples),
         model_(spec.model, model_settings(spec, mesh_, device)),
         train_step_(model_, mesh_, train_settings(spec)),
-        batches_{spec.batch.micro_batch_size, spec.batch.global_batch_size, device},
+        batches_(batch_settings(spec, device)),
         profile_(spec.log, mesh, device),
         stop_(spec.start.save) {
     step_ = begin.step;
@@ -136,13 +138,19 @@ class Pretraining {
   }
 
   void load(const ResumedRun& begin) {
-    if (start_.resume) {
-      load_base(start_, model_, world_);
-      continue_from(start_.resume->folder, begin);
-      return;
-    }
-    load_first_weights(start_, static_cast<uint64_t>(spec_.seed), model_, world_);
-    train_step_.optimizer().reset_masters();
+    if (!start_.resume)
+      load_first_weights(start_, static_cast<uint64_t>(spec_.seed), model_, world_);
+    refer();
+    if (!start_.resume) return train_step_.optimizer().reset_masters();
+    load_base(start_, model_, world_);
+    continue_from(start_.resume->folder, begin);
+  }
+
+  // Before a sample is asked for. A run begins as the reference; continued, it lends its model.
+  void refer() {
+    if (datasets_.references == nullptr) return;
+    datasets_.description += datasets_.references->prepare(
+        {files_.at("reference"), spec_, batches_, !start_.resume, model_, train_step_, world_});
   }
 
   // What a checkpoint holds of the model.
@@ -187,25 +195,17 @@ class Pretraining {
     if (!profile.empty()) log_->say(profile);
     consumed_samples_ += batches_.global_batch_size;
 
-    StepRecord record;
+    StepRecord record = record_of(result);
     record.step = step_;
-    record.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    record.loss = result.loss;
-    if (result.aux_loss != 0) record.aux_loss = result.aux_loss;
-    record.grad_norm = result.grad_norm;
-    record.params_norm = result.params_norm;
-    record.num_zeros_in_grad = result.num_zeros_in_grad;
+    record.seconds = seconds_since(begin);
     record.lr = lr;
-    record.router_balance = result.balance;
-    record.activation_memory = result.activation_memory;
-    record.receipt = result.receipt;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
     record.tflops_per_second =
         record.tokens_per_second * flops_per_token(spec_.model, spec_.batch.seq_length) / 1e12;
     record.memory_bytes = peak_memory_bytes(model_.options().device());
     record.consumed_samples = consumed_samples_;
-    record.validation_loss = maybe_evaluate();
+    maybe_evaluate(record);
     return record;
   }
 
@@ -225,26 +225,25 @@ class Pretraining {
     return mine.finish();
   }
 
-  std::optional<double> maybe_evaluate() {
-    if (datasets_.validation == nullptr || spec_.steps.eval == 0) return std::nullopt;
+  void maybe_evaluate(StepRecord& record) {
+    if (datasets_.validation == nullptr || spec_.steps.eval == 0) return;
     const bool last = step_ == spec_.steps.train;
-    if (!last && step_ % spec_.steps.eval_interval != 0) return std::nullopt;
+    if (!last && step_ % spec_.steps.eval_interval != 0) return;
     try {
-      return train_step_.evaluate(*datasets_.validation, spec_.steps.eval, batches_);
+      const auto found = train_step_.evaluate(*datasets_.validation, spec_.steps.eval, batches_);
+      record.validation_loss = found.loss;
+      record.validation_rewards = found.rewards;
     } catch (const InputError&) {  // the step before it is worth a save
       evaluation_failure_ = std::current_exception();
-      return std::nullopt;
     }
   }
 
   StopReason agree_on_stop() {
     const PhaseScope phase(world_, concat("step ", step_, ", agreeing on a stop"));
-    const std::chrono::duration<double> lasted = Clock::now() - begin_;
     const double most = spec_.steps.exit_after;
-    RunSaves::Progress saves{};
-    if (saves_) saves = saves_->progress();
-    const StopReason reason =
-        stop_.agreed(world_, data_failure() != nullptr, most > 0 && lasted.count() > most, saves);
+    auto saves = saves_ ? saves_->progress() : RunSaves::Progress{};
+    const StopReason reason = stop_.agreed(world_, data_failure() != nullptr,
+                                           most > 0 && seconds_since(begin_) > most, saves);
     if (saves_) saves_->take_progress(saves);
     return reason;
   }
@@ -364,7 +363,8 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
       open_conversations(given, start, !device.is_cpu(), &world, world.size());
   const Options& options = conversations ? conversations->options() : given;
   if (conversations) conversations->introduce(questions);
-  const Json files = describe_files(start, resolve_data(options), conversations.get(), world);
+  const Json files =
+      describe_files(start, start_spec, resolve_data(options), conversations.get(), world);
   check_same_files(files, world);
   RunFacts facts{.world_size = world.size(),
                  .is_on_gpu = !device.is_cpu(),

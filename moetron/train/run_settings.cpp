@@ -17,6 +17,13 @@ at::ScalarType value_dtype(Dtype dtype, c10::Device device) {
 
 }  // namespace
 
+BatchSettings batch_settings(const RunSpec& spec, c10::Device device) {
+  return {.micro_batch_size = spec.batch.micro_batch_size,
+          .global_batch_size = spec.batch.global_batch_size,
+          .device = device,
+          .pairs = spec.preferences.has_value()};
+}
+
 TrainSettings train_settings(const RunSpec& spec) {
   const OptimizerSpec& optimizer = spec.optimizer;
   return {.adamw = {.beta1 = optimizer.beta1,
@@ -27,6 +34,7 @@ TrainSettings train_settings(const RunSpec& spec) {
           .clip_grad = optimizer.clip_grad,
           .measure_params_norm = spec.log.params_norm,
           .count_zeros_in_grad = spec.log.zeros_in_grad,
+          .preferences = spec.preferences,
           .buckets = {.distributed = optimizer.distributed,
                       .overlap_reduce = optimizer.overlap_reduce,
                       .overlap_gather = optimizer.overlap_gather},

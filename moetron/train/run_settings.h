@@ -7,6 +7,7 @@
 
 namespace moetron {
 
+BatchSettings batch_settings(const RunSpec& spec, c10::Device device);
 TrainSettings train_settings(const RunSpec& spec);
 // Of this rank of the mesh. dtype auto is bf16 on a GPU, fp32 on a CPU.
 ModelSettings model_settings(const RunSpec& spec, Mesh& mesh, c10::Device device);

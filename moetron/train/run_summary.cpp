@@ -61,6 +61,13 @@ std::string describe_operators(const RunSpec& spec, const Model& model) {
                 spec.operators.plain_attention ? "unfused" : fastest_attention_name(q, v));
 }
 
+// ": 8 pairs", of a global batch; nothing where labels are learned.
+std::string describe_pairs(const RunSpec& spec) {
+  if (!spec.preferences) return "";
+  const int64_t pairs = spec.batch.global_batch_size / 2;
+  return concat(": ", pairs, pairs == 1 ? " pair" : " pairs");
+}
+
 }  // namespace
 
 std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimizer,
@@ -77,9 +84,10 @@ std::string summarize_run(const RunSpec& spec, const Model& model, AdamW& optimi
   if (spec.sizes.pp > 1) text += concat("\npipeline  ", describe_pipeline(spec));
   if (const auto places = describe_states(spec, model, optimizer))
     text += concat("\nadam      ", *places);
-  text += concat("\nbatch     ", spec.batch.global_batch_size, " sequences of ",
-                 spec.batch.seq_length, " tokens, ", spec.batch.micro_batch_size,
-                 " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
+  text +=
+      concat("\nbatch     ", spec.batch.global_batch_size, " sequences of ", spec.batch.seq_length,
+             " tokens", describe_pairs(spec), ", ", spec.batch.micro_batch_size,
+             " at a time on a rank; ", readable_number(flops / 1e6), " MFLOP a token");
   text += concat("\ndata      ", data);
   text += concat("\nsteps     ", step, " to ", spec.steps.train);
   return text;

@@ -78,6 +78,18 @@ std::filesystem::path find_model_folder(const StartSpec& spec) {
   return holds_adapter(spec.load) ? find_base(spec, spec.load) : fs::path(spec.load);
 }
 
+RunStart start_with_weights(const StartSpec& spec, const fs::path& weights) {
+  RunStart start;
+  start.weights = weights;
+  find_adapter(spec, start);
+  return start;
+}
+
+fs::path newest_weights(const fs::path& load) {
+  const auto steps = list_steps(load);
+  return steps.empty() ? load : checkpoint_folder(load, steps.front());
+}
+
 RunStart find_start(const StartSpec& spec, Communicator& world) {
   RunStart start;
   start.tokenizer = open_tokenizer(spec.tokenizer);

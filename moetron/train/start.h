@@ -40,6 +40,12 @@ struct RunStart {
 // Files that a manifest lists are read once, to check them. Collective over `world`.
 RunStart find_start(const StartSpec& spec, Communicator& world);
 
+// The same of a folder of weights, or an adapter, that is not continued.
+RunStart start_with_weights(const StartSpec& spec, const std::filesystem::path& weights);
+// Where `load` is a run's folder, its newest checkpoint; else `load`. InputError where it cannot be
+// listed.
+std::filesystem::path newest_weights(const std::filesystem::path& load);
+
 // Whose config.json find_start() would take for the model, as RunStart::model_folder(); its files
 // are not checked, and nothing is changed. InputError where --save or --load cannot be listed.
 std::filesystem::path find_model_folder(const StartSpec& spec);

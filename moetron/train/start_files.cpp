@@ -13,6 +13,7 @@
 #include "moetron/data/blend.h"
 #include "moetron/formats/indexed_dataset.h"
 #include "moetron/train/conversations.h"
+#include "moetron/train/reference.h"
 
 namespace moetron {
 namespace {
@@ -70,8 +71,8 @@ std::string describe_model(const fs::path& folder) {
 
 }  // namespace
 
-Json describe_files(const RunStart& start, const DataSpec& data, const Conversations* conversations,
-                    Communicator& world) {
+Json describe_files(const RunStart& start, const StartSpec& spec, const DataSpec& data,
+                    const Conversations* conversations, Communicator& world) {
   Json files = Json::object();
   const auto add = [&](const std::string& name, const std::string& place, std::string content) {
     files[name] = {{"place", place}, {"content", std::move(content)}};
@@ -91,6 +92,8 @@ Json describe_files(const RunStart& start, const DataSpec& data, const Conversat
     if (!model.empty()) add("model", model.string(), describe_model(model));
     return 0;
   });
+  if (conversations != nullptr && conversations->has_pairs())
+    files["reference"] = describe_reference(start, spec, world);
   return files;
 }
 

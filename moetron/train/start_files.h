@@ -14,8 +14,9 @@ class Conversations;
 // entry for each prefix of --data-path, the tokenizer and the folder of the model, where there is
 // one. Of .bin files and weights a sample is read, of all others every byte. Collective: an
 // InputError of one rank, for a file that cannot be read, is thrown by all.
-// `conversations`: what the run reads instead of token files, or null.
-Json describe_files(const RunStart& start, const DataSpec& data, const Conversations* conversations,
-                    Communicator& world);
+// `conversations`: what the run reads instead of token files, or null; of pairs, "reference" is the
+// model that they are compared with (train/reference.h).
+Json describe_files(const RunStart& start, const StartSpec& spec, const DataSpec& data,
+                    const Conversations* conversations, Communicator& world);
 
 }  // namespace moetron

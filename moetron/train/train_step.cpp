@@ -6,10 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/data/token_dataset.h"
 #include "moetron/kernels/choice_hold.h"
 #include "moetron/models/model.h"
 #include "moetron/moe/router.h"
 #include "moetron/parallel/mesh.h"
+#include "moetron/train/preference_loss.h"
 
 namespace moetron {
 
@@ -93,17 +95,41 @@ PipelineTask TrainStep::training_task(const StepBatch& batch, int64_t step) {
   return task;
 }
 
+at::Tensor TrainStep::take_preferences(const StepBatch& batch, PipelineTask& task) const {
+  if (batch.references.empty()) return {};
+  MT_CHECK(settings_.preferences, "pairs are given to a loss that does not compare");
+  const at::Tensor rewards = at::zeros({4}, model_.options().dtype(at::kDouble));
+  task.late_loss = [this, &batch, rewards](int index, const at::Tensor& log_probabilities) {
+    const auto at = static_cast<size_t>(index);
+    PreferenceLoss made = preference_loss(log_probabilities, batch.references[at],
+                                          batch.micro_batches[at], *settings_.preferences);
+    rewards.add_(made.rewards);
+    return std::move(made.late);
+  };
+  return rewards;
+}
+
+void TrainStep::sum_over_batch(const at::Tensor& sums) {
+  if (!sums.defined()) return;
+  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(sums).wait();
+  mesh_.data().all_reduce(sums).wait();
+}
+
 TrainStep::Accumulated TrainStep::accumulate(const StepBatch& batch, int64_t step) {
   buckets_.clear();
   share_tied_values();
   for (const auto& tie : ties_) tie->clear_grads();
   PipelineOutcome outcome;
+  PipelineTask task = training_task(batch, step);
+  const at::Tensor rewards = take_preferences(batch, task);
   {
     const ChoiceHold hold;  // what is recomputed in this step repeats its forward
-    outcome = executor_.run(plan(batch.micro_batches.size()), training_task(batch, step));
+    outcome = executor_.run(plan(batch.micro_batches.size()), task);
   }
   const PhaseScope phase(mesh_.world(), concat("step ", step, ", gradient reduction"));
-  Accumulated made{sum_losses(outcome, model_, mesh_, step), std::move(outcome.activation_memory)};
+  sum_over_batch(rewards);
+  Accumulated made{sum_losses(outcome, model_, mesh_, step), rewards,
+                   std::move(outcome.activation_memory)};
   buckets_.reduce();
   return made;
 }
@@ -126,6 +152,8 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr, bool 
   }
   StepResult result;
   result.loss = batch.mean(sums.loss);
+  if (accumulated.rewards.defined())
+    result.rewards = mean_rewards(accumulated.rewards, batch.divisor);
   result.aux_loss =
       batch.num_tokens > 0 ? sums.aux_loss / static_cast<double>(batch.num_tokens) : 0;
   result.activation_memory = std::move(accumulated.activation_memory);
@@ -139,6 +167,20 @@ StepResult TrainStep::run(const StepBatch& batch, int64_t step, double lr, bool 
   result.balance = update_routers();
   if (with_receipt) result.receipt = receipt_meter().finish(result.loss, result.aux_loss);
   return result;
+}
+
+StepRecord record_of(const StepResult& result) {
+  StepRecord record;
+  record.loss = result.loss;
+  record.rewards = result.rewards;
+  if (result.aux_loss != 0) record.aux_loss = result.aux_loss;
+  record.grad_norm = result.grad_norm;
+  record.params_norm = result.params_norm;
+  record.num_zeros_in_grad = result.num_zeros_in_grad;
+  record.router_balance = result.balance;
+  record.activation_memory = result.activation_memory;
+  record.receipt = result.receipt;
+  return record;
 }
 
 std::optional<RouterBalance> TrainStep::update_routers() {
@@ -164,28 +206,64 @@ std::optional<RouterBalance> TrainStep::update_routers() {
   return router_balance(std::move(loads));
 }
 
-double TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
-                           const BatchSettings& settings) {
+PipelineTask TrainStep::forward_task(const StepBatch& batch) {
+  PipelineTask task;
+  task.micro_batches = batch.micro_batches;
+  task.with_grad = false;
+  return task;
+}
+
+Evaluation TrainStep::evaluate(const TokenDataset& dataset, int64_t num_batches,
+                               const BatchSettings& settings) {
   const PhaseScope phase(mesh_.world(), "evaluation");
   wait_values();
   share_tied_values();
   const at::Tensor loss = at::zeros({1}, model_.options().dtype(at::kDouble));
+  at::Tensor rewards;
   double divisor = 0;
   for (int64_t i = 0; i < num_batches; ++i) {
     const StepBatch batch = load_step_batch(dataset, i * settings.global_batch_size, settings,
                                             mesh_, /*training=*/false);
     divisor += batch.divisor;
-    PipelineTask task;
-    task.micro_batches = batch.micro_batches;
-    task.with_grad = false;
+    PipelineTask task = forward_task(batch);
+    const at::Tensor of_batch = take_preferences(batch, task);
     for (const at::Tensor& part :
          executor_.run(evaluation_plan(batch.micro_batches.size()), task).losses) {
       if (part.defined()) loss.add_(part);
     }
+    if (of_batch.defined()) rewards = rewards.defined() ? rewards.add(of_batch) : of_batch;
   }
-  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(loss).wait();
-  mesh_.data().all_reduce(loss).wait();
-  return divisor > 0 ? loss.item<double>() / divisor : 0;
+  sum_over_batch(loss);
+  sum_over_batch(rewards);
+  Evaluation result;
+  if (divisor > 0) result.loss = loss.item<double>() / divisor;
+  if (rewards.defined()) result.rewards = mean_rewards(rewards, divisor);
+  return result;
+}
+
+std::vector<double> TrainStep::log_probabilities(const TokenDataset& dataset,
+                                                 const BatchSettings& settings) {
+  const PhaseScope phase(mesh_.world(), "the reference's log-probabilities");
+  wait_values();
+  share_tied_values();
+  const int64_t size = settings.micro_batch_size, ranks = mesh_.data().size();
+  const at::Tensor sums = at::zeros({dataset.size()}, model_.options().dtype(at::kDouble));
+  for (int64_t first = 0; first < dataset.size(); first += settings.global_batch_size) {
+    const StepBatch batch = load_step_batch(dataset, first, settings, mesh_, /*training=*/false);
+    PipelineTask task = forward_task(batch);
+    task.late_loss = [&](int index, const at::Tensor& log_probabilities) {
+      const MicroBatch& micro_batch = batch.micro_batches[static_cast<size_t>(index)];
+      const at::Tensor rows = sum_log_probabilities(log_probabilities, micro_batch);
+      // As data/sampler.h deals them.
+      sums.narrow(0, first + (index * ranks + mesh_.data().rank()) * size, size).copy_(rows);
+      return LateLoss{rows.sum(), {}};
+    };
+    executor_.run(evaluation_plan(batch.micro_batches.size()), task);
+  }
+  sum_over_batch(sums);  // each comes from one rank: adding changes no bit
+  const at::Tensor on_host = sums.cpu();
+  const double* begin = on_host.const_data_ptr<double>();
+  return {begin, begin + on_host.numel()};
 }
 
 }  // namespace moetron

@@ -17,6 +17,7 @@
 #include "moetron/optim/parameter_counts.h"
 #include "moetron/parallel/gradient_buckets.h"
 #include "moetron/pipeline/executor.h"
+#include "moetron/run/run_spec.h"
 #include "moetron/schedule/schedule.h"
 #include "moetron/train/batches.h"
 #include "moetron/train/receipt_meter.h"
@@ -33,6 +34,7 @@ struct TrainSettings {
   double clip_grad = 0;  // global norm; 0: off
   bool measure_params_norm = false;
   bool count_zeros_in_grad = false;
+  std::optional<PreferenceSpec> preferences = {};  // batches are of pairs; empty: they are not
   BucketSettings buckets = {};
   // The numbers of ranks and micro-batches in it follow from mesh and batch.
   ScheduleRequest schedule = {};
@@ -40,14 +42,23 @@ struct TrainSettings {
 };
 
 struct StepResult {
-  double loss = 0;      // mean over the labelled tokens of the global batch
-  double aux_loss = 0;  // aux losses, coefficient included, mean over all tokens
+  double loss = 0;  // mean over the labelled tokens of the global batch, or over its pairs
+  std::optional<Rewards> rewards;  // of pairs
+  double aux_loss = 0;             // aux losses, coefficient included, mean over all tokens
   double grad_norm = 0;
   std::optional<double> params_norm;         // behind the update
   std::optional<int64_t> num_zeros_in_grad;  // of the elements of all gradients
   std::optional<RouterBalance> balance;
   ActivationMemory activation_memory;  // of this rank, see PipelineOutcome
   std::optional<BitReceipt> receipt;   // where it was asked for
+};
+
+// What a step's record has of it.
+StepRecord record_of(const StepResult& result);
+
+struct Evaluation {
+  double loss = 0;                 // as StepResult has it
+  std::optional<Rewards> rewards;  // of pairs
 };
 
 class TrainStep {
@@ -71,13 +82,20 @@ class TrainStep {
   // device.
   struct Accumulated {
     PendingLosses losses;
+    at::Tensor rewards;  // of pairs: [4] fp64, sums over the global batch (train/preference_loss.h)
     ActivationMemory activation_memory;
   };
   Accumulated accumulate(const StepBatch& batch, int64_t step);
 
   // Mean loss over `num_batches` global batches of `dataset` from sample 0, without training; of
   // every rank. Collective.
-  double evaluate(const TokenDataset& dataset, int64_t num_batches, const BatchSettings& settings);
+  Evaluation evaluate(const TokenDataset& dataset, int64_t num_batches,
+                      const BatchSettings& settings);
+
+  // What the model as it is gives the labels of each sample of `dataset`, which fills global
+  // batches of pairs: the sums of their log-probabilities, of all samples on every rank. Forwards
+  // alone. Collective.
+  std::vector<double> log_probabilities(const TokenDataset& dataset, const BatchSettings& settings);
 
   // Called in every step once its gradients are known, before parameters or the optimizer's states
   // change: what reads them beside the step must end there.
@@ -100,6 +118,12 @@ class TrainStep {
  private:
   ScheduleRequest request(int num_micro_batches) const;
   PipelineTask training_task(const StepBatch& batch, int64_t step);
+  PipelineTask forward_task(const StepBatch& batch);
+  // Has the task make the loss of pairs, and returns where it adds up their rewards: [4] fp64. For
+  // batches that are none, nothing, and an undefined tensor.
+  at::Tensor take_preferences(const StepBatch& batch, PipelineTask& task) const;
+  // Adds up what ranks without the head, and others of the data, have of it. May be undefined.
+  void sum_over_batch(const at::Tensor& sums);
   void layer_done(Layer& layer);
   void share_tied_values();
   std::optional<RouterBalance> update_routers();
