@@ -1,11 +1,12 @@
 # Sourced by scripts that start moetron.
 
-# find_moetron CHECKOUT: the program, which is $MOETRON, what was built in that folder, what is installed with the
-# share/moetron/scripts that this file lies in, or what PATH has.
+# find_moetron CHECKOUT: the program, which is $MOETRON, what was built in that folder or in the checkout that this file
+# lies in, what is installed with its share/moetron/scripts, or what PATH has.
 find_moetron() {
-  local program
+  local program own
+  own=$(dirname "${BASH_SOURCE[0]}")/..
   for program in "${MOETRON:-}" "$1/build/cuda/moetron" "$1/build/cpu/moetron" \
-    "$(dirname "${BASH_SOURCE[0]}")/../../../bin/moetron"; do
+    "$own/build/cuda/moetron" "$own/build/cpu/moetron" "$own/../../bin/moetron"; do
     if [ -n "$program" ] && [ -x "$program" ]; then
       echo "$program"
       return

@@ -226,17 +226,6 @@ def test_preprocess_data():
           "    names what is missing")
 
 
-def test_simple_test():
-    script = os.path.join(ROOT, "examples", "qwen3_sft", "simple_test.sh")
-    environment = {**ENVIRONMENT, "MOETRON": MOETRON}
-    folder = STARTS["test_qwen3"]
-    done = subprocess.run([script, "--load-path", folder, "--prompt", "the router"], env=environment,
-                          capture_output=True, text=True)
-    check(done.returncode == 0 and done.stdout.startswith("the router"), "simple_test.sh continues a prompt")
-    done = subprocess.run([script, "--load", folder], env=environment, capture_output=True, text=True)
-    check(done.returncode == 2 and "unknown option --load;" in done.stderr, "    and names an unknown option")
-
-
 def test_every_variable():
     """Each optional variable with each script, on four ranks."""
     for script in RUNS if IS_LONG else ():
@@ -250,4 +239,4 @@ def test_every_variable():
 
 if __name__ == "__main__":
     run_tests(test_scripts, test_schedules, test_two_nodes, test_without_torchrun, test_the_guides_lists, test_missing_variables,
-              test_dry_runs, test_preprocess_data, test_simple_test, test_every_variable)
+              test_dry_runs, test_preprocess_data, test_every_variable)
