@@ -57,9 +57,7 @@ def main():
     questions = [given.prompt] if given.prompt else QUESTIONS
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
         for question in questions:
-            # A file of conversations has answers; that of the last turn is not looked at.
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "?"}]
-            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"messages": [{"role": "user", "content": question}]}, ensure_ascii=False) + "\n")
         file.flush()
         done = subprocess.run([find_moetron(), "generate", "--load", given.load_path, "--messages", file.name, "--greedy",
                                "--max-new-tokens", "64", *others], stdout=subprocess.PIPE)

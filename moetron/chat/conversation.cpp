@@ -151,12 +151,13 @@ void add_context(const Json& record, const Layout& layout, Conversation& convers
   }
 }
 
-void check_conversation(const Json& messages) {
+void check_conversation(const Json& messages, ConversationUse use) {
   const auto has = [&messages](auto holds) {
     return std::any_of(messages.begin(), messages.end(), holds);
   };
   if (!has([](const Json& message) { return message["role"] == "user"; }))
     refuse(Refusal::kNoUserTurn, std::to_string(messages.size()) + " messages");
+  if (use == ConversationUse::kAsking) return;
   const bool trains = has([](const Json& message) {
     return message["role"] == "assistant" && message.value("weight", 1.0) > 0;
   });
@@ -169,7 +170,8 @@ size_t count_shared(const Json& one, const Json& other) {
   return count;
 }
 
-ConversationRecord read_record(const Json& record, std::optional<ConversationShape> shape) {
+ConversationRecord read_record(const Json& record, std::optional<ConversationShape> shape,
+                               ConversationUse use) {
   if (!record.is_object() && !record.is_array()) refuse(Refusal::kUnknownShape, "it is no object");
   const Layout layout = layout_of(record);
   if (shape && *shape != layout.shape)
@@ -190,7 +192,7 @@ ConversationRecord read_record(const Json& record, std::optional<ConversationSha
     result.rejected = result.conversation;
     add_answer(*chosen, result.conversation.messages, result.conversation.tools);
     add_answer(*rejected, result.rejected->messages, result.rejected->tools);
-    check_conversation(result.rejected->messages);
+    check_conversation(result.rejected->messages, use);
     result.num_shared = count_shared(result.conversation.messages, result.rejected->messages);
     const bool differ = result.num_shared < result.conversation.messages.size() &&
                         result.num_shared < result.rejected->messages.size();
@@ -198,7 +200,7 @@ ConversationRecord read_record(const Json& record, std::optional<ConversationSha
   } else if (layout.answer != nullptr) {
     add_answer(*layout.answer, result.conversation.messages, result.conversation.tools);
   }
-  check_conversation(result.conversation.messages);
+  check_conversation(result.conversation.messages, use);
   return result;
 }
 
@@ -243,10 +245,11 @@ std::string_view refusal_name(Refusal refusal) {
 }
 
 ConversationResult conversation_from_json(const Json& record, const std::string& place,
-                                          std::optional<ConversationShape> shape) {
+                                          std::optional<ConversationShape> shape,
+                                          ConversationUse use) {
   ConversationResult result;
   try {
-    result.record = read_record(record, shape);
+    result.record = read_record(record, shape, use);
     result.record->conversation.place = place;
     if (result.record->rejected) result.record->rejected->place = place;
   } catch (const RefusedTurn& refused) {
@@ -256,7 +259,7 @@ ConversationResult conversation_from_json(const Json& record, const std::string&
 }
 
 ConversationResult read_conversation(std::string_view json, const std::string& place,
-                                     std::optional<ConversationShape> shape) {
+                                     std::optional<ConversationShape> shape, ConversationUse use) {
   Json record;
   try {
     record = parse_json(json, "the record");
@@ -265,7 +268,7 @@ ConversationResult read_conversation(std::string_view json, const std::string& p
     result.refused = RefusedRecord{Refusal::kBadJson, place, error.what()};
     return result;
   }
-  return conversation_from_json(record, place, shape);
+  return conversation_from_json(record, place, shape, use);
 }
 
 Json prompt_of(const Conversation& conversation) {

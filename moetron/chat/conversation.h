@@ -84,15 +84,20 @@ struct RefusedRecord {
   std::string detail;  // one clause: what was found, and where in the record
 };
 
+// One to train on has an answer of a weight above 0; one to ask may end with the question.
+enum class ConversationUse { kTraining, kAsking };
+
 // What one record is; exactly one is set. `shape`: what it must be, or what its keys tell.
 struct ConversationResult {
   std::optional<ConversationRecord> record;
   std::optional<RefusedRecord> refused;
 };
 ConversationResult read_conversation(std::string_view json, const std::string& place,
-                                     std::optional<ConversationShape> shape = std::nullopt);
+                                     std::optional<ConversationShape> shape = std::nullopt,
+                                     ConversationUse use = ConversationUse::kTraining);
 ConversationResult conversation_from_json(const Json& record, const std::string& place,
-                                          std::optional<ConversationShape> shape = std::nullopt);
+                                          std::optional<ConversationShape> shape = std::nullopt,
+                                          ConversationUse use = ConversationUse::kTraining);
 
 // The messages before the last assistant turn: what sample answers and evaluation ask with.
 Json prompt_of(const Conversation& conversation);

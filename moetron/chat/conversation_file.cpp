@@ -239,13 +239,15 @@ std::string ConversationCounts::summary() const {
 ConversationCounts read_conversations(const std::vector<std::filesystem::path>& paths,
                                       std::optional<ConversationShape> shape, bool strict,
                                       const std::function<void(ConversationRecord)>& take,
-                                      const std::function<void(uint64_t, uint64_t)>& progress) {
+                                      const std::function<void(uint64_t, uint64_t)>& progress,
+                                      ConversationUse use) {
   ConversationCounts counts;
   for (const std::filesystem::path& path : paths) {
     for_each_record(
         path,
         [&](const RawRecord& raw) {
-          ConversationResult result = read_conversation(raw.json, record_place(path, raw), shape);
+          ConversationResult result =
+              read_conversation(raw.json, record_place(path, raw), shape, use);
           MT_CHECK_INPUT(!strict || result.record, result.refused->place, ": ",
                          refusal_name(result.refused->refusal), ": ", result.refused->detail);
           counts.add(result);

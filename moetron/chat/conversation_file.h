@@ -57,6 +57,7 @@ class ConversationCounts {
 ConversationCounts read_conversations(const std::vector<std::filesystem::path>& paths,
                                       std::optional<ConversationShape> shape, bool strict,
                                       const std::function<void(ConversationRecord)>& take,
-                                      const std::function<void(uint64_t, uint64_t)>& progress = {});
+                                      const std::function<void(uint64_t, uint64_t)>& progress = {},
+                                      ConversationUse use = ConversationUse::kTraining);
 
 }  // namespace moetron

@@ -200,6 +200,16 @@ TEST(ConversationFile, ReadsZstandard) {
   EXPECT_THROW(records(folder.path() / "sum.jsonl.zst"), InputError);
 }
 
+TEST(Conversation, NeedsNoAnswerWhereItIsAsked) {
+  const auto read = [](const std::string& turns) {
+    return read_conversation("{\"messages\": [" + turns + "]}", "p", std::nullopt,
+                             ConversationUse::kAsking);
+  };
+  const std::string user = R"({"role": "user", "content": "a"})";
+  EXPECT_EQ(read(user).record->conversation.messages.size(), 1);
+  EXPECT_EQ(read(R"({"role": "system", "content": "a"})").refused->refusal, Refusal::kNoUserTurn);
+}
+
 TEST(ConversationFile, CountsAndNamesWhatIsRefused) {
   const TemporaryFolder folder("chat-test");
   const fs::path path = folder.path() / "a.jsonl";

@@ -36,11 +36,12 @@ std::vector<Prompt> prompts_of_messages(const std::string& file, const ChatEncod
   std::vector<Prompt> prompts;
   const auto take = [&](const ConversationRecord& record) {
     const Conversation& asked = record.conversation;
-    const Json messages = prompt_of(asked);
+    const bool is_answered = asked.messages.back()["role"] == "assistant";
+    const Json messages = is_answered ? prompt_of(asked) : asked.messages;
     prompts.push_back({concat("> ", messages.back().value("content", ""), "\n"),
                        encoder.encode_prompt(messages, asked.tools, asked.variables)});
   };
-  read_conversations({file}, {}, /*strict=*/true, take);
+  read_conversations({file}, {}, /*strict=*/true, take, {}, ConversationUse::kAsking);
   MT_CHECK_CONFIG(!prompts.empty(), "messages: ", file, " holds no conversation");
   return prompts;
 }
