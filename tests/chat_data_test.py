@@ -57,7 +57,7 @@ def main():
             assert code == 0 and lines(folder / "again.jsonl") == lines(folder / f"{shape}.jsonl"), said
 
         for path in sorted(DATA.rglob("*.json*")):
-            if path.name in ("dataset_info.json", "mllm_demo.json") or path.stat().st_size > 2e6:
+            if ".moetron_cache" in path.parts or path.name in ("dataset_info.json", "mllm_demo.json") or path.stat().st_size > 2e6:
                 continue
             code, said = preprocess("--from", "conversations", "--input", path, "--output-prefix", folder / "any")
             count = len(json.loads(path.read_text())) if path.suffix == ".json" else len(path.read_text().splitlines())

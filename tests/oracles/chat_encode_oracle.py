@@ -55,7 +55,7 @@ def plain(messages):
 def samples(data, draw):
     found = []
     for path in sorted((data / "instruct").rglob("*.json*")):
-        if path.name != "dataset_info.json":
+        if path.name != "dataset_info.json" and ".moetron_cache" not in path.parts:
             all_of_file = list(conversations_of(path))
             found += draw.sample(all_of_file, min(400 if LONG else 4, len(all_of_file)))
     return found + [random_conversation(draw) for _ in range(3000 if LONG else 60)]

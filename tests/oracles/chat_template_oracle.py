@@ -222,7 +222,7 @@ def compare_templates(tool, data, failures):
     draw = random.Random(7)
     sample = []
     for path in sorted((data / "instruct").rglob("*.json*")):
-        if path.name == "dataset_info.json":
+        if path.name == "dataset_info.json" or ".moetron_cache" in path.parts:
             continue
         all_of_file = list(conversations_of(path))
         count = len(all_of_file) if LONG else 5
