@@ -125,6 +125,9 @@ def test_talk():
                               [{"role": "assistant", "content": "?"}]}) + "\n")
     done = run([*asked[:-1], "two_turns.jsonl"])
     check(done.stdout == f"> {FACTS[5][0]}\n{said[-1]}\n", "a second turn is that of the whole conversation")
+    with open("open_end.jsonl", "w") as out:
+        out.write(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n")
+    check(run([*asked[:-1], "open_end.jsonl"]).stdout == done.stdout, "the same of one that ends with the question")
     many = run(["generate", *taught[:2], *taught[3:], "--messages", "two_turns.jsonl", "--num-samples", "2",
                 "--temperature", "3", "--top-k", "50"]).stdout.split("> ")
     check(len(many) == 3 and many[1] != many[2], "two samples of a prompt are two draws")
