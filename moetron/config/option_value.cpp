@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/base/error.h"
+#include "moetron/base/flag_text.h"
 
 namespace moetron {
 namespace {
@@ -257,7 +258,7 @@ struct Reset {
 };
 
 Scalar json_scalar(const Json& value, const std::string& shown) {
-  if (value.is_boolean()) return {ScalarType::kBoolean, value.get<bool>() ? "true" : "false"};
+  if (value.is_boolean()) return {ScalarType::kBoolean, flag_text(value.get<bool>())};
   if (value.is_number_integer()) return {ScalarType::kInteger, value.dump()};
   if (value.is_number()) return {ScalarType::kNumber, number_text(value.get<double>())};
   if (value.is_string()) return {ScalarType::kText, value.get<std::string>()};

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "moetron/base/flag_text.h"
 #include "moetron/run/division.h"
 
 namespace moetron {
@@ -39,10 +40,6 @@ void check_experts(const Options& options, Mistakes& mistakes) {
                  mistakes);
   check_at_most("moe-router-group-topk", moe.moe_router_group_topk, "moe-router-num-groups",
                 moe.moe_router_num_groups, mistakes);
-}
-
-std::string flag_text(bool value) {
-  return value ? "true" : "false";
 }
 
 void check_tokenizer(const TokenizerOptions& options, Mistakes& mistakes) {

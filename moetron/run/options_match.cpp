@@ -1,6 +1,7 @@
 #include <string>
 
 #include "moetron/arch/families.h"
+#include "moetron/base/flag_text.h"
 #include "moetron/base/mistakes.h"
 #include "moetron/run/config_from_options.h"
 
@@ -10,7 +11,7 @@ namespace {
 using Family = ModelConfig::Family;
 
 std::string spelled(bool value) {
-  return value ? "true" : "false";
+  return flag_text(value);
 }
 std::string spelled(int64_t value) {
   return std::to_string(value);

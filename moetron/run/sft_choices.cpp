@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "moetron/base/error.h"
+#include "moetron/base/flag_text.h"
 #include "moetron/base/mistakes.h"
 #include "moetron/config/options.h"
 #include "moetron/run/resolve.h"
@@ -95,7 +96,7 @@ void SftChoices::choose(const char* name, T& field, const T& value, const std::s
   field = value;
   std::string shown;
   if constexpr (std::is_same_v<T, bool>) {
-    shown = value ? "true" : "false";
+    shown = flag_text(value);
   } else if constexpr (std::is_same_v<T, LrDecayStyle>) {
     shown = "cosine";
   } else if constexpr (requires { value.value(); }) {

@@ -20,8 +20,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from transformers import AutoTokenizer  # noqa: E402
 
-from chat_template_oracle import (LONG, OWN_TEMPLATES, Tool, conversations_of,  # noqa: E402
-                                  random_conversation)
+from chat_template_oracle import (LONG, OWN_TEMPLATES, Tool, conversation_files,  # noqa: E402
+                                  conversations_of, random_conversation)
 
 
 def with_blocks(template):
@@ -54,10 +54,9 @@ def plain(messages):
 
 def samples(data, draw):
     found = []
-    for path in sorted((data / "instruct").rglob("*.json*")):
-        if path.name != "dataset_info.json" and ".moetron_cache" not in path.parts:
-            all_of_file = list(conversations_of(path))
-            found += draw.sample(all_of_file, min(400 if LONG else 4, len(all_of_file)))
+    for path in conversation_files(data):
+        all_of_file = list(conversations_of(path))
+        found += draw.sample(all_of_file, min(400 if LONG else 4, len(all_of_file)))
     return found + [random_conversation(draw) for _ in range(3000 if LONG else 60)]
 
 

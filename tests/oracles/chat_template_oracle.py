@@ -218,12 +218,16 @@ def difference(expected, answer):
     return None
 
 
+def conversation_files(data):
+    """Without the caches that runs leave beside them."""
+    return [path for path in sorted((data / "instruct").rglob("*.json*"))
+            if path.name != "dataset_info.json" and ".moetron_cache" not in path.parts]
+
+
 def compare_templates(tool, data, failures):
     draw = random.Random(7)
     sample = []
-    for path in sorted((data / "instruct").rglob("*.json*")):
-        if path.name == "dataset_info.json" or ".moetron_cache" in path.parts:
-            continue
+    for path in conversation_files(data):
         all_of_file = list(conversations_of(path))
         count = len(all_of_file) if LONG else 5
         sample += draw.sample(all_of_file, min(count, len(all_of_file)))

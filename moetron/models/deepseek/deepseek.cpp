@@ -6,7 +6,7 @@
 namespace moetron {
 namespace {
 
-constexpr double kDivisorEps = 1e-20;  // DeepSeek's divisor of the chosen weights
+constexpr double kNormalizeEps = 1e-20;  // DeepSeek's divisor of the chosen weights
 
 }  // namespace
 
@@ -23,7 +23,7 @@ std::unique_ptr<TransformerLayer> make_deepseek_layer(const ModelConfig& config,
   return assemble_layer(config, index,
                         make_latent_attention(layer_prefix(index) + tensors::kAttention,
                                               attention_settings(config, settings), dims),
-                        kDivisorEps, settings);
+                        kNormalizeEps, settings);
 }
 
 }  // namespace moetron
