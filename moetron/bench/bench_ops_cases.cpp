@@ -136,7 +136,7 @@ void visit_attention(const ModelConfig& model, int64_t batch, int64_t seq, const
   std::optional<SegmentRun> run;
   const auto forward = [&] {
     run.emplace(/*with_grad=*/true);
-    run->output(fused_attention(run->input(q), run->input(k), run->input(v), scale, *run));
+    run->output(fused_attention(run->input(q), run->input(k), run->input(v), {}, scale, *run));
   };
   const std::string shape = concat(shape_text(q), " ", shape_text(k));
   visit({"attention forward", shape, bytes_of({q, k, v, d_mixed}), flops, forward});

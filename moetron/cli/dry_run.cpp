@@ -39,12 +39,11 @@ Options chosen_options(const Options& options, RunFindings& found) {
         open_tokenizer({options.tokenizer.tokenizer, options.tokenizer.tokenizer_model});
     start.tokenizer_folder = options.tokenizer.tokenizer_model;
     take_tokenizer_files(start);
-    const auto conversations =
-        open_conversations(options, start, found.facts.is_on_gpu, nullptr, found.facts.world_size);
+    const auto conversations = open_conversations(options, start, nullptr, found.facts.world_size);
     conversations->introduce(nullptr);
     return conversations->options();
   }
-  SftChoices choices(options, found.facts.is_on_gpu);
+  SftChoices choices(options);
   choices.see_conversations({.num_conversations = kManySequences, .longest = kManySequences});
   choices.see_packs({.first_epoch = kManySequences,
                      .all_epochs = kManySequences,

@@ -1,5 +1,10 @@
 #include "moetron/kernels/attention.h"
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -26,11 +31,12 @@ Inputs random_inputs(int64_t sequences, int64_t tokens, int64_t heads, int64_t g
 }
 
 // mixed, log_sums, d_q, d_k, d_v.
-std::vector<at::Tensor> run(const Inputs& x, bool deterministic) {
+std::vector<at::Tensor> run(const Inputs& x, bool deterministic,
+                            const std::optional<PackedDocuments>& documents = {}) {
   poison_gpu_memory();
-  const AttentionResult out = attention_forward(x.q, x.k, x.v, kScale, deterministic);
+  const AttentionResult out = attention_forward(x.q, x.k, x.v, kScale, deterministic, documents);
   const AttentionGrads grads =
-      attention_backward(x.d_mixed, x.q, x.k, x.v, out, kScale, deterministic);
+      attention_backward(x.d_mixed, x.q, x.k, x.v, out, kScale, deterministic, documents);
   return {out.mixed, out.log_sums, grads.d_q, grads.d_k, grads.d_v};
 }
 
@@ -80,6 +86,53 @@ TEST(CudnnAttention, EqualsTheDefinition) {
   }
 }
 
+// Each document alone, put together as packed attention gives them.
+std::vector<at::Tensor> expected_of(const Inputs& x, const std::vector<int64_t>& bounds) {
+  std::vector<std::vector<at::Tensor>> parts(5);
+  for (size_t i = 1; i < bounds.size(); ++i) {
+    const auto own = [&](const at::Tensor& t) {
+      return t.flatten(0, 1).narrow(0, bounds[i - 1], bounds[i] - bounds[i - 1]).unsqueeze(0);
+    };
+    const auto one = expected_of({own(x.q), own(x.k), own(x.v), own(x.d_mixed)});
+    for (size_t j = 0; j < parts.size(); ++j) parts[j].push_back(one[j]);
+  }
+  std::vector<at::Tensor> whole;
+  for (size_t j = 0; j < parts.size(); ++j) {
+    const bool is_log_sums = j == 1;
+    const at::Tensor all = at::cat(parts[j], is_log_sums ? 2 : 1);
+    whole.push_back(is_log_sums ? all : all.unflatten(1, {x.q.size(0), x.q.size(1)}).squeeze(0));
+  }
+  return whole;
+}
+
+TEST(CudnnAttention, DocumentsDoNotSeeEachOther) {
+  SKIP_WITHOUT_GPU();
+  std::vector<int64_t> many = {0};  // more than the plan for 16 takes, each of another length
+  while (many.back() < 900) many.push_back(many.back() + 1 + (many.back() * 7 + 13) % 60);
+  many.push_back(1000);
+  const std::vector<std::pair<Inputs, std::vector<int64_t>>> cases = {
+      {random_inputs(2, 384, 8, 2, 128, 128), {0, 1, 130, 384, 500, 767, 768}},
+      {random_inputs(1, 256, 4, 4, 192, 128), {0, 256}},
+      {random_inputs(1, 1000, 4, 4, 192, 128), many},
+      {random_inputs(3, 200, 6, 1, 64, 64), {0, 200, 399, 400, 600}},
+      {random_inputs(1, 1000, 8, 2, 128, 128), many}};
+  for (const auto& [x, bounds] : cases) {
+    SCOPED_TRACE(testing::Message() << "q " << x.q.sizes() << ", v " << x.v.sizes());
+    int64_t longest = 0;
+    for (size_t i = 1; i < bounds.size(); ++i)
+      longest = std::max(longest, bounds[i] - bounds[i - 1]);
+    const PackedDocuments documents{at::tensor(bounds, at::kInt).to(at::kCUDA), longest};
+    const auto expected = expected_of(x, bounds);
+    for (bool deterministic : {false, true}) {
+      const auto first = run(x, deterministic, documents);
+      expect_near(first, expected);
+      const auto again = run(x, deterministic, documents);
+      if (!deterministic) continue;
+      for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], again[i])) << i;
+    }
+  }
+}
+
 TEST(CudnnAttention, TakesStridesThatItsKernelsDoNot) {
   SKIP_WITHOUT_GPU();
   Inputs x = random_inputs(2, 128, 4, 2, 64, 64);
@@ -89,6 +142,10 @@ TEST(CudnnAttention, TakesStridesThatItsKernelsDoNot) {
   x.v = at::constant_pad_nd(x.v, {0, 4}).narrow(3, 0, 64);             // row strides of half pieces
   x.d_mixed = x.d_mixed.transpose(1, 2).contiguous().transpose(1, 2);  // which they take
   expect_near(run(x, /*deterministic=*/false), expected);
+  const PackedDocuments documents{at::tensor({0, 128, 256}, at::kInt).to(at::kCUDA), 128};
+  auto packed = run(x, /*deterministic=*/false, documents);
+  packed[1] = packed[1].view({4, 2, 128}).transpose(0, 1).contiguous();
+  expect_near(packed, expected);
 }
 
 // 64 heads of 8192 tokens write 8 GiB of pairs: in two parts.

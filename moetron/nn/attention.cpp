@@ -237,7 +237,9 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   if (run.operators().attention == Operators::kPlain)
     return plain_attention(q, k, v, softmax_scale);
   // With and without gradients alike: a recomputation must repeat its forward to the bit.
-  if (!continues && has_fused_attention(q, v)) return fused_attention(q, k, v, softmax_scale, run);
+  if (!continues && has_fused_attention(q, v)) {
+    return fused_attention(q, k, v, /*documents=*/{}, softmax_scale, run);
+  }
   std::optional<at::Tensor> mask;  // none is needed where a single token sees all
   if (continues && new_tokens > 1) mask = visible_keys(new_tokens, k.size(1), q.device());
   const int64_t repeats = q.size(2) / k.size(2), width = common_width(q, v);
@@ -252,6 +254,9 @@ at::Tensor document_attention(const at::Tensor& q, const at::Tensor& k, const at
                               const DocumentBounds& documents, double softmax_scale,
                               SegmentRun& run) {
   if (!documents.defined()) return causal_attention(q, k, v, softmax_scale, run);
+  if (run.operators().attention != Operators::kPlain && has_packed_attention(q, v)) {
+    return fused_attention(q, k, v, documents, softmax_scale, run);
+  }
   const auto own = [](size_t, const KeysValues& mine) { return mine; };
   return by_document({q, k, v}, documents.on_host, own, softmax_scale, run);
 }

@@ -1,11 +1,13 @@
 #include "moetron/nn/fused_attention.h"
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 
 #include <ATen/ATen.h>
 
 #include "moetron/autograd/segment.h"
+#include "moetron/base/error.h"
 #include "moetron/kernels/attention.h"
 
 namespace moetron {
@@ -31,24 +33,36 @@ class FusedAttention : public PureOperation {
 // It takes shared heads as they are, values narrower than queries, and any strides.
 class CudnnAttention final : public FusedAttention {
  public:
-  using FusedAttention::FusedAttention;
+  CudnnAttention(at::Tensor q, at::Tensor k, at::Tensor v, double softmax_scale,
+                 std::optional<PackedDocuments> documents)
+      : FusedAttention(std::move(q), std::move(k), std::move(v), softmax_scale),
+        documents_(std::move(documents)) {}
 
   at::Tensor forward() override {
-    output_ = attention_forward(q_, k_, v_, softmax_scale_, is_deterministic());
+    output_ = attention_forward(q_, k_, v_, softmax_scale_, is_deterministic(), documents_);
     return output_.mixed.alias();
   }
 
   std::vector<at::Tensor> backward_input(const at::Tensor& d_mixed) override {
-    const AttentionGrads grads =
-        attention_backward(d_mixed, q_, k_, v_, output_, softmax_scale_, is_deterministic());
+    const AttentionGrads grads = attention_backward(d_mixed, q_, k_, v_, output_, softmax_scale_,
+                                                    is_deterministic(), documents_);
     return {grads.d_q, grads.d_k, grads.d_v};
   }
 
  private:
   static bool is_deterministic() { return at::globalContext().deterministicAlgorithms(); }
 
+  std::optional<PackedDocuments> documents_;
   AttentionResult output_;
 };
+
+std::optional<PackedDocuments> packed(const DocumentBounds& documents) {
+  if (!documents.defined()) return {};
+  const std::vector<int64_t>& bounds = documents.on_host;
+  int64_t longest = 0;
+  for (size_t i = 1; i < bounds.size(); ++i) longest = std::max(longest, bounds[i] - bounds[i - 1]);
+  return PackedDocuments{.bounds = documents.on_device, .longest = longest};
+}
 
 // By a kernel of ATen's, which wants the heads first.
 class AtenAttention : public FusedAttention {
@@ -139,12 +153,18 @@ class FlashAttention final : public AtenAttention {
 };
 
 std::shared_ptr<FusedAttention> choose_kernel(const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, double softmax_scale) {
+                                              const at::Tensor& v, const DocumentBounds& documents,
+                                              double softmax_scale) {
+  if (has_attention(q, v)) {
+    return std::make_shared<CudnnAttention>(q.detach(), k.detach(), v.detach(), softmax_scale,
+                                            packed(documents));
+  }
+  MT_CHECK(!documents.defined(), "attention within documents of q [", q.sizes(), "] on ",
+           q.device());
   const auto make = [&]<class Kernel>(std::type_identity<Kernel>) {
     return std::make_shared<Kernel>(q.detach(), k.detach(), v.detach(), softmax_scale);
   };
   if (q.is_cpu()) return make(std::type_identity<CpuAttention>());
-  if (has_attention(q, v)) return make(std::type_identity<CudnnAttention>());
   return make(std::type_identity<FlashAttention>());
 }
 
@@ -173,9 +193,13 @@ bool has_fused_attention(const at::Tensor& q, const at::Tensor& v) {
          q.size(3) <= kWidest && v.size(3) <= q.size(3);
 }
 
+bool has_packed_attention(const at::Tensor& q, const at::Tensor& v) {
+  return has_attention(q, v);
+}
+
 at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           double softmax_scale, SegmentRun& run) {
-  const auto operation = choose_kernel(q, k, v, softmax_scale);
+                           const DocumentBounds& documents, double softmax_scale, SegmentRun& run) {
+  const auto operation = choose_kernel(q, k, v, documents, softmax_scale);
   at::Tensor mixed;
   {
     const at::NoGradGuard no_grad;

@@ -3,7 +3,11 @@
 // keys and values where heads share them. Shapes as in nn/attention.h.
 #pragma once
 
+#include <optional>
+
 #include <ATen/core/Tensor.h>
+
+#include "moetron/parallel/micro_batch.h"
 
 namespace moetron {
 
@@ -25,9 +29,13 @@ const char* fastest_attention_name(const at::Tensor& q, const at::Tensor& v);
 // On a CPU always; on a GPU in bf16, of values no wider than queries.
 bool has_fused_attention(const at::Tensor& q, const at::Tensor& v);
 
-// q [B, T, N, D], k [B, T, G, D], v [B, T, G, V] -> [B, T, N, V]. On a GPU by cuDNN where it has
+// Whether fused_attention() takes documents: where cuDNN has the widths.
+bool has_packed_attention(const at::Tensor& q, const at::Tensor& v);
+
+// q [B, T, N, D], k [B, T, G, D], v [B, T, G, V] -> [B, T, N, V]; `documents` undefined, or in one
+// kernel for all of them (has_packed_attention()). On a GPU by cuDNN where it has
 // the widths (kernels/attention.h; DeepSeek's 192 and 128 among them), else by FlashAttention-2.
 at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           double softmax_scale, SegmentRun& run);
+                           const DocumentBounds& documents, double softmax_scale, SegmentRun& run);
 
 }  // namespace moetron

@@ -202,7 +202,7 @@ void validate_pretrain(const Options& given, int64_t world_size) {
 
 // Before the conversations are known, as if there were few of them and short.
 void validate_sft(const Options& given, int64_t world_size) {
-  SftChoices choices(given, /*is_on_gpu=*/false);
+  SftChoices choices(given);
   choices.see_conversations({.num_conversations = 1, .longest = 1});
   choices.see_packs({.first_epoch = 1, .all_epochs = 1, .world_size = world_size});
   validate_pretrain(choices.options(), world_size);

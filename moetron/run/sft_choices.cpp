@@ -54,18 +54,13 @@ void check_pairs(const Options& options, bool asks_packing, Mistakes& mistakes) 
                  ") counts sequences, and must be even for objective (dpo): two are a pair");
 }
 
-void check(const Options& options, bool gives_epochs, bool is_on_gpu) {
+void check(const Options& options, bool gives_epochs) {
   const TrainingOptions& training = options.training;
   Mistakes mistakes;
   const bool counts_steps = training.train_iters > 0 || training.train_samples;
   mistakes.check(!gives_epochs || !counts_steps, "epochs (", options.sft.epochs,
                  ") and train-iters or train-samples both say how long the run is: give one");
-  const bool packs = options.sft.packing;
-  const bool asks = gives(options, "packing");
-  mistakes.check(!asks || !packs || !is_on_gpu,
-                 "packing: attention within documents is not there yet on GPUs: device (cuda) must "
-                 "be cpu, or packing false");
-  if (prefers(options)) check_pairs(options, asks, mistakes);
+  if (prefers(options)) check_pairs(options, gives(options, "packing"), mistakes);
   mistakes.throw_if_any();
 }
 
@@ -107,15 +102,13 @@ void SftChoices::choose(const char* name, T& field, const T& value, const std::s
   reasons_.push_back(concat(name, " ", shown, ": ", why));
 }
 
-SftChoices::SftChoices(const Options& given, bool is_on_gpu)
-    : options_(std::make_shared<Options>(given)) {
-  check(given, is_given("epochs"), is_on_gpu);
+SftChoices::SftChoices(const Options& given) : options_(std::make_shared<Options>(given)) {
+  check(given, is_given("epochs"));
   Options& o = *options_;
   const bool pairs = prefers(o), lora = o.tuning.lora_rank > 0;
-  choose("packing", o.sft.packing, !is_on_gpu && !pairs,
-         pairs       ? "each answer of a pair has a sequence of its own"
-         : is_on_gpu ? "attention within documents is not there yet on GPUs"
-                     : "several conversations share a sequence and do not see each other");
+  choose("packing", o.sft.packing, !pairs,
+         pairs ? "each answer of a pair has a sequence of its own"
+               : "several conversations share a sequence and do not see each other");
   const double rate = lora ? kUpdateRate : kFullRate;
   choose("lr", o.optimizer.lr, pairs ? kPreferenceShare * rate : rate,
          concat(lora ? "usual for low-rank updates" : "usual where all weights are tuned",

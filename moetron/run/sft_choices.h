@@ -31,7 +31,7 @@ struct PackFacts {
 class SftChoices {
  public:
   // Throws ConfigError for what contradicts itself.
-  SftChoices(const Options& given, bool is_on_gpu);
+  explicit SftChoices(const Options& given);
 
   void see_conversations(const ConversationFacts& facts);
   ConversationsSpec conversations() const;  // complete behind see_conversations()

@@ -20,7 +20,7 @@ Options options_of(const std::string& more) {
 }
 
 SftChoices choices_of(const std::string& more, const PackFacts& packs = {100, 300, 5, 1}) {
-  SftChoices choices(options_of(more), /*is_on_gpu=*/false);
+  SftChoices choices(options_of(more));
   choices.see_conversations({.num_conversations = 1000, .longest = 391, .max_positions = 4096});
   choices.see_packs(packs);
   return choices;
@@ -66,21 +66,14 @@ TEST(SftChoices, KeepToTheModelAndToRanks) {
             32);  // 4 data ranks, 4 micro-batches of 2
   EXPECT_EQ(choices.options().training.train_iters, 1);
   EXPECT_EQ(choices.options().training.eval_iters, 0);  // nothing is held out
-  SftChoices long_ones(options_of(""), false);
+  SftChoices long_ones(options_of(""));
   long_ones.see_conversations({.num_conversations = 9, .longest = 90000, .max_positions = 2000});
   EXPECT_EQ(long_ones.seq_length(), 2000);
   EXPECT_EQ(long_ones.conversations().eval_fraction, 0);
 }
 
-TEST(SftChoices, GpusDoNotPackYet) {
-  const SftChoices choices(options_of(""), /*is_on_gpu=*/true);
-  EXPECT_FALSE(choices.conversations().packing);
-  EXPECT_THAT(choices.reasons(), Contains(StartsWith("packing false: ")));
-  EXPECT_THROW(SftChoices(options_of("--packing"), true), ConfigError);
-}
-
 TEST(SftChoices, ContradictionsAreRefused) {
-  EXPECT_THROW(SftChoices(options_of("--epochs 2 --train-iters 5"), false), ConfigError);
+  EXPECT_THROW(SftChoices(options_of("--epochs 2 --train-iters 5")), ConfigError);
   EXPECT_THROW(validate(options_of("--min-lr 1"), Command::kSft, 1), ConfigError);
   EXPECT_FALSE(resolve_conversations(Options{}));
 }
@@ -99,8 +92,7 @@ TEST(SftChoices, PairsKeepTogether) {
   EXPECT_EQ(choices_of("--objective dpo --epochs 2").epochs(), 2);
   for (const char* mistake : {"--packing", "--truncate", "--micro-batch-size 3",
                               "--global-batch-size 7 --micro-batch-size 2"})
-    EXPECT_THROW(SftChoices(options_of(std::string("--objective dpo ") + mistake), false),
-                 ConfigError)
+    EXPECT_THROW(SftChoices(options_of(std::string("--objective dpo ") + mistake)), ConfigError)
         << mistake;
   EXPECT_FALSE(choices_of("").conversations().pairs);
 }

@@ -74,7 +74,6 @@ class Conversations {
 // read and, with strict, for records that cannot be used. Collective over `world`, which is null
 // for a process that plans a run of `world_size` ranks.
 std::unique_ptr<const Conversations> open_conversations(const Options& options, RunStart& start,
-                                                        bool is_on_gpu, Communicator* world,
-                                                        int64_t world_size);
+                                                        Communicator* world, int64_t world_size);
 
 }  // namespace moetron

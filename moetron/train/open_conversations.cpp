@@ -190,14 +190,13 @@ PackFacts count_packs(const ConversationSet& set, const SftChoices& choices, int
 }  // namespace
 
 std::unique_ptr<const Conversations> open_conversations(const Options& options, RunStart& start,
-                                                        bool is_on_gpu, Communicator* world,
-                                                        int64_t world_size) {
+                                                        Communicator* world, int64_t world_size) {
   const auto spec = resolve_conversations(options);
   if (!spec) return nullptr;
   const DataSpec data = resolve_data(options);
   std::optional<PhaseScope> phase;
   if (world != nullptr) phase.emplace(*world, "opening the conversations");
-  SftChoices choices(options, is_on_gpu);
+  SftChoices choices(options);
   Encoding encoding;
   on_all_ranks(world, [&] {
     encoding = make_encoding(*spec, start);

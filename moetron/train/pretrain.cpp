@@ -359,8 +359,7 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
     return 0;
   });
   RunStart start = find_start(start_spec, world);
-  const auto conversations =
-      open_conversations(given, start, !device.is_cpu(), &world, world.size());
+  const auto conversations = open_conversations(given, start, &world, world.size());
   const Options& options = conversations ? conversations->options() : given;
   if (conversations) conversations->introduce(questions);
   const Json files =

@@ -1,5 +1,6 @@
 #include "moetron/kernels/cuda/attention_graph.h"
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -16,81 +17,157 @@ namespace frontend = cudnn_frontend;
 using frontend::graph::Graph;
 using Tensor = std::shared_ptr<frontend::graph::Tensor_attributes>;
 
-enum TensorId : int64_t { kQ = 1, kK, kV, kMixed, kLogSums, kDMixed, kDQ, kDK, kDV };
+// kBegins: of the first of token_strides(), those of the others behind it.
+enum TensorId : int64_t {
+  kQ = 1,
+  kK,
+  kV,
+  kMixed,
+  kLogSums,
+  kDMixed,
+  kDQ,
+  kDK,
+  kDV,
+  kLengths,
+  kBegins
+};
 
 void check(frontend::error_t status, const char* what) {
   MT_CHECK(status.is_good(), "cuDNN's ", what, " of attention: ", status.get_message());
 }
 
-void lay_out(frontend::graph::Tensor_attributes& tensor, TensorId id, const AttentionShape& shape,
-             const HeadsLayout& x) {
-  tensor.set_uid(id)
-      .set_dim({shape.sequences, x.heads, shape.tokens, x.width})
-      .set_stride({x.sequence_stride, x.head_stride, x.token_stride, 1});
-}
+// Adds the tensors and operations of a shape to a graph.
+class GraphMaker {
+ public:
+  GraphMaker(Graph& graph, const AttentionShape& shape)
+      : graph_(graph), shape_(shape), strides_(token_strides(shape)) {
+    if (shape.packed_tokens == 0) return;
+    lengths_ = whole_numbers(kLengths, frontend::DataType_t::INT32, shape.sequences);
+    for (size_t i = 0; i < strides_.size(); ++i) {
+      begins_.push_back(whole_numbers(kBegins + static_cast<int64_t>(i),
+                                      frontend::DataType_t::INT64, shape.sequences + 1));
+    }
+  }
 
-void lay_out_log_sums(frontend::graph::Tensor_attributes& tensor, const AttentionShape& shape) {
-  const int64_t heads = shape.q.heads, tokens = shape.tokens;
-  tensor.set_uid(kLogSums)
-      .set_data_type(frontend::DataType_t::FLOAT)
-      .set_dim({shape.sequences, heads, tokens, 1})
-      .set_stride({heads * tokens, tokens, 1, 1});
-}
+  void add_forward() {
+    auto attributes = frontend::graph::SDPA_attributes()
+                          .set_name("attention")
+                          .set_generate_stats(true)
+                          .set_causal_mask(true)
+                          .set_attn_scale(static_cast<float>(shape_.softmax_scale));
+    mask_padding(attributes);
+    const auto [mixed, log_sums] =
+        graph_.sdpa(input(kQ, shape_.q), input(kK, shape_.k), input(kV, shape_.v), attributes);
+    lay_out_result(mixed, kMixed, shape_.mixed);
+    lay_out_log_sums(*log_sums);
+    log_sums->set_output(true);
+  }
 
-void lay_out_result(const Tensor& tensor, TensorId id, const AttentionShape& shape,
-                    const HeadsLayout& x) {
-  lay_out(*tensor, id, shape, x);
-  tensor->set_output(true);
-}
+  void add_backward() {
+    auto attributes = frontend::graph::SDPA_backward_attributes()
+                          .set_name("attention_backward")
+                          .set_causal_mask(true)
+                          .set_attn_scale(static_cast<float>(shape_.softmax_scale))
+                          .set_deterministic_algorithm(shape_.deterministic);
+    mask_padding(attributes);
+    if (shape_.packed_tokens > 0) {
+      attributes.set_max_total_seq_len_q(shape_.packed_tokens)
+          .set_max_total_seq_len_kv(shape_.packed_tokens);
+    }
+    frontend::graph::Tensor_attributes log_sums;
+    lay_out_log_sums(log_sums);
+    const auto [d_q, d_k, d_v] = graph_.sdpa_backward(
+        input(kQ, shape_.q), input(kK, shape_.k), input(kV, shape_.v), input(kMixed, shape_.mixed),
+        input(kDMixed, shape_.d_mixed), graph_.tensor(log_sums), attributes);
+    lay_out_result(d_q, kDQ, shape_.d_q);
+    lay_out_result(d_k, kDK, shape_.d_k);
+    lay_out_result(d_v, kDV, shape_.d_v);
+  }
 
-Tensor input(Graph& graph, TensorId id, const AttentionShape& shape, const HeadsLayout& x) {
-  frontend::graph::Tensor_attributes tensor;
-  lay_out(tensor, id, shape, x);
-  return graph.tensor(tensor);
-}
+ private:
+  Tensor whole_numbers(int64_t id, frontend::DataType_t type, int64_t count) {
+    return graph_.tensor(frontend::graph::Tensor_attributes()
+                             .set_uid(id)
+                             .set_data_type(type)
+                             .set_dim({count, 1, 1, 1})
+                             .set_stride({1, 1, 1, 1}));
+  }
 
-void add_forward(Graph& graph, const AttentionShape& shape) {
-  const auto [mixed, log_sums] =
-      graph.sdpa(input(graph, kQ, shape, shape.q), input(graph, kK, shape, shape.k),
-                 input(graph, kV, shape, shape.v),
-                 frontend::graph::SDPA_attributes()
-                     .set_name("attention")
-                     .set_generate_stats(true)
-                     .set_causal_mask(true)
-                     .set_attn_scale(static_cast<float>(shape.softmax_scale)));
-  lay_out_result(mixed, kMixed, shape, shape.mixed);
-  lay_out_log_sums(*log_sums, shape);
-  log_sums->set_output(true);
-}
+  template <class Attributes>
+  void mask_padding(Attributes& attributes) const {
+    if (shape_.packed_tokens == 0) return;
+    attributes.set_padding_mask(true).set_seq_len_q(lengths_).set_seq_len_kv(lengths_);
+  }
 
-void add_backward(Graph& graph, const AttentionShape& shape) {
-  frontend::graph::Tensor_attributes log_sums;
-  lay_out_log_sums(log_sums, shape);
-  const auto [d_q, d_k, d_v] = graph.sdpa_backward(
-      input(graph, kQ, shape, shape.q), input(graph, kK, shape, shape.k),
-      input(graph, kV, shape, shape.v), input(graph, kMixed, shape, shape.mixed),
-      input(graph, kDMixed, shape, shape.d_mixed), graph.tensor(log_sums),
-      frontend::graph::SDPA_backward_attributes()
-          .set_name("attention_backward")
-          .set_causal_mask(true)
-          .set_attn_scale(static_cast<float>(shape.softmax_scale))
-          .set_deterministic_algorithm(shape.deterministic));
-  lay_out_result(d_q, kDQ, shape, shape.d_q);
-  lay_out_result(d_k, kDK, shape, shape.d_k);
-  lay_out_result(d_v, kDV, shape, shape.d_v);
-}
+  // The tensor's sequences begin where those of a tensor with such tokens do.
+  void pack(frontend::graph::Tensor_attributes& tensor, int64_t token_stride) const {
+    if (shape_.packed_tokens == 0) return;
+    const auto place = std::lower_bound(strides_.begin(), strides_.end(), token_stride);
+    tensor.set_ragged_offset(begins_[static_cast<size_t>(place - strides_.begin())]);
+  }
+
+  void lay_out(frontend::graph::Tensor_attributes& tensor, TensorId id,
+               const HeadsLayout& x) const {
+    tensor.set_uid(id)
+        .set_dim({shape_.sequences, x.heads, shape_.tokens, x.width})
+        .set_stride({x.sequence_stride, x.head_stride, x.token_stride, 1});
+    pack(tensor, x.token_stride);
+  }
+
+  void lay_out_log_sums(frontend::graph::Tensor_attributes& tensor) const {
+    const int64_t heads = shape_.q.heads, tokens = shape_.tokens;
+    const int64_t head_stride = shape_.packed_tokens > 0 ? shape_.packed_tokens : tokens;
+    tensor.set_uid(kLogSums)
+        .set_data_type(frontend::DataType_t::FLOAT)
+        .set_dim({shape_.sequences, heads, tokens, 1})
+        .set_stride({heads * head_stride, head_stride, 1, 1});
+    pack(tensor, 1);
+  }
+
+  void lay_out_result(const Tensor& tensor, TensorId id, const HeadsLayout& x) const {
+    lay_out(*tensor, id, x);
+    tensor->set_output(true);
+  }
+
+  Tensor input(TensorId id, const HeadsLayout& x) {
+    frontend::graph::Tensor_attributes tensor;
+    lay_out(tensor, id, x);
+    return graph_.tensor(tensor);
+  }
+
+  Graph& graph_;
+  const AttentionShape& shape_;
+  std::vector<int64_t> strides_;
+  Tensor lengths_;              // null where nothing is packed
+  std::vector<Tensor> begins_;  // of strides_
+};
 
 }  // namespace
 
+std::vector<int64_t> token_strides(const AttentionShape& shape) {
+  std::set<int64_t> strides = {1};
+  for (const HeadsLayout& x : {shape.q, shape.k, shape.v, shape.mixed}) {
+    strides.insert(x.token_stride);
+  }
+  if (shape.backward) {
+    for (const HeadsLayout& x : {shape.d_mixed, shape.d_q, shape.d_k, shape.d_v}) {
+      strides.insert(x.token_stride);
+    }
+  }
+  return {strides.begin(), strides.end()};
+}
+
 AttentionGraph::AttentionGraph(cudnnHandle_t handle, const AttentionShape& shape, int most)
-    : graph_(std::make_shared<Graph>()) {
+    : graph_(std::make_shared<Graph>()), sequences_(shape.sequences) {
+  if (shape.packed_tokens > 0) num_strides_ = static_cast<int64_t>(token_strides(shape).size());
   graph_->set_io_data_type(frontend::DataType_t::BFLOAT16)
       .set_intermediate_data_type(frontend::DataType_t::FLOAT)
       .set_compute_data_type(frontend::DataType_t::FLOAT);
+  GraphMaker maker(*graph_, shape);
   if (shape.backward) {
-    add_backward(*graph_, shape);
+    maker.add_backward();
   } else {
-    add_forward(*graph_, shape);
+    maker.add_forward();
   }
   check(graph_->validate(), "graph");
   check(graph_->build_operation_graph(handle), "operations");
@@ -131,6 +208,10 @@ void AttentionGraph::run(int plan, cudnnHandle_t handle, const AttentionMemory& 
     tensors[kDK] = memory.d_k;
     tensors[kDV] = memory.d_v;
   }
+  for (int64_t i = 0; i < num_strides_; ++i) {
+    tensors[kBegins + i] = const_cast<int64_t*>(memory.begins + i * (sequences_ + 1));
+  }
+  if (num_strides_ > 0) tensors[kLengths] = const_cast<int32_t*>(memory.lengths);
   check(graph_->execute_plan_at_index(handle, tensors, workspace, plans_[plan]), "run");
 }
 

@@ -26,19 +26,32 @@ struct AttentionShape {
   bool backward = false;
   bool deterministic = false;  // the backward's sums have one order
   int64_t sequences = 0, tokens = 0;
+  // Not 0: sequences of any length up to `tokens`, one behind the other, of so many tokens in all.
+  // AttentionMemory says where each begins; sequence strides mean nothing.
+  int64_t packed_tokens = 0;
   double softmax_scale = 0;
   HeadsLayout q, k, v, mixed;
   HeadsLayout d_mixed, d_q, d_k, d_v;  // the backward's
   auto operator<=>(const AttentionShape&) const = default;
 };
 
-// log_sums: fp32 [sequences, heads of q, tokens], contiguous, the logarithm of each softmax's
-// divisor. The forward writes mixed and log_sums, the backward d_q, d_k, d_v.
+// The distinct token strides of the shape's tensors, those of packed log_sums (1) among them,
+// ascending.
+std::vector<int64_t> token_strides(const AttentionShape& shape);
+
+// log_sums: fp32 [sequences, heads of q, tokens] or packed [heads of q, packed_tokens], contiguous,
+// the logarithm of each softmax's divisor. The forward writes mixed and log_sums, the backward d_q,
+// d_k, d_v.
 struct AttentionMemory {
   const void *q = nullptr, *k = nullptr, *v = nullptr;
   void *mixed = nullptr, *log_sums = nullptr;
   const void* d_mixed = nullptr;
   void *d_q = nullptr, *d_k = nullptr, *d_v = nullptr;
+  // Of packed sequences, on the GPU: the tokens of each, [sequences], and where each begins and the
+  // last ends, in elements of a tensor whose tokens lie that far apart, [token_strides(), sequences
+  // + 1].
+  const int32_t* lengths = nullptr;
+  const int64_t* begins = nullptr;
 };
 
 class AttentionGraph {
@@ -54,6 +67,8 @@ class AttentionGraph {
  private:
   std::shared_ptr<cudnn_frontend::graph::Graph> graph_;
   std::vector<int64_t> plans_;  // places in the graph's list
+  int64_t sequences_ = 0;
+  int64_t num_strides_ = 0;  // for which `begins` are; 0 where nothing is packed
 };
 
 }  // namespace moetron
