@@ -6,13 +6,16 @@ losses. Then packing, several ranks, resuming, the cache, and the mistakes that 
     sft_test.py MOETRON [--long]
 """
 import json
+import math
 import os
+import pty
 import re
+import select
 import shutil
 import sys
 
 import torch
-from process_support import MOETRON, check, records, run, run_tests
+from process_support import ENVIRONMENT, HANG, MOETRON, check, records, run, run_tests
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
                           Qwen3MoeConfig, Qwen3MoeForCausalLM)
@@ -131,8 +134,69 @@ def test_talk():
     many = run(["generate", *taught[:2], *taught[3:], "--messages", "two_turns.jsonl", "--num-samples", "2",
                 "--temperature", "3", "--top-k", "50"]).stdout.split("> ")
     check(len(many) == 3 and many[1] != many[2], "two samples of a prompt are two draws")
+    launched = run(["launch", "-n", "2", "chat", *taught, "--tensor-model-parallel-size", "2"],
+                   input="".join(line + "\n" for line in lines))
+    check(launched.stdout.splitlines()[:3] == said[:3], "chat on two ranks that launch starts answers the same")
+    talk_at_a_terminal(["launch", "-n", "2", "chat", *taught, "--pipeline-model-parallel-size", "2"])
     done = run(["chat", "--load", "tiny", "--device", "cpu", "--chat-template", "nowhere.jinja"], code=3, input="")
     check("nowhere.jinja" in done.stderr, "a template that is not there")
+
+
+def talk_at_a_terminal(command):
+    """As a user does: at a prompt, and out by Ctrl-C."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(MOETRON, ["moetron", *command], ENVIRONMENT)
+    seen = b""
+
+    def wait_for(text):
+        nonlocal seen
+        while text.encode() not in seen and select.select([terminal], [], [], HANG)[0]:
+            seen += os.read(terminal, 4096)
+        check(text.encode() in seen, f"at a terminal: {text!r}")
+        seen = seen.partition(text.encode())[2]
+
+    wait_for("you: ")
+    os.write(terminal, FACTS[3][0].encode() + b"\n")
+    wait_for(f"model: {FACTS[3][1]}")
+    wait_for("you: ")
+    os.write(terminal, b"\x03")
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    check(status == 130, f"and Ctrl-C ends it: exit {status}")
+
+
+def test_samples():
+    """Answers while the model learns: in metrics.jsonl and on TensorBoard's page of texts; no bit of training changes."""
+    base = ["sft", "--load", "moe", *RUN, "--lr", "4e-3", "--train-iters", "30", "--global-batch-size", "8", "--micro-batch-size",
+            "1", "--no-packing", "--eval-fraction", "0.13"]
+    run([*base, "--save", "silent", "--sample-answers", "0"])
+    layout = ["--pipeline-model-parallel-size", "2", "--scheduler", "dualpipev", "--expert-model-parallel-size", "2"]
+    done = run([*base, "--save", "asked", "--sample-answers", "2", "--sample-interval", "10", "--tensorboard-dir", "events"])
+    bits = [(row["loss"], row["grad_norm"]) for row in records("silent")]
+    check(bits == [(row["loss"], row["grad_norm"]) for row in records("asked")], "answering changes no bit")
+    run(["launch", "-n", "4", *base, *layout, "--save", "many", "--sample-answers", "2", "--sample-interval", "10"])
+    asked = [row for row in records("asked") if "samples" in row]
+    check([row["step"] for row in asked] == [10, 20, 30], f"every ten steps: {[row['step'] for row in asked]}")
+    last = asked[-1]["samples"][0]
+    at_end = re.findall(r"^answer +(.*)$", done.stdout, re.M)
+    check(last["answer"] == at_end[0] and last["in_data"] in [answer for _, answer in FACTS],
+          f"the last is what the saved model answers: {last}")
+    check(asked[0]["samples"][0]["answer"] != last["answer"], "which it did not know at first")
+    check(f"-> {last['answer']}"[:60] in done.stdout, "lines show them as they come")
+    check(asked[-1]["samples"] == records("many")[-1]["samples"], "a pipeline of dualpipev gives the same")
+    evaluated = [row for row in records("asked") if "validation_loss" in row]
+    check(evaluated and all(math.isclose(row["validation_perplexity"], math.exp(row["validation_loss"]))
+                            for row in evaluated), "perplexity is the exponential of the validation loss")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator("events")
+    events.Reload()
+    texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("samples/0")]
+    check(len(texts) == 3 and f"    {last['answer']}" in texts[-1] and "**prompt**" in texts[0],
+          "TensorBoard reads them as texts")
+    check(events.summary_metadata["samples/0"].plugin_data.plugin_name == "text", "of its plugin for texts")
+    check(len(events.Scalars("validation/perplexity")) == len(evaluated), "and the perplexity")
+    silent = run([*base, "--save", "idle", "--sample-answers", "0", "--sample-interval", "10", "--dry-run"])
+    check("sample-interval" in silent.stderr and "sample-answers (0)" in silent.stderr, "without questions it says so")
 
 
 def reference_losses(folder, lrs, weight_decay=0.01):
@@ -270,8 +334,7 @@ def test_recipes():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     done = run(["sft", "--config", f"{root}/configs/sft_qwen3_30b_a3b_h100x8_ep2_pp4.toml", "--load", "moe",
                 "--data-path", "chats.jsonl", "--save", "planned", "--dry-run", "--world-size", "8"])
-    check("packing false: attention within documents is not there yet on GPUs" in done.stderr,
-          "on GPUs it does not pack, and says why")
+    check("packing true: " in done.stderr, "on GPUs it packs, too")
     check("global-batch-size 16: what 8 ranks take at the least" in done.stderr, "a batch that the pipeline takes")
 
 
@@ -306,4 +369,4 @@ def test_mistakes():
 
 
 if __name__ == "__main__":
-    run_tests(test_facts, test_talk, test_losses_of_transformers, test_ranks, test_resume, test_cache, test_recipes, test_mistakes)
+    run_tests(test_facts, test_talk, test_losses_of_transformers, test_ranks, test_samples, test_resume, test_cache, test_recipes, test_mistakes)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -49,16 +50,16 @@ struct Start {
   const char* program;
   char** arguments;
   char** environment;
-  int input, output;  // output -1: ours
+  int input, output;  // -1: ours
   pid_t parent;
   const sigset_t* mask;
 };
 
 [[noreturn]] void become(const Start& start) {
-  ::setpgid(0, 0);
+  if (start.input >= 0) ::setpgid(0, 0);  // a terminal lets only its group in front read
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != start.parent) ::_exit(kCannotStart);  // it has died before it was asked for
-  ::dup2(start.input, STDIN_FILENO);
+  if (start.input >= 0) ::dup2(start.input, STDIN_FILENO);
   if (start.output >= 0) {
     ::dup2(start.output, STDOUT_FILENO);
     ::dup2(start.output, STDERR_FILENO);
@@ -78,8 +79,8 @@ ChildProcesses::ChildProcesses() {
 
 ChildProcesses::~ChildProcesses() {
   send(SIGKILL);
-  for (const pid_t process : processes_)
-    if (process != 0) ::waitpid(process, nullptr, 0);
+  for (const pid_t target : targets_)
+    if (target != 0) ::waitpid(std::abs(target), nullptr, 0);
   ::sigprocmask(SIG_SETMASK, &mask_before_, nullptr);
 }
 
@@ -88,7 +89,7 @@ void ChildProcesses::start(const ChildCommand& command) {
   std::vector<std::string> environment = changed_environment(command.variables);
   std::vector<char*> argument_pointers = pointers_to(arguments);
   std::vector<char*> environment_pointers = pointers_to(environment);
-  const int input = open_or_throw("/dev/null", O_RDONLY);
+  const int input = command.takes_input ? -1 : open_or_throw("/dev/null", O_RDONLY);
   const int output =
       command.log.empty() ? -1 : open_or_throw(command.log, O_WRONLY | O_CREAT | O_APPEND);
   const Start start{command.program.c_str(),
@@ -101,24 +102,25 @@ void ChildProcesses::start(const ChildCommand& command) {
   const pid_t process = ::fork();
   if (process == 0) become(start);
   const int error = errno;
-  ::close(input);
+  if (input >= 0) ::close(input);
   if (output >= 0) ::close(output);
   MT_CHECK_CONFIG(process > 0, "cannot start another process: ", std::strerror(error));
-  ::setpgid(process, process);  // the child does so, too: whoever comes first
-  processes_.push_back(process);
+  if (!command.takes_input) ::setpgid(process, process);  // as the child: whoever comes first
+  targets_.push_back(command.takes_input ? process : -process);
 }
 
 std::optional<ChildEnd> ChildProcesses::reap() {
-  for (size_t i = 0; i < processes_.size(); ++i) {
-    if (processes_[i] == 0) continue;
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    if (targets_[i] == 0) continue;
+    const pid_t process = std::abs(targets_[i]);
     siginfo_t info{};
-    ::waitid(P_PID, static_cast<id_t>(processes_[i]), &info, WEXITED | WNOHANG | WNOWAIT);
+    ::waitid(P_PID, static_cast<id_t>(process), &info, WEXITED | WNOHANG | WNOWAIT);
     if (info.si_pid == 0) continue;
-    ::kill(-processes_[i],
-           SIGKILL);  // what it has left running; the group's number is still its own
+    // What its group has left running; the group's number is still its own.
+    ::kill(targets_[i], SIGKILL);
     int status = 0;
-    ::waitpid(processes_[i], &status, 0);
-    processes_[i] = 0;
+    ::waitpid(process, &status, 0);
+    targets_[i] = 0;
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     return ChildEnd{i, signal != 0 ? 128 + signal : WEXITSTATUS(status), signal};
   }
@@ -141,13 +143,13 @@ ChildEvent ChildProcesses::wait(std::optional<std::chrono::steady_clock::time_po
 }
 
 void ChildProcesses::send(int signal) const {
-  for (const pid_t process : processes_)
-    if (process != 0) ::kill(-process, signal);
+  for (const pid_t target : targets_)
+    if (target != 0) ::kill(target, signal);
 }
 
 size_t ChildProcesses::num_running() const {
-  return processes_.size() -
-         static_cast<size_t>(std::count(processes_.begin(), processes_.end(), pid_t{0}));
+  return targets_.size() -
+         static_cast<size_t>(std::count(targets_.begin(), targets_.end(), pid_t{0}));
 }
 
 }  // namespace moetron

@@ -19,6 +19,7 @@ struct ChildCommand {
   // What differs from our own environment; without a value: not set.
   std::map<std::string, std::optional<std::string>> variables;
   std::filesystem::path log;  // what it prints is appended there; empty: it goes where ours goes
+  bool takes_input = false;   // reads what we would: from a terminal, too, as one of our group
 };
 
 struct ChildEnd {
@@ -35,9 +36,9 @@ struct DeadlinePassed {};
 
 using ChildEvent = std::variant<ChildEnd, ReceivedSignal, DeadlinePassed>;
 
-// Each child leads a process group of its own, reads nothing, and is killed when this process ends
-// in whatever way. While the object lives, SIGINT, SIGTERM and SIGUSR1 are events of wait() and do
-// nothing else; no other thread of the process may run then.
+// Each child leads a process group of its own and reads nothing, but the one that takes the input,
+// and is killed when this process ends in whatever way. While the object lives, SIGINT, SIGTERM and
+// SIGUSR1 are events of wait() and do nothing else; no other thread of the process may run then.
 class ChildProcesses {
  public:
   ChildProcesses();
@@ -59,9 +60,9 @@ class ChildProcesses {
  private:
   std::optional<ChildEnd> reap();
 
-  sigset_t signals_{};            // that wait() waits for
-  sigset_t mask_before_{};        // which children get
-  std::vector<pid_t> processes_;  // 0: has ended
+  sigset_t signals_{};          // that wait() waits for
+  sigset_t mask_before_{};      // which children get
+  std::vector<pid_t> targets_;  // of signals, as kill() takes them; 0: has ended
 };
 
 }  // namespace moetron

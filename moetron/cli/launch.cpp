@@ -98,9 +98,7 @@ Run make_run(const ParsedCommandLine& parsed) {
   run.command = parse_command_line(static_cast<int>(words.size()), words.data());
   if (run.command.help) return run;
   const Command command = run.command.command;
-  MT_CHECK_CONFIG(command != Command::kChat,
-                  "launch gives ranks no keyboard: start chat under torchrun --no-python");
-  MT_CHECK_CONFIG(has_ranks(command), "launch starts ranks of pretrain, sft or generate; ",
+  MT_CHECK_CONFIG(has_ranks(command), "launch starts ranks of pretrain, sft, generate or chat; ",
                   parsed.launched[0], " is one process");
   const LaunchOptions& options = run.options;
   const bool on_cpu = run.command.options.runtime.device == DeviceKind::kCpu;
@@ -137,7 +135,8 @@ ChildCommand rank_command(const Run& run, int local_rank, int port, int64_t rest
                           const fs::path& report) {
   const int rank = run.first_rank + local_rank;
   const std::string& address = run.options.master_addr;
-  ChildCommand command{run.program, run.arguments, {}, log_of(run, rank)};
+  const bool chats = run.command.command == Command::kChat;
+  ChildCommand command{run.program, run.arguments, {}, log_of(run, rank), chats && rank == 0};
   command.variables = {{"RANK", std::to_string(rank)},
                        {"WORLD_SIZE", std::to_string(run.size)},
                        {"LOCAL_RANK", std::to_string(local_rank)},

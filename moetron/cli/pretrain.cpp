@@ -12,7 +12,6 @@
 #include "moetron/comm/rendezvous.h"
 #include "moetron/run/resolve.h"
 #include "moetron/train/check_layout.h"
-#include "moetron/train/conversations.h"
 
 namespace moetron {
 namespace {
@@ -44,10 +43,14 @@ int run_pretrain(const ParsedCommandLine& parsed) {
   }
   if (options.runtime.check_layout) return check_before_run(parsed, environment);
   return run_rank(parsed, environment, [&](Communicator& world, c10::Device device) {
-    std::vector<SampleQuestion> questions;
-    const int code = pretrain(options, world, device, &questions);
+    AnswerSampling sampling;
+    sampling.make = [&](Model& model, Mesh& mesh, const RunSpec& spec, const Tokenizer& tokenizer,
+                        const std::vector<SampleQuestion>& questions) {
+      return sample_answers_of(model, mesh, spec, tokenizer, questions, options.sft.sample_answers);
+    };
+    const int code = pretrain(options, world, device, &sampling);
     if (options.sft.applies && code == kExitDone)
-      show_sample_answers(options, questions, world, device);
+      show_sample_answers(options, sampling.questions, world, device);
     return code;
   });
 }

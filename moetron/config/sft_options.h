@@ -25,7 +25,8 @@ struct SftOptions {
   std::optional<double> eval_fraction;  // of the conversations
   bool strict = false;
   int64_t sample_answers = 3;
-  std::string chat_template;  // file, or "chatml"; empty: the model's own
+  int64_t sample_interval = 0;  // steps; 0: at the end alone
+  std::string chat_template;    // file, or "chatml"; empty: the model's own
   bool last_turn_only = false;
   ThinkingChoice thinking = ThinkingChoice::kTemplate;
   bool allow_special_tokens_in_text = false;

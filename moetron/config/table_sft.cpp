@@ -12,6 +12,10 @@ std::string idle_without_packing(const Options& options) {
   return options.sft.packing ? "" : "without packing nothing is packed";
 }
 
+std::string idle_without_answers(const Options& options) {
+  return options.sft.sample_answers > 0 ? "" : "sample-answers (0) asks for none";
+}
+
 std::string idle_with_packing(const Options& options) {
   return options.sft.packing ? "packed sequences are seq-length long" : "";
 }
@@ -92,6 +96,14 @@ void declare_data(OptionTable& table) {
       .add(MT_FIELD(sft, sample_answers),
            "Prompts that the trained model answers when a run is done; 0: none.")
       .count_or_zero()
+      .ours();
+  table
+      .add(MT_FIELD(sft, sample_interval),
+           "Lets the model answer them every so many steps as well, into metrics.jsonl and "
+           "TensorBoard; 0: never.")
+      .unit("steps")
+      .count_or_zero()
+      .idle_when(idle_without_answers)
       .ours();
 }
 

@@ -181,7 +181,8 @@ TEST_F(LossHistory, SaysWhatIsWrong) {
   write_file(folder_ / "x.tfevents", "this is no record at all");
   EXPECT_NE(message_of("x.tfevents").find("record at byte 0 is damaged"), std::string::npos);
   EXPECT_EQ(message_of("poem", "los"),
-            "metric (los) is none of loss, validation_loss, rewards.chosen, rewards.rejected, "
+            "metric (los) is none of loss, validation_loss, validation_perplexity, rewards.chosen, "
+            "rewards.rejected, "
             "rewards.accuracies, rewards.margins, validation_rewards.accuracies, "
             "validation_rewards.margins, aux_loss, grad_norm, params_norm, "
             "num_zeros_in_grad, lr, "

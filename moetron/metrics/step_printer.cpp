@@ -26,6 +26,27 @@ std::string loss_text(double loss) {
   return std::abs(loss) < 1000.0 ? formatted("%.5f", loss) : formatted("%.4e", loss);
 }
 
+// On one line, the last or the first so many bytes of it, in whole characters of UTF-8.
+std::string on_one_line(std::string text, size_t most, bool keeps_end) {
+  for (char& c : text) c = c == '\n' || c == '\r' || c == '\t' ? ' ' : c;
+  if (text.size() <= most) return text;
+  const auto is_inside = [&](size_t i) { return (text[i] & 0xc0) == 0x80; };
+  if (keeps_end) {
+    size_t begin = text.size() - most;
+    while (begin < text.size() && is_inside(begin)) ++begin;
+    return "..." + text.substr(begin);
+  }
+  size_t end = most;
+  while (end > 0 && is_inside(end)) --end;
+  return text.substr(0, end) + "...";
+}
+
+std::string sample_line(const SampleAnswer& sample) {
+  constexpr size_t kPrompt = 60, kAnswer = 90;  // bytes
+  return "          " + on_one_line(sample.prompt, kPrompt, /*keeps_end=*/true) + " -> " +
+         on_one_line(sample.answer, kAnswer, /*keeps_end=*/false);
+}
+
 }  // namespace
 
 std::string readable_number(double value) {
@@ -105,7 +126,9 @@ void StepPrinter::print(const StepRecord& record) {
   }
   if (bar_) bar_->hide();
   if (num_lines_ % kLinesPerHeader == 0) out_ << header() << '\n';
-  out_ << line(record) << '\n' << std::flush;
+  out_ << line(record) << '\n';
+  for (const SampleAnswer& sample : record.samples) out_ << sample_line(sample) << '\n';
+  out_ << std::flush;
   ++num_lines_;
   if (bar_) bar_->show();
 }

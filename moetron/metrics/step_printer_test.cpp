@@ -64,6 +64,20 @@ TEST(StepPrinter, ShowsTheBalanceOfAllLayers) {
   EXPECT_EQ(lines[2].substr(84), "  70.00 GiB          -      -     0.75");
 }
 
+TEST(StepPrinter, ShowsAnswersBelowTheLine) {
+  std::ostringstream out;
+  StepPrinter printer(out, nullptr);
+  StepRecord record = sample_record(1);
+  std::string answer = std::string(89, 'a') + "\u00e4 and more";  // cut within the umlaut
+  record.samples = {{"Who?\n", "He\nis.", "She."}, {std::string(70, 'q'), answer, ""}};
+  printer.print(record);
+  const auto lines = lines_of(out.str());
+  ASSERT_EQ(lines.size(), 4u);
+  EXPECT_EQ(lines[2], "          Who?  -> He is.");
+  EXPECT_EQ(lines[3],
+            "          ..." + std::string(60, 'q') + " -> " + std::string(89, 'a') + "...");
+}
+
 TEST(StepPrinter, ShowsTheRewardsOfPairs) {
   std::ostringstream out;
   StepPrinter printer(out, nullptr);

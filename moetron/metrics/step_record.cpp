@@ -115,6 +115,19 @@ std::optional<Rewards> optional_rewards(const Json& json, const char* key,
                  .margins = required_number(*found, "margins", place)};
 }
 
+Json to_json(const SampleAnswer& sample) {
+  return {{"prompt", sample.prompt}, {"answer", sample.answer}, {"in_data", sample.in_data}};
+}
+
+SampleAnswer parse_sample(const Json& json, const std::string& place) {
+  const auto text = [&](const char* key) {
+    const auto found = json.find(key);
+    MT_CHECK_INPUT(found != json.end() && found->is_string(), place, ": ", key, " is no text");
+    return found->get<std::string>();
+  };
+  return {text("prompt"), text("answer"), text("in_data")};
+}
+
 Json to_json(const ActivationMemory& memory) {
   Json kept = Json::array();
   for (const ActivationBytes& entry : memory.kept)
@@ -135,6 +148,11 @@ ActivationMemory parse_activation_memory(const Json& json, const std::string& pl
 }
 
 }  // namespace
+
+std::optional<double> validation_perplexity(const StepRecord& record) {
+  if (!record.validation_loss || record.validation_rewards) return std::nullopt;
+  return std::exp(*record.validation_loss);
+}
 
 Json number_to_json(double value) {
   if (std::isfinite(value)) return value;
@@ -159,7 +177,9 @@ std::string to_json_line(const StepRecord& record) {
   out["seconds"] = number_to_json(record.seconds);
   out["consumed_samples"] = record.consumed_samples;
   add_optional(out, "validation_loss", record.validation_loss);
+  add_optional(out, "validation_perplexity", validation_perplexity(record));
   if (record.validation_rewards) out["validation_rewards"] = to_json(*record.validation_rewards);
+  for (const SampleAnswer& sample : record.samples) out["samples"].push_back(to_json(sample));
   if (record.router_balance) out["router_balance"] = to_json(*record.router_balance);
   if (record.activation_memory) out["activation_memory"] = to_json(*record.activation_memory);
   if (record.receipt) out["receipt"] = to_json(*record.receipt);
@@ -189,6 +209,8 @@ StepRecord parse_step_record(std::string_view line, const std::string& place) {
   record.consumed_samples = required_integer(json, "consumed_samples", place);
   record.validation_loss = optional_number(json, "validation_loss", place);
   record.validation_rewards = optional_rewards(json, "validation_rewards", place);
+  for (const Json& sample : object_list(json, "samples", place))
+    record.samples.push_back(parse_sample(sample, place));
   if (const auto found = json.find("router_balance"); found != json.end())
     record.router_balance = parse_router_balance(*found, place);
   if (const auto found = json.find("activation_memory"); found != json.end())

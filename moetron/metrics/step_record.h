@@ -24,6 +24,13 @@ struct Rewards {
   double margins = 0;     // chosen less rejected
 };
 
+// What a model that is fine-tuned answers between two steps.
+struct SampleAnswer {
+  std::string prompt;
+  std::string answer;
+  std::string in_data;  // the answer that the data gives
+};
+
 struct StepRecord {
   int64_t step = 0;
   double loss = 0.0;  // mean over the step's target tokens, or pairs, without aux losses
@@ -41,6 +48,7 @@ struct StepRecord {
   int64_t consumed_samples = 0;    // since the start of training
   std::optional<double> validation_loss;
   std::optional<Rewards> validation_rewards;
+  std::vector<SampleAnswer> samples;
   std::optional<RouterBalance> router_balance;
   std::optional<ActivationMemory> activation_memory;  // of the step's first micro-batch, rank 0
   std::optional<BitReceipt> receipt;
@@ -49,6 +57,9 @@ struct StepRecord {
   // again.
   std::optional<int64_t> resume_repeats;
 };
+
+// Of a validation loss per token: its exponential. Nothing where the loss is one of pairs.
+std::optional<double> validation_perplexity(const StepRecord& record);
 
 // Keeps every bit. What is not finite becomes the string "nan", "inf" or "-inf", as JSON has no
 // numbers for it.

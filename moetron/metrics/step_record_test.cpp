@@ -47,6 +47,25 @@ TEST(StepRecord, KeepsEveryLayersLoad) {
   EXPECT_EQ(balance.layers[1].imbalance, 3.0);
 }
 
+TEST(StepRecord, KeepsAnswers) {
+  StepRecord record;
+  record.validation_loss = 2;
+  record.samples = {{"Who?\n", "\u00e4", ""}, {"", "b", "c"}};
+  const std::string line = to_json_line(record);
+  const StepRecord again = parse_step_record(line, "test");
+  EXPECT_EQ(to_json_line(again), line);
+  ASSERT_EQ(again.samples.size(), 2u);
+  EXPECT_EQ(again.samples[0].prompt, "Who?\n");
+  EXPECT_EQ(again.samples[0].answer, "\u00e4");
+  EXPECT_EQ(again.samples[1].in_data, "c");
+  EXPECT_EQ(validation_perplexity(again), std::exp(2.0));
+  record.validation_rewards.emplace();
+  EXPECT_FALSE(validation_perplexity(record));
+  std::string broken = line;
+  broken.replace(broken.find("\"Who?\\n\""), 8, "3");
+  EXPECT_THROW(parse_step_record(broken, "test"), InputError);
+}
+
 TEST(StepRecord, KeepsTheRewardsOfPairs) {
   StepRecord record;
   record.rewards = Rewards{.chosen = 0.1, .rejected = -0.3, .accuracies = 0.75, .margins = 0.4};

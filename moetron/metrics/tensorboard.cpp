@@ -81,6 +81,19 @@ std::string session_start(int64_t step) {
   return event;
 }
 
+// As a block of code each, so that nothing in it is markup; a line of backticks cannot end one.
+std::string markdown(const SampleAnswer& sample) {
+  std::string text;
+  for (const auto& [title, part] : {std::pair("prompt", &sample.prompt),
+                                    {"answer", &sample.answer},
+                                    {"in the data", &sample.in_data}}) {
+    text += concat("**", title, "**\n\n    ");
+    for (const char c : *part) text += c == '\n' ? std::string("\n    ") : std::string(1, c);
+    text += "\n\n";
+  }
+  return text;
+}
+
 constexpr std::string_view kFileStart = "events.out.tfevents.";
 
 // The seconds in the new file's name: TensorBoard reads the files of a folder in the order of their
@@ -140,13 +153,40 @@ void TensorBoardWriter::write_event(const std::string& event) {
 }
 
 void TensorBoardWriter::scalar(const std::string& tag, double value, int64_t step) {
-  // Summary: 1 value (repeated Value). Value: 1 tag (string), 2 simple_value (float).
+  // Value: 1 tag (string), 2 simple_value (float).
   std::string entry;
   append_bytes(entry, 1, tag);
   append_tag(entry, 2, kFixed32);
   append_raw(entry, static_cast<float>(value));
-  std::string summary;
-  append_bytes(summary, 1, entry);
+  write_summary(entry, step);
+}
+
+void TensorBoardWriter::text(const std::string& tag, std::string_view markdown, int64_t step) {
+  // Value: 1 tag, 8 tensor (TensorProto), 9 metadata (SummaryMetadata). TensorProto: 1 dtype, of
+  // which 7 is string, 2 tensor_shape, here of no dim, 8 string_val. SummaryMetadata: 1 plugin_data
+  // (1 plugin_name), 4 data_class, of which 2 is TENSOR.
+  constexpr uint64_t kString = 7, kTensor = 2;
+  std::string tensor;
+  append_tag(tensor, 1, kVarint);
+  append_varint(tensor, kString);
+  append_bytes(tensor, 2, "");
+  append_bytes(tensor, 8, markdown);
+  std::string plugin;
+  append_bytes(plugin, 1, "text");
+  std::string metadata;
+  append_bytes(metadata, 1, plugin);
+  append_tag(metadata, 4, kVarint);
+  append_varint(metadata, kTensor);
+  std::string entry;
+  append_bytes(entry, 1, tag);
+  append_bytes(entry, 8, tensor);
+  append_bytes(entry, 9, metadata);
+  write_summary(entry, step);
+}
+
+void TensorBoardWriter::write_summary(std::string_view value, int64_t step) {
+  std::string summary;  // 1 value (repeated Value)
+  append_bytes(summary, 1, value);
   std::string event = event_head();
   append_tag(event, 2, kVarint);
   append_varint(event, static_cast<uint64_t>(step));
@@ -175,7 +215,10 @@ void TensorBoardWriter::write(const StepRecord& record) {
   scalar("train/lr", record.lr, record.step);
   scalar("train/consumed_samples", static_cast<double>(record.consumed_samples), record.step);
   optional_scalar("validation/loss", record.validation_loss);
+  optional_scalar("validation/perplexity", validation_perplexity(record));
   rewards("validation", record.validation_rewards);
+  for (size_t i = 0; i < record.samples.size(); ++i)
+    text(concat("samples/", i), markdown(record.samples[i]), record.step);
   scalar("speed/tokens_per_second_per_device", record.tokens_per_second, record.step);
   scalar("speed/tflops_per_device", record.tflops_per_second, record.step);
   optional_scalar("speed/mfu", record.mfu);

@@ -1,5 +1,6 @@
-// TensorBoard event files with scalars. Format: TFRecord frames (length, masked CRC-32C of the
-// length, data, masked CRC-32C of the data) that hold protocol buffers of type tensorflow.Event.
+// TensorBoard event files with scalars and texts. Format: TFRecord frames (length, masked CRC-32C
+// of the length, data, masked CRC-32C of the data) that hold protocol buffers of type
+// tensorflow.Event.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,8 @@ class TensorBoardWriter {
 
   // TensorBoard keeps scalars as fp32.
   void scalar(const std::string& tag, double value, int64_t step);
+  // Markdown, on TensorBoard's page of texts.
+  void text(const std::string& tag, std::string_view markdown, int64_t step);
   // All numbers of a step.
   void write(const StepRecord& record);
 
@@ -33,6 +36,7 @@ class TensorBoardWriter {
 
  private:
   void write_event(const std::string& event);
+  void write_summary(std::string_view value, int64_t step);
 
   std::filesystem::path path_;
   std::ofstream file_;

@@ -181,6 +181,7 @@ void fill_training(const Options& options, RunSpec& spec) {
   spec.steps = {.train = training.train_iters,
                 .eval_interval = training.eval_interval,
                 .eval = std::max<int64_t>(training.eval_iters, 0),
+                .sample_interval = options.sft.sample_answers > 0 ? options.sft.sample_interval : 0,
                 .exit_interval = training.exit_interval,
                 .exit_after = 60 * training.exit_duration_in_mins,
                 .save_interval = options.checkpoint.save_interval};

@@ -117,7 +117,8 @@ struct PreferenceSpec {
 struct StepsSpec {
   int64_t train = 0;
   int64_t eval_interval = 1;
-  int64_t eval = 0;  // of an evaluation
+  int64_t eval = 0;             // of an evaluation
+  int64_t sample_interval = 0;  // of answers to questions of the data; 0: never
   int64_t exit_interval = 0;
   double exit_after = 0;  // seconds
   int64_t save_interval = 0;

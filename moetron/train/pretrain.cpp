@@ -5,8 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "moetron/arch/flops.h"
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
@@ -15,13 +13,13 @@
 #include "moetron/checkpoint/checkpoint.h"
 #include "moetron/checkpoint/collective.h"
 #include "moetron/checkpoint/save_lock.h"
-#include "moetron/checkpoint/trainer_state.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/measure/device_memory.h"
 #include "moetron/models/model.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
+#include "moetron/train/answer_sampling.h"
 #include "moetron/train/conversations.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/first_weights.h"
@@ -54,10 +52,10 @@ bool is_multiple(int64_t step, int64_t interval) {
 class Pretraining {
  public:
   // `owns_save`: no other run can be at work in the save folder. Rank 0's word counts. `writer`:
-  // null where training waits for every save. `conversations`: null for a run on token files.
+  // null where training waits for every save. `conversations`, `sampling`: null on token files.
   Pretraining(const RunSpec& spec, RunStart start, const ResumedRun& begin, Json files,
-              const Conversations* conversations, bool owns_save, BackgroundWriter* writer,
-              Mesh& mesh, c10::Device device)
+              const Conversations* conversations, const AnswerSampling* sampling, bool owns_save,
+              BackgroundWriter* writer, Mesh& mesh, c10::Device device)
       : spec_(spec),
         mesh_(mesh),
         world_(mesh.world()),
@@ -82,6 +80,8 @@ class Pretraining {
     train_step_.plan(count);  // every list that the run will use is proved here
     if (datasets_.validation != nullptr) train_step_.evaluation_plan(count);
     load(begin);
+    if (sampling != nullptr && spec.steps.sample_interval > 0)
+      sampler_ = sampling->make(model_, mesh_, spec, *start_.tokenizer, sampling->questions);
     log_->say(summarize_run(spec, model_, train_step_.optimizer(), datasets_.description, step_));
     if (saves_) log_->say("saves     " + saves_->description());
     if (!datasets_.sample.empty()) log_->say(datasets_.sample);
@@ -201,11 +201,12 @@ class Pretraining {
     record.lr = lr;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
-    record.tflops_per_second =
-        record.tokens_per_second * flops_per_token(spec_.model, spec_.batch.seq_length) / 1e12;
+    const double flops = flops_per_token(spec_.model, spec_.batch.seq_length);
+    record.tflops_per_second = record.tokens_per_second * flops / 1e12;
     record.memory_bytes = peak_memory_bytes(model_.options().device());
     record.consumed_samples = consumed_samples_;
     maybe_evaluate(record);
+    maybe_sample(record);
     return record;
   }
 
@@ -236,6 +237,13 @@ class Pretraining {
     } catch (const InputError&) {  // the step before it is worth a save
       evaluation_failure_ = std::current_exception();
     }
+  }
+
+  void maybe_sample(StepRecord& record) {
+    if (sampler_ == nullptr || !is_multiple(step_, spec_.steps.sample_interval)) return;
+    const PhaseScope phase(world_, concat("sample answers after step ", step_));
+    train_step_.wait_values();
+    record.samples = sampler_->answer();
   }
 
   StopReason agree_on_stop() {
@@ -302,20 +310,12 @@ class Pretraining {
                                 : model_config_text(spec_.model, dtype, model_files_);
     content.companions = model_files_;
     add_tensors(content);
-    content.trainer = trainer_text();
+    content.trainer = trainer_text({.step = step_,
+                                    .consumed_samples = consumed_samples_,
+                                    .optimizer_steps = train_step_.optimizer_steps(),
+                                    .has_optimizer = spec_.start.save_optimizer},
+                                   spec_, counts_, files_, world_.size());
     return content;
-  }
-
-  std::string trainer_text() const {
-    Json trainer = write_trainer_state({.step = step_,
-                                        .consumed_samples = consumed_samples_,
-                                        .optimizer_steps = train_step_.optimizer_steps(),
-                                        .has_optimizer = spec_.start.save_optimizer});
-    trainer["ranks"] = world_.size();
-    trainer["samples"] = describe_counts(counts_);
-    trainer["files"] = files_;
-    trainer["options"] = spec_.options;
-    return trainer.dump(2) + "\n";
   }
 
   int stopped() {
@@ -337,6 +337,7 @@ class Pretraining {
   std::optional<RunLog> log_;
   TrainingData datasets_;
   BatchSettings batches_;
+  std::unique_ptr<AnswerSampler> sampler_;  // null where none is asked for
   std::optional<PendingStepBatch> next_;
   std::exception_ptr evaluation_failure_;
   StepProfile profile_;
@@ -351,7 +352,7 @@ class Pretraining {
 }  // namespace
 
 int pretrain(const Options& given, Communicator& world, c10::Device device,
-             std::vector<SampleQuestion>* questions) {
+             AnswerSampling* sampling) {
   const StartSpec start_spec = resolve_start(given);
   std::optional<SaveLock> lock;  // on rank 0, before anything in --save is read
   on_rank_zero(&world, [&] {
@@ -361,7 +362,7 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   RunStart start = find_start(start_spec, world);
   const auto conversations = open_conversations(given, start, &world, world.size());
   const Options& options = conversations ? conversations->options() : given;
-  if (conversations) conversations->introduce(questions);
+  if (conversations) conversations->introduce(sampling != nullptr ? &sampling->questions : nullptr);
   const Json files =
       describe_files(start, start_spec, resolve_data(options), conversations.get(), world);
   check_same_files(files, world);
@@ -382,8 +383,8 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   if (spec.save.in_background && !spec.start.save.empty()) writer.emplace(world);
   try {
     const bool owns_save = lock && lock->is_held();
-    return Pretraining(spec, std::move(start), begin, files, conversations.get(), owns_save,
-                       writer ? &*writer : nullptr, mesh, device)
+    return Pretraining(spec, std::move(start), begin, files, conversations.get(), sampling,
+                       owns_save, writer ? &*writer : nullptr, mesh, device)
         .run();
   } catch (const CommError&) {
     throw;

@@ -229,8 +229,15 @@ ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files
   return run;
 }
 
-Json describe_counts(const SampleCounts& counts) {
-  return {{"train", counts.train}, {"validation", counts.validation}, {"begin", counts.begin}};
+std::string trainer_text(const TrainerState& state, const RunSpec& spec,
+                         const SampleCounts& samples, const Json& files, int num_ranks) {
+  Json trainer = write_trainer_state(state);
+  trainer["ranks"] = num_ranks;
+  trainer["samples"] = {
+      {"train", samples.train}, {"validation", samples.validation}, {"begin", samples.begin}};
+  trainer["files"] = files;
+  trainer["options"] = spec.options;
+  return trainer.dump(2) + "\n";
 }
 
 }  // namespace moetron

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "moetron/base/json.h"
+#include "moetron/checkpoint/trainer_state.h"
 #include "moetron/run/run_spec.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/start.h"
@@ -30,7 +32,9 @@ void check_tuning(const RunStart& start, const RunSpec& spec, Communicator& worl
 ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
                    Communicator& world);
 
-// What a checkpoint notes of the samples.
-Json describe_counts(const SampleCounts& counts);
+// The text of a checkpoint's trainer.json: the state, and what take_up() compares. `num_ranks`: of
+// the world.
+std::string trainer_text(const TrainerState& state, const RunSpec& spec,
+                         const SampleCounts& samples, const Json& files, int num_ranks);
 
 }  // namespace moetron

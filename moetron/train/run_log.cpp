@@ -43,7 +43,8 @@ void RunLog::write(const StepRecord& record) {
 void RunLog::show(const StepRecord& record) {
   if (printer_ == nullptr) return;
   const bool is_first = record.step == first_step_ + 1;
-  if (is_first || record.validation_loss || record.step % log_interval_ == 0) {
+  if (is_first || record.validation_loss || !record.samples.empty() ||
+      record.step % log_interval_ == 0) {
     printer_->print(record);
     std::cout.flush();
   }

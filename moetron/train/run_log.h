@@ -21,7 +21,7 @@ class RunLog {
   RunLog(const LogSpec& spec, int64_t num_steps, bool is_first_rank, int64_t first_step);
 
   // Moves the progress bar; every log_interval-th step, the first, and those with a validation loss
-  // are printed.
+  // or answers are printed.
   void show(const StepRecord& record);
   // Every step goes to the files, or a warning tells why not.
   void write(const StepRecord& record);
