@@ -105,6 +105,31 @@ def test_what_does_not_fit():
         check(f": {words[3]} of 1.90 GB" in done.stdout, "    and what it names fits, in as much")
 
 
+def test_a_calibrated_machine():
+    """This one, of which a dry run, a simulation and a search then know the rates."""
+    recipe = f"{ROOT}/configs/tiny_qwen3_moe_cpu_try.toml"
+    quick = ["plan", "--calibrate", "--device", "cpu", "--calibrate-seconds", "0.005"]
+    done = run([*quick, "--name", "My machine"])
+    check(done.stdout.startswith("written: my-machine.toml, of My machine"), "calibrates a machine with a name")
+    run(["launch", "-n", "2", *quick, "--num-threads", "1", "--out", "two.toml"])
+    for file, not_measured in (("my-machine.toml", 5), ("two.toml", 1)):
+        with open(file) as lines:
+            text = lines.read()
+        numbers = dict(re.findall(r"^(\w+) = ([\d.e+-]+)$", text, re.M))
+        zero = [name for name, value in numbers.items() if float(value) <= 0 and name != "dispatch_overhead"]
+        check(len(numbers) >= 17 and not zero, f"{file}: every rate is above 0, but {zero}")
+        # A number stands behind its comment, which says so where it was not measured.
+        check(len(re.findall(r"^# (?:seconds; )?not measured", text, re.M)) == not_measured,
+              f"    and all but {not_measured} comments say how it was measured")
+        for words in (["pretrain", "--dry-run", "--config", recipe, "--world-size", "2"],
+                      ["simulate", "--cost", "model", "--config", recipe, "--world-size", "2"]):
+            planned = run([*words, "--hardware", file]).stdout
+            told = figures(planned).get("step") or re.search(r"([\d.e-]+) s", planned)
+            check(told is not None, f"    {words[0]} takes it, and tells the time of a step: {told}")
+        found = run(["plan", "--config", recipe, "--world-size", "2", "--hardware", file]).stdout
+        check(" fit, " in found, "    and so does a search")
+
+
 def tensor_bytes(path):
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
@@ -131,4 +156,5 @@ def test_the_size_of_a_checkpoint():
 
 if __name__ == "__main__":
     run_tests(test_recipes, test_what_is_missing_is_said, test_tiny_recipes_train, test_the_number_of_ranks,
-              test_refusals_are_those_of_a_start, test_what_does_not_fit, test_the_size_of_a_checkpoint)
+              test_refusals_are_those_of_a_start, test_what_does_not_fit, test_the_size_of_a_checkpoint,
+              test_a_calibrated_machine)

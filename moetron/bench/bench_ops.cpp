@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <optional>
 #include <ostream>
 #include <vector>
@@ -48,25 +49,16 @@ class KernelTimer {
   };
   Sustained sustain(const KernelCase& kernel, const GpuSensors* sensors) const {
     const double once = seconds(kernel.run, kernel.prepare);
-    const auto together = std::max<int64_t>(1, static_cast<int64_t>(kTogether / once));
-    // What must be prepared goes one run at a time, so that the preparation is not counted.
-    const int64_t at_once = kernel.prepare ? 1 : together;
-    int64_t runs = 0;
-    const auto repeat = [&](double wanted) {
-      double passed = 0;
-      for (runs = 0; passed < wanted; runs += at_once) {
-        if (kernel.prepare) kernel.prepare();
-        passed += kMilli * measure_ms(device_, [&] {
-                    for (int64_t i = 0; i < at_once; ++i) kernel.run();
-                  });
-      }
-      return passed;
+    const auto at_once = std::max<int64_t>(1, static_cast<int64_t>(kTogether / once));
+    const auto repeat = [&] {
+      return repeat_for(device_, bench_.sustain / 2, at_once, kernel.run, kernel.prepare);
     };
-    repeat(bench_.sustain / 2);
+    repeat();
     const double before = sensors != nullptr ? sensors->joules() : 0;
     const auto begin = std::chrono::steady_clock::now();
-    const double passed = repeat(bench_.sustain / 2);
-    Sustained result{.seconds = passed / static_cast<double>(runs)};
+    const std::vector<double> runs = repeat();  // of equally many each
+    const double sum = std::accumulate(runs.begin(), runs.end(), 0.0);
+    Sustained result{.seconds = sum / static_cast<double>(runs.size())};
     if (sensors != nullptr) {
       const std::chrono::duration<double> all = std::chrono::steady_clock::now() - begin;
       result.watts = (sensors->joules() - before) / all.count();  // preparations included
@@ -110,14 +102,6 @@ class KernelTimer {
 };
 
 }  // namespace
-
-double KernelCase::floor(const Ceilings& ceilings) const {
-  return std::max(bytes / ceilings.copied_bytes, flops / ceilings.product_flops);
-}
-
-bool KernelCase::is_memory_bound(const Ceilings& ceilings) const {
-  return bytes / ceilings.copied_bytes >= flops / ceilings.product_flops;
-}
 
 std::string kernel_row(const KernelCase& kernel, double seconds, const Ceilings& ceilings) {
   const bool is_memory_bound = kernel.is_memory_bound(ceilings);

@@ -10,29 +10,10 @@
 #include <c10/core/Device.h>
 
 #include "moetron/arch/model_config.h"
+#include "moetron/bench/kernel_cases.h"
 #include "moetron/config/options.h"
 
 namespace moetron {
-
-// What a device reaches at its best, each a second.
-struct Ceilings {
-  double copied_bytes = 0;  // read and written
-  double product_flops = 0;
-};
-
-struct KernelCase {
-  std::string name;
-  std::string shape;
-  double bytes = 0;  // that must be read and written: each input and each output once
-  double flops = 0;
-  std::function<void()> run;
-  std::function<void()> prepare = {};  // before each run, not timed; null: nothing
-
-  // Seconds that no kernel can beat.
-  double floor(const Ceilings& ceilings) const;
-  // Whether the bytes, not the FLOPs, set the floor.
-  bool is_memory_bound(const Ceilings& ceilings) const;
-};
 
 // "KERNEL SHAPE MS RATE FLOOR SHARE" of a case that took so many seconds, in the columns of
 // `bench ops`.

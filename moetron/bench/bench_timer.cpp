@@ -10,13 +10,11 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
-namespace {
+namespace {}  // namespace
 
 c10::Stream current_stream(c10::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }
-
-}  // namespace
 
 void synchronize(c10::Device device) {
   if (device.is_cuda()) current_stream(device).synchronize();
@@ -48,6 +46,42 @@ double median_seconds(const BenchOptions& bench, c10::Device device,
     if (i >= bench.warmup) ms.push_back(time);
   }
   return 1e-3 * median(std::move(ms));
+}
+
+std::vector<double> repeat_for(c10::Device device, double seconds, int64_t at_once,
+                               const std::function<void()>& work,
+                               const std::function<void()>& prepare) {
+  const int64_t runs = prepare ? 1 : at_once;
+  std::vector<double> times;
+  double passed = 0;
+  do {
+    if (prepare) prepare();
+    const double time = 1e-3 * measure_ms(device, [&] {
+                          for (int64_t i = 0; i < runs; ++i) work();
+                        });
+    passed += time;
+    times.push_back(time / static_cast<double>(runs));
+  } while (passed < seconds);
+  return times;
+}
+
+SteadyTime steady_time(c10::Device device, double seconds, const std::function<void()>& work,
+                       const std::function<void()>& prepare) {
+  constexpr double kLooks = 8;           // in the half that counts
+  constexpr double kLongestLook = 0.02;  // seconds
+  const double half = seconds / 2;
+  for (int i = 0; i < 2; ++i) repeat_for(device, 0, 1, work, prepare);  // chooses kernels
+  const double once = repeat_for(device, 0, 1, work, prepare).front();
+  const double look = std::min(kLongestLook, half / kLooks);
+  const auto at_once = std::max<int64_t>(1, static_cast<int64_t>(look / std::max(once, 1e-9)));
+  repeat_for(device, half, at_once, work, prepare);
+  return steady_time_of(repeat_for(device, half, at_once, work, prepare));
+}
+
+SteadyTime steady_time_of(const std::vector<double>& repetitions) {
+  const double middle = median(repetitions);
+  const auto [least, most] = std::minmax_element(repetitions.begin(), repetitions.end());
+  return {middle, (*most - *least) / middle};
 }
 
 double median(std::vector<double> values) {

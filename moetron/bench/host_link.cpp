@@ -5,14 +5,11 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "moetron/base/error.h"
+#include "moetron/bench/bench_timer.h"
 #include "moetron/pipeline/wrapped_layer.h"
 
 namespace moetron {
 namespace {
-
-c10::Stream current_stream(c10::Device device) {
-  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-}
 
 // Two copies under way.
 struct Transfer {

@@ -5,7 +5,6 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "moetron/base/units.h"
 #include "moetron/bench/bench_timer.h"
@@ -24,7 +23,7 @@ class StepClock {
       for (size_t i = 0; i < steps.size(); ++i) ms_[i].push_back(measure_ms(device_, steps[i]));
       return;
     }
-    const c10::Stream stream = c10::impl::VirtualGuardImpl(device_.type()).getStream(device_);
+    const c10::Stream stream = current_stream(device_);
     std::vector<c10::Event>& run = runs_.emplace_back();
     const auto mark = [&] {
       run.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT).record(stream);

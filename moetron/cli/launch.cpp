@@ -98,7 +98,8 @@ Run make_run(const ParsedCommandLine& parsed) {
   run.command = parse_command_line(static_cast<int>(words.size()), words.data());
   if (run.command.help) return run;
   const Command command = run.command.command;
-  MT_CHECK_CONFIG(has_ranks(command), "launch starts ranks of pretrain, sft, generate or chat; ",
+  MT_CHECK_CONFIG(has_ranks(command) || run.command.options.plan.calibrate,
+                  "launch starts ranks of pretrain, sft, generate, chat or plan --calibrate; ",
                   parsed.launched[0], " is one process");
   const LaunchOptions& options = run.options;
   const bool on_cpu = run.command.options.runtime.device == DeviceKind::kCpu;

@@ -62,7 +62,7 @@ bool computes(const ParsedCommandLine& parsed) {
   const Command command = parsed.command;
   const bool trains = command == Command::kPretrain || command == Command::kSft;
   return (trains && !parsed.options.runtime.dry_run) || command == Command::kGenerate ||
-         command == Command::kBench;
+         command == Command::kBench || parsed.options.plan.calibrate;
 }
 
 // Of a command whose ranks wait for each other, the others hear of a mistake that one rank alone

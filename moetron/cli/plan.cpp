@@ -1,4 +1,4 @@
-// moetron plan: searches for the fastest layout of a run that fits.
+// moetron plan: searches for the fastest layout of a run that fits, or measures the machine.
 #include <filesystem>
 #include <iostream>
 
@@ -8,6 +8,7 @@
 #include "moetron/base/file.h"
 #include "moetron/base/log.h"
 #include "moetron/base/units.h"
+#include "moetron/cli/calibrate.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/config/applied_settings.h"
@@ -35,6 +36,7 @@ void write_run(const Options& options, const ParsedCommandLine& parsed, const Se
 }  // namespace
 
 int run_plan(const ParsedCommandLine& parsed) {
+  if (parsed.options.plan.calibrate) return run_calibration(parsed);
   init_log(/*rank=*/0, /*size=*/1);
   say_notices(parsed);
   Options options = parsed.options;

@@ -1,6 +1,8 @@
 #include "moetron/config/applied_settings.h"
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 
 #include "moetron/base/error.h"
 #include "moetron/config/argument_reader.h"
@@ -86,6 +88,26 @@ std::string missing_options(Command command, const std::vector<std::string>& giv
     if (other && other->spec->belongs_to(command)) missing += " or --" + spec.alternative;
   }
   return missing.empty() ? "" : concat(command_name(command), " needs ", missing);
+}
+
+std::string misplaced_by_calibration(const Options& options,
+                                     const std::vector<std::string>& given) {
+  constexpr std::array<std::string_view, 3> kItsOwn{"out", "name", "calibrate-seconds"};
+  const bool calibrates = options.plan.calibrate;
+  std::string misplaced;
+  for (const OptionSpec& spec : option_table().options()) {
+    if (!spec.belongs_to(Command::kPlan) || spec.name == "calibrate") continue;
+    if (std::find(given.begin(), given.end(), spec.name) == given.end()) continue;
+    const bool is_its_own = std::find(kItsOwn.begin(), kItsOwn.end(), spec.name) != kItsOwn.end();
+    // Where and how it measures, and where the rest is taken from.
+    const bool serves = is_its_own || (spec.group == "runtime" && spec.name != "world-size");
+    if (calibrates ? serves : !is_its_own) continue;
+    misplaced += concat(misplaced.empty() ? "--" : ", --", spec.name);
+  }
+  if (misplaced.empty()) return "";
+  return calibrates
+             ? concat("plan --calibrate measures a machine, not a run: leave out ", misplaced)
+             : concat(misplaced, " belongs to plan --calibrate: add --calibrate, or leave it out");
 }
 
 }  // namespace moetron

@@ -31,4 +31,8 @@ std::vector<std::string> names_of(const std::vector<AppliedSetting>& settings);
 // names given; or empty.
 std::string missing_options(Command command, const std::vector<std::string>& given);
 
+// Of `plan`: what stands beside --calibrate and belongs to a run or a search, or is for --calibrate
+// and stands without it, in one sentence; or empty.
+std::string misplaced_by_calibration(const Options& options, const std::vector<std::string>& given);
+
 }  // namespace moetron

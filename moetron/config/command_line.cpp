@@ -42,6 +42,10 @@ class Assembler {
       parsed_.options.sft.applies = true;
       parsed_.options.sft.given = parsed_.given;
     }
+    if (command_ == Command::kPlan) {
+      const std::string misplaced = misplaced_by_calibration(parsed_.options, parsed_.given);
+      if (!misplaced.empty()) errors_.push_back(misplaced);
+    }
     const std::string missing = missing_options(command_, parsed_.given);
     if (!missing.empty()) errors_.push_back(missing);
   }

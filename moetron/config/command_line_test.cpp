@@ -59,6 +59,20 @@ TEST(CommandLine, APlanKnowsWhatARunStillNeeds) {
             "");
 }
 
+TEST(CommandLine, ACalibrationMeasuresAMachineAndNoRun) {
+  const Options options =
+      parse("plan --calibrate --name mine --device cpu --num-threads 1 --hardware base.toml")
+          .options;
+  EXPECT_TRUE(options.plan.calibrate);
+  EXPECT_EQ(options.plan.name, "mine");
+  EXPECT_EQ(error_of("plan --calibrate --world-size 8 --lr 1e-3"),
+            "plan --calibrate measures a machine, not a run: leave out --lr, --world-size");
+  EXPECT_EQ(error_of("plan --out a.toml --seq-length 8 --micro-batch-size 1 --global-batch-size 8"),
+            "--out belongs to plan --calibrate: add --calibrate, or leave it out");
+  EXPECT_EQ(error_of("plan --calibrate --calibrate-seconds 0"),
+            "--calibrate-seconds must be above 0, not 0");
+}
+
 TEST(CommandLine, TheLastOfARepeatedOptionWins) {
   const Options options =
       parse(pretrain("--seed 1 --bf16 --data-path a --seed 2 --fp32 --data-path b "

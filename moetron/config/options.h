@@ -14,6 +14,7 @@
 #include "moetron/config/choices.h"
 #include "moetron/config/generate_options.h"
 #include "moetron/config/model_formats.h"
+#include "moetron/config/plan_options.h"
 #include "moetron/config/sft_options.h"
 #include "moetron/config/tuning_options.h"
 
@@ -302,16 +303,6 @@ struct SimulateOptions {
   bool lone_steps_wait = false;
   bool overlap_neighbours = false;
   std::string draw;  // .svg or .png
-};
-
-// Beside what is searched, which are the options of a run: those on the command line are kept.
-struct PlanOptions {
-  std::string write;                                      // TOML file of the best layout
-  std::optional<double> memory_limit;                     // GiB of a GPU; else all that it has
-  std::optional<int64_t> max_tensor_model_parallel_size;  // of both, dense layers' and experts'
-  std::optional<int64_t> max_pipeline_model_parallel_size;
-  std::optional<int64_t> max_expert_model_parallel_size;
-  std::optional<int64_t> max_micro_batch_size;
 };
 
 enum class Benchmark { kStep, kOps, kOverlap };

@@ -30,6 +30,20 @@ void declare_plan(OptionTable& table) {
   table.add(MT_FIELD(plan, max_micro_batch_size), "Most sequences that a rank may compute at once.")
       .unit("sequences")
       .count();
+  table.add(
+      MT_FIELD(plan, calibrate),
+      "Instead of the search, measures this machine and writes a file for --hardware; under a "
+      "launcher also the links between the ranks. Takes no options of a run.");
+  table.add(MT_FIELD(plan, out),
+            "The file of calibrate; without it the device's name, or --name, with .toml, here.");
+  table.add(MT_FIELD(plan, name),
+            "What calibrate calls the machine; without it the device's name.");
+  table
+      .add(MT_FIELD(plan, calibrate_seconds),
+           "How long calibrate repeats each of the operations that it measures, half of it unseen.")
+      .unit("seconds")
+      .above(0)
+      .at_most(10);
 }
 
 }  // namespace moetron

@@ -1,7 +1,11 @@
 #include "moetron/plan/hardware.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <iterator>
 #include <set>
+#include <sstream>
 
 #include <toml++/toml.h>
 
@@ -56,14 +60,47 @@ class Table {
   std::set<std::string> known_;
 };
 
+// A number of the file, [table] key, and where it lies.
+struct HardwareKey {
+  const char* table;
+  const char* key;
+  double Hardware::*value;
+  bool may_be_zero = false;
+};
+constexpr HardwareKey kNumbers[] = {
+    {"gpu", "matrix_rate", &Hardware::matrix_rate},
+    {"gpu", "grouped_rate", &Hardware::grouped_rate},
+    {"gpu", "memory_rate", &Hardware::memory_rate},
+    {"gpu", "memory", &Hardware::memory},
+    {"gpu", "multiprocessors", &Hardware::multiprocessors},
+    {"links", "gpus_per_node", nullptr},  // an integer
+    {"links", "node_rate", &Hardware::node_rate},
+    {"links", "network_rate", &Hardware::network_rate},
+    {"links", "message_latency", &Hardware::message_latency},
+    {"host", "memory", &Hardware::host_memory},
+    {"host", "adam_rate", &Hardware::adam_rate},
+    {"system", "compute_slowdown", &Hardware::compute_slowdown},
+    {"system", "launch_overhead", &Hardware::launch_overhead, true},
+    {"system", "dispatch_overhead", &Hardware::dispatch_overhead, true},
+    {"system", "dispatch_multiprocessors", &Hardware::dispatch_multiprocessors}};
+constexpr const char* kTables[] = {"gpu", "links", "host", "system"};
+struct AttentionKey {
+  const char* key;
+  double AttentionRate::*value;
+};
+constexpr const char* kHeadDim = "head_dim";
+constexpr AttentionKey kAttentionRates[] = {{"forward", &AttentionRate::forward},
+                                            {"backward", &AttentionRate::backward}};
+
 std::vector<AttentionRate> read_attention(const toml::table& root, const std::string& file) {
   const auto* list = root["attention"].as_array();
   MT_CHECK_INPUT(list && !list->empty(), file, " has no [[attention]]");
   std::vector<AttentionRate> rates;
   for (const toml::node& node : *list) {
     Table table(node.as_table(), "attention", file);
-    rates.push_back({static_cast<int64_t>(table.number("head_dim")), table.number("forward"),
-                     table.number("backward")});
+    AttentionRate& rate = rates.emplace_back();
+    rate.head_dim = static_cast<int64_t>(table.number(kHeadDim));
+    for (const AttentionKey& key : kAttentionRates) rate.*key.value = table.number(key.key);
     table.check_unknown();
   }
   std::sort(rates.begin(), rates.end(),
@@ -77,34 +114,25 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
   MT_CHECK_INPUT(name, file, " has no name");
   hardware.name = *name;
   hardware.attention = read_attention(root, file);
-  Table gpu(root, "gpu", file);
-  hardware.matrix_rate = gpu.number("matrix_rate");
-  hardware.grouped_rate = gpu.number("grouped_rate");
-  hardware.memory_rate = gpu.number("memory_rate");
-  hardware.memory = gpu.number("memory");
-  hardware.multiprocessors = gpu.number("multiprocessors");
-  gpu.check_unknown();
-  Table links(root, "links", file);
-  hardware.gpus_per_node = static_cast<int64_t>(links.number("gpus_per_node"));
-  hardware.node_rate = links.number("node_rate");
-  hardware.network_rate = links.number("network_rate");
-  hardware.message_latency = links.number("message_latency");
-  links.check_unknown();
-  Table host(root, "host", file);
-  hardware.host_memory = host.number("memory");
-  hardware.adam_rate = host.number("adam_rate");
-  host.check_unknown();
-  Table system(root, "system", file);
-  hardware.system = system.text("name");
-  hardware.compute_slowdown = system.number("compute_slowdown");
-  hardware.launch_overhead = system.number_or_zero("launch_overhead");
-  hardware.dispatch_overhead = system.number_or_zero("dispatch_overhead");
-  hardware.dispatch_multiprocessors = system.number("dispatch_multiprocessors");
-  system.check_unknown();
+  for (const std::string table_name : kTables) {
+    Table table(root, table_name, file);
+    if (table_name == "system") hardware.system = table.text("name");
+    for (const HardwareKey& key : kNumbers) {
+      if (key.table != table_name) continue;
+      const double value = key.may_be_zero ? table.number_or_zero(key.key) : table.number(key.key);
+      if (key.value == nullptr) {
+        hardware.gpus_per_node = static_cast<int64_t>(value);
+      } else {
+        hardware.*key.value = value;
+      }
+    }
+    table.check_unknown();
+  }
   MT_CHECK_INPUT(hardware.dispatch_multiprocessors < hardware.multiprocessors, file,
                  ": system.dispatch_multiprocessors (", hardware.dispatch_multiprocessors,
                  ") must be below gpu.multiprocessors (", hardware.multiprocessors, ")");
-  const std::set<std::string_view> known{"name", "attention", "gpu", "links", "host", "system"};
+  std::set<std::string_view> known{"name", "attention"};
+  known.insert(std::begin(kTables), std::end(kTables));
   for (const auto& [key, node] : root)
     MT_CHECK_INPUT(known.count(key.str()), file, ": unknown key ", key.str());
   return hardware;
@@ -120,6 +148,54 @@ Hardware parse_hardware(const std::string& text, const std::string& file) {
   }
 }
 
+// The shortest digits that read as the same number.
+std::string number_text(double value) {
+  std::array<char, 32> digits{};
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  return {digits.data(), end};
+}
+
+std::string quoted(const std::string& text) {
+  std::ostringstream out;
+  out << toml::value<std::string>(text);
+  return out.str();
+}
+
+// "# " before each line, of 116 characters at most; nothing for an empty text.
+std::string comment(const std::string& text) {
+  constexpr size_t kWidth = 114;
+  std::string lines, line;
+  const auto end_line = [&] {
+    if (!line.empty()) lines += "# " + line + "\n";
+    line.clear();
+  };
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (!line.empty() && line.size() + 1 + word.size() > kWidth) end_line();
+    line += (line.empty() ? "" : " ") + word;
+  }
+  end_line();
+  return lines;
+}
+
+// Lines of a table, each behind its comment. Throws where a number has none.
+class TableText {
+ public:
+  explicit TableText(const HardwareNotes& notes) : notes_(notes) {}
+
+  void add(const std::string& name, const std::string& key, const std::string& value) {
+    const auto note = notes_.find(name);
+    MT_CHECK(note != notes_.end() && !note->second.empty(), "no word on where ", name, " is from");
+    text_ += comment(note->second) + key + " = " + value + "\n";
+  }
+  void add_line(const std::string& line) { text_ += line + "\n"; }
+  std::string text() const { return text_; }
+
+ private:
+  const HardwareNotes& notes_;
+  std::string text_;
+};
+
 }  // namespace
 
 Hardware read_hardware(const std::filesystem::path& path) {
@@ -128,6 +204,33 @@ Hardware read_hardware(const std::filesystem::path& path) {
 
 Hardware built_in_hardware() {
   return parse_hardware(kBuiltInHardware, "the built-in hardware");
+}
+
+std::string hardware_text(const Hardware& hardware, const HardwareNotes& notes) {
+  TableText text(notes);
+  const auto head = notes.find("");
+  if (head != notes.end()) text.add_line(comment(head->second));
+  text.add_line("name = " + quoted(hardware.name));
+  for (const AttentionRate& rate : hardware.attention) {
+    text.add_line("\n[[attention]]\n" + concat(kHeadDim, " = ", rate.head_dim));
+    for (const AttentionKey& key : kAttentionRates)
+      text.add(attention_note(rate.head_dim, key.key), key.key, number_text(rate.*key.value));
+  }
+  for (const std::string table : kTables) {
+    text.add_line("\n[" + table + "]");
+    if (table == "system") text.add_line("name = " + quoted(hardware.system));
+    for (const HardwareKey& key : kNumbers) {
+      if (key.table != table) continue;
+      const bool is_integer = key.value == nullptr;
+      text.add(concat(table, ".", key.key), key.key,
+               is_integer ? concat(hardware.gpus_per_node) : number_text(hardware.*key.value));
+    }
+  }
+  return text.text();
+}
+
+std::string attention_note(int64_t head_dim, const std::string& key) {
+  return concat("attention.", head_dim, ".", key);
 }
 
 const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim) {

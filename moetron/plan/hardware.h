@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@ struct AttentionRate {
   int64_t head_dim = 0;
   double forward = 0;
   double backward = 0;
+
+  bool operator==(const AttentionRate&) const = default;
 };
 
 struct Hardware {
@@ -44,11 +47,22 @@ struct Hardware {
   double launch_overhead = 0;
   double dispatch_overhead = 0;
   double dispatch_multiprocessors = 0;  // taken from compute while one of them runs
+
+  bool operator==(const Hardware&) const = default;
 };
 
 // Reads a file like configs/hardware/h100-ib400.toml. Throws InputError naming the file and a key
 // that is missing, unknown or not a number above 0.
 Hardware read_hardware(const std::filesystem::path& path);
+
+// How each number of a hardware file was found: by "table.key" ("gpu.matrix_rate"), an attention's
+// by attention_note(); of the file itself by "".
+using HardwareNotes = std::map<std::string, std::string>;
+std::string attention_note(int64_t head_dim, const std::string& key);
+
+// The text of a file that read_hardware() reads back as it is, every number behind its note.
+// Throws InternalError where a number has no note. `moetron plan --calibrate` writes it.
+std::string hardware_text(const Hardware& hardware, const HardwareNotes& notes);
 
 // What the program carries with it: configs/hardware/h100-ib400.toml as it was built with.
 Hardware built_in_hardware();

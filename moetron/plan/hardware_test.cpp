@@ -68,6 +68,57 @@ TEST_F(HardwareFile, MistakesAreNamed) {
   EXPECT_EQ(refusal("[gpu]", "[gpu").substr(0, 18), " is not TOML: line");
 }
 
+// Of every number that a file has, told by the file itself.
+HardwareNotes notes_of(const Hardware& hardware) {
+  HardwareNotes notes{{"", "Measured somewhere."}};
+  const auto add = [&](const std::string& name) { notes[name] = "measured: " + name; };
+  for (const char* name :
+       {"gpu.matrix_rate", "gpu.grouped_rate", "gpu.memory_rate", "gpu.memory",
+        "gpu.multiprocessors", "links.gpus_per_node", "links.node_rate", "links.network_rate",
+        "links.message_latency", "host.memory", "host.adam_rate", "system.compute_slowdown",
+        "system.launch_overhead", "system.dispatch_overhead", "system.dispatch_multiprocessors"})
+    add(name);
+  for (const AttentionRate& rate : hardware.attention)
+    for (const char* key : {"forward", "backward"}) add(attention_note(rate.head_dim, key));
+  return notes;
+}
+
+TEST_F(HardwareFile, WhatIsWrittenIsReadAsItWas) {
+  Hardware hardware = read_hardware(kShipped);
+  hardware.name = "a \"quoted\" name\\, and # no comment";
+  hardware.matrix_rate = 1e15 / 3;  // digits enough for the same bits
+  hardware.launch_overhead = 1.25e-7;
+  hardware.dispatch_multiprocessors = 0.5;
+  const HardwareNotes notes = notes_of(hardware);
+  const std::string text = hardware_text(hardware, notes);
+  write_file(path_, text);
+  EXPECT_EQ(read_hardware(path_), hardware);
+  for (const auto& [name, note] : notes)
+    EXPECT_NE(text.find("# " + note + "\n"), std::string::npos) << name;
+}
+
+TEST_F(HardwareFile, ALongNoteIsBrokenIntoLines) {
+  Hardware hardware = read_hardware(kShipped);
+  HardwareNotes notes = notes_of(hardware);
+  std::string& note = notes["gpu.matrix_rate"] = "\nmeasured [gpu] = 1";
+  for (int i = 0; i < 100; ++i) note += " word";
+  const std::string text = hardware_text(hardware, notes);
+  write_file(path_, text);
+  EXPECT_EQ(read_hardware(path_), hardware);
+  for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1)
+    EXPECT_LE(text.find('\n', at) - at, 116u);
+}
+
+TEST_F(HardwareFile, ANumberWithoutItsOriginIsNotWritten) {
+  const Hardware hardware = read_hardware(kShipped);
+  for (const auto& [name, note] : notes_of(hardware)) {
+    if (name.empty()) continue;
+    HardwareNotes fewer = notes_of(hardware);
+    fewer.erase(name);
+    EXPECT_THROW(hardware_text(hardware, fewer), InternalError) << name;
+  }
+}
+
 TEST(AttentionRates, TheNearestNarrowerHeadCounts) {
   Hardware hardware;
   hardware.attention = {{64, 1, 1}, {128, 2, 2}, {192, 3, 3}};
