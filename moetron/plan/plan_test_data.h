@@ -8,16 +8,16 @@
 
 namespace moetron {
 
+inline const std::string kQwenCommand =
+    "simulate --config configs/published/qwen3_235b.toml --pipeline-model-parallel-size 4";
+inline const std::string kDeepseekCommand = "simulate --config configs/published/deepseek_v3.toml";
+
 inline Options qwen_options(const std::string& more) {
-  return parse(
-             "simulate --config configs/published/qwen3_235b.toml "
-             "--pipeline-model-parallel-size 4 " +
-             more)
-      .options;
+  return parse(kQwenCommand + " " + more).options;
 }
 
 inline Options deepseek_options(const std::string& more) {
-  return parse("simulate --config configs/published/deepseek_v3.toml " + more).options;
+  return parse(kDeepseekCommand + " " + more).options;
 }
 
 inline RunSpec run_spec(const Options& options) {

@@ -1,41 +1,26 @@
 // The results table of benchmarks/published_table.md: 64 H100, 4096 sequences of 4096 tokens a
 // step.
+#include <cstdlib>
+
 #include <gtest/gtest.h>
 
+#include "moetron/base/file.h"
 #include "moetron/plan/plan_test_data.h"
+#include "moetron/plan/published_rows.h"
+#include "moetron/plan/published_table_page.h"
 
 namespace moetron {
 namespace {
 
-constexpr const char* k8Ranks1F1B =
-    "--num-layers 22 --expert-model-parallel-size 8 --hetero-pipeline-stages 5 6 6 5";
-constexpr const char* k8RanksDualPipeV =
-    "--num-layers 22 --expert-model-parallel-size 8 --scheduler dualpipev "
-    "--virtual-hetero-pipeline-stages 2 3 3 3 2 3 3 3 "
-    "--moe-token-dispatcher-type overlap_allgather_fused";
-constexpr const char* k16Ranks1F1B =
-    "--num-layers 30 --expert-model-parallel-size 16 --hetero-pipeline-stages 7 8 8 7";
-constexpr const char* k16RanksDualPipeV =
-    "--num-layers 30 --expert-model-parallel-size 16 --scheduler dualpipev "
-    "--virtual-hetero-pipeline-stages 3 4 4 4 3 4 4 4 "
-    "--moe-token-dispatcher-type overlap_allgather_fused";
+constexpr const char* kPage = "benchmarks/published_table.md";
 
-struct Row {
-  const char* options;
-  double tokens_per_second;  // of a GPU
-  double tflops;
+// Of the guide, or of both DeepSeek rows as predicted.
+struct Pair {
+  double plain = 0, overlapped = 0;  // tokens/s of a GPU
 };
 
-double gain(double fast, double slow) {
-  return 100 * (fast / slow - 1);
-}
-
 TEST(PublishedTable, EveryQwenRowIsWithinFourPerCent) {
-  const Row rows[] = {{k8Ranks1F1B, 7392.604, 226.1},
-                      {k8RanksDualPipeV, 10233.981, 313.0},
-                      {k16Ranks1F1B, 5224.775, 210.8},
-                      {k16RanksDualPipeV, 7535.244, 304.2}};
-  for (const Row& row : rows) {
+  for (const PublishedRow& row : kQwenRows) {
     const Prediction prediction = predict(qwen_options(row.options));
     EXPECT_NEAR(prediction.tokens_per_second, row.tokens_per_second, 0.04 * row.tokens_per_second)
         << row.options;
@@ -45,19 +30,21 @@ TEST(PublishedTable, EveryQwenRowIsWithinFourPerCent) {
 }
 
 TEST(PublishedTable, TheGainsAreWithinFourPoints) {
-  const auto tokens = [](const char* options) {
-    return predict(qwen_options(options)).tokens_per_second;
-  };
-  EXPECT_NEAR(gain(tokens(k8RanksDualPipeV), tokens(k8Ranks1F1B)), gain(10233.981, 7392.604), 4);
-  EXPECT_NEAR(gain(tokens(k16RanksDualPipeV), tokens(k16Ranks1F1B)), gain(7535.244, 5224.775), 4);
+  for (const size_t plain : {size_t{0}, size_t{2}}) {
+    const PublishedRow &slow = kQwenRows[plain], &fast = kQwenRows[plain + 1];
+    const auto tokens = [](const PublishedRow& row) {
+      return predict(qwen_options(row.options)).tokens_per_second;
+    };
+    EXPECT_NEAR(gain(tokens(fast), tokens(slow)),
+                gain(fast.tokens_per_second, slow.tokens_per_second), 4)
+        << fast.name;
+  }
 }
 
 // Eight numbers for four stages under 1f1b: read as two virtual stages a rank they explain less.
 TEST(PublishedTable, TheInterleavedReadingOfTheEightNumbersIsFurtherOff) {
-  const double interleaved = predict(qwen_options("--num-layers 22 --expert-model-parallel-size 8 "
-                                                  "--hetero-pipeline-stages 2 3 3 3 2 3 3 3"))
-                                 .tokens_per_second;
-  const double plain = predict(qwen_options(k8Ranks1F1B)).tokens_per_second;
+  const double interleaved = predict(qwen_options(kInterleavedReading)).tokens_per_second;
+  const double plain = predict(qwen_options(kQwenRows[0].options)).tokens_per_second;
   EXPECT_LT(std::abs(plain - 7392.604), std::abs(interleaved - 7392.604));
 }
 
@@ -66,36 +53,42 @@ struct DeepseekReading {
   const char* both;   // and of both rows
 };
 
-Row deepseek_rows(const DeepseekReading& reading) {
+Pair deepseek_rows(const DeepseekReading& reading) {
   const std::string both = std::string(" ") + reading.both;
-  const double plain =
-      predict(deepseek_options("--hetero-pipeline-stages 4 3 " + (reading.plain + both)))
-          .tokens_per_second;
-  const double overlapped =
-      predict(deepseek_options("--scheduler dualpipev --virtual-hetero-pipeline-stages 2 2 1 2 "
-                               "--moe-token-dispatcher-type overlap_allgather_fused" +
-                               both))
-          .tokens_per_second;
-  return {reading.plain, plain, overlapped};
+  const auto speed = [&](const std::string& options) {
+    return predict(deepseek_options(options + both)).tokens_per_second;
+  };
+  return {speed(kDeepseekPlain + " " + reading.plain),
+          speed("--scheduler dualpipev --virtual-hetero-pipeline-stages 2 2 1 2 "
+                "--moe-token-dispatcher-type overlap_allgather_fused")};
 }
 
 // With the constants of the Qwen rows, overlap alone does not explain the DeepSeek rows: the 1f1b
 // row is too slow for the dispatcher that the scripts default to.
 TEST(PublishedTable, DeepseekNeedsASlowerBaselineThanItsDefaults) {
-  const Row plain = deepseek_rows({"", ""});
-  EXPECT_GT(plain.tokens_per_second, 1.15 * 7183);
-  EXPECT_NEAR(plain.tflops, 10469.135, 0.08 * 10469.135);
+  const Pair plain = deepseek_rows({"", ""});
+  EXPECT_GT(plain.plain, 1.15 * kDeepseekPlainSpeed);
+  EXPECT_NEAR(plain.overlapped, kDeepseekDualPipeVSpeed, 0.08 * kDeepseekDualPipeVSpeed);
 
   // Recompute in the baseline alone, and one or two dense layers.
   for (const char* dense : {"--first-k-dense-replace 1", "--first-k-dense-replace 2"}) {
-    const Row row = deepseek_rows({"--recompute-granularity full", dense});
-    EXPECT_NEAR(row.tokens_per_second, 7183, 0.04 * 7183) << dense;
-    EXPECT_NEAR(row.tflops, 10469.135, 0.04 * 10469.135) << dense;
-    EXPECT_NEAR(gain(row.tflops, row.tokens_per_second), gain(10469.135, 7183), 4) << dense;
+    const Pair row = deepseek_rows({"--recompute-granularity full", dense});
+    EXPECT_NEAR(row.plain, kDeepseekPlainSpeed, 0.04 * kDeepseekPlainSpeed) << dense;
+    EXPECT_NEAR(row.overlapped, kDeepseekDualPipeVSpeed, 0.04 * kDeepseekDualPipeVSpeed) << dense;
+    EXPECT_NEAR(gain(row.overlapped, row.plain), gain(kDeepseekDualPipeVSpeed, kDeepseekPlainSpeed),
+                4)
+        << dense;
   }
   // Or a row for every chosen expert in the baseline alone.
-  const Row copies = deepseek_rows({"--dispatch-scheme expert", ""});
-  EXPECT_NEAR(copies.tokens_per_second, 7183, 0.04 * 7183);
+  const Pair copies = deepseek_rows({"--dispatch-scheme expert", ""});
+  EXPECT_NEAR(copies.plain, kDeepseekPlainSpeed, 0.04 * kDeepseekPlainSpeed);
+}
+
+// MOETRON_WRITE_DOCS=1 writes the page instead of comparing it.
+TEST(PublishedTable, ThePageIsUpToDate) {
+  const std::string page = published_table_page();
+  if (std::getenv("MOETRON_WRITE_DOCS") != nullptr) write_file(kPage, page);
+  EXPECT_EQ(read_file(kPage), page) << "write it anew: MOETRON_WRITE_DOCS=1 plan_test";
 }
 
 }  // namespace
