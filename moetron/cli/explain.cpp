@@ -117,8 +117,10 @@ void print_layout(const Explanation& explanation, const Options& options) {
             << sizes.pp << ", data " << sizes.dp << "; experts: tensor " << sizes.tpe
             << ", parallel " << sizes.ep << "; " << explanation.run->batch.num_micro_batches
             << " micro-batches a step\n";
-  if (explanation.assumes_vocabulary)
-    std::cout << "  nobody says the vocabulary: " << kAssumedVocabulary << " tokens are assumed\n";
+  if (explanation.assumed_vocabulary)
+    std::cout
+        << "  nobody says the vocabulary: the tokenizer is taken for the family's released one of "
+        << *explanation.assumed_vocabulary << " tokens\n";
   const Hardware hardware = planned_hardware(options);
   const DryRun run = dry_run(*explanation.run, hardware);
   std::cout << formatted("  at most %.1f of a GPU's %.1f GB%s, %.3g s a step, %.0f tokens/s/GPU, ",

@@ -15,19 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Of the releases: DeepSeek-V3, Qwen3, Llama 3.
-RunFacts::Vocabulary released_vocabulary(ModelFamily family) {
-  switch (family) {
-    case ModelFamily::kDeepseek:
-      return {.size = 128815, .base_size = 128000};
-    case ModelFamily::kQwen:
-      return {.size = 151669, .base_size = 151643};
-    case ModelFamily::kLlama:
-      return {.size = 128256, .base_size = 128000};
-  }
-  throw InternalError("a family without a release");
-}
-
 }  // namespace
 
 void RunFindings::miss(const std::string& option, const std::string& place) {
@@ -60,9 +47,8 @@ void find_vocabulary(const Options& options, RunFindings& found) {
     return;
   }
   found.miss("tokenizer-model", spec.folder);
-  const bool is_known = options.model.vocab_size || !found.facts.model_folder.empty();
-  if (is_known || !options.model.model_family) return;
-  found.facts.tokenizer = released_vocabulary(*options.model.model_family);
+  found.facts.tokenizer = assumed_vocabulary(options, found.facts);
+  if (!found.facts.tokenizer) return;
   found.assumed = concat("; the tokenizer is taken for the family's released one of ",
                          found.facts.tokenizer->size, " tokens");
 }

@@ -51,7 +51,7 @@ GradNormMeter::GradNormMeter(const std::vector<OwnedStretch>& owned, Mesh& mesh,
   std::string listed;  // "NAME BEGIN\n" of each slice
   for (const OwnedStretch& stretch : owned) {
     const Parameter& parameter = *stretch.parameter;
-    if (!distributed && mesh.replicas(parameter.settings().replicas).rank() != 0) continue;
+    if (!distributed && !mesh.is_first_replica(parameter.settings().replicas)) continue;
     for (NamedSlice& slice : parameter.slices_of_stretch(stretch.grad, stretch.begin)) {
       listed += concat(slice.name, ' ', first_element(slice), '\n');
       grads_.push_back(std::move(slice.view));

@@ -13,9 +13,8 @@ ParameterCounts::ParameterCounts(const std::vector<OwnedStretch>& owned, Mesh& m
                                  bool distributed)
     : world_(mesh.world()) {
   for (const OwnedStretch& stretch : owned) {
-    const bool is_first =
-        distributed || mesh.replicas(stretch.parameter->settings().replicas).rank() == 0;
-    if (is_first) counted_.push_back(stretch);
+    if (distributed || mesh.is_first_replica(stretch.parameter->settings().replicas))
+      counted_.push_back(stretch);
   }
 }
 

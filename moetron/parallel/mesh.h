@@ -38,6 +38,8 @@ class Mesh {
   // for its tensor_copies: 1, all, or `head_copies`; of routed experts 1, or all with
   // `shares_in_experts`.
   Communicator& replicas(const ReplicaRule& rule);
+  // Whether this rank's copy is the one that counts where each parameter counts once.
+  bool is_first_replica(const ReplicaRule& rule) { return replicas(rule).rank() == 0; }
 
  private:
   Communicator& world_;

@@ -184,16 +184,10 @@ double LayoutCosts::least_makespan(const std::vector<StageLayers>& stages,
 
 double LayoutCosts::update(const RunSpec& spec, const std::vector<StageLayers>& stages,
                            const Placement& placement) const {
-  double most = 0;
-  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
-    double of_rank = 0;
-    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk) {
-      const auto stage = static_cast<size_t>(placement.stage(rank, chunk));
-      of_rank += update_time(spec, hardware_, parameters(stages[stage]));
-    }
-    most = std::max(most, of_rank);
-  }
-  return most;
+  std::vector<StageParameters> by_stage;
+  by_stage.reserve(stages.size());
+  for (const StageLayers& stage : stages) by_stage.push_back(parameters(stage));
+  return slowest_update(spec, hardware_, placement, by_stage);
 }
 
 std::vector<RankMemory> LayoutCosts::memory(const RunSpec& spec,

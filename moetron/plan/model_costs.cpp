@@ -144,4 +144,16 @@ double update_time(const RunSpec& spec, const Hardware& hardware,
   return update + replica_time(spec, hardware, parameters, 2);
 }
 
+double slowest_update(const RunSpec& spec, const Hardware& hardware, const Placement& placement,
+                      const std::vector<StageParameters>& parameters) {
+  double most = 0;
+  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
+    double of_rank = 0;
+    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
+      of_rank += update_time(spec, hardware, parameters[size_t(placement.stage(rank, chunk))]);
+    most = std::max(most, of_rank);
+  }
+  return most;
+}
+
 }  // namespace moetron

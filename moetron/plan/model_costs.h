@@ -37,5 +37,8 @@ double reduce_time(const RunSpec& spec, const Hardware& hardware,
 // the new parameters.
 double update_time(const RunSpec& spec, const Hardware& hardware,
                    const StageParameters& parameters);
+// The same of the rank that takes longest, of which a step waits: `parameters` by stage.
+double slowest_update(const RunSpec& spec, const Hardware& hardware, const Placement& placement,
+                      const std::vector<StageParameters>& parameters);
 
 }  // namespace moetron

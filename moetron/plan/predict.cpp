@@ -1,7 +1,5 @@
 #include "moetron/plan/predict.h"
 
-#include <algorithm>
-
 #include "moetron/arch/flops.h"
 #include "moetron/plan/model_costs.h"
 
@@ -25,13 +23,7 @@ Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule
   Prediction prediction;
   prediction.simulation =
       simulate(schedule, ModelCosts(spec, hardware, schedule, stages, parameters));
-  const Placement& placement = schedule.placement;
-  for (int rank = 0; rank < placement.num_ranks(); ++rank) {
-    double of_rank = 0;
-    for (int chunk = 0; chunk < placement.num_chunks(); ++chunk)
-      of_rank += update_time(spec, hardware, parameters[size_t(placement.stage(rank, chunk))]);
-    prediction.update_time = std::max(prediction.update_time, of_rank);
-  }
+  prediction.update_time = slowest_update(spec, hardware, schedule.placement, parameters);
   prediction.step_time = prediction.simulation.makespan + prediction.update_time;
   const double tokens =
       spec.tokens() * static_cast<double>(spec.batch.num_micro_batches * spec.sizes.dp);

@@ -272,10 +272,9 @@ class Explainer {
   // What is known to start, as far as options tell, becomes a run.
   void resolve(Options options) {
     options.checkpoint.save.clear();
-    explanation_.assumes_vocabulary = !options.model.vocab_size && options.checkpoint.load.empty();
-    if (explanation_.assumes_vocabulary) options.model.vocab_size = kAssumedVocabulary;
-    const RunFacts facts{.world_size = explanation_.num_ranks,
-                         .model_folder = options.checkpoint.load};
+    RunFacts facts{.world_size = explanation_.num_ranks, .model_folder = options.checkpoint.load};
+    facts.tokenizer = assumed_vocabulary(options, facts);
+    if (facts.tokenizer) explanation_.assumed_vocabulary = facts.tokenizer->size;
     Mistakes mistakes;
     mistakes.collect([&] { explanation_.run = resolve_run(options, facts); });
     if (mistakes.count() > 0) explanation_.contradictions.push_back(mistakes.joined("; "));

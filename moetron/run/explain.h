@@ -30,9 +30,8 @@ struct Explanation {
   std::vector<std::string> command;         // ours, the program and its words
   // Of it; empty where anything stands in its way.
   std::optional<RunSpec> run;
-  bool assumes_vocabulary = false;  // the run's, for nobody says it: kAssumedVocabulary
+  std::optional<int64_t> assumed_vocabulary;  // tokens of the run's, where nobody says them
 };
-constexpr int64_t kAssumedVocabulary = 131072;
 
 // `num_ranks`: where the launcher does not say it.
 Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks);

@@ -263,6 +263,21 @@ void validate(const Options& options, Command command, int64_t world_size) {
   mistakes.throw_if_any();
 }
 
+std::optional<RunFacts::Vocabulary> assumed_vocabulary(const Options& options,
+                                                       const RunFacts& facts) {
+  const bool is_known = options.model.vocab_size || !facts.model_folder.empty();
+  if (is_known || !options.model.model_family) return std::nullopt;
+  switch (*options.model.model_family) {
+    case ModelFamily::kDeepseek:
+      return RunFacts::Vocabulary{.size = 128815, .base_size = 128000};
+    case ModelFamily::kQwen:
+      return RunFacts::Vocabulary{.size = 151669, .base_size = 151643};
+    case ModelFamily::kLlama:
+      return RunFacts::Vocabulary{.size = 128256, .base_size = 128000};
+  }
+  throw InternalError("a family without a release");
+}
+
 RunSpec resolve_run(const Options& given, const RunFacts& facts) {
   Mistakes before;
   const Options options = in_own_terms(given, before);

@@ -36,6 +36,12 @@ struct RunFacts {
   };
   std::optional<Vocabulary> tokenizer;  // empty: the run has none
 };
+// What the vocabulary of a fresh model is taken for where its tokenizer is not here: that of the
+// family's release (DeepSeek-V3, Qwen3, Llama 3). Empty where options or a model tell it, or nobody
+// the family.
+std::optional<RunFacts::Vocabulary> assumed_vocabulary(const Options& options,
+                                                       const RunFacts& facts);
+
 // Throws ConfigError, or InputError for a config.json that cannot be read.
 RunSpec resolve_run(const Options& given, const RunFacts& facts);
 

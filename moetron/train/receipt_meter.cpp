@@ -71,21 +71,18 @@ uint64_t slice_hash(const NamedSlice& slice) {
 ReceiptMeter::ReceiptMeter(const Model& model, Mesh& mesh, const std::vector<OwnedStretch>& trained,
                            bool distributed)
     : world_(mesh.world()) {
-  const auto is_first_copy = [&](const Parameter& parameter) {
-    return mesh.replicas(parameter.settings().replicas).rank() == 0;
-  };
   const auto add = [](std::vector<NamedSlice> slices, std::vector<Part>& parts) {
     for (NamedSlice& slice : slices) parts.push_back({std::move(slice)});
   };
   for (const OwnedStretch& stretch : trained) {
     const Parameter& parameter = *stretch.parameter;
-    if (!distributed && !is_first_copy(parameter)) continue;
+    if (!distributed && !mesh.is_first_replica(parameter.settings().replicas)) continue;
     add(parameter.slices_of_stretch(stretch.grad, stretch.begin), gradients_);
     add(parameter.slices_of_stretch(stretch.value, stretch.begin), parameters_);
   }
   for (const Parameter* parameter : model.parameters()) {
     const bool is_trained = parameter->role() == Role::kTrained;
-    if (is_trained || !is_first_copy(*parameter)) continue;
+    if (is_trained || !mesh.is_first_replica(parameter->settings().replicas)) continue;
     add(parameter->slices(parameter->value()), parameters_);  // none of a copy
   }
 
