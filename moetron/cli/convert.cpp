@@ -88,7 +88,7 @@ MegatronLayout megatron_layout(const Options& options, const ModelConfig& config
   layout.padded_vocab =
       padded_vocab_size(config, options.convert.make_vocab_size_divisible_by, layout.tp);
   layout.transformer_engine = options.kernels.transformer_impl != TransformerImpl::kLocal;
-  layout.grouped_experts = options.moe.moe_grouped_gemm;
+  layout.grouped_experts = options.moe.moe_grouped_gemm.value_or(false);
   return layout;
 }
 

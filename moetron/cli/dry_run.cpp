@@ -54,8 +54,7 @@ Options chosen_options(const Options& options, RunFindings& found) {
 }  // namespace
 
 void run_dry_run(Options options, Command command, int64_t world_size) {
-  RunFindings found{
-      .facts = {.world_size = world_size, .is_on_gpu = options.runtime.device != DeviceKind::kCpu}};
+  RunFindings found{.facts = {.world_size = world_size}};
   find_model(options, found);
   validate(options, command, world_size);
   find_vocabulary(options, found);

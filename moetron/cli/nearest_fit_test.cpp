@@ -13,7 +13,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-const RunFacts kFacts{.world_size = 8, .is_on_gpu = true};
+const RunFacts kFacts{.world_size = 8};
 
 Options options(const std::string& more) {
   return parse(

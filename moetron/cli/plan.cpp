@@ -40,7 +40,7 @@ int run_plan(const ParsedCommandLine& parsed) {
   init_log(/*rank=*/0, /*size=*/1);
   say_notices(parsed);
   Options options = parsed.options;
-  RunFindings found{.facts = {.is_on_gpu = options.runtime.device != DeviceKind::kCpu}};
+  RunFindings found;
   find_model(options, found);
   find_vocabulary(options, found);
   if (!found.absent.empty()) log_info(concat("not here: ", found.absent, found.assumed));

@@ -23,7 +23,7 @@ int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& env
   const int64_t num_ranks = runtime.world_size.value_or(environment.size);
   say_notices(parsed);
   validate(parsed.options, Command::kPretrain, num_ranks);
-  run_layout_check(parsed.options, num_ranks, runtime.device == DeviceKind::kCuda);
+  run_layout_check(parsed.options, num_ranks);
   return kExitDone;
 }
 

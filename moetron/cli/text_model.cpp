@@ -67,10 +67,9 @@ TextModel::TextModel(const Options& options, Communicator& world, c10::Device de
       folder_(holds_adapter(loaded_) ? base_of_adapter(loaded_, options.tuning.base) : loaded_),
       chat_template_(options.sft.chat_template),
       tokenizer_(model_tokenizer(options, folder_)),
-      spec_(resolve_layout(
-          options,
-          {.world_size = world.size(), .is_on_gpu = !device.is_cpu(), .model_folder = folder_},
-          /*num_micro_batches=*/2 * options.parallel.pipeline_model_parallel_size)),
+      spec_(
+          resolve_layout(options, {.world_size = world.size(), .model_folder = folder_},
+                         /*num_micro_batches=*/2 * options.parallel.pipeline_model_parallel_size)),
       mesh_(std::make_unique<Mesh>(world, spec_.sizes, head_copies(spec_.sizes, spec_.model),
                                    holds_adapter(loaded_))),
       settings_(generate_settings(options)) {

@@ -97,7 +97,8 @@ struct MoeOptions {
   std::optional<double> moe_aux_loss_coeff;
   std::optional<LoadBalancing> moe_router_load_balancing_type;
   TokenDispatcher moe_token_dispatcher_type = TokenDispatcher::kAllGatherFused;
-  bool moe_grouped_gemm = false;  // or --moe-grouped-gemm-te; false: one expert after the other
+  std::optional<bool>
+      moe_grouped_gemm;  // or --moe-grouped-gemm-te; false: one expert after the other
   bool force_drop_and_padding = false;
   std::optional<double> moe_expert_capacity_factor;  // see ExpertsSpec of run/run_spec.h
   bool moe_pad_expert_input_to_capacity = false;     // likewise

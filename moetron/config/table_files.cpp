@@ -216,9 +216,7 @@ void declare_data(OptionTable& table) {
            "Positions start again with every document of a sequence.")
       .idle_when(idle_on_mock_data)
       .deciding_training();
-  table
-      .add(MT_FIELD(data, reset_attention_mask),
-           "Tokens attend within their own document only; on CPUs.")
+  table.add(MT_FIELD(data, reset_attention_mask), "Tokens attend within their own document only.")
       .idle_when(idle_on_mock_data)
       .deciding_training();
   table.add_fieldless("num-workers", ValueKind::kInteger, "Processes that load data.")

@@ -181,9 +181,9 @@ void declare_dispatch(OptionTable& table) {
       .remark_when(remark_on_overlap);
   table
       .add(MT_FIELD(moe, moe_grouped_gemm),
-           "One grouped matrix product for all experts of a rank; without it one expert is "
-           "computed after the other, with the same results. Of convert, whether Megatron's files "
-           "have the names of one.")
+           "One grouped matrix product for all experts of a rank, where the device has one, but "
+           "with no- one expert after the other; the results are the same. Of convert, whether "
+           "Megatron's files have the names of one, which they have not without it.")
       .also("moe-grouped-gemm-te")
       .for_commands({Command::kPretrain, Command::kSimulate, Command::kConvert});
 }

@@ -31,7 +31,7 @@ struct Planned {
     const Options& options = parsed.options;
     if (!options.runtime.hardware.empty()) hardware = read_hardware(options.runtime.hardware);
     space = layout_space(options, parsed.typed, hardware.gpus_per_node);
-    facts = {.world_size = space.world_size, .is_on_gpu = true};
+    facts = {.world_size = space.world_size};
   }
 
   RunSpec spec(const Layout& layout, std::optional<int64_t> num_micro_batches = {}) const {

@@ -22,7 +22,7 @@ ExpertsSpec experts_spec(const MoeOptions& moe) {
   ExpertsSpec experts;
   experts.dispatcher = moe.moe_token_dispatcher_type;
   experts.scheme = scheme_of(experts.dispatcher);
-  experts.grouped_gemm = moe.moe_grouped_gemm;
+  experts.grouped_gemm = moe.moe_grouped_gemm.value_or(true);
   experts.capacity_factor = moe.moe_expert_capacity_factor;
   if (moe.force_drop_and_padding && !experts.capacity_factor) experts.capacity_factor = 1;
   experts.drop_policy = moe.moe_token_drop_policy;

@@ -115,7 +115,7 @@ TEST(GuideScripts, EveryExpertLayoutIsAccepted) {
   EXPECT_NO_THROW(validate(parsed.options, Command::kPretrain, 64));
   EXPECT_EQ(parsed.options.parallel.expert_model_parallel_size, 16);
   EXPECT_EQ(parsed.options.moe.moe_token_dispatcher_type, TokenDispatcher::kOverlapDeepep);
-  EXPECT_TRUE(parsed.options.moe.moe_grouped_gemm);
+  EXPECT_EQ(parsed.options.moe.moe_grouped_gemm, true);
   EXPECT_TRUE(parsed.options.optimizer.use_distributed_optimizer);
   EXPECT_TRUE(parsed.options.optimizer.overlap_grad_reduce);
   EXPECT_EQ(parsed.options.memory.recompute_granularity, RecomputeGranularity::kFull);
@@ -129,7 +129,7 @@ TEST(GuideScripts, EveryExpertLayoutIsAccepted) {
   EXPECT_EQ(model.head_dim, 64) << "without kv-channels";
   EXPECT_TRUE(qwen.moe.force_drop_and_padding);
   EXPECT_TRUE(qwen.memory.moe_layer_recompute);
-  EXPECT_FALSE(qwen.moe.moe_grouped_gemm);
+  EXPECT_FALSE(qwen.moe.moe_grouped_gemm.has_value());
   EXPECT_EQ(qwen.moe.moe_token_dispatcher_type, TokenDispatcher::kAllGatherFused);
 }
 

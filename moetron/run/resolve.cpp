@@ -285,9 +285,6 @@ RunSpec resolve_run(const Options& given, const RunFacts& facts) {
   Mistakes& mistakes = resolution.mistakes();
   check_learning_rate(options, mistakes);
   check_split(options.data.split, mistakes);
-  mistakes.check(!options.data.reset_attention_mask || !facts.is_on_gpu,
-                 "reset-attention-mask: attention within documents is not there yet on GPUs: "
-                 "device (cuda) must be cpu");
   mistakes.check(options.tuning.lora_rank == 0 || !facts.model_folder.empty(), "lora-rank (",
                  options.tuning.lora_rank, ") needs load: the model that the updates are for");
   const int64_t vocabulary = resolution.spec().model.vocab_size;

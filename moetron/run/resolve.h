@@ -28,7 +28,6 @@ Json options_record(const Options& options);
 // What a run finds where it begins.
 struct RunFacts {
   int64_t world_size = 1;
-  bool is_on_gpu = false;
   std::filesystem::path model_folder;  // whose config.json is the model; empty: a fresh model
   struct Vocabulary {
     int64_t size = 0;

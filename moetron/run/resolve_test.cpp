@@ -152,9 +152,6 @@ TEST(Resolve, TheTokenizerMustFit) {
             "tokenizer (bytes) and tokenizer-model (x) contradict each other\n"
             "tokenizer-model: 300 tokens do not fit the model's vocabulary of 256");
   EXPECT_EQ(resolved(shaped(), {.tokenizer = {{200, 100}}}).model.vocab_size, 256);
-  EXPECT_EQ(refusal(shaped("--reset-attention-mask"), {.is_on_gpu = true}),
-            "reset-attention-mask: attention within documents is not there yet on GPUs: device "
-            "(cuda) must be cpu");
 }
 
 TEST(Resolve, SaysWhatTheOptionsMean) {

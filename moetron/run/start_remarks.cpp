@@ -61,7 +61,7 @@ std::string idle_without_experts(const Options& options) {
   List list;
   list.add_if(options.memory.moe_layer_recompute, "moe-layer-recompute");
   list.add_if(options.memory.mlp_recompute, "mlp-recompute");
-  list.add_if(moe.moe_grouped_gemm, "moe-grouped-gemm");
+  list.add_if(moe.moe_grouped_gemm.value_or(false), "moe-grouped-gemm");
   list.add_if(moe.moe_expert_capacity_factor.has_value(), "moe-expert-capacity-factor");
   list.add_if(moe.force_drop_and_padding, "force-drop-and-padding");
   list.add_if(moe.moe_aux_loss_coeff.has_value(), "moe-aux-loss-coeff");

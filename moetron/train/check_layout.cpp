@@ -193,10 +193,9 @@ std::string describe(const LayoutCheck& check) {
                 "\n");
 }
 
-void run_layout_check(const Options& options, int64_t world_size, bool is_on_gpu) {
+void run_layout_check(const Options& options, int64_t world_size) {
   const StartSpec start = resolve_start(options);
-  RunFacts facts{
-      .world_size = world_size, .is_on_gpu = is_on_gpu, .model_folder = find_model_folder(start)};
+  RunFacts facts{.world_size = world_size, .model_folder = find_model_folder(start)};
   if (const auto tokenizer = open_tokenizer(start.tokenizer))
     facts.tokenizer = {tokenizer->vocab_size(), tokenizer->base_vocab_size()};
   const RunSpec run = resolve_run(options, facts);

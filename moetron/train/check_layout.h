@@ -40,6 +40,6 @@ std::string describe(const LayoutCheck& check);
 
 // Resolves the options as a run of so many ranks does, on GPUs or not, with the same refusals;
 // checks and prints. Throws ConfigError with the failure, if there is one.
-void run_layout_check(const Options& options, int64_t world_size, bool is_on_gpu);
+void run_layout_check(const Options& options, int64_t world_size);
 
 }  // namespace moetron

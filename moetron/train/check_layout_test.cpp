@@ -161,7 +161,7 @@ TEST(CheckLayout, SaysWhyALayoutDoesNotTrain) {
 TEST(CheckLayout, RefusesWhatARunRefuses) {
   const auto refusal = [](const std::string& command_line, int64_t world_size) {
     return error_of<ConfigError>(
-        [&] { run_layout_check(parse(command_line).options, world_size, /*is_on_gpu=*/false); });
+        [&] { run_layout_check(parse(command_line).options, world_size); });
   };
   EXPECT_NE(refusal(concat(kQwen, "--check-layout --expert-model-parallel-size 3"), 3)
                 .find("num-experts (32) must be a multiple of expert-model-parallel-size (3)"),
