@@ -100,6 +100,9 @@ def run_ours(args, work, turn):
     if done.returncode:
         sys.exit(f"moetron sft ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
     rows = [json.loads(line) for line in (save / "metrics.jsonl").read_text().splitlines()]
+    if args.keep:
+        Path(args.keep).mkdir(parents=True, exist_ok=True)
+        shutil.copy(save / "metrics.jsonl", Path(args.keep) / f"metrics-{turn}.jsonl")
     shutil.rmtree(save)
     return {"losses": [row["loss"] for row in rows],
             "rate": statistics.median(row["tokens_per_second"] for row in rows[WARM_STEPS:]) if args.steps > WARM_STEPS else 0}
@@ -169,6 +172,7 @@ def main():
     parser.add_argument("--packing", action="store_true")
     parser.add_argument("--compile", action="store_true", help="a run of TRL with torch.compile, too")
     parser.add_argument("--agree", action="store_true", help="all conversations in every step: compares losses")
+    parser.add_argument("--keep", default="", help="a folder for the metrics.jsonl of each of our runs")
     parser.add_argument("--work", default="build/sft_speed")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="the rest goes to moetron sft")
     args = parser.parse_args()

@@ -50,15 +50,14 @@ double mlp_width(const ModelConfig& config, int64_t num_mtp_layers) {
 
 }  // namespace
 
-double flops_per_token(const ModelConfig& config, int64_t seq_length,
-                       int64_t num_trained_mtp_layers) {
+double flops_per_token(const ModelConfig& config, double length, int64_t num_trained_mtp_layers) {
   const auto hidden = static_cast<double>(config.hidden_size);
   const auto mtp = static_cast<double>(num_trained_mtp_layers);
   const double layers = static_cast<double>(config.num_layers) + mtp;
   const AttentionCost attention = attention_cost(config);
   double multiply_adds = 3.0 * hidden * mlp_width(config, num_trained_mtp_layers);
   multiply_adds += layers * attention.projections;
-  multiply_adds += layers * attention.per_position * static_cast<double>(seq_length);
+  multiply_adds += layers * attention.per_position * length;
   multiply_adds += mtp * (3.0 * hidden + 2.0 * hidden * hidden);
   multiply_adds += hidden * static_cast<double>(config.vocab_size) * (mtp + 1.0);
   return 6.0 * multiply_adds;  // two operations each; once forward, twice backward

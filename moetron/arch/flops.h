@@ -9,9 +9,10 @@
 
 namespace moetron {
 
-// FLOPs of training on one token of unpacked sequences of `seq_length` tokens. The last argument is
-// how many of the model's MTP layers are trained.
-double flops_per_token(const ModelConfig& config, int64_t seq_length,
+// FLOPs of training on one token. `length`: of the sequences, or where tokens attend within packed
+// documents only, of the document of a token on average. The last argument is how many of the
+// model's MTP layers are trained.
+double flops_per_token(const ModelConfig& config, double length,
                        int64_t num_trained_mtp_layers = 0);
 
 }  // namespace moetron

@@ -31,7 +31,7 @@ Prediction predict(const RunSpec& spec, const Hardware& hardware, const Schedule
       tokens / prediction.step_time / static_cast<double>(spec.sizes.world);
   prediction.flops_per_second =
       prediction.tokens_per_second *
-      flops_per_token(spec.model, spec.batch.seq_length, spec.model.num_mtp_layers);
+      flops_per_token(spec.model, as_double(spec.batch.seq_length), spec.model.num_mtp_layers);
   prediction.memory = memory_of(spec, schedule, stages, parameters);
   return prediction;
 }

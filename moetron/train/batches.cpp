@@ -55,6 +55,7 @@ class MicroBatchBuilder {
   }
 
   double divisor() const { return divisor_; }
+  double sum_of_lengths() const { return sum_of_lengths_; }
   // Of samples that are pairs; those that are padding alone do not count.
   double num_pairs() const { return num_pairs_; }
   at::Tensor references() const { return to_device(references_); }
@@ -110,6 +111,10 @@ class MicroBatchBuilder {
     for (const int32_t bound : bounds) {
       if (bound < seq_) bounds_.push_back(begin + bound);
     }
+    for (size_t i = 1; i < bounds.size(); ++i) {
+      const double length = bounds[i] - bounds[i - 1];
+      sum_of_lengths_ += length * length;
+    }
     const int64_t end = bounds.back();
     num_padding_ += seq_ - end;
     std::fill(padding_.begin() + begin + end, padding_.begin() + begin + seq_, true);
@@ -140,6 +145,7 @@ class MicroBatchBuilder {
   int64_t num_padding_ = 0;
   double divisor_ = 0;
   double num_pairs_ = 0;
+  double sum_of_lengths_ = 0;   // over tokens that are no padding: of the document of each
   bool is_pair_ = false;        // the last row's, so far
   bool is_weighted_ = false;    // some label weighs neither 0 nor 1
   bool has_documents_ = false;  // some sequence has several
@@ -197,7 +203,10 @@ void PendingStepBatch::make(const TokenDataset& dataset, SequentialSampler& samp
       batch_.references.push_back(builder.references());
     }
     sums[0] += settings.pairs ? builder.num_pairs() : builder.divisor();
-    sums[1] += static_cast<double>(batch_.micro_batches.back().num_real_tokens);
+    const auto real = static_cast<double>(batch_.micro_batches.back().num_real_tokens);
+    sums[1] += real;
+    batch_.own_tokens += real;
+    batch_.own_lengths += builder.sum_of_lengths();
   }
 }
 

@@ -34,11 +34,16 @@ struct StepBatch {
   double divisor = 0;      // weights of all labels of the global batch: as many as there are
                            // labelled tokens, where each weighs 1; or its pairs
   int64_t num_tokens = 0;  // of the global batch, without padding
+  // Of this rank's tokens without padding: how many there are, and the sum of the lengths of their
+  // documents.
+  double own_tokens = 0, own_lengths = 0;
 
   // The gradient of the weighted mean over the labels with respect to their sum.
   double d_loss() const { return divisor > 0 ? 1.0 / divisor : 1.0; }
   // The factor of the aux losses, which are means over tokens times their number.
   double d_aux() const { return num_tokens > 0 ? 1.0 / static_cast<double>(num_tokens) : 0; }
+  // Of a token's document on average; 0 where all is padding.
+  double mean_length() const { return own_tokens > 0 ? own_lengths / own_tokens : 0; }
   double mean(double sum) const { return divisor > 0 ? sum / divisor : 0; }
 };
 

@@ -85,6 +85,7 @@ TEST(StepBatch, PlainSamplesNeedNoMoreThanTokensAndLabels) {
   EXPECT_FALSE(made.padding.defined());
   EXPECT_TRUE(made.training);
   EXPECT_EQ(made.num_real_tokens, kLength);
+  EXPECT_EQ(batch.mean_length(), kLength);
 }
 
 // The divisor is the sum of the weights over all ranks and micro-batches, in every record.
@@ -122,6 +123,7 @@ TEST(StepBatch, DocumentsAndPaddingKeepTheirPlaces) {
   EXPECT_TRUE(at::equal(made.documents.on_device.to(at::kLong), at::tensor(wanted)));
   EXPECT_EQ(made.num_real_tokens, 11);
   EXPECT_EQ(batch.num_tokens, 11);
+  EXPECT_DOUBLE_EQ(batch.mean_length(), (2 * 2 + 3 * 3 + 6 * 6) / 11.0);
   EXPECT_EQ(batch.divisor, 11);
   at::Tensor padding = at::zeros({12}, at::kBool);
   padding[5] = true;

@@ -201,7 +201,7 @@ class Pretraining {
     record.lr = lr;
     const double tokens = static_cast<double>(batch.num_tokens) / world_.size();
     record.tokens_per_second = tokens / record.seconds;
-    const double flops = flops_per_token(spec_.model, spec_.batch.seq_length);
+    const double flops = flops_per_token(spec_.model, batch.mean_length());
     record.tflops_per_second = record.tokens_per_second * flops / 1e12;
     record.memory_bytes = peak_memory_bytes(model_.options().device());
     record.consumed_samples = consumed_samples_;
