@@ -67,6 +67,27 @@ for kind, compression in (("zip", zipfile.ZIP_STORED), ("packed", zipfile.ZIP_DE
         archive.writestr("a/data/0", b"abcdefgh")
     seed("torch_file", kind, packed.getvalue())
 
+
+
+def built(module, name, state):
+    return f"c{module}\n{name}\n)\x81".encode("latin1") + state + b"b"
+
+
+# What torch.distributed.checkpoint writes of a tensor of 4 elements in two parts.
+DCP = "torch.distributed.checkpoint.metadata"
+SIZE = [b"ctorch\nSize\n(" + b"K" + bytes([n]) + b"t\x85R" for n in range(5)]
+CHUNKS = b"](" + b"".join(built(DCP, "ChunkStorageMetadata", b"}(" + short("offsets") + SIZE[at] + short("sizes") +
+                                SIZE[2] + b"u") for at in (0, 2)) + b"e"
+TOLD = built(DCP, "TensorStorageMetadata", b"}(" + short("properties") + built(DCP, "TensorProperties", b"(ctorch\nfloat32\nt") +
+             short("size") + SIZE[4] + short("chunks") + CHUNKS + b"u")
+PLACES = b"".join(built(DCP, "MetadataIndex", b"}(" + short("fqn") + short("w") + short("offset") + SIZE[at] + b"u") +
+                  built("torch.distributed.checkpoint.filesystem", "_StorageInfo", b"}(" + short("relative_path") +
+                        short("__0_0.distcp") + short("offset") + b"K\x00" + short("length") + b"K\x40u")
+                  for at in (0, 2))
+seed("dist_metadata", "parts", b"\x80\x02" + built(DCP, "Metadata", b"}(" + short("state_dict_metadata") + b"}(" + short("w") +
+     TOLD + b"u" + short("storage_data") + b"}(" + PLACES + b"uu") + b".")
+seed("dist_metadata", "call", b"\x80\x02cos\nsystem\n" + short("true") + b"\x85R.")
+
 TEMPLATE = (b"{%- macro m(x, y=1) -%}{{ x|tojson(indent=2) }}{%- endmacro -%}{% set ns = namespace(n=0) %}{% for m in messages "
             b"if m.role != 'system' recursive %}{{ loop.index ~ m['content'][1:]|trim }}{% set ns.n = ns.n + 1 %}{% if loop.last %}"
             b"{% break %}{% endif %}{% else %}none{% endfor %}{% generation %}{{ m(tools) }}{% endgeneration %}{{ '%s' % ns.n }}"

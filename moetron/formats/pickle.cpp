@@ -15,8 +15,6 @@ using namespace pickle;
 
 namespace {
 
-constexpr size_t kMaxBytes = size_t{64} << 20;
-
 // The values that are made once.
 enum Constant : PickleId { kNoneId, kFalseId, kTrueId, kNumConstants };
 
@@ -27,9 +25,9 @@ class PickleMachine {
   PickleMachine(Pickle& pickle, const std::string& name)
       : pickle_(pickle), name_(name), rest_(pickle.bytes_) {}
 
-  void run() {
-    MT_CHECK_INPUT(rest_.size() <= kMaxBytes, name_, " has a pickle of ", rest_.size(),
-                   " bytes, more than ", kMaxBytes);
+  void run(size_t max_bytes) {
+    MT_CHECK_INPUT(rest_.size() <= max_bytes, name_, " has a pickle of ", rest_.size(),
+                   " bytes, more than ", max_bytes);
     pickle_.values_.resize(kNumConstants);
     pickle_.values_[kFalseId].kind = Kind::kBool;
     pickle_.values_[kTrueId] = {.kind = Kind::kBool, .integer = 1};
@@ -329,8 +327,9 @@ class PickleMachine {
   std::map<uint64_t, PickleId> memo_;
 };
 
-Pickle::Pickle(std::string bytes, const std::string& name) : bytes_(std::move(bytes)) {
-  PickleMachine(*this, name).run();
+Pickle::Pickle(std::string bytes, const std::string& name, size_t max_bytes)
+    : bytes_(std::move(bytes)) {
+  PickleMachine(*this, name).run(max_bytes);
 }
 
 bool Pickle::is_global(PickleId id, std::string_view module, std::string_view name) const {

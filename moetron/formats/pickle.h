@@ -42,9 +42,11 @@ struct PickleValue {
 // themselves: whoever walks them goes to a depth that is fixed.
 class Pickle {
  public:
+  static constexpr size_t kMaxBytes = size_t{64} << 20;
+
   // `name` opens the message of every InputError: an instruction that is unknown or cut short, a
-  // stack too short for it, more than 64 MiB.
-  Pickle(std::string bytes, const std::string& name);
+  // stack too short for it, more than `max_bytes`.
+  Pickle(std::string bytes, const std::string& name, size_t max_bytes = kMaxBytes);
   Pickle(const Pickle&) = delete;
   Pickle& operator=(const Pickle&) = delete;
 

@@ -158,9 +158,9 @@ std::string find_prefix(const ZipDirectory& entries, const std::string& name) {
   throw InputError(concat(name, " is no file of torch.save: the zip archive has no data.pkl"));
 }
 
-std::string read_entry(const FileReader& file, const ZipEntry& entry) {
+std::string read_entry(const FileWindow& file, const ZipEntry& entry) {
   std::string text(size_t(entry.bytes), '\0');
-  file.read(size_t(entry.offset), std::as_writable_bytes(std::span(text)));
+  file.read(entry.offset, std::as_writable_bytes(std::span(text)));
   return text;
 }
 
@@ -185,8 +185,21 @@ std::string_view torch_storage_name(SafetensorsDtype dtype) {
 }
 
 TorchFile::TorchFile(const std::filesystem::path& path) : path_(path) {
-  const std::string name = path.string();
+  open(FileReader(path));
+}
+
+TorchFile::TorchFile(const std::filesystem::path& path, uint64_t begin, uint64_t bytes)
+    : path_(path) {
   const FileReader file(path);
+  MT_CHECK_INPUT(begin <= file.size() && bytes <= file.size() - begin, path.string(),
+                 " is cut short: it has ", file.size(), " bytes, and ", bytes, " are needed from ",
+                 begin, " on");
+  open(FileWindow(file, begin, bytes));
+  for (auto& [name, entry] : entries_) entry.offset += begin;
+}
+
+void TorchFile::open(const FileWindow& file) {
+  const std::string name = path_.string();
   MT_CHECK_INPUT(is_zip(file), name,
                  " is no zip archive, as torch.save writes them since torch 1.6; load it there and "
                  "save it again");

@@ -40,6 +40,9 @@ struct TorchTensor {
 class TorchFile {
  public:
   explicit TorchFile(const std::filesystem::path& path);
+  // What torch.save wrote into bytes [begin, begin + bytes) of a file, as a .distcp has many; those
+  // bytes are within it. Places of tensors are those in the file.
+  TorchFile(const std::filesystem::path& path, uint64_t begin, uint64_t bytes);
 
   const std::filesystem::path& path() const { return path_; }
   const Pickle& pickle() const { return *pickle_; }
@@ -52,6 +55,8 @@ class TorchFile {
   TorchTensor tensor(const PickleValue& value, std::string_view name) const;
 
  private:
+  void open(const FileWindow& file);
+
   std::filesystem::path path_;
   ZipDirectory entries_;
   std::string prefix_;  // of every entry's name

@@ -43,7 +43,7 @@ void put(std::string& text, uint64_t number, size_t bytes) {
 
 class DirectoryReader {
  public:
-  DirectoryReader(const FileReader& file, const std::string& name) : file_(file), name_(name) {}
+  DirectoryReader(const FileWindow& file, const std::string& name) : file_(file), name_(name) {}
 
   ZipDirectory read() {
     find_directory();
@@ -61,7 +61,7 @@ class DirectoryReader {
     MT_CHECK_INPUT(place <= file_.size() && count <= file_.size() - place, name_,
                    " is cut short: it has ", file_.size(), " bytes");
     std::string bytes(size_t(count), '\0');
-    file_.read(size_t(place), std::as_writable_bytes(std::span(bytes)));
+    file_.read(place, std::as_writable_bytes(std::span(bytes)));
     return bytes;
   }
 
@@ -143,7 +143,7 @@ class DirectoryReader {
     return begin;
   }
 
-  const FileReader& file_;
+  const FileWindow& file_;
   const std::string& name_;
   uint64_t num_entries_ = 0;
   uint64_t begin_ = 0;
@@ -152,14 +152,14 @@ class DirectoryReader {
 
 }  // namespace
 
-bool is_zip(const FileReader& file) {
+bool is_zip(const FileWindow& file) {
   std::string begin(4, '\0');
   if (file.size() < begin.size()) return false;
   file.read(0, std::as_writable_bytes(std::span(begin)));
   return number_at(begin, 0, 4) == kLocalHeader;
 }
 
-ZipDirectory read_zip_directory(const FileReader& file, const std::string& name) {
+ZipDirectory read_zip_directory(const FileWindow& file, const std::string& name) {
   return DirectoryReader(file, name).read();
 }
 

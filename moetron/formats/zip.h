@@ -20,11 +20,32 @@ struct ZipEntry {
 };
 using ZipDirectory = std::map<std::string, ZipEntry, std::less<>>;
 
+// Bytes [begin, begin + size()) of a file, as if they were one: an archive may be a part of it.
+class FileWindow {
+ public:
+  FileWindow(const FileReader& file, uint64_t begin, uint64_t size)
+      : file_(file), begin_(begin), size_(size) {}
+  FileWindow(const FileReader& file) : FileWindow(file, 0, file.size()) {}
+
+  uint64_t begin() const { return begin_; }
+  uint64_t size() const { return size_; }
+  // Within the window.
+  void read(uint64_t place, std::span<std::byte> out) const {
+    file_.read(size_t(begin_ + place), out);
+  }
+
+ private:
+  const FileReader& file_;
+  uint64_t begin_;
+  uint64_t size_;
+};
+
 // Whether the file begins as a zip archive does.
-bool is_zip(const FileReader& file);
-// Reads the directory at the file's end and the place of every entry. `name` opens the message of
-// every InputError: no zip, places beyond the file, compressed or encrypted entries, a name twice.
-ZipDirectory read_zip_directory(const FileReader& file, const std::string& name);
+bool is_zip(const FileWindow& file);
+// Reads the directory at the file's end and the place of every entry within it. `name` opens the
+// message of every InputError: no zip, places beyond the file, compressed or encrypted entries, a
+// name twice.
+ZipDirectory read_zip_directory(const FileWindow& file, const std::string& name);
 
 // Writes an archive front to back: begin() and write() for each entry, then finish().
 class ZipWriter {
