@@ -13,6 +13,7 @@ from process_support import ENVIRONMENT, HANG, MOETRON, check, records, run, run
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import make_models
 
@@ -141,9 +142,52 @@ def test_training_starts_from_it():
     run([*train, "--load", mg, "--save", mg, "--train-iters", "4", "--accept-changes"])
     check(len(records(mg)) == 4, "the same command continues the run")
     run(["convert", "--load", hf, "--save", mg + "2", "--to", "megatron"])
-    os.remove(f"{mg}2/config.json")
-    done = run([*train, "--load", mg + "2", "--save", f"{folder}/none"], code=3)
-    check("no config.json" in done.stderr, "without config.json it says what is missing")
+    for name in os.listdir(mg + "2"):
+        if name.endswith(".json"):
+            os.remove(f"{mg}2/{name}")
+    check_without_config(folder, hf, mg + "2", train)
+
+
+# Of the tiny Qwen3-MoE, for a model that nothing else tells of.
+SHAPE = """--model-family qwen --num-layers 3 --hidden-size 64 --ffn-hidden-size 96 --num-attention-heads 4
+  --group-query-attention --num-query-groups 2 --kv-channels 24 --max-position-embeddings 512 --qk-layernorm
+  --num-experts 8 --moe-router-topk 2 --moe-ffn-hidden-size 32 --rotary-base 1000000 --vocab-size 128
+  --untie-embeddings-and-output-weights --moe-aux-loss-coeff 0.001 --moe-router-load-balancing-type aux_loss""".split()
+
+
+def check_without_config(folder, hf, mg, train):
+    """The files' own arguments tell the model; where they tell none, options do."""
+    losses = lambda save: [record["loss"] for record in records(f"{folder}/{save}")]
+    run([*train, "--load", mg, "--save", f"{folder}/told"])
+    check(losses("told") == losses("from_hf"), "without config.json, Megatron's arguments tell the same model")
+    again = AutoModelForCausalLM.from_pretrained(f"{folder}/told/step_0000003")
+    check(again.config.num_experts == 8, "    which is saved so that transformers loads it")
+    run([*train, "--load", mg, "--save", f"{folder}/told", "--train-iters", "4"])
+    check(len(losses("told")) == 4, "    and continued")
+    done = run([*train, "--load", mg, "--save", f"{folder}/none", "--hidden-size", "32"], code=2)
+    check("hidden-size (32) contradicts" in done.stderr and "model_optim_rng.pt says 64" in done.stderr,
+          "    and compared with options")
+    texts = [run(["generate", "--load", load, "--tokenizer", "bytes", "--prompt", "a", "--greedy",
+                  "--max-new-tokens", "4"]).stdout for load in (hf, mg)]
+    check(texts[0] == texts[1], "    and generates the same")
+    run([*train, "--load", mg, "--load-layers", "1-2", "--save", f"{folder}/two_mg"])
+    run([*train, "--load", hf, "--load-layers", "1-2", "--save", f"{folder}/two_hf"])
+    check(losses("two_mg") == losses("two_hf"), "    of whose layers some can be taken")
+    run(["convert", "--load", mg, "--save", f"{folder}/told_hf", "--to", "hf"])
+    same_weights(hf, f"{folder}/told_hf")
+    path = f"{mg}/release/mp_rank_00/model_optim_rng.pt"
+    file = torch.load(path, weights_only=False)
+    del file["args"].hidden_size
+    torch.save(file, path)
+    done = run([*train, "--load", mg, "--save", f"{folder}/none"], code=2)
+    check("num-layers is missing: without a model in --load the options must give its shape" in done.stderr,
+          "where arguments tell no model, it says what options must")
+    done = run(["convert", "--load", mg, "--save", f"{folder}/none", "--to", "hf"], code=3)
+    check("its args do not tell the model" in done.stderr and "(model-files)" in done.stderr, "    or convert needs")
+    run(["generate", "--load", mg, "--tokenizer", "bytes", "--prompt", "a", "--max-new-tokens", "1"], code=3)
+    run([*train, "--load", mg, "--load-layers", "0-1", "--save", f"{folder}/none"], code=3)
+    run([*train, *SHAPE, "--load", mg, "--save", f"{folder}/described"])
+    check(losses("described") == losses("from_hf"), "and with them it is the same model")
 
 
 def test_mistakes():

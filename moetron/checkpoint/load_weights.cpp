@@ -63,8 +63,14 @@ std::optional<ExpertName> parse_expert_name(std::string_view name) {
 // What of config.json tells which stored tensors may be ignored.
 class IgnorableTensors {
  public:
-  explicit IgnorableTensors(const std::filesystem::path& folder) {
-    if (!path_exists(folder / "config.json")) return;
+  IgnorableTensors(const std::filesystem::path& folder, const StoredModel& stored) {
+    if (!path_exists(folder / "config.json")) {
+      if (!stored.config) return;
+      num_layers_ = stored.config->num_layers;
+      tied_ = stored.config->tie_word_embeddings;
+      untied_ = !tied_;
+      return;
+    }
     const Json config = read_json(folder / "config.json");
     if (!config.is_object()) return;
     const Json layers = config.value("num_hidden_layers", Json());
@@ -93,8 +99,8 @@ class IgnorableTensors {
 
 class WeightReader {
  public:
-  explicit WeightReader(const std::filesystem::path& folder)
-      : folder_(folder.string()), stored_(open_weights(folder)) {}
+  WeightReader(const std::filesystem::path& folder, const StoredModel& stored)
+      : folder_(folder.string()), stored_(open_weights(folder, stored)) {}
 
   void read(const NamedSlice& slice) {
     if (const SafetensorsTensor* tensor = stored_->find(slice.name)) {
@@ -197,8 +203,9 @@ class WeightReader {
   std::set<std::string> names_read_;    // as the model knows them
 };
 
-WeightReader read_all(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices) {
-  WeightReader reader(folder);
+WeightReader read_all(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,
+                      const StoredModel& stored) {
+  WeightReader reader(folder, stored);
   for (const NamedSlice& slice : slices) reader.read(slice);
   return reader;
 }
@@ -214,18 +221,18 @@ void unite(std::vector<uint8_t>& marks, Communicator* world) {
 
 LoadReport load_some_weights(const std::filesystem::path& folder,
                              const std::vector<NamedSlice>& slices) {
-  const WeightReader reader = read_all(folder, slices);
-  return {reader.num_read(), reader.unused(reader.marks(), IgnorableTensors(folder))};
+  const WeightReader reader = read_all(folder, slices, {});
+  return {reader.num_read(), reader.unused(reader.marks(), IgnorableTensors(folder, {}))};
 }
 
 LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,
-                        Communicator* world) {
+                        Communicator* world, const StoredModel& stored) {
   std::optional<WeightReader> reader;
   std::optional<IgnorableTensors> ignorable;
   std::vector<uint8_t> marks;
   const std::vector<int64_t> num_stored = on_all_ranks(world, [&] {
-    reader.emplace(read_all(folder, slices));
-    ignorable.emplace(folder);
+    reader.emplace(read_all(folder, slices, stored));
+    ignorable.emplace(folder, stored);
     if (ignorable->head_is_tied() && (world == nullptr || world->rank() == 0))
       reader->check_tied_head();
     marks = reader->marks();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "moetron/autograd/parameter.h"
+#include "moetron/checkpoint/stored_model.h"
 
 namespace moetron {
 
@@ -29,10 +30,11 @@ struct LoadReport {
 // ignored by folder's config.json: layers of multi-token prediction, an lm_head.weight that is tied
 // to the embedding, and rotary_emb.inv_freq.
 // A head of other values than the embedding, in a model that is tied, is an InputError.
+// `stored`: the layers that are taken, and the model where no config.json tells it.
 // Collective over `world` (null: a single rank): each rank reads what its own slices need, an error
 // of one is thrown by all, and rank 0 warns, once, of tensors that no rank wants.
 LoadReport load_weights(const std::filesystem::path& folder, const std::vector<NamedSlice>& slices,
-                        Communicator* world = nullptr);
+                        Communicator* world = nullptr, const StoredModel& stored = {});
 
 // The same for some of a model's slices: by this rank alone, without the warning.
 LoadReport load_some_weights(const std::filesystem::path& folder,

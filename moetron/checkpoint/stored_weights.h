@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "moetron/checkpoint/stored_model.h"
 #include "moetron/formats/safetensors.h"
 
 namespace moetron {
@@ -31,12 +32,14 @@ class StoredWeights {
   virtual std::string place_of(std::string_view name) const = 0;
 };
 
-// Throws InputError, for --load, unless the folder's config.json tells which model it holds.
-void check_tells_model(const std::filesystem::path& folder);
+// Throws InputError, for --load, unless the folder holds a config.json or Megatron's files.
+void check_holds_model(const std::filesystem::path& folder);
 
 // Those of a PEFT adapter's folder, of a Hugging Face directory or, where `folder` has none, of
-// Megatron's files of ranks (mp_rank_*), of which config.json beside them tells the model.
-// InputError where there are neither and where they are damaged.
-std::unique_ptr<StoredWeights> open_weights(const std::filesystem::path& folder);
+// Megatron's files of ranks (mp_rank_*) or of its sharded format; of the layers that are wanted.
+// `stored` tells the model of Megatron's files, or config.json beside them. InputError where there
+// are no weights and where they are damaged.
+std::unique_ptr<StoredWeights> open_weights(const std::filesystem::path& folder,
+                                            const StoredModel& stored = {});
 
 }  // namespace moetron

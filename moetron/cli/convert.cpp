@@ -11,7 +11,8 @@
 #include "moetron/cli/commands.h"
 #include "moetron/cli/file_work.h"
 #include "moetron/convert/convert_megatron.h"
-#include "moetron/convert/megatron_source.h"
+#include "moetron/convert/layers_source.h"
+#include "moetron/convert/megatron_folder.h"
 #include "moetron/convert/merge_adapter.h"
 #include "moetron/run/pipeline_from_options.h"
 #include "moetron/run/resolve.h"
@@ -46,9 +47,18 @@ void say_report(const ConvertReport& report, const std::string& save) {
     std::printf("read it again: the same bits (%.1f s)\n", report.verify_seconds);
 }
 
+// Whether load is of one of Megatron's formats. InputError where it is not of that which is named.
 bool is_megatron(const Options& options) {
-  if (options.convert.from) return *options.convert.from == ModelFormat::kMegatron;
-  return is_megatron_folder(options.checkpoint.load);
+  const std::filesystem::path load = options.checkpoint.load;
+  const bool is_sharded = is_torch_dist_folder(load);
+  if (!options.convert.from) return is_sharded || is_megatron_folder(load);
+  MT_CHECK_INPUT(*options.convert.from != ModelFormat::kTorchDist || is_sharded,
+                 "from (torch-dist): ", load.string(), " holds no ", kDistMetadataFile,
+                 ", nor a folder that does and that ", kLatestFile, " names");
+  MT_CHECK_INPUT(*options.convert.from != ModelFormat::kMegatron || !is_sharded,
+                 "from (megatron): ", load.string(),
+                 " holds Megatron's sharded format: it is from (torch-dist)");
+  return *options.convert.from != ModelFormat::kHf;
 }
 
 // --merge-adapter itself, or the newest checkpoint in it.
@@ -92,6 +102,12 @@ MegatronLayout megatron_layout(const Options& options, const ModelConfig& config
   return layout;
 }
 
+void say_left_out_of_load(const std::vector<std::string>& left_out) {
+  if (left_out.empty()) return;
+  std::printf("left out: %zu tensors of the optimizer, first %s\n", left_out.size(),
+              left_out[0].c_str());
+}
+
 void say_left_out(const std::vector<std::string>& left_out) {
   if (left_out.empty()) return;
   std::printf("left out, for Megatron's model has no place for them: %zu tensors, first %s\n",
@@ -113,14 +129,21 @@ int run_convert(const ParsedCommandLine& parsed) {
   settings.progress = [&](const char* what, uint64_t done, uint64_t total) {
     progress.show(what, done, total);
   };
-  const LoadedModel model = open_model(options);
+  LoadedModel model = open_model(options);
+  say_left_out_of_load(model.left_out);
+  std::optional<LayersSource> layers;
+  if (const auto range = resolve_start(options).layers) {
+    model.config = config_of_layers(model.config, *range, model.place);
+    layers.emplace(*model.weights, *range);
+  }
   std::optional<MergedWeights> merged;
   if (const std::string& given = options.convert.merge_adapter; !given.empty()) {
     const auto adapter = adapter_folder(given, verification(resolve_start(options).verify));
     const ModelConfig config = read_model_config(model.config, model.place);
     merged.emplace(*model.weights, read_adapter_config(adapter, config), adapter);
   }
-  const ModelContent content{merged ? *merged : *model.weights, model.config, model.companions,
+  const TensorSource& weights = layers ? *layers : *model.weights;
+  const ModelContent content{merged ? *merged : weights, model.config, model.companions,
                              model.place};
   const std::string& save = options.checkpoint.save;
   if (options.convert.to == ModelFormat::kHf) {

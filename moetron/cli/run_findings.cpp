@@ -26,17 +26,17 @@ void find_model(Options& options, RunFindings& found) {
   for (const fs::path& folder : {fs::path(options.checkpoint.save), load}) {
     const std::vector<int64_t> steps = folder.empty() ? std::vector<int64_t>{} : list_steps(folder);
     if (steps.empty()) continue;
-    found.facts.model_folder = find_model_folder(resolve_start(options));
+    find_model(resolve_start(options), found.facts);
     return;
   }
   if (load.empty()) return;
   if (!path_exists(load)) {
     found.miss("load", load.string());
     options.checkpoint.load.clear();
+    options.checkpoint.load_layers.clear();
     return;
   }
-  found.facts.model_folder = find_model_folder(resolve_start(options));
-  check_tells_model(found.facts.model_folder);
+  find_model(resolve_start(options), found.facts);
 }
 
 void find_vocabulary(const Options& options, RunFindings& found) {

@@ -26,7 +26,7 @@ fs::path loaded_folder(const StartSpec& start, Communicator& world) {
   if (!path_exists(load / kConfigFile) && !holds_adapter(load)) {
     if (const auto found = find_latest(load, &world, verify)) return found->folder;
   }
-  if (!holds_adapter(load)) check_tells_model(load);
+  if (!holds_adapter(load)) check_holds_model(load);
   check_model_files(load, &world, verify);
   return load;
 }
@@ -59,16 +59,33 @@ GenerateSettings generate_settings(const Options& options) {
           .seed = static_cast<uint64_t>(options.runtime.seed)};
 }
 
+// What the arguments of Megatron's files tell, where there is no config.json.
+StoredModel stored_model(const fs::path& folder) {
+  StoredModel stored = describe_stored(folder, {}, {});
+  MT_CHECK_INPUT(stored.config || path_exists(folder / kConfigFile), "load: ", folder.string(),
+                 " has no config.json, and Megatron's args do not tell the model: put the model's "
+                 "config.json there");
+  return stored;
+}
+
+RunFacts facts_of(const fs::path& folder, const StoredModel& stored, int64_t world_size) {
+  RunFacts facts{.world_size = world_size, .model_folder = folder};
+  if (auto taken = taken_model(folder, stored))
+    facts.told_model = {std::move(taken->config), std::move(taken->place)};
+  return facts;
+}
+
 }  // namespace
 
 // Any schedule takes so many micro-batches; a text is read in one, forwards alone.
 TextModel::TextModel(const Options& options, Communicator& world, c10::Device device)
     : loaded_(loaded_folder(resolve_start(options), world)),
       folder_(holds_adapter(loaded_) ? base_of_adapter(loaded_, options.tuning.base) : loaded_),
+      stored_(stored_model(folder_)),
       chat_template_(options.sft.chat_template),
       tokenizer_(model_tokenizer(options, folder_)),
       spec_(
-          resolve_layout(options, {.world_size = world.size(), .model_folder = folder_},
+          resolve_layout(options, facts_of(folder_, stored_, world.size()),
                          /*num_micro_batches=*/2 * options.parallel.pipeline_model_parallel_size)),
       mesh_(std::make_unique<Mesh>(world, spec_.sizes, head_copies(spec_.sizes, spec_.model),
                                    holds_adapter(loaded_))),
@@ -79,7 +96,7 @@ TextModel::TextModel(const Options& options, Communicator& world, c10::Device de
   settings.lora.reset();
   if (holds_adapter(loaded_)) settings.lora = read_adapter_config(loaded_, spec_.model).lora;
   model_ = std::make_unique<Model>(spec_.model, settings);
-  load_weights(folder_, model_->weights(), &world);
+  load_weights(folder_, model_->weights(), &world, stored_);
   if (settings.lora) load_adapter(loaded_, model_->adapter_weights(), &world);
   reader_ = std::make_unique<TextReader>(*model_, *mesh_, spec_.pipeline);
 }

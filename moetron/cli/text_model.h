@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "moetron/chat/encode.h"
+#include "moetron/checkpoint/stored_model.h"
 #include "moetron/config/options.h"
 #include "moetron/generate/generate.h"
 #include "moetron/generate/reader.h"
@@ -36,6 +37,7 @@ class TextModel {
  private:
   std::filesystem::path loaded_;  // what --load says: a model or an adapter
   std::filesystem::path folder_;  // of the model
+  StoredModel stored_;            // of that folder
   std::string chat_template_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   RunSpec spec_;

@@ -3,7 +3,7 @@
 
 namespace moetron {
 
-enum class ModelFormat { kHf, kMegatron };
+enum class ModelFormat { kHf, kMegatron, kTorchDist };
 // Of the weights that are written; kStored: each as it is.
 enum class WeightDtype { kStored, kBf16, kFp16, kFp32, kFp8 };
 

@@ -163,6 +163,7 @@ struct CheckpointOptions {
   bool no_save_optim = false;
   bool no_load_optim = false;
   bool finetune = false;
+  std::string load_layers;                  // "0-6" of the model in load; empty: all
   std::optional<int64_t> ckpt_step;         // of the run in load; empty: the newest
   std::vector<std::string> accept_changes;  // names of options, or "all"
   bool restart = false;

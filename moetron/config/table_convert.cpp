@@ -5,18 +5,22 @@ namespace moetron {
 
 void declare_convert(OptionTable& table) {
   table.begin_group("convert", "Converting", {Command::kConvert});
-  const std::vector<Choice> formats{{"hf", ModelFormat::kHf}, {"megatron", ModelFormat::kMegatron}};
   table
       .add(MT_FIELD(convert, from),
            "What load is; hf: a Hugging Face model directory, megatron: Megatron's files of ranks "
-           "(mp_rank_*). Without it, what is found there.")
-      .one_of(formats)
+           "(mp_rank_*), torch-dist: Megatron's sharded format (.metadata, *.distcp). Without it, "
+           "what is found there.")
+      .one_of({{"hf", ModelFormat::kHf},
+               {"megatron", ModelFormat::kMegatron},
+               {"torch-dist", ModelFormat::kTorchDist}})
       .ours();
   table
       .add(MT_FIELD(convert, to),
            "What save becomes; megatron: a release checkpoint in the layout of the options of "
            "parallelism.")
-      .one_of(formats)
+      .one_of({{"hf", ModelFormat::kHf},
+               {"megatron", ModelFormat::kMegatron},
+               {"torch-dist", Standing::kNotYet, "writing Megatron's sharded format"}})
       .ours();
   table
       .add(
@@ -42,8 +46,10 @@ void declare_convert(OptionTable& table) {
           "the weights of load.")
       .ours();
   table
-      .add(MT_FIELD(convert, model_files),
-           "Folder of config.json and the tokenizer, where load is Megatron's and has none.")
+      .add(
+          MT_FIELD(convert, model_files),
+          "Folder of config.json and the tokenizer, where load is Megatron's and has none; without "
+          "it, the checkpoint's own arguments tell the model.")
       .ours();
   table
       .add(MT_FIELD(convert, make_vocab_size_divisible_by),

@@ -45,12 +45,12 @@ void declare_checkpoint(OptionTable& table) {
           "step is always saved, and a valid one is resumed without --load.");
   table
       .add(MT_FIELD(checkpoint, load),
-           "Directory of a checkpoint or of a Hugging Face model to start from.")
+           "Directory of a checkpoint, of a Hugging Face model or of Megatron's weights to start "
+           "from.")
       .also("load-path")
       .differs(
-          "It takes a Hugging Face model or a checkpoint of Moetron's; moetron convert makes one "
-          "of "
-          "Megatron's.")
+          "It takes a Hugging Face model, a checkpoint of Moetron's, or the weights alone of "
+          "Megatron's, in either of its formats.")
       .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kSimulate,
                      Command::kConvert});
   table.add(MT_FIELD(checkpoint, save_interval), "Saves every so many steps; 0: at the end only.")
@@ -97,6 +97,12 @@ void declare_checkpoint(OptionTable& table) {
            "Takes the weights alone of the run in load, and begins at step 0, as with a Hugging "
            "Face model in any case.")
       .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, load_layers),
+           "Takes these layers alone of the model in load, from the first to the last named (0-6), "
+           "numbered from 0; with its embedding, last norm and head.")
+      .ours()
+      .for_commands({Command::kPretrain, Command::kConvert});
   table
       .add(MT_FIELD(checkpoint, ckpt_step),
            "The step of the run in load that is taken; without it the newest.")

@@ -250,7 +250,9 @@ void declare_checkpoints(OptionTable& table) {
                 {"ckpt-assume-constant-structure", kFlag, "Plans a save once."},
                 {"dist-ckpt-strictness", kText, "What missing tensors mean."},
                 {"use-persistent-ckpt-worker", kFlag, "One process for all saves."}});
-  declare_idle(table, "config.json always gives the shape, and options must not contradict it",
+  declare_idle(table,
+               "config.json, or the checkpoint's own arguments, give the shape, and options must "
+               "not contradict it",
                {{"use-checkpoint-args", kFlag, "The checkpoint's options win."},
                 {"use-mp-args-from-checkpoint-args", kFlag, "The checkpoint's layout."},
                 {"no-use-tokenizer-model-from-checkpoint-args", kFlag, "The tokenizer given."}});

@@ -8,13 +8,17 @@
 #include <nlohmann/json.hpp>
 
 #include "moetron/arch/config_reader.h"
+#include "moetron/arch/config_writer.h"
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
 #include "moetron/base/path.h"
 #include "moetron/base/seconds_since.h"
 #include "moetron/convert/converted_weights.h"
 #include "moetron/convert/fp8_source.h"
+#include "moetron/convert/megatron_folder.h"
+#include "moetron/convert/megatron_shape.h"
 #include "moetron/convert/megatron_source.h"
+#include "moetron/convert/torch_dist_source.h"
 #include "moetron/convert/verify_copy.h"
 #include "moetron/convert/write_megatron.h"
 
@@ -50,16 +54,36 @@ class PartOfSource : public TensorSource {
   std::vector<size_t> places_;
 };
 
+// Without the weights.
+LoadedModel read_told_model(const fs::path& load, const fs::path& config_folder) {
+  const fs::path folder = config_folder.empty() ? load : config_folder;
+  const fs::path path = folder / kConfigFile;
+  const bool is_there = path_exists(path);
+  MT_CHECK_INPUT(is_there || config_folder.empty(), path.string(),
+                 " is not there: model-files names the folder of the model's config.json");
+  if (is_there) return read_model_folder(folder);
+  const auto config = model_from_args(load);
+  MT_CHECK_INPUT(config, load.string(),
+                 " has no config.json, and its args do not tell the model: name the folder of the "
+                 "model's config.json (model-files)");
+  return {.weights = nullptr,
+          .config = write_model_config(*config),
+          .companions = read_small_files(load),
+          .place = arguments_file(load).string()};
+}
+
 }  // namespace
 
 LoadedModel open_megatron_model(const fs::path& load, const fs::path& config_folder) {
-  const fs::path folder = config_folder.empty() ? load : config_folder;
-  const fs::path path = folder / kConfigFile;
-  MT_CHECK_INPUT(path_exists(path), path.string(),
-                 " is not there: name the folder of the model's config.json (model-files)");
-  LoadedModel model = read_model_folder(folder);
+  LoadedModel model = read_told_model(load, config_folder);
   const ModelConfig config = read_model_config(model.config, model.place);
-  model.weights = std::make_unique<MegatronSource>(load, config);
+  if (is_torch_dist_folder(load)) {
+    auto source = std::make_unique<TorchDistSource>(load, config);
+    model.left_out = source->left_out();
+    model.weights = std::move(source);
+  } else {
+    model.weights = std::make_unique<MegatronSource>(load, config);
+  }
   return model;
 }
 
@@ -80,19 +104,21 @@ MegatronConvertReport write_megatron_model(const ModelContent& content,
       if (settings.progress) settings.progress(what, done, total);
     };
   };
-  const MegatronReport written = write_megatron(converted.weights(), config, layout, files, save,
-                                                {settings.num_threads, progress("writes block")});
   MegatronConvertReport report;
+  const auto verify = [&](const fs::path& folder, const MegatronReport& written) {
+    report.seconds = seconds_since(begin);
+    if (!settings.verify) return;
+    verify_copy(PartOfSource(converted.weights(), written.left_out), MegatronSource(folder, config),
+                settings.num_threads, progress("verifies block"));
+    report.verify_seconds = seconds_since(begin) - report.seconds;
+  };
+  const MegatronReport written =
+      write_megatron(converted.weights(), config, layout, files, save,
+                     {settings.num_threads, progress("writes block"), verify});
   report.num_tensors = converted.weights().tensors().size() - written.left_out.size();
   report.bytes = written.bytes;
   report.num_files = written.num_files;
   report.left_out = written.left_out;
-  report.seconds = seconds_since(begin);
-  if (settings.verify) {
-    verify_copy(PartOfSource(converted.weights(), written.left_out), MegatronSource(save, config),
-                settings.num_threads, progress("verifies block"));
-    report.verify_seconds = seconds_since(begin) - report.seconds;
-  }
   return report;
 }
 

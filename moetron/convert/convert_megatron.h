@@ -10,9 +10,10 @@
 
 namespace moetron {
 
-// A checkpoint of Megatron. config.json and the tokenizer's files lie in `config_folder`; where
-// that is empty, in `load` itself, where write_megatron_model() puts them. InputError as
-// MegatronSource.
+// A checkpoint of Megatron, in either of its formats. config.json and the tokenizer's files lie in
+// `config_folder`; where that is empty, in `load` itself, where write_megatron_model() puts them.
+// Where no config.json is there, either, Megatron's own arguments tell the model. InputError as
+// MegatronSource and TorchDistSource, and where nothing tells.
 LoadedModel open_megatron_model(const std::filesystem::path& load,
                                 const std::filesystem::path& config_folder);
 

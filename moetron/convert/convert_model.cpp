@@ -76,9 +76,14 @@ LoadedModel read_model_folder(const fs::path& folder) {
   const fs::path path = folder / kConfigFile;
   LoadedModel model{.config = read_json(path), .place = path.string()};
   MT_CHECK_INPUT(model.config.is_object(), path.string(), " is no JSON object");
-  model.companions = read_tokenizer_files(folder);
-  add_companions(model.companions, read_model_companions(folder));
+  model.companions = read_small_files(folder);
   return model;
+}
+
+std::vector<CompanionFile> read_small_files(const fs::path& folder) {
+  std::vector<CompanionFile> files = read_tokenizer_files(folder);
+  add_companions(files, read_model_companions(folder));
+  return files;
 }
 
 LoadedModel open_hf_model(const fs::path& load) {

@@ -48,7 +48,8 @@ struct LoadedModel {
   std::unique_ptr<TensorSource> weights = nullptr;
   Json config = {};
   std::vector<CompanionFile> companions = {};
-  std::string place;  // begins complaints
+  std::string place;                       // begins complaints
+  std::vector<std::string> left_out = {};  // tensors of an optimizer
 
   // Refers to this.
   ModelContent content() const { return {*weights, config, companions, place}; }
@@ -57,6 +58,8 @@ struct LoadedModel {
 // What a folder holds beside the weights, which are null: config.json, which is there, and the
 // tokenizer's and the model's small files. InputError where it is damaged.
 LoadedModel read_model_folder(const std::filesystem::path& folder);
+// The small files alone.
+std::vector<CompanionFile> read_small_files(const std::filesystem::path& folder);
 
 // A Hugging Face model directory.
 LoadedModel open_hf_model(const std::filesystem::path& load);

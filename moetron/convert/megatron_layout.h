@@ -27,6 +27,9 @@ struct MegatronLayout {
   // of Megatron's own; and experts one by one, or within one grouped linear.
   bool transformer_engine = false;
   bool grouped_experts = false;
+  // Instead of either: all experts of a rank in the two parameters of Megatron's former GroupedMLP,
+  // experts.weight1 and weight2. They are read, not written.
+  bool legacy_experts = false;
 
   int64_t num_stages() const { return pp * num_chunks; }
 };
@@ -51,8 +54,6 @@ int64_t num_files(const MegatronLayout& layout);
 std::vector<MegatronRank> file_ranks(const MegatronLayout& layout);
 // "mp_rank_00_001_007"
 std::string rank_folder(const MegatronLayout& layout, const MegatronRank& rank);
-inline constexpr const char* kMegatronFile = "model_optim_rng.pt";
-inline constexpr const char* kLatestFile = "latest_checkpointed_iteration.txt";
 // "model", or "model1" where a rank has several.
 std::string chunk_key(const MegatronLayout& layout, int64_t chunk);
 

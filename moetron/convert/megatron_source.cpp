@@ -1,17 +1,15 @@
 #include "moetron/convert/megatron_source.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <set>
 #include <string_view>
 #include <utility>
 
 #include "moetron/base/error.h"
-#include "moetron/base/file.h"
 #include "moetron/base/parse_number.h"
-#include "moetron/base/path.h"
 #include "moetron/convert/megatron_args.h"
+#include "moetron/convert/megatron_folder.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/formats/torch_file.h"
 
@@ -20,46 +18,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kRankFolder = "mp_rank_";
 constexpr std::string_view kLayer = "decoder.layers.";
 constexpr size_t kMaxName = 1024;  // bytes, of a parameter
 constexpr int64_t kMaxChunks = 64;
 
 using ChunkTensors = std::map<std::string, TorchTensor, std::less<>>;
-
-std::vector<std::string> rank_folders(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with(kRankFolder) && path_exists(entry->path() / kMegatronFile))
-      names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string iteration_folder(int64_t iteration) {
-  const std::string number = std::to_string(iteration);
-  return "iter_" + std::string(number.size() < 7 ? 7 - number.size() : 0, '0') + number;
-}
-
-fs::path find_iteration(const fs::path& folder, std::optional<int64_t> step) {
-  if (step) return folder / iteration_folder(*step);
-  if (!rank_folders(folder).empty()) return folder;
-  const fs::path latest = folder / kLatestFile;
-  MT_CHECK_INPUT(path_exists(latest), folder.string(), " has neither ", kLatestFile, " nor ",
-                 kRankFolder, "* folders");
-  std::string text = read_file(latest);
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0)
-    text.pop_back();
-  if (text == "release") return folder / text;
-  const auto iteration = parse_number<int64_t>(text);
-  MT_CHECK_INPUT(iteration && *iteration >= 0, latest.string(), " holds \"", text.substr(0, 40),
-                 "\", neither an iteration nor \"release\"");
-  return folder / iteration_folder(*iteration);
-}
 
 // Later cores have another name for the layer within multi-token prediction.
 std::string known_name(std::string_view name) {
@@ -93,17 +56,13 @@ int64_t count_layers(const ChunkTensors& tensors) {
        entry != tensors.end() && entry->first.starts_with(kLayer); ++entry) {
     std::string_view rest = std::string_view(entry->first).substr(kLayer.size());
     const auto layer = take_number<int64_t>(rest);
-    constexpr int64_t kMaxLayers = 1'000'000;
-    if (layer && *layer >= 0 && *layer < kMaxLayers) count = std::max(count, *layer + 1);
+    constexpr int64_t kMostLayers = 1'000'000;
+    if (layer && *layer >= 0 && *layer < kMostLayers) count = std::max(count, *layer + 1);
   }
   return count;
 }
 
 }  // namespace
-
-bool is_megatron_folder(const fs::path& folder) {
-  return path_exists(folder / kLatestFile) || !rank_folders(folder).empty();
-}
 
 class MegatronSourceBuilder {
  public:
@@ -131,7 +90,7 @@ class MegatronSourceBuilder {
   // As far as the first file tells it.
   void read_layout() {
     const std::vector<std::string> folders = rank_folders(folder_);
-    MT_CHECK_INPUT(!folders.empty(), folder_.string(), " has no folder ", kRankFolder, "*");
+    MT_CHECK_INPUT(!folders.empty(), folder_.string(), " has no folder mp_rank_*");
     const TorchFile first(folder_ / folders[0] / kMegatronFile);
     MegatronLayout& layout = source_.layout_;
     layout = layout_from_args(first);
@@ -169,6 +128,7 @@ class MegatronSourceBuilder {
           if (name.ends_with(".layer_norm_weight")) source_.layout_.transformer_engine = true;
           if (name.find(".experts.linear_fc1.weight") != std::string::npos)
             source_.layout_.grouped_experts = true;
+          if (name.ends_with(".experts.weight1")) source_.layout_.legacy_experts = true;
         }
     MT_CHECK_INPUT(mtp_ == MtpTensors::kLeaveOut || config_.num_mtp_layers > 0, folder_.string(),
                    " holds layers of multi-token prediction, its config.json tells of none "
@@ -242,12 +202,16 @@ class MegatronSourceBuilder {
         if (parts_[piece.tensor].empty()) dtype = stored.dtype;
         MT_CHECK_INPUT(dtype == stored.dtype, source_.files_[file].string(), ": ", tensor.name,
                        " is ", dtype_name(stored.dtype), ", on other ranks ", dtype_name(dtype));
+        const uint64_t begin =
+            piece.transposed ? stored.offset + static_cast<uint64_t>(piece.begin) * element_bytes
+                             : offset;
         parts_[piece.tensor].push_back({.file = file,
-                                        .offset = offset,
+                                        .offset = begin,
                                         .row = static_cast<uint64_t>(piece.row),
                                         .rows = static_cast<uint64_t>(piece.rows),
                                         .column = static_cast<uint64_t>(piece.column),
-                                        .columns = static_cast<uint64_t>(piece.columns)});
+                                        .columns = static_cast<uint64_t>(piece.columns),
+                                        .stride = static_cast<uint64_t>(piece.stride)});
       }
       offset += static_cast<uint64_t>(piece.rows * piece.columns) * element_bytes;
     }
@@ -258,8 +222,8 @@ class MegatronSourceBuilder {
   const ModelConfig& config_;
   MtpTensors mtp_ = MtpTensors::kLeaveOut;
   std::vector<MegatronRank> ranks_;
-  std::vector<std::vector<ChunkTensors>> files_;          // of each rank its chunks
-  std::vector<std::vector<MegatronSource::Part>> parts_;  // by place in the inventory
+  std::vector<std::vector<ChunkTensors>> files_;  // of each rank its chunks
+  std::vector<std::vector<TensorPart>> parts_;    // by place in the inventory
   std::vector<SafetensorsDtype> dtypes_;
   std::set<std::pair<size_t, std::pair<int64_t, int64_t>>> placed_;
 };
@@ -267,32 +231,6 @@ class MegatronSourceBuilder {
 MegatronSource::MegatronSource(const fs::path& folder, const ModelConfig& config,
                                std::optional<int64_t> step) {
   MegatronSourceBuilder(*this, find_iteration(folder, step), config).build();
-}
-
-void MegatronSource::read(size_t index, uint64_t begin, uint64_t count,
-                          std::span<std::byte> bytes) const {
-  const SafetensorsTensor& tensor = tensors_[index];
-  const auto width = static_cast<uint64_t>(num_columns(tensor.shape));
-  const uint64_t element_bytes = static_cast<uint64_t>(dtype_bits(tensor.dtype)) / 8;
-  const uint64_t end = begin + count;
-  for (const Part& part : parts_[index]) {
-    const uint64_t first = std::max(part.row, begin / width);
-    const uint64_t last = std::min(part.row + part.rows, (end + width - 1) / width);
-    if (first >= last) continue;
-    // The rows from `first` on; a read may begin and end within one.
-    std::vector<std::byte> rows((last - first) * part.columns * element_bytes);
-    FileReader(files_[part.file])
-        .read(part.offset + (first - part.row) * part.columns * element_bytes, rows);
-    for (uint64_t row = first; row < last; ++row) {
-      const uint64_t row_begin = row * width + part.column;
-      const uint64_t from = std::max(row_begin, begin);
-      const uint64_t to = std::min(row_begin + part.columns, end);
-      if (from >= to) continue;
-      std::memcpy(&bytes[(from - begin) * element_bytes],
-                  &rows[((row - first) * part.columns + from - row_begin) * element_bytes],
-                  (to - from) * element_bytes);
-    }
-  }
 }
 
 }  // namespace moetron

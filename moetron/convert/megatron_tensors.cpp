@@ -204,6 +204,7 @@ class ChunkBuilder {
     for (const ParameterRule& rule : kLayerRules) {
       if (!has(rule.where, is_moe)) continue;
       const bool is_expert = rule.where == Where::kExperts;
+      if (is_expert && layout_.legacy_experts) continue;
       const bool by_engine = is_expert ? layout_.grouped_experts : layout_.transformer_engine;
       const char* name = by_engine && rule.engine != nullptr ? rule.engine : rule.local;
       const int64_t count = is_expert ? config_.moe->num_experts / layout_.ep : 1;
@@ -214,6 +215,47 @@ class ChunkBuilder {
           add(prefix + numbered(name, i), sources, rule.tensors[0]->shard, rule.fusion);
       }
     }
+    if (is_moe && layout_.legacy_experts) add_legacy_experts(prefix + "mlp.experts.", layer);
+  }
+
+  // weight1 [hidden, experts * 2 * width] and weight2 [experts * width, hidden] have the elements
+  // of [experts, hidden, 2 * width], gate and up side by side, and [experts, width, hidden]: each
+  // expert's matrices transposed. Of a rank in tpe its part of the width.
+  void add_legacy_experts(const std::string& prefix, int64_t layer) {
+    const int64_t count = config_.moe->num_experts / layout_.ep;
+    const int64_t width = config_.moe->expert_intermediate_size / layout_.tpe;
+    const int64_t hidden = config_.hidden_size;
+    MegatronTensor first{prefix + "weight1", {hidden, count * 2 * width}, {}};
+    MegatronTensor second{prefix + "weight2", {count * width, hidden}, {}};
+    for (int64_t i = 0; i < count; ++i) {
+      const std::string part =
+          layer_prefix(layer) + numbered("mlp.experts.#.", rank_.ep * count + i);
+      const auto place = [&](const TensorRule& rule) {
+        return model_.places_.at(part + rule.name);
+      };
+      TensorPiece piece{.tensor = place(tensors::kGate),
+                        .row = rank_.tpe * width,
+                        .rows = width,
+                        .column = 0,
+                        .columns = hidden,
+                        .transposed = true,
+                        .begin = i * 2 * width * hidden,
+                        .stride = 2 * width};
+      first.pieces.push_back(piece);
+      piece.tensor = place(tensors::kUp);
+      piece.begin += width;
+      first.pieces.push_back(piece);
+      second.pieces.push_back({.tensor = place(tensors::kDown),
+                               .row = 0,
+                               .rows = hidden,
+                               .column = rank_.tpe * width,
+                               .columns = width,
+                               .transposed = true,
+                               .begin = i * width * hidden,
+                               .stride = hidden});
+    }
+    tensors_.push_back(std::move(first));
+    tensors_.push_back(std::move(second));
   }
 
   bool has(Where where, bool is_moe) const {

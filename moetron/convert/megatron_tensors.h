@@ -21,6 +21,11 @@ struct TensorPiece {
   int64_t rows = 0;
   int64_t column = 0;  // of the tensor; the parameter has these columns alone
   int64_t columns = 0;
+  // Of legacy experts: element (r, c) of the rectangle is element begin + c * stride + r of the
+  // parameter.
+  bool transposed = false;
+  int64_t begin = 0;
+  int64_t stride = 0;
 };
 
 struct MegatronTensor {

@@ -1,5 +1,6 @@
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <set>
@@ -11,6 +12,9 @@
 #include "moetron/arch/inventory.h"
 #include "moetron/base/error.h"
 #include "moetron/base/temporary_folder.h"
+#include "moetron/convert/megatron_args.h"
+#include "moetron/convert/megatron_folder.h"
+#include "moetron/convert/megatron_models_test.h"
 #include "moetron/convert/megatron_source.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/convert/write_megatron.h"
@@ -20,127 +24,7 @@ namespace moetron {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Every element of every tensor has a number of its own.
-class CountingSource : public TensorSource {
- public:
-  explicit CountingSource(const ModelConfig& config) {
-    std::map<std::string, TensorInfo> sorted;
-    for (TensorInfo& tensor : tensor_inventory(config, MtpTensors::kInclude))
-      sorted.emplace(tensor.name, tensor);
-    for (const auto& [name, tensor] : sorted) {
-      tensors_.push_back({name, SafetensorsDtype::kI32, tensor.shape});
-      begins_.push_back(total_);
-      total_ += static_cast<uint64_t>(tensor.num_elements());
-    }
-    // Multi-token prediction has copies of the model's ends.
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      const std::string& name = tensors_[i].name;
-      if (name.ends_with(".embed_tokens.weight"))
-        begins_[i] = begin_of("model.embed_tokens.weight");
-      if (name.ends_with("shared_head.head.weight")) begins_[i] = begin_of("lm_head.weight");
-    }
-  }
-  const std::vector<SafetensorsTensor>& tensors() const override { return tensors_; }
-  void read(size_t index, uint64_t begin, uint64_t count,
-            std::span<std::byte> bytes) const override {
-    for (uint64_t i = 0; i < count; ++i) {
-      const auto number = static_cast<int32_t>(begins_[index] + begin + i);
-      std::memcpy(&bytes[i * sizeof(number)], &number, sizeof(number));
-    }
-  }
-  std::vector<SafetensorsTensor>& change() { return tensors_; }
-
- private:
-  uint64_t begin_of(const std::string& name) const {
-    for (size_t i = 0; i < tensors_.size(); ++i)
-      if (tensors_[i].name == name) return begins_[i];
-    return 0;
-  }
-
-  std::vector<SafetensorsTensor> tensors_;
-  std::vector<uint64_t> begins_;
-  uint64_t total_ = 0;
-};
-
-ModelConfig llama() {
-  ModelConfig config;
-  config.family = ModelConfig::Family::kLlama;
-  config.vocab_size = 11;
-  config.hidden_size = 8;
-  config.num_layers = 4;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 3;
-  config.intermediate_size = 12;
-  config.max_position_embeddings = 64;
-  return config;
-}
-
-ModelConfig qwen2() {
-  ModelConfig config = llama();
-  config.family = ModelConfig::Family::kQwen2;
-  config.attention_bias = true;
-  config.tie_word_embeddings = true;
-  return config;
-}
-
-ModelConfig qwen3_moe() {
-  ModelConfig config = llama();
-  config.family = ModelConfig::Family::kQwen3Moe;
-  config.qk_norm = true;
-  config.moe.emplace();
-  config.moe->num_experts = 4;
-  config.moe->top_k = 2;
-  config.moe->expert_intermediate_size = 6;
-  return config;
-}
-
-ModelConfig deepseek_v3() {
-  ModelConfig config = qwen3_moe();
-  config.family = ModelConfig::Family::kDeepseekV3;
-  config.qk_norm = false;
-  config.num_key_value_heads = 4;
-  config.mla = MlaConfig{.q_lora_rank = 6,
-                         .kv_lora_rank = 4,
-                         .qk_nope_head_dim = 3,
-                         .qk_rope_head_dim = 2,
-                         .v_head_dim = 3};
-  config.moe->num_shared_experts = 1;
-  config.moe->shared_intermediate_size = 6;
-  config.moe->expert_bias = true;
-  config.moe->first_k_dense_replace = 1;
-  return config;
-}
-
-ModelConfig deepseek_v3_mtp() {
-  ModelConfig config = deepseek_v3();
-  config.num_mtp_layers = 1;
-  return config;
-}
-
-MegatronLayout layout_of(const ModelConfig& config) {
-  MegatronLayout layout;
-  layout.stage_layers = {config.num_layers};
-  layout.padded_vocab = padded_vocab_size(config, 4, 1);
-  return layout;
-}
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-std::vector<int32_t> read_range(const TensorSource& source, size_t index, uint64_t begin,
-                                uint64_t count) {
-  std::vector<int32_t> values(count);
-  source.read(index, begin, count, std::as_writable_bytes(std::span(values)));
-  return values;
-}
+using namespace std::string_literals;
 
 // Writes, reads, and compares every element; every range of one tensor, too.
 void expect_round_trip(const ModelConfig& config, const MegatronLayout& layout) {
@@ -275,6 +159,67 @@ TEST(MegatronTest, HasTransformerEnginesNames) {
                 "self_attention.linear_q_up_proj.weight"}));
 }
 
+// Megatron's former GroupedMLP multiplies tokens [tokens, hidden] by weight1.view(experts, hidden,
+// 2 * width) and weight2.view(experts, width, hidden): gate and up are side by side.
+TEST(MegatronTest, ReadsLegacyExperts) {
+  const ModelConfig config = qwen3_moe();
+  const CountingSource source(config);
+  const int64_t hidden = config.hidden_size, width = config.moe->expert_intermediate_size / 2;
+  MegatronLayout layout = layout_of(config);
+  layout.tp = layout.tpe = layout.ep = 2;
+  layout.padded_vocab = padded_vocab_size(config, 8, 2);
+  layout.legacy_experts = true;
+  const MegatronModel model(config, layout, MtpTensors::kLeaveOut);
+  const TemporaryFolder folder("megatron");
+  for (const MegatronRank& rank : file_ranks(layout)) {
+    const std::vector<MegatronTensor> chunk = model.chunk(rank, 0);
+    // Element `at` of the parameter of a layer.
+    const auto element = [&](int64_t layer, bool is_first, int64_t at) {
+      const int64_t columns = is_first ? 2 * width : hidden;
+      const int64_t rows = is_first ? hidden : width;
+      const int64_t expert = at / (rows * columns) + rank.ep * 2;
+      const int64_t row = at / columns % rows, column = at % columns;
+      const char* part = !is_first ? "down" : column < width ? "gate" : "up";
+      const size_t index = find_tensor(source, concat("model.layers.", layer, ".mlp.experts.",
+                                                      expert, ".", part, "_proj.weight"));
+      const int64_t unit = rank.tpe * width + (is_first ? column % width : row);
+      const int64_t place = is_first ? unit * hidden + row : column * 2 * width + unit;
+      return read_range(source, index, static_cast<uint64_t>(place), 1)[0];
+    };
+    TorchContents contents;
+    contents.args = megatron_args(config, layout, MtpTensors::kLeaveOut);
+    TorchStateDict state{.key = "model", .tensors = {}, .names_of_none = {}};
+    for (const MegatronTensor& tensor : chunk)
+      state.tensors.push_back({tensor.name, SafetensorsDtype::kI32, tensor.shape});
+    contents.models.push_back(state);
+    const fs::path place = folder.path() / "release" / rank_folder(layout, rank);
+    fs::create_directories(place);
+    write_torch_file(place / kMegatronFile, contents, [&](size_t, size_t i, const TorchSink& sink) {
+      const MegatronTensor& tensor = chunk[i];
+      std::vector<int32_t> values(static_cast<size_t>(tensor.shape[0] * num_columns(tensor.shape)),
+                                  0);
+      const bool is_first = tensor.name.ends_with("weight1");
+      if (is_first || tensor.name.ends_with("weight2"))
+        for (size_t at = 0; at < values.size(); ++at)
+          values[at] = element(tensor.name["decoder.layers."s.size()] - '0', is_first,
+                               static_cast<int64_t>(at));
+      sink(std::as_bytes(std::span(values)));
+    });
+  }
+  std::ofstream(folder.path() / kLatestFile) << "release";
+  const MegatronSource read(folder.path(), config);
+  int num_experts = 0;
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    if (source.tensors()[i].name.find(".experts.") == std::string::npos) continue;
+    ++num_experts;
+    const uint64_t count = static_cast<uint64_t>(hidden * 2 * width);
+    for (const auto& [begin, size] : {std::pair(uint64_t{0}, count), {count / 3, count / 2}})
+      EXPECT_EQ(read_range(read, i, begin, size), read_range(source, i, begin, size))
+          << source.tensors()[i].name;
+  }
+  EXPECT_EQ(num_experts, 4 * 4 * 3);
+}
+
 TEST(MegatronTest, NamesFoldersAsMegatronDoes) {
   MegatronLayout layout;
   EXPECT_EQ(rank_folder(layout, {}), "mp_rank_00");
@@ -347,6 +292,26 @@ TEST(MegatronTest, NamesWhatIsMissing) {
             std::vector<std::string>{"model.layers.4.enorm.weight"});
   EXPECT_EQ(write(), "save: " + folder.path().string() +
                          " is there already: name another folder, or remove it");
+}
+
+// What does not pass never gets its name.
+TEST(MegatronTest, ChecksBeforeItAppears) {
+  const ModelConfig config = llama();
+  const TemporaryFolder folder("megatron");
+  const fs::path save = folder.path() / "save";
+  MegatronSettings settings;
+  settings.check = [&](const fs::path& written, const MegatronReport& report) {
+    EXPECT_EQ(report.num_files, 1);
+    EXPECT_EQ(MegatronSource(written, config).tensors().size(),
+              CountingSource(config).tensors().size());
+    EXPECT_FALSE(fs::exists(save));
+    throw InputError("other bits");
+  };
+  EXPECT_EQ(message_of([&] {
+              write_megatron(CountingSource(config), config, layout_of(config), {}, save, settings);
+            }),
+            "other bits");
+  EXPECT_TRUE(fs::is_empty(folder.path()));
 }
 
 TEST(MegatronTest, RefusesFoldersThatDoNotFit) {

@@ -11,6 +11,7 @@
 #include "moetron/base/file.h"
 #include "moetron/base/parallel_for.h"
 #include "moetron/convert/megatron_args.h"
+#include "moetron/convert/megatron_folder.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/convert/new_folder.h"
 #include "moetron/formats/torch_file.h"
@@ -210,6 +211,7 @@ MegatronReport write_megatron(const TensorSource& source, const ModelConfig& con
     write_file(target.path() / file.name, file.text);
   }
   write_file(target.path() / kLatestFile, kRelease);
+  if (settings.check) settings.check(target.path(), report);
   target.commit();
   return report;
 }

@@ -13,17 +13,20 @@
 
 namespace moetron {
 
-struct MegatronSettings {
-  int num_threads = 1;  // each writes one file at a time and holds a few times 8 MiB
-  // Pieces of 8 MiB that are written, of so many: called by one thread at a time.
-  std::function<void(uint64_t done, uint64_t total)> progress = {};
-};
-
 struct MegatronReport {
   uint64_t bytes = 0;  // of all tensors in all files
   int num_files = 0;
   std::vector<std::string>
       left_out;  // tensors of the source that Megatron's model has no place for
+};
+
+struct MegatronSettings {
+  int num_threads = 1;  // each writes one file at a time and holds a few times 8 MiB
+  // Pieces of 8 MiB that are written, of so many: called by one thread at a time.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
+  // Called with the folder when all is written, and before it appears under its name: where this
+  // throws, it never does.
+  std::function<void(const std::filesystem::path& folder, const MegatronReport& report)> check = {};
 };
 
 // Writes FOLDER/release/mp_rank_*/model_optim_rng.pt, the file that names the release as the last,

@@ -217,6 +217,10 @@ StartSpec resolve_start(const Options& options) {
           .save_optimizer = !checkpoint.no_save_optim,
           .weights_alone = checkpoint.finetune || options.sft.applies,
           .step = checkpoint.ckpt_step,
+          .layers = checkpoint.load_layers.empty()
+                        ? std::nullopt
+                        : std::optional(parse_layer_range(checkpoint.load_layers)),
+          .vocab_size = options.model.vocab_size,
           .accepted_changes = accepted_changes(checkpoint.accept_changes),
           .restart = checkpoint.restart,
           .metrics = metrics_file(options),

@@ -5,6 +5,7 @@
 
 #include "moetron/base/flag_text.h"
 #include "moetron/run/division.h"
+#include "moetron/run/resolve.h"
 
 namespace moetron {
 namespace {
@@ -98,6 +99,13 @@ void check_combinations(const Options& options, Mistakes& mistakes) {
                  "overlap-param-gather (true) needs use-distributed-optimizer (",
                  flag_text(optimizer.use_distributed_optimizer), ") and overlap-grad-reduce (",
                  flag_text(optimizer.overlap_grad_reduce), ") to be true");
+  mistakes.check(options.checkpoint.load_layers.empty() || !options.checkpoint.load.empty(),
+                 "load-layers (", options.checkpoint.load_layers,
+                 ") needs load: the model that they are of");
+  mistakes.check(
+      options.checkpoint.load_layers.empty() || options.tuning.lora_rank == 0, "load-layers (",
+      options.checkpoint.load_layers, ") does not go with lora-rank (", options.tuning.lora_rank,
+      "), whose updates name a whole model: make one with moetron convert --load-layers");
   mistakes.check(options.runtime.distributed_backend != DistributedBackend::kNccl ||
                      options.runtime.device != DeviceKind::kCpu,
                  "distributed-backend (nccl) needs device (cpu) to be cuda");
@@ -189,7 +197,13 @@ void check_convert(const Options& options, Mistakes& mistakes) {
   mistakes.check(options.convert.merge_adapter.empty() ||
                      options.convert.from.value_or(ModelFormat::kHf) == ModelFormat::kHf,
                  "merge-adapter (", options.convert.merge_adapter,
-                 ") goes with Hugging Face model directories, not with from (megatron)");
+                 ") goes with Hugging Face model directories, not with from (",
+                 options.convert.from == ModelFormat::kTorchDist ? "torch-dist" : "megatron", ")");
+  mistakes.check(options.checkpoint.load_layers.empty() || options.convert.merge_adapter.empty(),
+                 "load-layers (", options.checkpoint.load_layers,
+                 ") does not go with merge-adapter (", options.convert.merge_adapter,
+                 "), whose updates are those of all layers: merge first");
+  mistakes.collect([&] { resolve_start(options); });
 }
 
 void check_compare(const Options& options, Mistakes& mistakes) {

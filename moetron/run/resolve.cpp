@@ -145,16 +145,20 @@ int64_t vocabulary_from_tokenizer(const Options& options, const RunFacts::Vocabu
   throw InternalError("unknown tokenizer patch");
 }
 
-// Known, however much of the options contradicts it.
+// Known, however much of the options contradicts it. `place`: of what tells it.
+ModelConfig model_of(ModelConfig config, const std::string& place, const Options& options,
+                     Mistakes& mistakes) {
+  mistakes.collect([&] { check_options_match(config, options, place); });
+  mistakes.collect([&] { apply_training_options(options, config); });
+  return config;
+}
+
 std::optional<ModelConfig> model_of_folder(const fs::path& folder, const Options& options,
                                            Mistakes& mistakes) {
   std::optional<ModelConfig> config;
   mistakes.collect([&] { config = read_model_config(folder); });
   if (!config) return {};
-  const std::string file = (folder / "config.json").string();
-  mistakes.collect([&] { check_options_match(*config, options, file); });
-  mistakes.collect([&] { apply_training_options(options, *config); });
-  return config;
+  return model_of(*config, (folder / "config.json").string(), options, mistakes);
 }
 
 // What serves where nothing depends on the vocabulary.
@@ -214,8 +218,12 @@ Resolution resolution_of_run(const Options& options, const RunFacts& facts,
   Resolution resolution(options, facts.world_size, std::move(before));
   resolution.resolve(
       [&](Mistakes& found) {
-        return facts.model_folder.empty() ? fresh_model(options, facts.tokenizer, found)
-                                          : model_of_folder(facts.model_folder, options, found);
+        if (facts.told_model)
+          return std::optional(
+              model_of(facts.told_model->config, facts.told_model->place, options, found));
+        return facts.model_folder.empty() || facts.options_tell_model
+                   ? fresh_model(options, facts.tokenizer, found)
+                   : model_of_folder(facts.model_folder, options, found);
       },
       num_micro_batches);
   return resolution;

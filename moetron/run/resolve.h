@@ -29,6 +29,15 @@ Json options_record(const Options& options);
 struct RunFacts {
   int64_t world_size = 1;
   std::filesystem::path model_folder;  // whose config.json is the model; empty: a fresh model
+  // The model of model_folder where its config.json does not tell it: some layers of a larger one,
+  // or Megatron's files without a config.json.
+  struct ToldModel {
+    ModelConfig config;
+    std::string place;  // what complaints name
+  };
+  std::optional<ToldModel> told_model;
+  // model_folder holds weights, and neither a config.json nor anything else that tells of them.
+  bool options_tell_model = false;
   struct Vocabulary {
     int64_t size = 0;
     int64_t base_size = 0;  // without added tokens

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "moetron/arch/layer_range.h"
 #include "moetron/arch/lora.h"
 #include "moetron/arch/mesh_layout.h"
 #include "moetron/arch/model_config.h"
@@ -156,6 +157,8 @@ struct StartSpec {
   bool save_optimizer = true;
   bool weights_alone = false;                 // of a run in `load`, which is not continued
   std::optional<int64_t> step;                // of a run in `load`; empty: the newest
+  std::optional<LayerRange> layers;           // of the model in `load`; empty: all
+  std::optional<int64_t> vocab_size;          // that is asked for; Megatron's files know it padded
   std::vector<std::string> accepted_changes;  // names of options, or "all"
   bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
   std::string metrics;   // file; empty: none

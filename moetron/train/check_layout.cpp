@@ -195,7 +195,8 @@ std::string describe(const LayoutCheck& check) {
 
 void run_layout_check(const Options& options, int64_t world_size) {
   const StartSpec start = resolve_start(options);
-  RunFacts facts{.world_size = world_size, .model_folder = find_model_folder(start)};
+  RunFacts facts{.world_size = world_size};
+  find_model(start, facts);
   if (const auto tokenizer = open_tokenizer(start.tokenizer))
     facts.tokenizer = {tokenizer->vocab_size(), tokenizer->base_vocab_size()};
   const RunSpec run = resolve_run(options, facts);

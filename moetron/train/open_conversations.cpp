@@ -224,11 +224,16 @@ std::unique_ptr<const Conversations> open_conversations(const Options& options, 
                 blend.weights.empty() ? "" : concat(", weight ", blend.weights[i]))});
   }
   auto set = std::make_shared<const ConversationSet>(std::move(files), spec->pairs);
-  const ModelConfig model = read_model_config(start.model_folder());
+  const auto told = taken_model(start.weights, start.stored);
+  std::optional<int64_t> max_positions;  // unknown where options describe the model
+  if (told)
+    max_positions = told->config.max_position_embeddings;
+  else if (path_exists(start.model_folder() / kConfigFile))
+    max_positions = read_model_config(start.model_folder()).max_position_embeddings;
   choices.see_conversations(
       {.num_conversations = set->size(),
        .longest = *std::max_element(set->lengths().begin(), set->lengths().end()),
-       .max_positions = model.max_position_embeddings});
+       .max_positions = max_positions});
   choices.see_packs(count_packs(*set, choices, world_size));
   return std::make_unique<const Conversations>(std::move(set), std::move(described),
                                                std::move(caches), std::move(choices),

@@ -366,7 +366,8 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   const Json files =
       describe_files(start, start_spec, resolve_data(options), conversations.get(), world);
   check_same_files(files, world);
-  RunFacts facts{.world_size = world.size(), .model_folder = start.model_folder()};
+  RunFacts facts{.world_size = world.size()};
+  tell_model(start, facts);
   if (start.tokenizer != nullptr)
     facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
   const RunSpec spec = resolve_run(options, facts);

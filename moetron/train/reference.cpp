@@ -57,6 +57,7 @@ Json describe(const RunStart& start, Communicator& world) {
   std::string content;
   on_rank_zero_for_long(&world, [&] {
     content = content_of(start.weights);
+    if (start.stored.layers) content += concat(", layers ", range_text(*start.stored.layers));
     if (!start.adapter.empty()) content += concat(", adapter ", content_of(start.adapter));
   });
   const fs::path& place = start.adapter.empty() ? start.weights : start.adapter;

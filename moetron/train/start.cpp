@@ -63,24 +63,58 @@ std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
   return spec.folder.empty() ? nullptr : Tokenizer::load(spec.folder);
 }
 
-std::filesystem::path find_model_folder(const StartSpec& spec) {
+namespace {
+
+// The folder of the model, and whether it is that of weights that a run would begin with.
+struct ModelPlace {
+  fs::path folder;
+  bool is_beginning = false;
+};
+
+ModelPlace find_model_place(const StartSpec& spec) {
   for (const fs::path folder : {spec.save, spec.load}) {
     if (folder.empty()) continue;
-    if (folder == spec.load && spec.step) {
-      const fs::path step = checkpoint_folder(folder, *spec.step);
-      return holds_adapter(step) ? find_base(spec, step) : step;
-    }
-    if (const auto steps = list_steps(folder); !steps.empty()) {
-      const fs::path step = checkpoint_folder(folder, steps.front());
-      return holds_adapter(step) ? find_base(spec, step) : step;
-    }
+    const bool is_load = folder == spec.load;
+    const auto steps = is_load && spec.step ? std::vector{*spec.step} : list_steps(folder);
+    if (steps.empty()) continue;
+    const fs::path step = checkpoint_folder(folder, steps.front());
+    const bool is_new = is_load && folder != spec.save && spec.weights_alone;
+    return {holds_adapter(step) ? find_base(spec, step) : step, is_new};
   }
-  return holds_adapter(spec.load) ? find_base(spec, spec.load) : fs::path(spec.load);
+  return {holds_adapter(spec.load) ? find_base(spec, spec.load) : fs::path(spec.load), true};
+}
+
+// Of weights that a run begins with.
+StoredModel describe_start(const StartSpec& spec, const fs::path& weights) {
+  return describe_stored(weights, spec.layers, spec.vocab_size);
+}
+
+}  // namespace
+
+void tell_model(const RunStart& start, RunFacts& facts) {
+  facts.model_folder = start.model_folder();
+  if (facts.model_folder.empty()) return;
+  if (auto taken = taken_model(start.weights, start.stored))
+    facts.told_model = {std::move(taken->config), std::move(taken->place)};
+  facts.options_tell_model =
+      !facts.told_model && start.base.empty() && !path_exists(facts.model_folder / kConfigFile);
+}
+
+void find_model(const StartSpec& spec, RunFacts& facts) {
+  const ModelPlace place = find_model_place(spec);
+  facts.model_folder = place.folder;
+  if (place.folder.empty() || !place.is_beginning) return;
+  check_holds_model(place.folder);
+  RunStart start;
+  start.weights = place.folder;
+  start.stored = describe_start(spec, place.folder);
+  tell_model(start, facts);
 }
 
 RunStart start_with_weights(const StartSpec& spec, const fs::path& weights) {
   RunStart start;
   start.weights = weights;
+  if (!holds_adapter(weights)) start.stored = describe_start(spec, weights);
   find_adapter(spec, start);
   return start;
 }
@@ -99,6 +133,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
   bool is_model_given = true;  // and not a run's folder, whose checkpoint was checked
 
   if (!save.empty()) start.resume = find_in_save(spec, world);
+  const bool is_own = start.resume.has_value();
   MT_CHECK_CONFIG(!start.resume || start.resume->step == spec.step.value_or(start.resume->step),
                   "ckpt-step (", spec.step.value_or(0),
                   ") is not what the run would continue: save (", spec.save, ") holds step ",
@@ -121,8 +156,19 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
                       start.resume->folder.string()));
     }
   }
+  MT_CHECK_CONFIG(
+      !spec.layers || !start.resume || is_own, "load-layers (",
+      range_text(spec.layers.value_or(LayerRange())), ") does not go with load (", load.string(),
+      "), whose run would be continued with all its layers: --finetune begins anew with "
+      "its weights");
   if (!start.resume && !load.empty()) {
-    if (!holds_adapter(load)) check_tells_model(load);
+    MT_CHECK_CONFIG(!spec.layers || !holds_adapter(load), "load-layers (",
+                    range_text(spec.layers.value_or(LayerRange())), ") does not go with load (",
+                    load.string(), "), which holds an adapter");
+    if (!holds_adapter(load)) {
+      check_holds_model(load);
+      start.stored = describe_start(spec, load);
+    }
     if (is_model_given) check_model_files(load, &world, verification(spec.verify));
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/stored_model.h"
 #include "moetron/formats/companions.h"
+#include "moetron/run/resolve.h"
 #include "moetron/run/run_spec.h"
 
 namespace moetron {
@@ -23,11 +25,12 @@ struct RunStart {
   // adapter; and an adapter to begin with, in place of a fresh one.
   std::filesystem::path base;
   std::filesystem::path adapter;
+  StoredModel stored;  // of `weights`: what is taken of them, and what no config.json tells
   std::filesystem::path tokenizer_folder;      // empty: none
   std::vector<CompanionFile> tokenizer_files;  // of that folder, as they were at the start
   std::shared_ptr<const Tokenizer> tokenizer;  // null where the run names none
 
-  // Whose config.json is the model; empty: the options describe it.
+  // Whose config.json is the model, unless `stored` tells it; empty: the options describe it.
   std::filesystem::path model_folder() const {
     if (!base.empty()) return base;
     return resume ? resume->folder : weights;
@@ -40,15 +43,18 @@ struct RunStart {
 // Files that a manifest lists are read once, to check them. Collective over `world`.
 RunStart find_start(const StartSpec& spec, Communicator& world);
 
-// The same of a folder of weights, or an adapter, that is not continued.
+// What resolve_run() must know of the model where a run begins.
+void tell_model(const RunStart& start, RunFacts& facts);
+
+// The same as find_start() of a folder of weights, or an adapter, that is not continued.
 RunStart start_with_weights(const StartSpec& spec, const std::filesystem::path& weights);
 // Where `load` is a run's folder, its newest checkpoint; else `load`. InputError where it cannot be
 // listed.
 std::filesystem::path newest_weights(const std::filesystem::path& load);
 
-// Whose config.json find_start() would take for the model, as RunStart::model_folder(); its files
-// are not checked, and nothing is changed. InputError where --save or --load cannot be listed.
-std::filesystem::path find_model_folder(const StartSpec& spec);
+// What find_start() would find of the model, as tell_model() tells it; its files are not checked,
+// and nothing is changed. InputError where --save or --load cannot be listed.
+void find_model(const StartSpec& spec, RunFacts& facts);
 
 // Where the run names no tokenizer, the one of its model, if it has one; and the files of either.
 void take_tokenizer_files(RunStart& start);

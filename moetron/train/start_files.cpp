@@ -55,6 +55,12 @@ std::string describe_tokenizer(const std::vector<CompanionFile>& files) {
 std::string describe_model(const fs::path& folder) {
   if (path_exists(folder / "manifest.json"))
     return concat("checkpoint ", digest(read_file(folder / "manifest.json")));
+  if (!path_exists(folder / "config.json")) {
+    uint64_t bytes = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.is_regular_file()) bytes += entry.file_size();
+    return concat("Megatron's files of ", bytes, " bytes");
+  }
   std::vector<std::string> weights;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() != ".safetensors") continue;
