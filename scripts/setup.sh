@@ -69,3 +69,4 @@ mkdir -p build
 : >"$LOG"
 install_packages "$@"
 install_python
+[ -d .venv-core08 ] || run "installing Megatron-core 0.8 into .venv-core08" scripts/setup_core08.sh

@@ -242,7 +242,7 @@ def check_same_bits(first, second):
             fail(f"{name} came back with other bits")
 
 
-def check(moetron, name, layout, folder, port):
+def check(moetron, name, layout, folder, port, worker=on_rank):
     original = os.path.join(folder, "hf")
     if not os.path.exists(original):
         model = make_models.build(name, 0)
@@ -258,7 +258,7 @@ def check(moetron, name, layout, folder, port):
     run(moetron, "convert", "--load", original, "--save", written, "--to", "megatron", "--transformer-impl", "local",
         "--make-vocab-size-divisible-by", "24", *layout.options())
     os.makedirs(saved)
-    torch.multiprocessing.spawn(on_rank, (layout, port, written, saved, ids, expected), nprocs=layout.world)
+    torch.multiprocessing.spawn(worker, (layout, port, written, saved, ids, expected), nprocs=layout.world)
     with open(os.path.join(saved, "latest_checkpointed_iteration.txt"), "w") as latest:
         latest.write("12")
     run(moetron, "convert", "--load", saved, "--save", back, "--from", "megatron", "--to", "hf", "--model-files",
