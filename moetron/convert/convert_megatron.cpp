@@ -108,8 +108,10 @@ MegatronConvertReport write_megatron_model(const ModelContent& content,
   const auto verify = [&](const fs::path& folder, const MegatronReport& written) {
     report.seconds = seconds_since(begin);
     if (!settings.verify) return;
-    verify_copy(PartOfSource(converted.weights(), written.left_out), MegatronSource(folder, config),
-                settings.num_threads, progress("verifies block"));
+    const MegatronSource read(folder, config);
+    verify_copy(PartOfSource(converted.weights(), written.left_out),
+                PartOfSource(read, written.left_out), settings.num_threads,
+                progress("verifies block"));
     report.verify_seconds = seconds_since(begin) - report.seconds;
   };
   const MegatronReport written =

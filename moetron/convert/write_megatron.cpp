@@ -14,6 +14,7 @@
 #include "moetron/convert/megatron_folder.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/convert/new_folder.h"
+#include "moetron/convert/tensor_chunks.h"
 #include "moetron/formats/torch_file.h"
 
 namespace moetron {
@@ -87,13 +88,38 @@ class MegatronWriter {
   MegatronReport write(const fs::path& folder) {
     parallel_for(settings_.num_threads, ranks_.size(),
                  [&](uint64_t file) { write_file_of(ranks_[file], folder); });
-    return {.bytes = total_,
-            .num_files = static_cast<int>(ranks_.size()),
-            .left_out = places_.left_out()};
+    return {.bytes = total_, .num_files = static_cast<int>(ranks_.size()), .left_out = left_out()};
   }
   uint64_t total_bytes() const { return total_; }
 
  private:
+  // What has no place, and copies that are none (of embedding and head, in a layer of multi-token
+  // prediction that was not trained while they were): Megatron has these once.
+  std::vector<std::string> left_out() const {
+    std::vector<std::string> names = places_.left_out();
+    for (size_t i = 0; i < model_.inventory().size(); ++i) {
+      const size_t copy = find_tensor(source_, model_.inventory()[i].name);
+      const bool is_copy = model_.original(i) != i && copy < source_.tensors().size();
+      if (is_copy && !has_same_bits(copy, places_[model_.original(i)]))
+        names.push_back(model_.inventory()[i].name);
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  bool has_same_bits(size_t one, size_t other) const {
+    const SafetensorsTensor& tensor = source_.tensors()[one];
+    if (tensor.dtype != source_.tensors()[other].dtype) return false;
+    const auto element_bytes = static_cast<uint64_t>(dtype_bits(tensor.dtype) / 8);
+    for (const TensorChunk& chunk : chunks_of(tensor, one)) {
+      std::vector<std::byte> left(chunk.count * element_bytes), right(left.size());
+      source_.read(one, chunk.begin, chunk.count, left);
+      source_.read(other, chunk.begin, chunk.count, right);
+      if (left != right) return false;
+    }
+    return true;
+  }
+
   void write_file_of(const MegatronRank& rank, const fs::path& folder) {
     TorchContents contents;
     contents.args = megatron_args(config_, model_.layout(), mtp_);

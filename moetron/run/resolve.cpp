@@ -306,7 +306,7 @@ RunSpec resolve_run(const Options& given, const RunFacts& facts) {
   if (const int64_t left_out = std::exchange(spec.model.num_mtp_layers, 0); left_out > 0) {
     spec.remarks.push_back(concat("the ", left_out, " multi-token-prediction layers of ",
                                   facts.model_folder.string(),
-                                  " are left out: they are not trained yet"));
+                                  " are not trained yet: checkpoints hold them as they are there"));
   }
   return spec;
 }

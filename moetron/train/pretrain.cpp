@@ -20,6 +20,7 @@
 #include "moetron/run/resolve.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/answer_sampling.h"
+#include "moetron/train/carried_layers.h"
 #include "moetron/train/conversations.h"
 #include "moetron/train/datasets.h"
 #include "moetron/train/first_weights.h"
@@ -42,11 +43,6 @@ namespace moetron {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// Never for an interval of 0.
-bool is_multiple(int64_t step, int64_t interval) {
-  return interval > 0 && step % interval == 0;
-}
 
 // A run on one rank: everything that lives from the first step to the last.
 class Pretraining {
@@ -278,12 +274,15 @@ class Pretraining {
   void add_tensors(CheckpointContent& content) {
     content.is_adapter = spec_.lora.has_value();
     content.weights = saved_weights();
+    const std::vector<NamedSlice>& carried = carried_.slices();
+    content.weights.insert(content.weights.end(), carried.begin(), carried.end());
     if (spec_.start.save_optimizer) content.states = train_step_.optimizer().states();
   }
 
   void prepare_saves(bool owns_save, BackgroundWriter* writer) {
     if (spec_.start.save.empty()) return;
     const PhaseScope phase(world_, "looking at the save folder");
+    carried_ = carry_layers(start_, spec_, world_);
     CheckpointContent content;
     add_tensors(content);
     saves_.emplace(spec_.start, spec_.save, content, owns_save, world_, writer,
@@ -306,8 +305,9 @@ class Pretraining {
     train_step_.wait_values();
     CheckpointContent content;
     const char* dtype = model_.options().dtype() == at::kFloat ? "float32" : "bfloat16";
-    content.config = spec_.lora ? adapter_config_text(spec_, start_)
-                                : model_config_text(spec_.model, dtype, model_files_);
+    content.config =
+        spec_.lora ? adapter_config_text(spec_, start_)
+                   : model_config_text(with_carried(spec_.model, carried_), dtype, model_files_);
     content.companions = model_files_;
     add_tensors(content);
     content.trainer = trainer_text({.step = step_,
@@ -342,6 +342,7 @@ class Pretraining {
   std::exception_ptr evaluation_failure_;
   StepProfile profile_;
   StopRequest stop_;
+  CarriedTensors carried_;                  // of every checkpoint; empty without --save
   std::optional<RunSaves> saves_;           // none without --save, and where no step is left to do
   std::vector<CompanionFile> model_files_;  // on rank 0, of every checkpoint
   const Clock::time_point begin_ = Clock::now();

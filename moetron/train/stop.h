@@ -11,6 +11,11 @@ namespace moetron {
 
 class Communicator;
 
+// Whether what is done every so many steps is due; never for an interval of 0.
+constexpr bool is_multiple(int64_t step, int64_t interval) {
+  return interval > 0 && step % interval == 0;
+}
+
 enum class StopReason { kNone, kTimeIsUp, kAsked, kDataFailed };
 
 class StopRequest {
