@@ -12,6 +12,7 @@ weight2: its own loader fills them from the sharded files, and what it saves in 
 """
 import argparse
 import copy
+import json
 import os
 import sys
 import tempfile
@@ -130,6 +131,14 @@ def convert(moetron, load, save, kind, original=None):
     run(moetron, "convert", "--load", load, "--save", save, "--from", kind, "--to", "hf", "--verify", *model_files)
 
 
+def loss_of(moetron, load, save):
+    """Of a step that begins with these weights."""
+    run(moetron, "pretrain", "--mock-data", "--load", load, "--save", save, "--seq-length", "16", "--micro-batch-size",
+        "1", "--global-batch-size", "1", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0", "--fp32")
+    with open(os.path.join(save, "metrics.jsonl")) as lines:
+        return json.loads(lines.readline())["loss"]
+
+
 def check(moetron, name, layout, metadata, legacy, port):
     with tempfile.TemporaryDirectory() as folder:
         place = lambda kind: os.path.join(folder, kind)
@@ -154,6 +163,10 @@ def check(moetron, name, layout, metadata, legacy, port):
         convert(moetron, os.path.join(place("saved"), "iter_0000012"), place("told"), "torch-dist")
         check_same_bits(weights, os.path.join(place("told"), "model.safetensors"))
         check_told(original, place("told"), ids)
+        losses = [loss_of(moetron, load, place(save))
+                  for load, save in ((original, "run"), (place("saved"), "run_from_megatron"))]
+        if losses[0] != losses[1]:
+            fail(f"training from Megatron's files begins with another loss: {losses}")
         if legacy:
             note_latest(place("legacy"))
             convert(moetron, place("legacy"), place("legacy_hf"), "megatron", original)
