@@ -108,33 +108,41 @@ void copy_bytes(std::byte* target, const std::byte* source, uint64_t count, c10:
   at::from_blob(target, {size}, at::kByte).copy_(from, /*non_blocking=*/true);
 }
 
-// Copies the rows' stretches one behind the other, as few copies as there can be, and returns how
-// many bytes that were.
+// Copies the rows' stretches one behind the other, and returns how many bytes that were.
 uint64_t pack_rows(const NamedSlice& slice, SliceRows rows, const TensorPlace& place,
-                   const FileBlock& block, std::span<std::byte> packed) {
+                   const FileBlock& block, std::span<std::byte> packed, JoinedCopies& copies) {
   // On a device, rows with gaps between them are brought together first: a copy to the host for
   // each would take longer.
   if (!rows.view.is_cpu()) rows.view = rows.view.contiguous();
-  const auto* data = static_cast<const std::byte*>(rows.view.const_data_ptr());
-  uint64_t done = 0, begin = 0, count = 0;  // [begin, begin + count) is to be copied behind `done`
-  const auto flush = [&] {
-    copy_bytes(packed.data() + done, data + begin, count, rows.view.device());
-    done += count;
-  };
+  uint64_t done = 0;
   for_each_stretch_of(slice, rows, place, block, [&](uint64_t, uint64_t from, uint64_t bytes) {
-    MT_CHECK(done + count + bytes <= packed.size(), "a part of a block outgrows its message");
-    if (from != begin + count) {
-      flush();
-      begin = from;
-      count = 0;
-    }
-    count += bytes;
+    MT_CHECK(done + bytes <= packed.size(), "a part of a block outgrows its message");
+    copies.add(packed.data() + done, rows.view, from, bytes);
+    done += bytes;
   });
-  flush();
   return done;
 }
 
 }  // namespace
+
+void JoinedCopies::add(std::byte* target, const at::Tensor& from, uint64_t begin, uint64_t count) {
+  const auto* source = static_cast<const std::byte*>(from.const_data_ptr()) + begin;
+  const bool follows = !sources_.empty() && target == target_ + count_ &&
+                       source == source_ + count_ && from.device() == sources_.back().device();
+  if (!follows) {
+    flush();
+    target_ = target;
+    source_ = source;
+  }
+  count_ += count;
+  if (!follows || !from.is_alias_of(sources_.back())) sources_.push_back(from);
+}
+
+void JoinedCopies::flush() {
+  if (count_ > 0) copy_bytes(target_, source_, count_, sources_.front().device());
+  count_ = 0;
+  sources_.clear();
+}
 
 BlockList::BlockList(std::span<const TensorFile> files) : files_(files) {
   uint64_t end = 0;
@@ -174,13 +182,13 @@ std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks) {
 }
 
 void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
-                 std::span<std::byte> packed) {
+                 std::span<std::byte> packed, JoinedCopies& copies) {
   uint64_t done = 0;
   for_each_part_of(block, rank, [&](const BlockPart& part, size_t place) {
     const NamedSlice& slice = slices[place];
     SliceRows rows = rows_inside(slice, part.place(), block.range);
     if (rows.view.numel() == 0) return;
-    done += pack_rows(slice, std::move(rows), part.place(), block, packed.subspan(done));
+    done += pack_rows(slice, std::move(rows), part.place(), block, packed.subspan(done), copies);
   });
   MT_CHECK(done == packed.size(), "a part of a block has ", done, " bytes, not ", packed.size());
 }

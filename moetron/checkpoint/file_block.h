@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+
 #include "moetron/checkpoint/slice_runs.h"
 #include "moetron/checkpoint/tensor_file.h"
 
@@ -42,11 +44,27 @@ std::vector<uint64_t> bytes_held(const FileBlock& block, int num_ranks);
 // else one of its holders, so that the replicas take turns from block to block.
 std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks);
 
-// Writes what this rank, `rank`, gives to the block to `packed`, which has as many bytes.
-// `slices`: this rank's, of the file's content. Those on a device are copied as far as the block
-// needs them, on its current stream; where `packed` is pinned, the copies may still be under way.
+// Copies to host memory, as one where they follow each other at both ends: a device needs as long
+// to be asked for a small copy as for a large one.
+class JoinedCopies {
+ public:
+  // `count` bytes from byte `begin` of `from`'s memory, done by flush() at the latest.
+  void add(std::byte* target, const at::Tensor& from, uint64_t begin, uint64_t count);
+  // From a device on its current stream; where the target is pinned, they may still be under way.
+  void flush();
+
+ private:
+  std::byte* target_ = nullptr;
+  const std::byte* source_ = nullptr;
+  uint64_t count_ = 0;
+  std::vector<at::Tensor> sources_;  // that hold the bytes
+};
+
+// Adds to `copies` those of what this rank, `rank`, gives to the block to `packed`, which has as
+// many bytes. `slices`: this rank's, of the file's content. Those on a device are copied as far as
+// the block needs them.
 void pack_slices(const FileBlock& block, int rank, std::span<const NamedSlice> slices,
-                 std::span<std::byte> packed);
+                 std::span<std::byte> packed, JoinedCopies& copies);
 
 // Each fills its part of `bytes`, the whole block: the header, what this rank gives, what `rank`
 // gives and has packed.

@@ -92,11 +92,13 @@ void SaveSnapshot::make_rooms(const SavePlan& plan, bool pinned) {
 }
 
 void SaveSnapshot::pack(const SavePlan& plan) {
+  JoinedCopies copies;  // rooms hold one block's part behind the other
   for (uint64_t index = 0; index < plan.num_blocks(); ++index) {
     if (copies_[index].numel() == 0) continue;
     const FileBlock block = plan.block(index);
-    pack_slices(block, plan.rank(), slices_of(block), bytes_of(copies_[index]));
+    pack_slices(block, plan.rank(), slices_of(block), bytes_of(copies_[index]), copies);
   }
+  copies.flush();
 }
 
 void SaveSnapshot::hold_changes() const {
@@ -118,7 +120,9 @@ at::Tensor SaveSnapshot::packed(const SavePlan& plan, const FileBlock& block) co
   if (is_copy_) return copies_.at(block.index);
   const ByteRange given = plan.given(block.index);
   const at::Tensor packed = at::empty({static_cast<int64_t>(given.end - given.begin)}, at::kByte);
-  pack_slices(block, plan.rank(), slices_of(block), bytes_of(packed));
+  JoinedCopies copies;
+  pack_slices(block, plan.rank(), slices_of(block), bytes_of(packed), copies);
+  copies.flush();
   return packed;
 }
 

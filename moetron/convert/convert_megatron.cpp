@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <span>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -13,6 +12,7 @@
 #include "moetron/base/json.h"
 #include "moetron/base/path.h"
 #include "moetron/base/seconds_since.h"
+#include "moetron/convert/chosen_tensors.h"
 #include "moetron/convert/converted_weights.h"
 #include "moetron/convert/fp8_source.h"
 #include "moetron/convert/megatron_folder.h"
@@ -29,29 +29,14 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 // A source without some of its tensors.
-class PartOfSource : public TensorSource {
+class PartOfSource : public ChosenTensors {
  public:
   // `left_out` is sorted.
   PartOfSource(const TensorSource& source, const std::vector<std::string>& left_out)
-      : source_(source) {
-    for (size_t i = 0; i < source.tensors().size(); ++i) {
-      const SafetensorsTensor& tensor = source.tensors()[i];
-      if (std::ranges::binary_search(left_out, tensor.name)) continue;
-      tensors_.push_back(tensor);
-      places_.push_back(i);
-    }
+      : ChosenTensors(source) {
+    for (size_t i = 0; i < all().size(); ++i)
+      if (!std::ranges::binary_search(left_out, all()[i].name)) choose(i, all()[i]);
   }
-
-  const std::vector<SafetensorsTensor>& tensors() const override { return tensors_; }
-  void read(size_t index, uint64_t begin, uint64_t count,
-            std::span<std::byte> bytes) const override {
-    source_.read(places_[index], begin, count, bytes);
-  }
-
- private:
-  const TensorSource& source_;
-  std::vector<SafetensorsTensor> tensors_;
-  std::vector<size_t> places_;
 };
 
 // Without the weights.

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -10,15 +11,15 @@
 
 namespace moetron {
 
-LayersSource::LayersSource(const TensorSource& source, const LayerRange& range) : source_(source) {
+LayersSource::LayersSource(const TensorSource& source, const LayerRange& range)
+    : ChosenTensors(source) {
   std::map<std::string, size_t> sorted;
-  for (size_t i = 0; i < source.tensors().size(); ++i)
-    if (auto name = name_in_range(source.tensors()[i].name, range))
-      sorted.emplace(std::move(*name), i);
+  for (size_t i = 0; i < all().size(); ++i)
+    if (auto name = name_in_range(all()[i].name, range)) sorted.emplace(std::move(*name), i);
   for (const auto& [name, place] : sorted) {
-    tensors_.push_back(source.tensors()[place]);
-    tensors_.back().name = name;
-    places_.push_back(place);
+    SafetensorsTensor tensor = all()[place];
+    tensor.name = name;
+    choose(place, std::move(tensor));
   }
 }
 
