@@ -112,11 +112,14 @@ def test_a_calibrated_machine():
     done = run([*quick, "--name", "My machine"])
     check(done.stdout.startswith("written: my-machine.toml, of My machine"), "calibrates a machine with a name")
     run(["launch", "-n", "2", *quick, "--num-threads", "1", "--out", "two.toml"])
-    for file, not_measured in (("my-machine.toml", 5), ("two.toml", 1)):
+    overheads = {"dispatch_overhead", "tensor_overhead", "allgather", "allgather_fused", "alltoall", "deepep"}
+    for file, not_measured in (("my-machine.toml", 6), ("two.toml", 1)):
         with open(file) as lines:
             text = lines.read()
         numbers = dict(re.findall(r"^(\w+) = ([\d.e+-]+)$", text, re.M))
-        zero = [name for name, value in numbers.items() if float(value) <= 0 and name != "dispatch_overhead"]
+        zero = [name for name, value in numbers.items() if float(value) <= 0 and name not in overheads]
+        named = overheads if file == "two.toml" else {"dispatch_overhead", "tensor_overhead"}
+        check(numbers.keys() & overheads == named, f"{file} has the overheads {sorted(named)}")
         check(len(numbers) >= 17 and not zero, f"{file}: every rate is above 0, but {zero}")
         # A number stands behind its comment, which says so where it was not measured.
         check(len(re.findall(r"^# (?:seconds; )?not measured", text, re.M)) == not_measured,

@@ -12,6 +12,7 @@
 #include "moetron/base/units.h"
 #include "moetron/bench/device_facts.h"
 #include "moetron/bench/device_rates.h"
+#include "moetron/bench/divided_layers.h"
 
 namespace moetron {
 namespace {
@@ -197,18 +198,66 @@ class Calibrator {
         concat("seconds, measured: half of an empty message's way there and back, first rank to "
                "last; repetitions within ",
                percent(links.latency_spread)));
-    set(hardware().dispatch_overhead, "system.dispatch_overhead",
-        rounded(dispatch_overhead(links, world_.size(), shapes_, hardware())),
-        concat("seconds, measured: a dispatch or combine by deepep of ", shapes_.tokens,
-               " tokens takes ", formatted("%.4g", links.dispatch / kMilli),
-               " ms, of the same rows within a rank ",
-               formatted("%.4g", links.dispatch_local / kMilli),
-               " ms; the rest, but for its bytes by the rates above"));
     const double taken = std::clamp(1 - links.rate_beside, kLeastTaken, kMostTaken);
     set(hardware().dispatch_multiprocessors, "system.dispatch_multiprocessors",
         rounded(taken * facts_.multiprocessors),
         concat("measured: beside all-to-alls a product reaches ", percent(links.rate_beside),
                " of its rate"));
+    set_overheads();
+  }
+
+  // What layers that ranks divide take beside compute, as measured of a rank's own, and bytes.
+  void set_overheads() {
+    const DividedLayers layers =
+        measure_divided_layers(world_, device_, settings_.place, shapes_, settings_.seconds);
+    hardware().dispatch_overhead = hardware().tensor_overhead = 0;
+    const Hardware rates = with_compute_of(layers.whole.seconds, shapes_, hardware());
+    for (size_t i = 0; i < layers.dispatched.size(); ++i)
+      set_dispatch_overhead(kPlainDispatchers[i], layers.dispatched.at(i), layers, rates);
+    set(hardware().dispatch_overhead, "system.dispatch_overhead",
+        hardware().dispatch_overheads.at(TokenDispatcher::kDeepep),
+        "seconds, measured: as of deepep, below; of other ways to travel (--dispatch-scheme)");
+    if (layers.tensor) {
+      set_tensor_overhead(*layers.tensor, layers, rates);
+    } else {
+      set_tensor_overhead_of_base(settings_.place.local_size > 1
+                                      ? concat(layers.num_ranks, " ranks cannot divide a layer")
+                                      : "one rank on each machine");
+    }
+  }
+
+  void set_dispatch_overhead(TokenDispatcher dispatcher, const SteadyTime& time,
+                             const DividedLayers& layers, const Hardware& rates) {
+    const int ranks = layers.num_ranks;
+    const double overhead = dispatch_overhead_of(time.seconds, dispatcher, ranks, shapes_, rates);
+    const double planned = planned_dispatched(dispatcher, ranks, shapes_, rates);
+    set(hardware().dispatch_overheads[dispatcher], dispatch_note(dispatcher), rounded(overhead),
+        concat("seconds, measured: two layers whose experts ", ranks, " ranks divide take ",
+               milliseconds(time), ", of a rank's own ", milliseconds(layers.whole),
+               ", with their bytes ", milliseconds(planned),
+               "; what the plan then lacks for each dispatch and combine"));
+  }
+
+  void set_tensor_overhead(const SteadyTime& time, const DividedLayers& layers,
+                           const Hardware& rates) {
+    const int ranks = layers.num_ranks;
+    const double planned = planned_tensor(ranks, shapes_, rates);
+    set(hardware().tensor_overhead, "system.tensor_overhead",
+        rounded(tensor_overhead_of(time.seconds, ranks, shapes_, rates)),
+        concat("seconds, measured: two layers that ", ranks, " tensor-parallel ranks divide take ",
+               milliseconds(time), ", by their share of those of a rank's own, ",
+               milliseconds(layers.whole), ", and their bytes ", milliseconds(planned),
+               "; what the plan then lacks for each gather and scatter"));
+  }
+
+  void set_tensor_overhead_of_base(const std::string& why) {
+    set(hardware().tensor_overhead, "system.tensor_overhead", settings_.base.tensor_overhead,
+        "seconds; " + from_base(why));
+  }
+
+  static std::string milliseconds(double seconds) { return formatted("%.4g ms", seconds / kMilli); }
+  static std::string milliseconds(const SteadyTime& time) {
+    return concat(milliseconds(time.seconds), " (repetitions within ", percent(time.spread), ")");
   }
 
   void set_network_of_one_machine() {
@@ -241,6 +290,10 @@ class Calibrator {
         "seconds; " + why);
     set(hardware().dispatch_overhead, "system.dispatch_overhead", base.dispatch_overhead,
         "seconds; " + why);
+    set_tensor_overhead_of_base("one process");
+    for (const auto& [dispatcher, seconds] : base.dispatch_overheads)
+      set(hardware().dispatch_overheads[dispatcher], dispatch_note(dispatcher), seconds,
+          "seconds; " + why);
     const double share = base.dispatch_multiprocessors / base.multiprocessors;
     set(hardware().dispatch_multiprocessors, "system.dispatch_multiprocessors",
         rounded(share * facts_.multiprocessors),

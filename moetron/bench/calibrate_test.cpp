@@ -77,6 +77,22 @@ TEST(Calibrate, AProcessAloneMeasuresAllButLinks) {
                                         HasSubstr("2026-11-30"), HasSubstr("one process")));
 }
 
+TEST(Calibrate, AProcessAloneTakesOverheadsFromAnotherFile) {
+  Calibration found;
+  run_ranks(1, [&](Communicator& world) {
+    CalibrationSettings alone = settings({0, 1});
+    alone.base.dispatch_overheads = {{TokenDispatcher::kAllToAll, 2e-3}};
+    alone.base.tensor_overhead = 3e-4;
+    found = calibrate(world, at::kCPU, alone);
+  });
+  const Hardware hardware = read_back(found);
+  EXPECT_EQ(hardware.dispatch_overheads.at(TokenDispatcher::kAllToAll), 2e-3);
+  EXPECT_EQ(hardware.dispatch_overheads.size(), 1u);
+  EXPECT_EQ(hardware.tensor_overhead, 3e-4);
+  for (const char* name : {"dispatch_overheads.alltoall", "system.tensor_overhead"})
+    EXPECT_THAT(found.notes.at(name), HasSubstr("not measured (one process)"));
+}
+
 TEST(Calibrate, RanksOfAMachineMeasureItsLinks) {
   const std::vector<Calibration> found = calibrations(2, 2);
   const Hardware& hardware = found[0].hardware;
@@ -88,9 +104,16 @@ TEST(Calibrate, RanksOfAMachineMeasureItsLinks) {
   EXPECT_NE(hardware.message_latency, 20e-6);
   EXPECT_LT(hardware.dispatch_multiprocessors, 1);
   EXPECT_EQ(hardware.network_rate, hardware.node_rate);
-  for (const char* name : {"links.node_rate", "links.message_latency", "system.dispatch_overhead"})
+  EXPECT_EQ(hardware.dispatch_overheads.size(), std::size(kPlainDispatchers));
+  EXPECT_EQ(hardware.dispatch_overhead, hardware.dispatch_overheads.at(TokenDispatcher::kDeepep));
+  for (const char* name : {"links.node_rate", "links.message_latency", "system.dispatch_overhead",
+                           "dispatch_overheads.allgather", "dispatch_overheads.allgather_fused",
+                           "dispatch_overheads.alltoall", "dispatch_overheads.deepep"})
     EXPECT_THAT(found[0].notes.at(name), AllOf(HasSubstr("measured: "), Not(HasSubstr("not "))));
   EXPECT_THAT(found[0].notes.at("links.network_rate"), HasSubstr("not measured (one machine)"));
+  EXPECT_THAT(found[0].notes.at("system.tensor_overhead"),
+              HasSubstr("not measured (2 ranks cannot divide a layer)"))
+      << "of one head";
 }
 
 TEST(Calibrate, RanksOfSeveralMachinesMeasureTheNetworkToo) {
@@ -110,24 +133,6 @@ TEST(Calibrate, MachinesHaveEquallyManyRanks) {
     });
   };
   EXPECT_THAT(config_error(uneven), HasSubstr("equally many ranks on each machine, not 1 to 2"));
-}
-
-// What travels is not counted twice: a dispatch at the links' rate has no overhead.
-TEST(Calibrate, OverheadIsWhatBytesDoNotExplain) {
-  const CalibrationShapes shapes = calibration_shapes(8);
-  Hardware rates;
-  rates.gpus_per_node = 2;
-  rates.node_rate = 1e9;
-  rates.network_rate = 1e9;
-  LinkRates links;
-  links.dispatch = 1;
-  links.dispatch_local = 0.25;
-  // 512 tokens of 512 values of 2 bytes; nearly all go to the other rank, too.
-  const double bytes = 512.0 * 512 * 2 * (1 - 1e-2);
-  const double overhead = dispatch_overhead(links, 2, shapes, rates);
-  EXPECT_NEAR(overhead, 0.75 - bytes / 1e9, 0.02 * bytes / 1e9);
-  links.dispatch = 0.25;
-  EXPECT_EQ(dispatch_overhead(links, 2, shapes, rates), 0);
 }
 
 TEST(BenchTimer, RepeatsForAsLongAsAsked) {

@@ -3,18 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
-#include "moetron/bench/bench_timer.h"
-#include "moetron/models/model.h"
-#include "moetron/parallel/mesh.h"
-#include "moetron/pipeline/dispatch.h"
-#include "moetron/plan/dispatch_time.h"
 
 namespace moetron {
 namespace {
@@ -22,26 +16,6 @@ namespace {
 constexpr int64_t kSent = int64_t{1} << 26;  // bytes of a rank's all-to-all, divided on a CPU
 constexpr int64_t kRowBytes = 8192;          // a row of 4096 in bf16
 constexpr int64_t kPings = 100;              // between two looks at the clock
-constexpr int64_t kExpertsOfARank = 16;
-// What deepep and overlap_deepep send: a row for each rank with a chosen expert.
-constexpr TokenDispatcher kDispatcher = TokenDispatcher::kDeepep;
-
-// steady_time() of what all ranks of `group` do together, as often on each.
-SteadyTime time_together(Communicator& group, c10::Device device, double seconds,
-                         const std::function<void()>& run) {
-  constexpr int64_t kLooks = 8, kMostRuns = 1000;
-  for (int i = 0; i < 2; ++i) run();
-  group.barrier();
-  const double once = largest(group, device, 1e-3 * measure_ms(device, run));
-  const auto runs = std::clamp<int64_t>(std::llround(seconds / 2 / kLooks / once), 1, kMostRuns);
-  std::vector<double> times;
-  for (int64_t look = -kLooks / 2; look < kLooks; ++look) {
-    const double time = repeat_for(device, 0, runs, run).front();
-    if (look >= 0) times.push_back(time);
-  }
-  const SteadyTime mine = steady_time_of(times);
-  return {largest(group, device, mine.seconds), largest(group, device, mine.spread)};
-}
 
 // Equally many rows from each rank to each.
 class AllToAll {
@@ -113,31 +87,6 @@ class LinkBench {
     return {largest(world_, device_, time.seconds), largest(world_, device_, time.spread)};
   }
 
-  // A dispatch and a combine of `model`'s tokens, half of both. A null mesh: all experts are here.
-  double dispatch(ModelConfig model, Mesh* mesh) {
-    model.moe->num_experts = kExpertsOfARank * (mesh != nullptr ? world_.size() : 1);
-    ModelSettings settings;
-    settings.options = at::TensorOptions(device_).dtype(dtype_);
-    settings.mesh = mesh;
-    settings.stages = {{0, 1, /*has_embedding=*/false, /*has_head=*/false}};
-    settings.experts.dispatcher = kDispatcher;
-    settings.experts.scheme = scheme_of(kDispatcher);
-    Model layer(model, settings);
-    Dispatcher& dispatcher = *layer.chunks().front().layers.front()->dispatcher();
-    const at::Tensor hidden = at::randn({shapes_.tokens, model.hidden_size}, layer.options());
-    const at::TensorOptions fp32 = hidden.options().dtype(at::kFloat);
-    Routing routing;
-    std::tie(routing.probabilities, routing.experts) =
-        at::rand({shapes_.tokens, model.moe->num_experts}, fp32).topk(model.moe->top_k);
-    routing.chosen = routing.experts;
-    routing.all_go = true;
-    const SteadyTime both = time_together(world_, device_, seconds_, [&] {
-      const Dispatched sent = dispatcher.start_dispatch({.data = hidden}, routing).finish();
-      dispatcher.start_combine(sent.rows.data, sent.plan).finish();
-    });
-    return both.seconds / 2;
-  }
-
   // A product's time alone over its time while all-to-alls go on beside it.
   double rate_beside(Communicator& group, const LinkRates::Link& link) {
     const ModelConfig& model = shapes_.models.front();
@@ -185,17 +134,6 @@ class LinkBench {
   at::ScalarType dtype_;
 };
 
-// Of a dispatch of the first model's tokens over so many ranks.
-RunSpec dispatched_run(int num_ranks, const CalibrationShapes& shapes) {
-  RunSpec spec;
-  spec.model = shapes.models.front();
-  spec.model.moe->num_experts = kExpertsOfARank * num_ranks;
-  spec.sizes.world = spec.sizes.dp = spec.sizes.ep = num_ranks;
-  spec.batch = {.seq_length = shapes.tokens, .micro_batch_size = 1};
-  spec.experts.scheme = scheme_of(kDispatcher);
-  return spec;
-}
-
 }  // namespace
 
 double largest(Communicator& group, c10::Device device, double value) {
@@ -231,20 +169,27 @@ LinkRates measure_links(Communicator& world, c10::Device device, const NodePlace
   const SteadyTime latency = bench.latency();
   links.latency = latency.seconds;
   links.latency_spread = latency.spread;
-  log_info("calibrate: dispatch and combine");
-  Mesh mesh(world, dispatched_run(world.size(), shapes).sizes);
-  links.dispatch = bench.dispatch(shapes.models.front(), &mesh);
-  links.dispatch_local = bench.dispatch(shapes.models.front(), nullptr);
   log_info("calibrate: products beside all-to-alls");
   links.rate_beside = bench.rate_beside(*widest, links.network ? *links.network : *links.node);
   return links;
 }
 
-double dispatch_overhead(const LinkRates& links, int num_ranks, const CalibrationShapes& shapes,
-                         Hardware rates) {
-  rates.dispatch_overhead = 0;
-  const double bytes = dispatch_time(dispatched_run(num_ranks, shapes), rates);
-  return std::max(0.0, links.dispatch - links.dispatch_local - bytes);
+SteadyTime time_together(Communicator& group, c10::Device device, double seconds,
+                         const std::function<void()>& run, const Looks& looks) {
+  constexpr int64_t kMostRuns = 1000;
+  for (int i = 0; i < 2; ++i) run();
+  group.barrier();
+  const double once = largest(group, device, 1e-3 * measure_ms(device, run));
+  const double of_a_look = seconds / 2 / static_cast<double>(looks.counted);
+  const auto runs =
+      std::clamp<int64_t>(std::llround(of_a_look / once), looks.least_runs, kMostRuns);
+  std::vector<double> times;
+  for (int64_t look = -looks.first; look < looks.counted; ++look) {
+    const double time = repeat_for(device, 0, runs, run).front();
+    if (look >= 0) times.push_back(time);
+  }
+  const SteadyTime mine = steady_time_of(times);
+  return {largest(group, device, mine.seconds), largest(group, device, mine.spread)};
 }
 
 }  // namespace moetron

@@ -1,12 +1,13 @@
-// What the links between ranks reach, and what a dispatch takes beside its bytes: measured, for a
-// hardware file.
+// What the links between ranks reach: measured, for a hardware file.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include <c10/core/Device.h>
 
+#include "moetron/bench/bench_timer.h"
 #include "moetron/bench/device_rates.h"
 #include "moetron/comm/communicator.h"
 
@@ -30,8 +31,6 @@ struct LinkRates {
   std::optional<Link> network;  // empty: one machine
   double latency = 0;           // seconds of an empty message, between the first and the last rank
   double latency_spread = 0;
-  double dispatch = 0;        // seconds of a dispatch or combine of a layer's tokens, on average
-  double dispatch_local = 0;  // of the same rows, where all experts are here
   // Of a product's rate alone, what it reaches beside an all-to-all.
   double rate_beside = 1;
 };
@@ -40,11 +39,18 @@ struct LinkRates {
 LinkRates measure_links(Communicator& world, c10::Device device, const NodePlace& place,
                         const CalibrationShapes& shapes, double seconds);
 
-// Seconds that a dispatch takes beside its bytes, by plan/dispatch_time.h; at least 0.
-double dispatch_overhead(const LinkRates& links, int num_ranks, const CalibrationShapes& shapes,
-                         Hardware rates);
-
 // The largest of all ranks' values. Collective.
 double largest(Communicator& group, c10::Device device, double value);
+
+// How often something is run.
+struct Looks {
+  int64_t first = 4;       // looks at the clock that do not count: what runs becomes hot
+  int64_t counted = 8;     // that do
+  int64_t least_runs = 1;  // between two of them
+};
+// steady_time() of what all ranks of `group` do together, as often on each: looks that
+// count for half of `seconds`, or as long as their least runs take. Collective.
+SteadyTime time_together(Communicator& group, c10::Device device, double seconds,
+                         const std::function<void()>& run, const Looks& looks = {});
 
 }  // namespace moetron

@@ -24,6 +24,19 @@ double reached_ranks(const RunSpec& spec) {
   return ranks * (1 - missed(*spec.model.moe, ranks));
 }
 
+TokenDispatcher plain_kind(TokenDispatcher dispatcher) {
+  switch (dispatcher) {
+    case TokenDispatcher::kOverlapAllGatherFused:
+      return TokenDispatcher::kAllGatherFused;
+    case TokenDispatcher::kOverlapAllToAll:
+      return TokenDispatcher::kAllToAll;
+    case TokenDispatcher::kOverlapDeepep:
+      return TokenDispatcher::kDeepep;
+    default:
+      return dispatcher;
+  }
+}
+
 }  // namespace
 
 double received_copies(const RunSpec& spec) {
@@ -69,11 +82,18 @@ DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node) {
   throw InternalError("unknown dispatch scheme");
 }
 
+double dispatch_overhead(const ExpertsSpec& experts, const Hardware& hardware) {
+  const auto own = hardware.dispatch_overheads.find(plain_kind(experts.dispatcher));
+  const bool is_its_own = experts.scheme == scheme_of(experts.dispatcher);
+  return is_its_own && own != hardware.dispatch_overheads.end() ? own->second
+                                                                : hardware.dispatch_overhead;
+}
+
 double dispatch_time(const RunSpec& spec, const Hardware& hardware) {
   if (spec.sizes.ep * spec.sizes.tpe == 1) return 0;
   const DispatchVolume volume = dispatch_volume(spec, hardware.gpus_per_node);
   return std::max(volume.node / hardware.node_rate, volume.network / hardware.network_rate) +
-         hardware.dispatch_overhead;
+         dispatch_overhead(spec.experts, hardware);
 }
 
 }  // namespace moetron

@@ -18,6 +18,10 @@ DispatchVolume dispatch_volume(const RunSpec& spec, int64_t gpus_per_node);
 // sender among them: as many come to each rank for each of its own tokens.
 double received_copies(const RunSpec& spec);
 
+// The dispatcher's own, an overlap kind's that of the plain one, or what holds where the file names
+// none. That holds, too, where a simulation assumes another way to travel than the dispatcher's.
+double dispatch_overhead(const ExpertsSpec& experts, const Hardware& hardware);
+
 // Seconds of one dispatch or combine: the slower of both links, and the overhead. 0 with one rank.
 double dispatch_time(const RunSpec& spec, const Hardware& hardware);
 

@@ -67,5 +67,24 @@ TEST(DispatchTime, TheSlowerLinkAndTheOverheadCount) {
                    volume.network / 0.5e9 + 0.25);
 }
 
+TEST(DispatchTime, ADispatcherThatTheFileNamesHasItsOwnOverhead) {
+  Hardware hardware = read_hardware("configs/hardware/h100-ib400.toml");
+  hardware.dispatch_overhead = 1;
+  hardware.dispatch_overheads = {{TokenDispatcher::kAllToAll, 2}, {TokenDispatcher::kDeepep, 3}};
+  const auto overhead = [&](const std::string& dispatcher) {
+    const RunSpec spec = run_spec(qwen_options(
+        "--num-layers 8 --expert-model-parallel-size 8 --moe-token-dispatcher-type " + dispatcher));
+    const DispatchVolume volume = dispatch_volume(spec, hardware.gpus_per_node);
+    return dispatch_time(spec, hardware) - volume.node / hardware.node_rate;
+  };
+  EXPECT_NEAR(overhead("allgather"), 1, 1e-9);
+  EXPECT_NEAR(overhead("allgather_fused"), 1, 1e-9);
+  EXPECT_NEAR(overhead("alltoall"), 2, 1e-9);
+  EXPECT_NEAR(overhead("overlap_alltoall"), 2, 1e-9);
+  EXPECT_NEAR(overhead("deepep"), 3, 1e-9);
+  EXPECT_NEAR(overhead("overlap_deepep"), 3, 1e-9);
+  EXPECT_NEAR(overhead("deepep --dispatch-scheme expert"), 1, 1e-9) << "is not how deepep sends";
+}
+
 }  // namespace
 }  // namespace moetron

@@ -38,6 +38,22 @@ TEST(DryRun, ThePartsOfAStepAddUp) {
   }
 }
 
+// A gather and a scatter of attention, and their backwards; one of the two at either end.
+TEST(DryRun, TensorParallelismHasItsOverheadInTheStep) {
+  const auto step = [](const std::string& layout, double overhead) {
+    const RunSpec spec = run_spec(qwen_options(
+        "--num-layers 8 --num-micro-batches 16 --pipeline-model-parallel-size 1 " + layout));
+    Hardware hardware = built_in_hardware();
+    hardware.tensor_overhead = overhead;
+    hardware.network_rate = 1e15;  // else the last backward's is beside the reduction of gradients
+    return dry_run(spec, hardware).prediction.step_time;
+  };
+  constexpr double kOverhead = 1e-3;
+  const std::string divided = "--tensor-model-parallel-size 2";
+  EXPECT_NEAR(step(divided, kOverhead) - step(divided, 0), 16 * (8 * 4 + 4) * kOverhead, 1e-6);
+  EXPECT_EQ(step("", kOverhead), step("", 0));
+}
+
 TEST(DryRun, ElementsAreThoseOfTheInventory) {
   for (const Options& options :
        {qwen_options("--num-layers 8"), deepseek_options("--first-k-dense-replace 2")}) {

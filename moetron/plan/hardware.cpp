@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <iterator>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -27,15 +29,14 @@ class Table {
     MT_CHECK_INPUT(table_, file_, " has no table ", name_);
   }
 
+  bool has(const std::string& key) const { return table_->contains(key); }
   double number(const std::string& key) {
-    known_.insert(key);
-    const auto value = (*table_)[key].value<double>();
+    const auto value = finite(key);
     MT_CHECK_INPUT(value && *value > 0, file_, ": ", name_, ".", key, " must be a number above 0");
     return *value;
   }
   double number_or_zero(const std::string& key) {
-    known_.insert(key);
-    const auto value = (*table_)[key].value<double>();
+    const auto value = finite(key);
     MT_CHECK_INPUT(value && *value >= 0, file_, ": ", name_, ".", key,
                    " must be a number of at least 0");
     return *value;
@@ -54,6 +55,15 @@ class Table {
   }
 
  private:
+  // Empty where it is no number.
+  std::optional<double> finite(const std::string& key) {
+    known_.insert(key);
+    const auto value = (*table_)[key].value<double>();
+    MT_CHECK_INPUT(!value || std::isfinite(*value), file_, ": ", name_, ".", key, " (", *value,
+                   ") must be finite");
+    return value;
+  }
+
   const toml::table* table_;
   std::string name_;
   std::string file_;
@@ -62,11 +72,13 @@ class Table {
 
 // A number of the file, [table] key, and where it lies.
 struct HardwareKey {
+  enum class Range { kAboveZero, kFromZero, kFromZeroOrAbsent };
   const char* table;
   const char* key;
   double Hardware::*value;
-  bool may_be_zero = false;
+  Range range = Range::kAboveZero;
 };
+using KeyRange = HardwareKey::Range;
 constexpr HardwareKey kNumbers[] = {
     {"gpu", "matrix_rate", &Hardware::matrix_rate},
     {"gpu", "grouped_rate", &Hardware::grouped_rate},
@@ -80,10 +92,12 @@ constexpr HardwareKey kNumbers[] = {
     {"host", "memory", &Hardware::host_memory},
     {"host", "adam_rate", &Hardware::adam_rate},
     {"system", "compute_slowdown", &Hardware::compute_slowdown},
-    {"system", "launch_overhead", &Hardware::launch_overhead, true},
-    {"system", "dispatch_overhead", &Hardware::dispatch_overhead, true},
+    {"system", "launch_overhead", &Hardware::launch_overhead, KeyRange::kFromZero},
+    {"system", "dispatch_overhead", &Hardware::dispatch_overhead, KeyRange::kFromZero},
+    {"system", "tensor_overhead", &Hardware::tensor_overhead, KeyRange::kFromZeroOrAbsent},
     {"system", "dispatch_multiprocessors", &Hardware::dispatch_multiprocessors}};
 constexpr const char* kTables[] = {"gpu", "links", "host", "system"};
+constexpr const char* kDispatchOverheads = "dispatch_overheads";
 struct AttentionKey {
   const char* key;
   double AttentionRate::*value;
@@ -108,6 +122,25 @@ std::vector<AttentionRate> read_attention(const toml::table& root, const std::st
   return rates;
 }
 
+std::map<TokenDispatcher, double> read_dispatch_overheads(const toml::table& root,
+                                                          const std::string& file) {
+  if (!root.contains(kDispatchOverheads)) return {};
+  std::map<TokenDispatcher, double> overheads;
+  Table table(root, kDispatchOverheads, file);
+  for (const TokenDispatcher dispatcher : kPlainDispatchers) {
+    const char* name = dispatcher_name(dispatcher);
+    if (table.has(name)) overheads[dispatcher] = table.number_or_zero(name);
+  }
+  table.check_unknown();
+  return overheads;
+}
+
+double read_number(Table& table, const HardwareKey& key) {
+  if (key.range == KeyRange::kAboveZero) return table.number(key.key);
+  if (key.range == KeyRange::kFromZeroOrAbsent && !table.has(key.key)) return 0;
+  return table.number_or_zero(key.key);
+}
+
 Hardware read_tables(const toml::table& root, const std::string& file) {
   Hardware hardware;
   const auto name = root["name"].value<std::string>();
@@ -119,7 +152,7 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
     if (table_name == "system") hardware.system = table.text("name");
     for (const HardwareKey& key : kNumbers) {
       if (key.table != table_name) continue;
-      const double value = key.may_be_zero ? table.number_or_zero(key.key) : table.number(key.key);
+      const double value = read_number(table, key);
       if (key.value == nullptr) {
         hardware.gpus_per_node = static_cast<int64_t>(value);
       } else {
@@ -131,7 +164,8 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
   MT_CHECK_INPUT(hardware.dispatch_multiprocessors < hardware.multiprocessors, file,
                  ": system.dispatch_multiprocessors (", hardware.dispatch_multiprocessors,
                  ") must be below gpu.multiprocessors (", hardware.multiprocessors, ")");
-  std::set<std::string_view> known{"name", "attention"};
+  hardware.dispatch_overheads = read_dispatch_overheads(root, file);
+  std::set<std::string_view> known{"name", "attention", kDispatchOverheads};
   known.insert(std::begin(kTables), std::end(kTables));
   for (const auto& [key, node] : root)
     MT_CHECK_INPUT(known.count(key.str()), file, ": unknown key ", key.str());
@@ -222,15 +256,31 @@ std::string hardware_text(const Hardware& hardware, const HardwareNotes& notes) 
     for (const HardwareKey& key : kNumbers) {
       if (key.table != table) continue;
       const bool is_integer = key.value == nullptr;
-      text.add(concat(table, ".", key.key), key.key,
+      const std::string name = concat(table, ".", key.key);
+      const bool may_be_absent = key.range == KeyRange::kFromZeroOrAbsent;
+      if (may_be_absent && hardware.*key.value == 0 && !notes.contains(name)) continue;
+      text.add(name, key.key,
                is_integer ? concat(hardware.gpus_per_node) : number_text(hardware.*key.value));
     }
   }
+  if (!hardware.dispatch_overheads.empty()) text.add_line(concat("\n[", kDispatchOverheads, "]"));
+  for (const auto& [dispatcher, seconds] : hardware.dispatch_overheads)
+    text.add(dispatch_note(dispatcher), dispatcher_name(dispatcher), number_text(seconds));
   return text.text();
 }
 
 std::string attention_note(int64_t head_dim, const std::string& key) {
   return concat("attention.", head_dim, ".", key);
+}
+
+const char* dispatcher_name(TokenDispatcher dispatcher) {
+  for (const NamedDispatcher& named : kDispatchers)
+    if (named.kind == dispatcher) return named.name;
+  throw InternalError("a token dispatcher without a name");
+}
+
+std::string dispatch_note(TokenDispatcher dispatcher) {
+  return concat(kDispatchOverheads, ".", dispatcher_name(dispatcher));
 }
 
 const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim) {

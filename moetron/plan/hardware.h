@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "moetron/config/choices.h"
+
 namespace moetron {
 
 // FLOP/s of causal attention whose query and key heads are this wide.
@@ -40,28 +42,43 @@ struct Hardware {
 
   // The program that trains there, and how it differs from kernels alone: all compute takes so many
   // times as long, each pass of a layer's part this much longer (seconds of launches that nothing
-  // hides; may be 0), and every dispatch and combine this much (seconds: counts, launches, ranks
-  // that come late; may be 0).
+  // hides; may be 0), every dispatch and combine this much (seconds: counts, launches, ranks that
+  // come late; may be 0), and every all-gather or reduce-scatter of tensor parallelism this much
+  // (seconds; may be 0, or absent from a file, which is 0).
   std::string system;
   double compute_slowdown = 1;
   double launch_overhead = 0;
   double dispatch_overhead = 0;
+  double tensor_overhead = 0;
   double dispatch_multiprocessors = 0;  // taken from compute while one of them runs
+  // In place of dispatch_overhead, of the dispatchers that a file names. Those of
+  // kPlainDispatchers; an overlap kind is the plain one with other compute beside it.
+  std::map<TokenDispatcher, double> dispatch_overheads;
 
   bool operator==(const Hardware&) const = default;
 };
 
+// Those that a file may name, by dispatcher_name().
+inline constexpr TokenDispatcher kPlainDispatchers[] = {
+    TokenDispatcher::kAllGather, TokenDispatcher::kAllGatherFused, TokenDispatcher::kAllToAll,
+    TokenDispatcher::kDeepep};
+
+// As kDispatchers calls it.
+const char* dispatcher_name(TokenDispatcher dispatcher);
+
 // Reads a file like configs/hardware/h100-ib400.toml. Throws InputError naming the file and a key
-// that is missing, unknown or not a number above 0.
+// that is missing, unknown or not a number above 0 (of at least 0 where that is said above).
 Hardware read_hardware(const std::filesystem::path& path);
 
 // How each number of a hardware file was found: by "table.key" ("gpu.matrix_rate"), an attention's
-// by attention_note(); of the file itself by "".
+// by attention_note(), a dispatcher's by dispatch_note(); of the file itself by "".
 using HardwareNotes = std::map<std::string, std::string>;
 std::string attention_note(int64_t head_dim, const std::string& key);
+std::string dispatch_note(TokenDispatcher dispatcher);
 
 // The text of a file that read_hardware() reads back as it is, every number behind its note.
-// Throws InternalError where a number has no note. `moetron plan --calibrate` writes it.
+// What a file may leave out is left out where it is 0 and has no note. Throws InternalError where
+// another number has none. `moetron plan --calibrate` writes it.
 std::string hardware_text(const Hardware& hardware, const HardwareNotes& notes);
 
 // What the program carries with it: configs/hardware/h100-ib400.toml as it was built with.

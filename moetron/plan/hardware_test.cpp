@@ -63,9 +63,37 @@ TEST_F(HardwareFile, MistakesAreNamed) {
             ": system.dispatch_multiprocessors (132) must be below gpu.multiprocessors (132)");
   EXPECT_EQ(refusal("launch_overhead = 0", "launch_overhead = -1"),
             ": system.launch_overhead must be a number of at least 0");
+  EXPECT_EQ(refusal("launch_overhead = 0", "launch_overhead = inf"),
+            ": system.launch_overhead (inf) must be finite");
+  EXPECT_EQ(refusal("memory = 80e9", "memory = nan"), ": gpu.memory (nan) must be finite");
   EXPECT_EQ(refusal("name = \"the guide's", "named = \"the guide's"),
             ": system.name must be a text");
   EXPECT_EQ(refusal("[gpu]", "[gpu").substr(0, 18), " is not TOML: line");
+}
+
+TEST_F(HardwareFile, MistakesInWhatMayBeAbsentAreNamed) {
+  const auto tensor = [&](const std::string& value) {
+    return refusal("launch_overhead = 0", "launch_overhead = 0\ntensor_overhead = " + value);
+  };
+  EXPECT_EQ(tensor("0"), "");
+  EXPECT_EQ(tensor("-1e-4"), ": system.tensor_overhead must be a number of at least 0");
+  EXPECT_EQ(tensor("\"1\""), ": system.tensor_overhead must be a number of at least 0");
+  EXPECT_EQ(tensor("inf"), ": system.tensor_overhead (inf) must be finite");
+  const auto dispatchers = [&](const std::string& table) {
+    return refusal("[gpu]", table + "\n[gpu]");
+  };
+  EXPECT_EQ(dispatchers("[dispatch_overheads]"), "");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\nalltoall = 0\ndeepep = 1e-3"), "");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\nalltoall = -1e-3"),
+            ": dispatch_overheads.alltoall must be a number of at least 0");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\nalltoall = nan"),
+            ": dispatch_overheads.alltoall (nan) must be finite");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\ndeepep = [1]"),
+            ": dispatch_overheads.deepep must be a number of at least 0");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\nnccl = 1"), ": unknown key dispatch_overheads.nccl");
+  EXPECT_EQ(dispatchers("[dispatch_overheads]\noverlap_deepep = 1"),
+            ": unknown key dispatch_overheads.overlap_deepep");
+  EXPECT_EQ(dispatchers("[[dispatch_overheads]]\ndeepep = 1"), " has no table dispatch_overheads");
 }
 
 // Of every number that a file has, told by the file itself.
@@ -78,9 +106,23 @@ HardwareNotes notes_of(const Hardware& hardware) {
         "links.message_latency", "host.memory", "host.adam_rate", "system.compute_slowdown",
         "system.launch_overhead", "system.dispatch_overhead", "system.dispatch_multiprocessors"})
     add(name);
+  if (hardware.tensor_overhead > 0) add("system.tensor_overhead");
+  for (const auto& [dispatcher, seconds] : hardware.dispatch_overheads)
+    add(dispatch_note(dispatcher));
   for (const AttentionRate& rate : hardware.attention)
     for (const char* key : {"forward", "backward"}) add(attention_note(rate.head_dim, key));
   return notes;
+}
+
+Hardware with_all_overheads() {
+  Hardware hardware = read_hardware(kShipped);
+  hardware.tensor_overhead = 1e-4;
+  double seconds = 1e-4;
+  for (const TokenDispatcher dispatcher : kPlainDispatchers)
+    hardware.dispatch_overheads[dispatcher] = seconds += 1e-4;
+  hardware.dispatch_overheads[TokenDispatcher::kAllToAll] = 3e-4;
+  hardware.dispatch_overheads[TokenDispatcher::kDeepep] = 0;
+  return hardware;
 }
 
 TEST_F(HardwareFile, WhatIsWrittenIsReadAsItWas) {
@@ -95,6 +137,23 @@ TEST_F(HardwareFile, WhatIsWrittenIsReadAsItWas) {
   EXPECT_EQ(read_hardware(path_), hardware);
   for (const auto& [name, note] : notes)
     EXPECT_NE(text.find("# " + note + "\n"), std::string::npos) << name;
+  EXPECT_EQ(text.find("tensor_overhead"), std::string::npos);
+  EXPECT_EQ(text.find("dispatch_overheads"), std::string::npos);
+}
+
+TEST_F(HardwareFile, WhatMayBeAbsentIsWrittenWhereItIsKnown) {
+  Hardware hardware = with_all_overheads();
+  HardwareNotes notes = notes_of(hardware);
+  write_file(path_, hardware_text(hardware, notes));
+  const Hardware found = read_hardware(path_);
+  EXPECT_EQ(found, hardware);
+  EXPECT_EQ(found.tensor_overhead, 1e-4);
+  EXPECT_EQ(found.dispatch_overheads.at(TokenDispatcher::kAllToAll), 3e-4);
+  hardware.tensor_overhead = 0;  // and measured
+  const std::string text = hardware_text(hardware, notes);
+  EXPECT_NE(text.find("\ntensor_overhead = 0\n"), std::string::npos);
+  write_file(path_, text);
+  EXPECT_EQ(read_hardware(path_), hardware);
 }
 
 TEST_F(HardwareFile, ALongNoteIsBrokenIntoLines) {
@@ -110,7 +169,7 @@ TEST_F(HardwareFile, ALongNoteIsBrokenIntoLines) {
 }
 
 TEST_F(HardwareFile, ANumberWithoutItsOriginIsNotWritten) {
-  const Hardware hardware = read_hardware(kShipped);
+  const Hardware hardware = with_all_overheads();
   for (const auto& [name, note] : notes_of(hardware)) {
     if (name.empty()) continue;
     HardwareNotes fewer = notes_of(hardware);

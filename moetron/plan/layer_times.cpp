@@ -43,14 +43,20 @@ class Clock {
     return slowed({flops / rate.forward, 2.5 * flops / rate.backward, 0});
   }
 
-  // Tensor-parallel ranks gather a layer's input and scatter its output, and gather the input again
-  // for the weights' gradient.
+  // Tensor-parallel ranks gather a part's input and scatter its output, and their gradients the
+  // other way round. The gathered input is kept for the weights' gradient.
   PartTimes tensor_parallel() const {
+    const double both = 2 * tensor_collective();
+    return {both, both, 0};
+  }
+
+  // Either of the two: what an end of the model has, there and back.
+  double tensor_collective() const {
+    if (spec_.sizes.tp == 1) return 0;
     const double ranks = as_double(spec_.sizes.tp);
     const double bytes =
         kValueBytes * spec_.tokens() * as_double(spec_.model.hidden_size) * (ranks - 1) / ranks;
-    const double once = bytes / hardware_.node_rate;
-    return {2 * once, 2 * once, once};
+    return bytes / hardware_.node_rate + hardware_.tensor_overhead;
   }
 
  private:
@@ -164,7 +170,8 @@ PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware) {
   const Clock clock(spec, hardware);
   const double values = spec.tokens() * as_double(spec.model.hidden_size);
   const PartTimes passes = clock.passes(2 * values);
-  return {passes.forward, 0, 4 * passes.forward};  // into fp32 accumulators
+  const double scattered = clock.tensor_collective();
+  return {passes.forward + scattered, scattered, 4 * passes.forward};  // into fp32 accumulators
 }
 
 PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
@@ -173,9 +180,11 @@ PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
   const double vocabulary = as_double(spec.model.vocab_size) / as_double(spec.sizes.tp);
   const auto num_mtp = as_double(spec.model.num_mtp_layers);
   // The norm; the loss reads the logits for their maximum and their sum.
+  const double gathered = clock.tensor_collective();
   const PartTimes once = sum({clock.product(spec.tokens(), hidden, vocabulary),
                               clock.passes(spec.tokens() * 2 * vocabulary),
-                              clock.passes(2 * spec.tokens_per_rank() * hidden)});
+                              clock.passes(2 * spec.tokens_per_rank() * hidden),
+                              {gathered, gathered, 0}});
   if (num_mtp == 0) return once;
   // Embedding and hidden state, joined by a product.
   const PartTimes join = clock.product(spec.tokens(), 2 * hidden, hidden);

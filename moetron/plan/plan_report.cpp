@@ -10,15 +10,10 @@
 #include "moetron/base/formatted.h"
 #include "moetron/base/units.h"
 #include "moetron/metrics/step_printer.h"
+#include "moetron/plan/hardware.h"
 
 namespace moetron {
 namespace {
-
-const char* name_of(TokenDispatcher kind) {
-  for (const NamedDispatcher& dispatcher : kDispatchers)
-    if (dispatcher.kind == kind) return dispatcher.name;
-  throw InternalError("a dispatcher without a name");
-}
 
 const char* name_of(Recompute recompute) {
   switch (recompute) {
@@ -115,7 +110,7 @@ Json to_json(const Layout& layout) {
           {"scheduler", name_of(layout.kind)},
           {"layers", layout.layers},
           {"micro_batch_size", layout.micro_batch},
-          {"dispatcher", name_of(layout.dispatcher)},
+          {"dispatcher", dispatcher_name(layout.dispatcher)},
           {"recompute", name_of(layout.recompute.kind)},
           {"offload_fraction", layout.host_fraction}};
 }
@@ -162,8 +157,8 @@ std::string describe(const Layout& layout) {
   if (layout.pp * layout.num_chunks > 1)
     text += layout.layers.empty() ? ", layers even" : ", layers";
   for (const int64_t count : layout.layers) text += concat(" ", count);
-  text += concat(", micro-batch ", layout.micro_batch, ", ", name_of(layout.dispatcher), ", ",
-                 name_of(layout.recompute.kind));
+  text += concat(", micro-batch ", layout.micro_batch, ", ", dispatcher_name(layout.dispatcher),
+                 ", ", name_of(layout.recompute.kind));
   if (layout.host_fraction > 0)
     text += concat(", ", 100 * layout.host_fraction, " % of the optimizer's states on the host");
   return text;
