@@ -1,6 +1,7 @@
 #!/bin/bash
 # release.sh: makes the Debian package and the wheel, and tries them and an installed tree in clean Debian roots, each
-# with a short demo. Not for every push: it takes minutes, root, debootstrap and some GB below ROOTS.
+# with a short demo; where buildah is installed, makes the image of Containerfile, too. Not for every push: it takes
+# minutes, root, debootstrap and some GB below ROOTS.
 #   MIRROR   the Debian mirror (http://deb.debian.org/debian)
 #   ROOTS    where the roots are made (build/release)
 #   BINDS    folders of this machine that the roots see, too, such as a package index on its disk
@@ -81,6 +82,39 @@ install_tree() {
   cmake --install build/cpu --strip --prefix "$roots/tree/opt/moetron"
 }
 
+# The images that Containerfile begins with are made from the base system here: no registry is asked. As in the roots,
+# BINDS are seen and pip has this environment's settings, both in the build alone.
+containers() { buildah --root "$roots/containers" --runroot "$roots/containers-run" --storage-driver vfs "$@"; }
+
+make_base_images() {
+  local base
+  base=$(containers from scratch)
+  containers copy -q "$base" "$roots/base" /
+  containers commit -q "$base" docker.io/library/debian:12
+  containers tag docker.io/library/debian:12 docker.io/library/debian:12-slim
+  containers rm "$base"
+}
+
+make_image() {
+  local volumes=() folder key value
+  echo "[global]" >"$roots/pip.conf"
+  while IFS== read -r key value; do
+    key=${key#PIP_}
+    key=${key,,}
+    echo "${key//_/-} = $value"
+  done < <(env | grep '^PIP_' || true) >>"$roots/pip.conf"
+  for folder in ${BINDS:-}; do volumes+=(-v "$folder:$folder:ro"); done
+  containers bud --isolation chroot --pull-never -v "$roots/pip.conf:/etc/pip.conf:ro" "${volumes[@]}" \
+    -f Containerfile -t moetron .
+}
+
+in_image() {
+  local made
+  made=$(containers from --pull-never moetron)
+  containers run --isolation chroot "$made" -- bash -ec "$1"
+  containers rm "$made" >/dev/null
+}
+
 timed "make package" make package
 timed "a Debian root (debootstrap, minbase)" make_base
 ls -sh --block-size=MB dist
@@ -103,4 +137,10 @@ make_root tree
 timed "make install, into a root" install_tree
 inside tree "/opt/moetron/bin/moetron --version; du -sh --apparent-size /opt/moetron | cut -f1"
 timed "make install: a training without Python" train_without_python tree /opt/moetron/bin
+if command -v buildah >/dev/null; then
+  timed "image: its Debian" make_base_images
+  timed "image: Containerfile, with make package in it" make_image
+  in_image "moetron --version"
+  timed "image: moetron demo, 24 steps" in_image "mkdir /root/demo && cd /root/demo && DEMO_STEPS=24 moetron demo"
+fi
 echo "release: all of dist/ was tried; the whole output is in $log"

@@ -4,7 +4,6 @@
 
 #include <filesystem>
 #include <gmock/gmock.h>
-#include <mutex>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
