@@ -111,6 +111,13 @@ def test_a_calibrated_machine():
     quick = ["plan", "--calibrate", "--device", "cpu", "--calibrate-seconds", "0.005"]
     done = run([*quick, "--name", "My machine"])
     check(done.stdout.startswith("written: my-machine.toml, of My machine"), "calibrates a machine with a name")
+    with open("mine.jsonl", "w") as out:
+        out.write("mine")
+    for out, said in (("mine.jsonl", "calibrate did not write it"), (".", "is a folder")):
+        refused = run([*quick, "--out", out], code=2)
+        check(said in refused.stderr and "calibrate: " not in refused.stderr, f"--out {out}: {said}, before any work")
+    check(open("mine.jsonl").read() == "mine", "what is there stays")
+    check("one line" in run([*quick, "--name", "two\nlines"], code=2).stderr, "a name is one line")
     run(["launch", "-n", "2", *quick, "--num-threads", "1", "--out", "two.toml"])
     overheads = {"dispatch_overhead", "tensor_overhead", "allgather", "allgather_fused", "alltoall", "deepep"}
     for file, not_measured in (("my-machine.toml", 6), ("two.toml", 1)):

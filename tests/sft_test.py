@@ -12,6 +12,7 @@ import pty
 import re
 import select
 import shutil
+import subprocess
 import sys
 
 import torch
@@ -121,6 +122,10 @@ def test_talk():
     lines = [FACTS[0][0], "/clear", FACTS[3][0], "/clear", FACTS[0][0], FACTS[5][0]]
     done = run(["chat", *taught], input="".join(line + "\n" for line in lines))
     said = done.stdout.splitlines()
+    mixed = subprocess.run([MOETRON, "chat", *taught], input=b"\xff\xfe?\n" + FACTS[0][0].encode() + b"\n",
+                           capture_output=True, env=ENVIRONMENT, timeout=HANG)
+    check(mixed.returncode == 0 and mixed.stdout.decode().splitlines() ==
+          ["this is no text in UTF-8, and was not sent", FACTS[0][1]], "what is no text is told, and the chat goes on")
     check(said[:3] == [FACTS[0][1], FACTS[3][1], FACTS[0][1]] and len(said) == 4, f"chat answers: {said}")
     with open("two_turns.jsonl", "w") as out:
         turns = [("user", FACTS[0][0]), ("assistant", FACTS[0][1]), ("user", FACTS[5][0])]
@@ -356,6 +361,11 @@ def test_mistakes():
     check("3 refused" in done.stderr or "refused" in done.stderr, "else they are counted")
     done = run(["sft", "--load", "tiny", "--save", "short", *RUN, "--seq-length", "8", "--train-iters", "1"], code=2)
     check("longer than seq-length (8)" in done.stderr, "nothing fits: which option says so")
+    for more, said in ((["--seq-length", "8"], "longer than seq-length (8)"),
+                       (["--eval-fraction", "0.99"], "held out (eval-fraction 0.99)"),
+                       (["--no-packing", "--max-padding-length", "9"], "longer than max-padding-length (9)")):
+        done = run(["sft", "--load", "tiny", "--save", "short", *RUN, *more], code=2)
+        check(said in done.stderr, f"nothing is left, and no train-iters: {said}")
     done = run(["sft", "--load", "tiny", "--save", "cut", *RUN, "--seq-length", "32", "--truncate", "--train-iters",
                 "1", "--sample-answers", "0"])
     check("conversations of chats.jsonl" in done.stdout, "cut to the sequence, they train")

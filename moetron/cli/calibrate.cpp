@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <ctime>
+#include <filesystem>
 #include <iostream>
-#include <optional>
+#include <string>
+#include <system_error>
 #include <unistd.h>
 
 #include <ATen/ATen.h>
@@ -49,9 +51,27 @@ CalibrationSettings settings_of(const Options& options, const RankEnvironment& e
           .base_name = file.empty() ? "the built-in hardware" : file};
 }
 
+// Finds before the work, not after it, that the file cannot be written or is something else.
+void check_place(const std::string& file) {
+  std::error_code ignored;
+  MT_CHECK_CONFIG(!std::filesystem::is_directory(file, ignored), "out (", file,
+                  ") is a folder: name a file");
+  if (std::filesystem::exists(file, ignored))
+    MT_CHECK_CONFIG(is_measured_hardware(read_file(file)), "out (", file,
+                    ") is there, and calibrate did not write it: name another file");
+  FileWriter(file).write("");  // goes without a trace
+}
+
+void check_name(const std::string& name) {
+  const auto is_control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
+  MT_CHECK_CONFIG(std::none_of(name.begin(), name.end(), is_control),
+                  "name: a machine's name is one line of text");
+}
+
 }  // namespace
 
 int run_calibration(const ParsedCommandLine& parsed) {
+  check_name(parsed.options.plan.name);
   const RankEnvironment environment = read_rank_environment();
   init_log(environment.rank, environment.size);
   if (!environment.found.empty()) log_info(environment.found);
@@ -64,13 +84,12 @@ int run_calibration(const ParsedCommandLine& parsed) {
                              : !plan.name.empty()
                                  ? hardware_file_name(plan.name, /*num_ranks=*/1)
                                  : hardware_file_name(device_facts(device).name, world.size());
-    // Finds a place that cannot be written before the work, not after it.
-    std::optional<FileWriter> out;
-    if (environment.rank == 0) out.emplace(file);
+    if (environment.rank == 0) check_place(file);
     const Calibration found = calibrate(world, device, settings);
-    if (!out) return kExitDone;
-    out->write(hardware_text(found.hardware, found.notes));
-    out->commit();
+    if (environment.rank != 0) return kExitDone;
+    FileWriter out(file);
+    out.write(hardware_text(found.hardware, found.notes));
+    out.commit();
     std::cout << "written: " << file << ", of " << found.hardware.name
               << "; --hardware takes it, of plan, simulate and pretrain --dry-run\n";
     return kExitDone;

@@ -15,12 +15,14 @@
 #include "moetron/cli/rank_run.h"
 #include "moetron/cli/text_model.h"
 #include "moetron/comm/gather_texts.h"
+#include "moetron/tokenizer/unicode.h"
 
 namespace moetron {
 namespace {
 
 constexpr const char* kHelp =
-    "/clear begins a new conversation, /system TEXT one with other instructions, /exit ends.\n";
+    "/clear begins a new conversation, /system TEXT one with other instructions (or none), /exit "
+    "ends.\n";
 
 // What the user says, which rank 0 reads and all ranks get.
 class Input {
@@ -83,8 +85,10 @@ class Chat {
 
   void obey(const std::string& command) {
     const std::string kSystem = "/system ";
-    if (command.starts_with(kSystem)) {
-      system_ = command.substr(kSystem.size());
+    if (command.starts_with(kSystem) || command + " " == kSystem) {
+      const std::string text = command.substr(std::min(kSystem.size(), command.size()));
+      if (!is_utf8(text)) return input_.print("this is no text in UTF-8, and was not taken\n");
+      system_ = text;
       begin_anew();
     } else if (command == "/clear") {
       begin_anew();
@@ -95,6 +99,7 @@ class Chat {
 
   // What cannot be answered is taken back: the conversation goes on without it.
   void answer(const std::string& said) {
+    if (!is_utf8(said)) return input_.print("this is no text in UTF-8, and was not sent\n");
     messages_.push_back({{"role", "user"}, {"content", said}});
     try {
       const std::vector<int32_t> prompt = encoder_.encode_prompt(messages_);

@@ -107,9 +107,12 @@ Run make_run(const ParsedCommandLine& parsed) {
       static_cast<int>(options.nproc_per_node.value_or(on_cpu ? 1 : std::max(1, count_gpus())));
   run.size = run.num_local * static_cast<int>(options.nnodes);
   if (options.nnodes > 1) {
-    MT_CHECK_CONFIG(options.node_rank && !options.master_addr.empty(), "nnodes (", options.nnodes,
-                    ") needs --node-rank, which of them this is, and --master-addr, the machine "
-                    "with node-rank 0");
+    std::string missing;
+    if (!options.node_rank) missing = "--node-rank, which of them this is";
+    if (options.master_addr.empty())
+      missing +=
+          concat(missing.empty() ? "" : ", and ", "--master-addr, the machine with node-rank 0");
+    MT_CHECK_CONFIG(missing.empty(), "nnodes (", options.nnodes, ") needs ", missing);
   }
   const int64_t node = options.node_rank.value_or(0);
   MT_CHECK_CONFIG(node < options.nnodes, "node-rank (", node, ") must be below nnodes (",
@@ -272,8 +275,8 @@ int run_launch(const ParsedCommandLine& parsed) {
     const ChildEnd& end = *outcome.failed;
     if (outcome.received != 0 && end.signal == outcome.received) {
       erase_bar();
-      say_failure(concat("ended by ", signal_name(end.signal), "; ",
-                         where_to_continue(run.command.options)));
+      const std::string where = where_to_continue(run.command.options);
+      say_failure(concat("ended by ", signal_name(end.signal), where.empty() ? "" : "; ", where));
       return end.exit_code;
     }
     if (outcome.received != 0 || !may_restart(end.exit_code) ||

@@ -64,6 +64,7 @@ std::optional<FailureReport> read_report(const std::filesystem::path& file) {
 
 std::string where_to_continue(const Options& options) {
   const std::filesystem::path save = options.checkpoint.save;
+  if (save.empty()) return "";
   return holds_checkpoints(save)
              ? "the same command continues from the newest checkpoint in " + save.string()
              : "there is no checkpoint in --save to continue from";
@@ -76,6 +77,7 @@ std::string advice(const Options& options, int exit_code) {
   if (exit_code == kExitConfig || exit_code == kExitCorruptInput)
     return "mend the cause, then run again";
   const std::string where = where_to_continue(options);
+  if (where.empty()) return "mend the cause, then run again";
   return holds_checkpoints(options.checkpoint.save) ? where
                                                     : "mend the cause, then run again; " + where;
 }

@@ -27,10 +27,10 @@ bool tell_launcher(const FailureReport& report);
 // What a rank told in its file; nothing where it told nothing that can be read.
 std::optional<FailureReport> read_report(const std::filesystem::path& file);
 
-// Whether the same command of `moetron pretrain` continues, and from what.
+// Whether the same command continues, and from what; empty of one that saves nothing.
 std::string where_to_continue(const Options& options);
 
-// What the user can do about a failure of `moetron pretrain`.
+// What the user can do about a failure of ranks.
 std::string advice(const Options& options, int exit_code);
 
 // The block that tells of a failed run; `rank` is which one failed of how many.

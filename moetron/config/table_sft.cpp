@@ -8,8 +8,13 @@ std::string idle_without_preferences(const Options& options) {
   return options.sft.objective == Objective::kDpo ? "" : "of objective dpo alone";
 }
 
+// Both answers of a pair have a sequence of their own.
+bool packs(const Options& options) {
+  return options.sft.packing && options.sft.objective != Objective::kDpo;
+}
+
 std::string idle_without_packing(const Options& options) {
-  return options.sft.packing ? "" : "without packing nothing is packed";
+  return packs(options) ? "" : "without packing nothing is packed";
 }
 
 std::string idle_without_answers(const Options& options) {
@@ -17,7 +22,7 @@ std::string idle_without_answers(const Options& options) {
 }
 
 std::string idle_with_packing(const Options& options) {
-  return options.sft.packing ? "packed sequences are seq-length long" : "";
+  return packs(options) ? "packed sequences are seq-length long" : "";
 }
 
 void declare_objective(OptionTable& table) {

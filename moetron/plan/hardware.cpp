@@ -33,7 +33,15 @@ class Table {
   double number(const std::string& key) {
     const auto value = finite(key);
     MT_CHECK_INPUT(value && *value > 0, file_, ": ", name_, ".", key, " must be a number above 0");
+    MT_CHECK_INPUT(*value >= kLeast, file_, ": ", name_, ".", key, " (", *value,
+                   ") must be at least ", kLeast);
     return *value;
+  }
+  int64_t whole_number(const std::string& key) {
+    const double value = number(key);
+    MT_CHECK_INPUT(value == std::floor(value) && value <= kMostCount, file_, ": ", name_, ".", key,
+                   " (", value, ") must be a whole number from 1 to ", kMostCount);
+    return static_cast<int64_t>(value);
   }
   double number_or_zero(const std::string& key) {
     const auto value = finite(key);
@@ -55,12 +63,17 @@ class Table {
   }
 
  private:
+  // Beyond what any machine has, so that times made of them are numbers.
+  static constexpr double kLeast = 1e-15, kMost = 1e24, kMostCount = 1e6;
+
   // Empty where it is no number.
   std::optional<double> finite(const std::string& key) {
     known_.insert(key);
     const auto value = (*table_)[key].value<double>();
     MT_CHECK_INPUT(!value || std::isfinite(*value), file_, ": ", name_, ".", key, " (", *value,
                    ") must be finite");
+    MT_CHECK_INPUT(!value || *value <= kMost, file_, ": ", name_, ".", key, " (", *value,
+                   ") must be at most ", kMost);
     return value;
   }
 
@@ -113,7 +126,7 @@ std::vector<AttentionRate> read_attention(const toml::table& root, const std::st
   for (const toml::node& node : *list) {
     Table table(node.as_table(), "attention", file);
     AttentionRate& rate = rates.emplace_back();
-    rate.head_dim = static_cast<int64_t>(table.number(kHeadDim));
+    rate.head_dim = table.whole_number(kHeadDim);
     for (const AttentionKey& key : kAttentionRates) rate.*key.value = table.number(key.key);
     table.check_unknown();
   }
@@ -152,11 +165,10 @@ Hardware read_tables(const toml::table& root, const std::string& file) {
     if (table_name == "system") hardware.system = table.text("name");
     for (const HardwareKey& key : kNumbers) {
       if (key.table != table_name) continue;
-      const double value = read_number(table, key);
       if (key.value == nullptr) {
-        hardware.gpus_per_node = static_cast<int64_t>(value);
+        hardware.gpus_per_node = table.whole_number(key.key);
       } else {
-        hardware.*key.value = value;
+        hardware.*key.value = read_number(table, key);
       }
     }
     table.check_unknown();
@@ -181,6 +193,8 @@ Hardware parse_hardware(const std::string& text, const std::string& file) {
         concat(file, " is not TOML: line ", error.source().begin.line, ": ", error.description()));
   }
 }
+
+constexpr std::string_view kMeasured = "# Measured by `moetron plan --calibrate`";
 
 // The shortest digits that read as the same number.
 std::string number_text(double value) {
@@ -288,6 +302,10 @@ const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim) 
   for (const AttentionRate& rate : hardware.attention)
     if (rate.head_dim <= head_dim) best = &rate;
   return *best;
+}
+
+bool is_measured_hardware(std::string_view text) {
+  return text.starts_with(kMeasured);
 }
 
 }  // namespace moetron

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "moetron/config/choices.h"
@@ -80,6 +81,8 @@ std::string dispatch_note(TokenDispatcher dispatcher);
 // What a file may leave out is left out where it is 0 and has no note. Throws InternalError where
 // another number has none. `moetron plan --calibrate` writes it.
 std::string hardware_text(const Hardware& hardware, const HardwareNotes& notes);
+// Whether it wrote a text.
+bool is_measured_hardware(std::string_view text);
 
 // What the program carries with it: configs/hardware/h100-ib400.toml as it was built with.
 Hardware built_in_hardware();

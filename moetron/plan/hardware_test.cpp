@@ -1,6 +1,7 @@
 #include "moetron/plan/hardware.h"
 
 #include <filesystem>
+#include <gmock/gmock.h>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -58,6 +59,13 @@ TEST_F(HardwareFile, MistakesAreNamed) {
   EXPECT_EQ(refusal("name =", "extra = 1\nname ="), ": unknown key extra");
   EXPECT_EQ(refusal("memory = 80e9", ""), ": gpu.memory must be a number above 0");
   EXPECT_EQ(refusal("memory = 80e9", "memory = -1"), ": gpu.memory must be a number above 0");
+  EXPECT_EQ(refusal("memory = 80e9", "memory = 1e300"),
+            ": gpu.memory (1e+300) must be at most 1e+24");
+  EXPECT_EQ(refusal("memory = 80e9", "memory = 1e-300"),
+            ": gpu.memory (1e-300) must be at least 1e-15");
+  for (const char* count : {"0.5", "1.5", "1e18"})
+    EXPECT_THAT(refusal("gpus_per_node = 8", concat("gpus_per_node = ", count)),
+                testing::HasSubstr("must be a whole number from 1 to 1e+06"));
   EXPECT_EQ(refusal("memory = 80e9", "memory = \"80\""), ": gpu.memory must be a number above 0");
   EXPECT_EQ(refusal("dispatch_multiprocessors = 20", "dispatch_multiprocessors = 132"),
             ": system.dispatch_multiprocessors (132) must be below gpu.multiprocessors (132)");

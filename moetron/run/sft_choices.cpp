@@ -122,7 +122,7 @@ SftChoices::SftChoices(const Options& given) : options_(std::make_shared<Options
 
 void SftChoices::see_conversations(const ConversationFacts& facts) {
   Options& o = *options_;
-  if (!o.sft.packing && o.sft.max_padding_length > 0) {
+  if (pads_to_its_own_length()) {
     o.training.seq_length = o.sft.max_padding_length;
   } else {
     int64_t length = kShortest;
@@ -151,6 +151,14 @@ ConversationsSpec SftChoices::conversations() const {
 
 int64_t SftChoices::seq_length() const {
   return options_->training.seq_length;
+}
+
+const char* SftChoices::length_option() const {
+  return pads_to_its_own_length() ? "max-padding-length" : "seq-length";
+}
+
+bool SftChoices::pads_to_its_own_length() const {
+  return !options_->sft.packing && options_->sft.max_padding_length > 0;
 }
 
 int64_t SftChoices::epochs() const {
@@ -225,7 +233,10 @@ std::string SftChoices::text() const {
   return text;
 }
 
-void SftChoices::see_packs(const PackFacts& facts) {
+// As if of one sequence where there is none: whoever holds the conversations says so.
+void SftChoices::see_packs(PackFacts facts) {
+  facts.first_epoch = std::max<int64_t>(facts.first_epoch, 1);
+  facts.all_epochs = std::max<int64_t>(facts.all_epochs, 1);
   choose_batch(facts);
   choose_steps(facts);
 }

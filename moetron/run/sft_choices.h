@@ -36,10 +36,12 @@ class SftChoices {
   void see_conversations(const ConversationFacts& facts);
   ConversationsSpec conversations() const;  // complete behind see_conversations()
   int64_t seq_length() const;
+  // The option that says it.
+  const char* length_option() const;
   int64_t epochs() const;  // 0: train-iters or train-samples say how long the run is
   int64_t seed() const;
 
-  void see_packs(const PackFacts& facts);
+  void see_packs(PackFacts facts);
   const Options& options() const { return *options_; }
   // A line for each choice: "seq-length 512: the longest conversation has 391 tokens".
   const std::vector<std::string>& reasons() const { return reasons_; }
@@ -47,6 +49,7 @@ class SftChoices {
 
  private:
   bool is_given(const std::string& name) const;
+  bool pads_to_its_own_length() const;  // max-padding-length, instead of seq-length
   template <class T>
   void choose(const char* name, T& field, const T& value, const std::string& why);
   void choose_batch(const PackFacts& facts);

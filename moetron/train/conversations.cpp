@@ -75,8 +75,10 @@ Conversations::Conversations(std::shared_ptr<const ConversationSet> set,
       tokenizer_(std::move(tokenizer)),
       split_(split_conversations(*set_, split_settings(choices_))) {
   MT_CHECK_CONFIG(!split_.training.empty(), "data-path: none of ", set_->num_records(), noun(),
-                  " is left to train on: ", split_.too_long.size(), " are longer than seq-length (",
-                  choices_.seq_length(), "), ", split_.held_out.size(), " are held out");
+                  " is left to train on: ", split_.too_long.size(), " are longer than ",
+                  choices_.length_option(), " (", choices_.seq_length(), "), ",
+                  split_.held_out.size(), " are held out (eval-fraction ",
+                  choices_.conversations().eval_fraction, ")");
 }
 
 void Conversations::introduce(std::vector<SampleQuestion>* questions_out) const {

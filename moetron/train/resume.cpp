@@ -76,8 +76,8 @@ void check_tuning(const RunStart& start, const RunSpec& spec) {
   if (!holds_adapter(from)) {
     MT_CHECK_CONFIG(!spec.lora, "lora-rank (", spec.lora ? spec.lora->rank : 0,
                     "): ", from.string(),
-                    " continues the training of a whole model; --finetune begins "
-                    "with its weights");
+                    " continues the training of a whole model; as --load, with another "
+                    "--save, it gives its weights");
     return;
   }
   const LoraConfig saved = read_adapter_config(from, spec.model).lora;
