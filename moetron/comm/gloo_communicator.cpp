@@ -255,9 +255,13 @@ std::unique_ptr<Communicator> make_gloo_world(const GlooOptions& options) {
   std::iota(members.begin(), members.end(), 0);
   GlooDevice device = open_gloo_device();  // may be refused: before others count on this rank
   auto world = std::make_shared<ProcessWorld>(options);
-  return std::make_unique<GlooCommunicator>(std::make_shared<RankContext>(options.rank),
-                                            std::move(world), std::move(device), "", "world",
-                                            options.rank, std::move(members));
+  auto communicator = std::make_unique<GlooCommunicator>(
+      std::make_shared<RankContext>(options.rank), std::move(world), std::move(device), "", "world",
+      options.rank, std::move(members));
+  // Who still connects waits for the store, without a limit where rank 0, which serves it, is
+  // stopped: nobody goes on before all are connected.
+  communicator->barrier();
+  return communicator;
 }
 
 std::unique_ptr<Communicator> make_separate_gloo_world(const WorldOptions& world,

@@ -27,8 +27,8 @@ std::string join_numbers(const std::vector<int>& numbers) {
 
 class Watcher {
  public:
-  explicit Watcher(std::shared_ptr<ProcessWatch> watch)
-      : watch_(std::move(watch)), options_(watch_->options), store_(options_.store->clone()) {}
+  Watcher(std::shared_ptr<ProcessWatch> watch, c10::intrusive_ptr<c10d::Store> store)
+      : watch_(std::move(watch)), options_(watch_->options), store_(std::move(store)) {}
 
   void run() {
     try {
@@ -150,8 +150,9 @@ class Watcher {
 
 }  // namespace
 
-void run_watch(const std::shared_ptr<ProcessWatch>& watch) {
-  Watcher(watch).run();
+void run_watch(const std::shared_ptr<ProcessWatch>& watch,
+               const c10::intrusive_ptr<c10d::Store>& store) {
+  Watcher(watch, store).run();
   {
     std::lock_guard lock(watch->mutex);
     watch->ended = true;

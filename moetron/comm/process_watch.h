@@ -7,8 +7,9 @@
 
 namespace moetron {
 
-// Runs until watch->stop. Only this thread touches the store once all ranks have joined, on a
-// connection of its own: a store that hangs must not hang its rank.
-void run_watch(const std::shared_ptr<ProcessWatch>& watch);
+// Runs until watch->stop. Only this thread touches the store once all ranks are connected, on
+// `store`, a connection of its own: a store that hangs must not hang its rank.
+void run_watch(const std::shared_ptr<ProcessWatch>& watch,
+               const c10::intrusive_ptr<c10d::Store>& store);
 
 }  // namespace moetron

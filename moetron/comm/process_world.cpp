@@ -24,7 +24,9 @@ void ProcessWatch::settle(const Failure& cause) {
 ProcessWorld::ProcessWorld(const WorldOptions& options)
     : watch_(std::make_shared<ProcessWatch>(options)) {
   join_ranks(options);
-  std::thread([watch = watch_] { run_watch(watch); }).detach();
+  std::thread([watch = watch_, store = options.store->clone()] {
+    run_watch(watch, store);
+  }).detach();
 }
 
 ProcessWorld::~ProcessWorld() {

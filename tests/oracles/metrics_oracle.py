@@ -25,6 +25,7 @@ TAGS = {
     "train/lr": lambda r: r["lr"],
     "train/consumed_samples": lambda r: r["consumed_samples"],
     "validation/loss": lambda r: r.get("validation_loss"),
+    "validation/perplexity": lambda r: math.exp(r["validation_loss"]) if "validation_loss" in r else None,
     "speed/tokens_per_second_per_device": lambda r: r["tokens_per_second"],
     "speed/tflops_per_device": lambda r: r["tflops_per_second"],
     "speed/mfu": lambda r: r.get("mfu"),
