@@ -1,5 +1,5 @@
 // Byte-pair encoding (Sennrich et al., "Neural machine translation of rare words with subword
-// units", ACL 2016) over bytes: a piece begins as one token a byte, and the adjacent pair with the
+// units", ACL 2016) over bytes: a word begins as one token a byte, and the adjacent pair with the
 // lowest rank merges, the leftmost of equals first, until no pair merges.
 #pragma once
 
@@ -7,12 +7,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "moetron/tokenizer/char_tokens.h"
 #include "moetron/tokenizer/merge_table.h"
+#include "moetron/tokenizer/word_cache.h"
 
 namespace moetron {
 
@@ -23,29 +26,29 @@ struct TextHash {
 };
 using TextToId = std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>>;
 
-// What one thread needs to encode, with the pieces it met last: words repeat, so most pieces are
-// found instead of merged.
-class BpeScratch {
- public:
-  BpeScratch();
+// Tokens of a word, and which of its units each begins with.
+struct TokenRun {
+  std::vector<int32_t> ids;
+  std::vector<uint32_t> begins;
 
+  void clear();
+  void append(const TokenRun& other, size_t from);
+  void truncate(size_t size);
+};
+
+// What one thread needs to encode.
+class BpeScratch {
  private:
   friend class Bpe;
-  static constexpr size_t kCacheSize = 1 << 15;
-  static constexpr size_t kMaxPiece = 38;  // bytes
-  // One cache line; a slot's newest piece replaces the one before.
-  struct alignas(64) Entry {
-    std::array<char, kMaxPiece> piece;
-    uint8_t length = 0;  // 0: empty
-    uint8_t num_ids = 0;
-    std::array<int32_t, 6> ids;
-  };
-  static_assert(sizeof(Entry) == 64);
-
-  std::unique_ptr<Entry[]> cache_;
-  std::vector<int32_t> ids_;    // tokens of the piece at hand
-  std::vector<Merge> merges_;   // merges_[i]: of tokens i and i + 1 (or of i and next_[i])
-  std::vector<uint32_t> next_;  // the heap's linked list of living tokens
+  WordCache::View view_;
+  std::vector<int32_t> units_;  // what the word begins as: bytes, and 256 + the ids of characters
+  TokenRun tokens_;             // of the word at hand
+  TokenRun window_;             // of a part of it
+  TokenRun seam_;               // of what lies around the end of a part
+  TokenRun pair_;
+  std::vector<int32_t> ids_;     // the heap's; -1: merged into the token before
+  std::vector<uint32_t> ranks_;  // of tokens i and next_[i]
+  std::vector<uint32_t> next_;   // the heap's linked list of living tokens
   std::vector<uint32_t> before_;
   std::vector<uint64_t> heap_;  // rank << 32 | place, smallest first
 };
@@ -54,21 +57,33 @@ class Bpe {
  public:
   Bpe() { byte_ids_.fill(-1); }  // knows no token
   // byte_ids[b] is the token of byte b, or -1: such bytes are dropped, as in the library.
-  // `whole_pieces` (the bytes of every token, or nothing) are taken before any merge.
-  Bpe(const std::array<int32_t, 256>& byte_ids, MergeTable merges, TextToId whole_pieces);
+  // `whole_words` (the bytes of every token, or nothing) are taken before any merge.
+  Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const MergeRule> rules,
+      TextToId whole_words);
 
-  // Appends the tokens of one piece.
-  void encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& out) const;
+  // Appends the tokens of at most WordBatch::kMaxWords words. Memory up to `readable_end` may be
+  // read behind words that lie before it; null if they lie in different places.
+  void encode(std::span<const std::string_view> words, const char* readable_end,
+              BpeScratch& scratch, std::vector<int32_t>& out) const;
 
  private:
-  void merge_piece(std::string_view piece, BpeScratch& scratch) const;
-  void merge_by_scan(BpeScratch& scratch) const;
-  void merge_by_heap(BpeScratch& scratch) const;
+  int32_t unit_id(int32_t unit) const;
+  uint32_t unit_rank(int32_t left, int32_t right) const;
+  void encode_new(std::string_view word, BpeScratch& scratch) const;
+  void merge_long(BpeScratch& scratch) const;
+  void join(uint32_t end, BpeScratch& scratch) const;
+  bool is_pair(uint32_t begin, uint32_t border, uint32_t end, BpeScratch& scratch) const;
+  void merge_range(uint32_t begin, uint32_t end, BpeScratch& scratch, TokenRun& out) const;
+  void merge_by_scan(std::span<const int32_t> units, uint32_t begin, TokenRun& out) const;
+  void merge_by_heap(std::span<const int32_t> units, uint32_t begin, BpeScratch& scratch,
+                     TokenRun& out) const;
 
   std::array<int32_t, 256> byte_ids_;
-  std::vector<Merge> byte_merges_;  // [256, 256], of the tokens of two bytes
+  std::vector<uint32_t> byte_merges_;  // [256, 256], ranks of the tokens of two bytes
   MergeTable merges_;
-  TextToId whole_pieces_;
+  CharTokens char_tokens_;
+  TextToId whole_words_;
+  std::unique_ptr<WordCache> cache_;
 };
 
 }  // namespace moetron

@@ -1,5 +1,7 @@
-// The merges of a BPE model: pair of token ids -> rank and merged token, as an open-addressing hash
-// table with linear probing, at most half full.
+// The merges of a BPE model: pair of token ids -> rank, as an open-addressing hash table with
+// linear probing, at most half full, of 8 bytes an entry; in front of it a bit for each of many
+// hashes, which mostly says by itself that a pair does not merge, and lies in a cache that is
+// nearer than the table's.
 #pragma once
 
 #include <cstddef>
@@ -8,46 +10,44 @@
 
 namespace moetron {
 
-struct Merge {
-  static constexpr uint32_t kNoRank = UINT32_MAX;
-  uint32_t rank = kNoRank;  // lower merges first; kNoRank: the pair does not merge
-  int32_t id = -1;
-};
-
 class MergeTable {
  public:
+  static constexpr int kIdBits = 21;
+  static constexpr int kRankBits = 22;
+  static constexpr uint32_t kNoRank = (1U << kRankBits) - 1;  // of a pair that does not merge
+
   explicit MergeTable(size_t num_merges = 0);
 
-  // The last of a repeated pair wins, as in the library.
-  void insert(int32_t left, int32_t right, Merge merge);
+  // Ranks ascend from 0, and all below kNoRank; ids have kIdBits. The last of a repeated pair wins,
+  // as in the library.
+  void insert(int32_t left, int32_t right, int32_t merged);
 
-  Merge find(int32_t left, int32_t right) const {
+  uint32_t find(int32_t left, int32_t right) const {
     const uint64_t key = make_key(left, right);
-    for (size_t i = slot(key);; i = (i + 1) & (entries_.size() - 1)) {
-      const Entry& entry = entries_[i];
-      if (entry.key == key) return entry.merge;
-      if (entry.key == kEmpty) return {};
+    const uint64_t hash = hash_of(key);
+    const uint64_t bit = hash >> bit_shift_;
+    if ((bits_[bit / 64] >> bit % 64 & 1) == 0) return kNoRank;
+    for (size_t i = hash >> shift_;; i = (i + 1) & (entries_.size() - 1)) {
+      if (entries_[i] >> kRankBits == key) return static_cast<uint32_t>(entries_[i]) & kNoRank;
+      if (entries_[i] == kEmpty) return kNoRank;
     }
   }
+  int32_t merged(uint32_t rank) const { return merged_[rank]; }
 
  private:
-  static constexpr uint64_t kEmpty = UINT64_MAX;  // ids are not negative, so no pair has this key
-  struct Entry {
-    uint64_t key = kEmpty;
-    Merge merge;
-  };
+  static constexpr uint64_t kEmpty = UINT64_MAX;  // no entry has kNoRank
 
   static uint64_t make_key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+    return static_cast<uint64_t>(left) << kIdBits | static_cast<uint64_t>(right);
   }
   // Fibonacci hashing: the high bits of the product mix all bits of the key.
-  size_t slot(uint64_t key) const {
-    key ^= key >> 32;
-    return static_cast<size_t>(key * 0x9E3779B97F4A7C15ULL >> shift_);
-  }
+  static uint64_t hash_of(uint64_t key) { return (key ^ key >> kIdBits) * 0x9E3779B97F4A7C15ULL; }
 
-  std::vector<Entry> entries_;
+  std::vector<uint64_t> entries_;  // left, right, rank
+  std::vector<uint64_t> bits_;
+  std::vector<int32_t> merged_;  // by rank
   int shift_;
+  int bit_shift_;
 };
 
 }  // namespace moetron

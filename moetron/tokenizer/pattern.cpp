@@ -42,7 +42,7 @@ struct Pattern::Code {
 };
 
 Pattern::Pattern(std::string_view pattern, bool is_literal, std::string file)
-    : file_(std::move(file)), pattern_(pattern) {
+    : file_(std::move(file)), pattern_(pattern), is_literal_(is_literal) {
   const std::string translated = is_literal ? pattern_ : translate_pattern(pattern, file_);
   const uint32_t options = PCRE2_UTF | (is_literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
   auto code = std::make_shared<Code>();

@@ -20,6 +20,9 @@ class Pattern {
   // A literal pattern matches itself. `file` is for messages. Throws InputError.
   Pattern(std::string_view pattern, bool is_literal, std::string file);
 
+  const std::string& text() const { return pattern_; }
+  bool is_literal() const { return is_literal_; }
+
   // The matches in valid UTF-8, in order; an empty match may not touch the one before it. Throws
   // InputError if the pattern needs too many steps on this text.
   void find_all(std::string_view text, std::vector<TextSpan>& matches) const;
@@ -28,6 +31,7 @@ class Pattern {
   struct Code;
   std::string file_;
   std::string pattern_;
+  bool is_literal_;
   std::shared_ptr<const Code> code_;
 };
 

@@ -1,19 +1,27 @@
 #include "moetron/tokenizer/pretokenizer.h"
 
+#include <string>
+#include <vector>
+
 #include "moetron/tokenizer/unicode.h"
 
 namespace moetron {
 namespace {
 
-// Cuts one piece into scratch.next_pieces.
-class StageRun {
+// Cuts one piece by a stage, and what comes of it by the stages that follow.
+class StageRun : WordConsumer {
  public:
-  StageRun(std::string_view piece, PreTokenizerScratch& scratch)
-      : piece_(piece), scratch_(scratch) {}
+  StageRun(std::string_view piece, std::span<const PreTokenizerStage> rest, WordBatch& words)
+      : piece_(piece), rest_(rest), words_(words) {}
 
-  void operator()(WordMatcher matcher) const { split_words(matcher, piece_, scratch_.next_pieces); }
+  void operator()(WordMatcher matcher) {
+    if (rest_.empty()) return split_words(matcher, piece_, words_);
+    WordBatch pieces(*this);
+    split_words(matcher, piece_, pieces);
+    pieces.flush();
+  }
 
-  void operator()(const DigitStage& stage) const {
+  void operator()(const DigitStage& stage) {
     const std::vector<uint8_t>& bits = char_bits_table();
     size_t begin = 0;
     bool was_number = false;
@@ -30,11 +38,11 @@ class StageRun {
     add(begin, piece_.size());
   }
 
-  void operator()(const PatternStage& stage) const {
-    scratch_.matches.clear();
-    stage.pattern.find_all(piece_, scratch_.matches);
+  void operator()(const PatternStage& stage) {
+    std::vector<TextSpan> matches;
+    stage.pattern.find_all(piece_, matches);
     size_t gap = 0;
-    for (const TextSpan& match : scratch_.matches) {
+    for (const TextSpan& match : matches) {
       if (stage.keeps_gaps) add(gap, match.begin);
       if (stage.keeps_matches) add(match.begin, match.end);
       gap = match.end;
@@ -42,33 +50,34 @@ class StageRun {
     if (stage.keeps_gaps) add(gap, piece_.size());
   }
 
-  void operator()(const PrefixSpaceStage&) const {
+  void operator()(const PrefixSpaceStage&) {
     if (piece_.starts_with(' ')) return add(0, piece_.size());
-    scratch_.next_pieces.push_back(scratch_.prefixed.emplace_back(" ").append(piece_));
+    const std::string prefixed = std::string(" ").append(piece_);
+    pre_tokenize(rest_, prefixed, words_);
+    words_.flush();
   }
 
  private:
-  void add(size_t begin, size_t end) const {
-    if (begin < end) scratch_.next_pieces.push_back(piece_.substr(begin, end - begin));
+  void take(std::span<const std::string_view> pieces) override {
+    for (const std::string_view piece : pieces) pre_tokenize(rest_, piece, words_);
+  }
+
+  void add(size_t begin, size_t end) {
+    if (begin < end) pre_tokenize(rest_, piece_.substr(begin, end - begin), words_);
   }
 
   std::string_view piece_;
-  PreTokenizerScratch& scratch_;
+  std::span<const PreTokenizerStage> rest_;
+  WordBatch& words_;
 };
 
 }  // namespace
 
-void pre_tokenize(const std::vector<PreTokenizerStage>& stages, std::string_view text,
-                  PreTokenizerScratch& scratch) {
-  scratch.prefixed.clear();
-  scratch.pieces.assign(1, text);
-  for (const PreTokenizerStage& stage : stages) {
-    scratch.next_pieces.clear();
-    for (const std::string_view piece : scratch.pieces) {
-      std::visit(StageRun(piece, scratch), stage);
-    }
-    scratch.pieces.swap(scratch.next_pieces);
-  }
+void pre_tokenize(std::span<const PreTokenizerStage> stages, std::string_view text,
+                  WordBatch& words) {
+  if (text.empty()) return;
+  if (stages.empty()) return words.add(text);
+  std::visit(StageRun(text, stages.subspan(1), words), stages[0]);
 }
 
 }  // namespace moetron

@@ -2,13 +2,12 @@
 // every piece of the stage before it.
 #pragma once
 
-#include <deque>
-#include <string>
+#include <span>
 #include <string_view>
 #include <variant>
-#include <vector>
 
 #include "moetron/tokenizer/pattern.h"
+#include "moetron/tokenizer/word_batch.h"
 #include "moetron/tokenizer/word_matcher.h"
 
 namespace moetron {
@@ -30,16 +29,9 @@ struct PrefixSpaceStage {};
 
 using PreTokenizerStage = std::variant<WordMatcher, DigitStage, PatternStage, PrefixSpaceStage>;
 
-// What one thread needs to cut a text; the pieces are valid until the next call of split().
-struct PreTokenizerScratch {
-  std::vector<std::string_view> pieces;
-  std::vector<std::string_view> next_pieces;
-  std::vector<TextSpan> matches;
-  std::deque<std::string> prefixed;  // storage of the pieces that got a space
-};
-
-// Leaves the pieces of valid UTF-8 text in scratch.pieces; none is empty.
-void pre_tokenize(const std::vector<PreTokenizerStage>& stages, std::string_view text,
-                  PreTokenizerScratch& scratch);
+// Appends the pieces of valid UTF-8 text to `words`, in order; none is empty. They lie in the text,
+// but for those that got a space, which are flushed before the call returns.
+void pre_tokenize(std::span<const PreTokenizerStage> stages, std::string_view text,
+                  WordBatch& words);
 
 }  // namespace moetron

@@ -1,5 +1,6 @@
 #include "moetron/tokenizer/tokenizer.h"
 
+#include <functional>
 #include <utility>
 
 #include "moetron/base/error.h"
@@ -42,6 +43,42 @@ bool TokenBytes::contains(int32_t id) const {
   return id >= 0 && id < size() && places_[id].begin != SIZE_MAX;
 }
 
+// Encodes words of a part of a text, and notes the places of their tokens where that is asked for.
+class Tokenizer::Parts::WordEncoder : public WordConsumer {
+ public:
+  WordEncoder(const Parts& parts, std::string_view text, BpeScratch& scratch,
+              std::vector<int32_t>& ids, TokenPlaces* places)
+      : parts_(parts), text_(text), scratch_(scratch), ids_(ids), places_(places) {}
+
+  void take(std::span<const std::string_view> words) override {
+    if (places_ == nullptr) return parts_.bpe.encode(words, readable_end(words), scratch_, ids_);
+    for (size_t i = 0; i < words.size(); ++i) {
+      const size_t first = ids_.size();
+      parts_.bpe.encode(words.subspan(i, 1), nullptr, scratch_, ids_);
+      places_->begin_piece(words[i]);
+      for (size_t k = first; k < ids_.size(); ++k)
+        places_->add_bytes(parts_.bytes.get(ids_[k]).size());
+    }
+  }
+
+ private:
+  // Pieces that got a space lie elsewhere.
+  const char* readable_end(std::span<const std::string_view> words) const {
+    const std::less_equal<const char*> before;
+    const char* const end = text_.data() + text_.size();
+    const auto is_inside = [&](std::string_view word) {
+      return before(text_.data(), word.data()) && before(word.data() + word.size(), end);
+    };
+    return is_inside(words.front()) && is_inside(words.back()) ? end : nullptr;
+  }
+
+  const Parts& parts_;
+  std::string_view text_;
+  BpeScratch& scratch_;
+  std::vector<int32_t>& ids_;
+  TokenPlaces* places_;
+};
+
 void Tokenizer::Parts::encode_part(std::string_view text, EncodeScratch& scratch,
                                    std::vector<int32_t>& ids_out, TokenPlaces* places,
                                    bool finds_added) const {
@@ -60,15 +97,10 @@ void Tokenizer::Parts::encode_part(std::string_view text, EncodeScratch& scratch
       if (places != nullptr) places->add_token(part.text);
       continue;
     }
-    pre_tokenize(stages, part.text, scratch.pre_tokenizer);
-    for (const std::string_view piece : scratch.pre_tokenizer.pieces) {
-      const size_t first = ids_out.size();
-      bpe.encode(piece, scratch.bpe, ids_out);
-      if (places == nullptr) continue;
-      places->begin_piece(piece);
-      for (size_t i = first; i < ids_out.size(); ++i)
-        places->add_bytes(bytes.get(ids_out[i]).size());
-    }
+    WordEncoder encoder(*this, part.text, scratch.bpe, ids_out, places);
+    WordBatch words(encoder);
+    pre_tokenize(stages, part.text, words);
+    words.flush();
   }
 }
 

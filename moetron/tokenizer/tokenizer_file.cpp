@@ -110,13 +110,32 @@ void read_split(const JsonReader& split, TokenizerFile& file, const std::string&
   const JsonReader pattern = split.at("pattern");
   const auto regex = pattern.find("Regex");
   const std::string_view text = regex ? regex->string() : pattern.at("String").string();
-  const auto matcher = regex && keeps_all ? find_word_matcher(text) : std::nullopt;
-  if (matcher) {
-    file.stages.emplace_back(*matcher);
-  } else {
-    file.stages.emplace_back(PatternStage{Pattern(text, !regex, name), keeps_all || is_inverted,
-                                          keeps_all || !is_inverted});
+  file.stages.emplace_back(PatternStage{Pattern(text, !regex, name), keeps_all || is_inverted,
+                                        keeps_all || !is_inverted});
+}
+
+// Puts hand-written matchers in the place of the patterns that they know.
+void use_word_matchers(std::vector<PreTokenizerStage>& stages) {
+  std::vector<PreTokenizerStage> used;
+  for (size_t i = 0; i < stages.size();) {
+    std::vector<std::string_view> patterns;  // from here on
+    std::optional<WordMatcher> matcher;
+    for (size_t k = i; k < stages.size() && !matcher; ++k) {
+      const auto* stage = std::get_if<PatternStage>(&stages[k]);
+      if (stage == nullptr || stage->pattern.is_literal() || !stage->keeps_gaps ||
+          !stage->keeps_matches)
+        break;
+      patterns.push_back(stage->pattern.text());
+      matcher = find_word_matcher(patterns);
+    }
+    if (matcher) {
+      used.emplace_back(*matcher);
+      i += patterns.size();
+    } else {
+      used.push_back(std::move(stages[i++]));
+    }
   }
+  stages = std::move(used);
 }
 
 // ByteLevel comes last, for what follows it would see the byte alphabet instead of text.
@@ -209,6 +228,7 @@ TokenizerFile parse_tokenizer_file(std::string_view text, const std::string& nam
   if (const auto normalizer = reader.find("normalizer")) read_normalizer(*normalizer, file);
   bool has_byte_level = false;
   read_pre_tokenizer(reader.at("pre_tokenizer"), file, has_byte_level, name);
+  use_word_matchers(file.stages);
   reader.require(has_byte_level, "pre_tokenizer has no ByteLevel; Moetron reads byte-level BPE");
   if (const auto post = reader.find("post_processor")) read_post_processor(*post, file);
   // A file without a decoder is decoded as bytes too: the library would leave the byte alphabet.

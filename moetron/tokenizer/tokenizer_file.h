@@ -14,7 +14,7 @@
 namespace moetron {
 
 // Ids are below this. The largest vocabularies today have 2^18; the tables grow with the ids.
-constexpr int64_t kMaxTokens = int64_t{1} << 24;
+constexpr int64_t kMaxTokens = int64_t{1} << 21;
 
 struct TokenizerFile {
   std::vector<std::pair<std::string, int32_t>> vocab;  // in the byte alphabet (byte_alphabet.h)

@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kUsualEnd = "<|endoftext|>";
 
+static_assert(kMaxTokens == int64_t{1} << MergeTable::kIdBits);
+
 Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& name) {
   const auto id_of = [&](const std::string& token, size_t rank) {
     const auto found = ids.find(token);
@@ -26,12 +28,15 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
                    "\", which is not in the vocabulary");
     return found->second;
   };
-  MergeTable merges(file.merges.size());
+  MT_CHECK_INPUT(file.merges.size() < MergeTable::kNoRank, name, ": model.merges holds ",
+                 file.merges.size(), " merges; Moetron reads fewer than ", MergeTable::kNoRank);
+  std::vector<MergeRule> rules;
+  rules.reserve(file.merges.size());
   for (size_t rank = 0; rank < file.merges.size(); ++rank) {
     const auto& [left, right] = file.merges[rank];
     const int32_t left_id = id_of(left, rank);
     const int32_t right_id = id_of(right, rank);
-    merges.insert(left_id, right_id, {static_cast<uint32_t>(rank), id_of(left + right, rank)});
+    rules.push_back({left_id, right_id, id_of(left + right, rank)});
   }
   std::array<int32_t, 256> byte_ids;
   for (int byte = 0; byte < 256; ++byte) {
@@ -44,7 +49,7 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
       if (is_alphabet_token(token)) whole_pieces.emplace(alphabet_to_bytes(token), id);
     }
   }
-  return {byte_ids, std::move(merges), std::move(whole_pieces)};
+  return {byte_ids, rules, std::move(whole_pieces)};
 }
 
 // An added token is a token of the model, or follows the largest id so far: the library numbers

@@ -19,11 +19,9 @@
 
 namespace moetron {
 
-// What one call of encode() works with. It outlives the call, so that the cache of pieces fills
-// over many short documents.
+// What one call of encode() works with. It outlives the call, so that its memory is asked for once.
 struct EncodeScratch {
   BpeScratch bpe;
-  PreTokenizerScratch pre_tokenizer;
   std::vector<TextPart> raw_parts;
   std::vector<TextPart> normalized_parts;
   std::string normalized;
@@ -58,6 +56,8 @@ class TokenBytes {
 };
 
 struct Tokenizer::Parts {
+  class WordEncoder;
+
   bool is_bytes = false;  // then only bytes, special and eos are set
   TokenBytes bytes;
   int64_t base_vocab_size = 0;  // the largest id of the model's own tokens + 1

@@ -1,6 +1,9 @@
 #include "moetron/tokenizer/word_matcher.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -10,7 +13,7 @@
 namespace moetron {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, WordMatcher>, 6> kKnownPatterns{{
+constexpr std::array<std::pair<std::string_view, WordMatcher>, 3> kKnownPatterns{{
     {kGpt2Pattern, WordMatcher::kGpt2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -18,23 +21,35 @@ constexpr std::array<std::pair<std::string_view, WordMatcher>, 6> kKnownPatterns
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
      WordMatcher::kLlama3},
-    {R"(\p{N}{1,3})", WordMatcher::kDeepSeekDigits},
-    // U+4E00-9FA5, U+3040-309F, U+30A0-30FF, as literal characters.
-    {"[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+",
-     WordMatcher::kDeepSeekCjk},
-    {R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
-     R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
-     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     WordMatcher::kDeepSeekWords},
 }};
+constexpr std::array<std::string_view, 3> kDeepSeekPatterns{
+    R"(\p{N}{1,3})",
+    // U+4E00-9FA5, U+3040-309F, U+30A0-30FF, as literal characters.
+    "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+",
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
+    R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 
 constexpr uint8_t kWordBits = kSpace | kLetter | kNumber;
 
 bool is_ascii_letter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  return static_cast<uint8_t>((c | 0x20) - 'a') < 26;
 }
 char to_lower(char c) {
   return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+}
+
+// How many of the 8 bytes at p are ASCII letters, from the first one on. Bytes from 0x80 on
+// overflow into no neighbour, since only their low 7 bits are added to.
+size_t ascii_letters(const char* p) {
+  constexpr uint64_t kEach = 0x0101010101010101;
+  uint64_t bytes = 0;
+  std::memcpy(&bytes, p, sizeof(bytes));
+  const uint64_t small = (bytes | kEach * 0x20) & kEach * 0x7F;  // in lower case
+  const uint64_t from_a = small + kEach * (0x80 - 'a');
+  const uint64_t behind_z = small + kEach * (0x7F - 'z');
+  const uint64_t others = ~(from_a & ~behind_z & ~bytes) & kEach * 0x80;
+  return static_cast<size_t>(std::countr_zero(others)) / 8;
 }
 
 // Valid UTF-8 up to `end`, looked at from one character to the next.
@@ -44,6 +59,7 @@ class Scanner {
       : end_(text.data() + text.size()), bits_(char_bits_table().data()) {}
 
   const char* end() const { return end_; }
+  bool is_end(const char* p) const { return p >= end_; }
   bool at(const char* p, char c) const { return p < end_ && *p == c; }
 
   // The bits of the character at p (0 at the end); `next` is the place behind it.
@@ -66,6 +82,7 @@ class Scanner {
     const char* next = nullptr;
     return (bits(p, next) & mask) != 0;
   }
+  bool is_ascii_letter_at(const char* p) const { return p < end_ && is_ascii_letter(*p); }
 
   // Behind the run of characters with any (or none) of the bits, at most `limit` of them.
   const char* skip(const char* p, uint8_t mask, size_t limit = SIZE_MAX) const {
@@ -79,10 +96,37 @@ class Scanner {
     return p;
   }
 
+  const char* skip_ascii_letters(const char* p) const {
+    while (end_ - p >= 8) {
+      const size_t count = ascii_letters(p);
+      p += count;
+      if (count < 8) return p;
+    }
+    while (is_ascii_letter_at(p)) ++p;
+    return p;
+  }
+
  private:
   const char* end_;
   const uint8_t* bits_;
 };
+
+// Behind the run of characters that are ASCII letters or, by the text's bits, in the mask (which
+// has kLetter).
+template <class Text>
+const char* skip_letters(const Text& text, const char* p, uint8_t mask) {
+  for (;;) {
+    p = text.skip_ascii_letters(p);
+    const char* next = nullptr;
+    if (p >= text.end() || static_cast<uint8_t>(*p) < 0x80 || (text.bits(p, next) & mask) == 0)
+      return p;
+    p = next;
+    while (p < text.end() && static_cast<uint8_t>(*p) >= 0x80) {
+      if ((text.bits(p, next) & mask) == 0) return p;
+      p = next;
+    }
+  }
+}
 
 // 's 't 're 've 'm 'll 'd. In any case, U+017F (long s) is an s too, by Unicode's case folding.
 const char* match_contraction(const Scanner& text, const char* p, bool any_case) {
@@ -100,101 +144,111 @@ const char* match_contraction(const Scanner& text, const char* p, bool any_case)
 }
 
 // \s+(?!\S)|\s+ : a run up to the end of the text whole, another one without its last character,
-// which belongs to the next word; a single one alone.
-const char* match_space(const Scanner& text, const char* p) {
+// which belongs to the next word; a single one alone. With `has_lines`, a run with line ends is cut
+// behind the last of them: \s*[\r\n]+ comes first. `is_end`: whether the text, for the pattern,
+// ends at a place.
+template <bool has_lines, class Text>
+const char* match_space(const Text& text, const char* p) {
   const char* end = p;
   const char* last = p;  // the last character of the run
-  const char* next = nullptr;
-  while ((text.bits(end, next) & kSpace) != 0) {
-    last = end;
-    end = next;
-  }
-  return end == text.end() || last == p ? end : last;
-}
-
-// \s*[\r\n]+|\s+(?!\S)|\s+ : as above, but a run with line ends is cut behind the last of them.
-const char* match_lines_or_space(const Scanner& text, const char* p) {
-  const char* end = p;
   const char* line_end = nullptr;
   const char* next = nullptr;
   for (uint8_t bits = 0; ((bits = text.bits(end, next)) & kSpace) != 0; end = next) {
-    if ((bits & kLineEnd) != 0) line_end = next;
+    last = end;
+    if (has_lines && (bits & kLineEnd) != 0) line_end = next;
   }
-  return line_end != nullptr ? line_end : match_space(text, p);
+  if (line_end != nullptr) return line_end;
+  return text.is_end(end) || last == p ? end : last;
 }
 
 struct Gpt2 {
+  using Text = Scanner;
   static const char* match(const Scanner& text, const char* p) {
+    const char* word = *p == ' ' ? p + 1 : p;
+    if (text.is_ascii_letter_at(word)) return skip_letters(text, word + 1, kLetter);
     const char* end = match_contraction(text, p, false);
     if (end > p) return end;
-    const char* word = text.at(p, ' ') ? p + 1 : p;
-    if (text.is(word, kLetter)) return text.skip(word, kLetter);
+    if (text.is(word, kLetter)) return skip_letters(text, word, kLetter);
     if (text.is(word, kNumber)) return text.skip(word, kNumber);
     end = text.skip_without(word, kWordBits);
-    return end > word ? end : match_space(text, p);
+    return end > word ? end : match_space<false>(text, p);
   }
 };
 
 template <size_t max_digits>
 struct QwenLike {
+  using Text = Scanner;
   static const char* match(const Scanner& text, const char* p) {
+    if (is_ascii_letter(*p)) return skip_letters(text, p + 1, kLetter);
+    if (*p == ' ' && text.is_ascii_letter_at(p + 1)) return skip_letters(text, p + 2, kLetter);
     const char* next = nullptr;
     const uint8_t bits = text.bits(p, next);
-    if ((bits & kLetter) != 0) return text.skip(next, kLetter);
-    if ((bits & kNumber) != 0) return text.skip(p, kNumber, max_digits);
+    if ((bits & kLetter) != 0) return skip_letters(text, next, kLetter);
+    if ((bits & kNumber) != 0) return text.skip(next, kNumber, max_digits - 1);
     const char* end = match_contraction(text, p, true);
     if (end > p) return end;
-    if ((bits & kLineEnd) == 0 && text.is(next, kLetter)) return text.skip(next, kLetter);
+    if ((bits & kLineEnd) == 0 && text.is(next, kLetter)) return skip_letters(text, next, kLetter);
     const char* word = *p == ' ' ? next : p;
     end = text.skip_without(word, kWordBits);
-    return end > word ? text.skip(end, kLineEnd) : match_lines_or_space(text, p);
+    return end > word ? text.skip(end, kLineEnd) : match_space<true>(text, p);
   }
 };
 
-struct DeepSeekDigits {
-  static const char* match(const Scanner& text, const char* p) { return text.skip(p, kNumber, 3); }
-};
+// What the first two patterns take ends the text of the third.
+struct DeepSeek {
+  static constexpr uint8_t kCjk = kNfcActive;  // whose meaning there nobody asks for here
 
-struct DeepSeekCjk {
-  static const char* match(const Scanner& text, const char* p) {
-    while (p < text.end() && static_cast<uint8_t>(*p) >= 0x80) {
-      const Character c = decode_utf8(p);
-      const bool is_cjk =
-          (c.value >= 0x4E00 && c.value <= 0x9FA5) || (c.value >= 0x3040 && c.value <= 0x30FF);
-      if (!is_cjk) break;
-      p += c.length;
+  struct Text : Scanner {
+    using Scanner::Scanner;
+
+    // Of a Han character or kana kCjk alone.
+    uint8_t bits(const char* p, const char*& next) const {
+      const uint8_t found = Scanner::bits(p, next);
+      if (next - p < 3) return found & ~kCjk;
+      const char32_t c = decode_utf8(p).value;
+      const bool is_cjk = (c >= 0x4E00 && c <= 0x9FA5) || (c >= 0x3040 && c <= 0x30FF);
+      return is_cjk ? kCjk : found & ~kCjk;
     }
-    return p;
-  }
-};
+    bool is(const char* p, uint8_t mask) const {
+      const char* next = nullptr;
+      return (bits(p, next) & mask) != 0;
+    }
+    const char* skip(const char* p, uint8_t mask, size_t limit = SIZE_MAX) const {
+      const char* next = nullptr;
+      for (; limit > 0 && (bits(p, next) & mask) != 0; --limit) p = next;
+      return p;
+    }
+    bool is_end(const char* p) const { return p >= end() || is(p, kNumber | kCjk); }
+  };
 
-struct DeepSeekWords {
-  static const char* match(const Scanner& text, const char* p) {
+  static const char* match(const Text& text, const char* p) {
     constexpr uint8_t kWord = kLetter | kMark;
     constexpr uint8_t kSign = kPunctuation | kSymbol;
+    if (is_ascii_letter(*p)) return skip_letters(text, p + 1, kWord);
+    if (*p == ' ' && text.is_ascii_letter_at(p + 1)) return skip_letters(text, p + 2, kWord);
     const char* next = nullptr;
     const uint8_t bits = text.bits(p, next);
+    if ((bits & kNumber) != 0) return text.skip(next, kNumber, 2);
+    if ((bits & kCjk) != 0) return text.skip(next, kCjk);
     const bool is_ascii_sign = (bits & kSign) != 0 && static_cast<uint8_t>(*p) < 0x80;
-    if (is_ascii_sign && next < text.end() && is_ascii_letter(*next)) {
-      while (next < text.end() && is_ascii_letter(*next)) ++next;
-      return next;
-    }
+    if (is_ascii_sign && text.is_ascii_letter_at(next)) return text.skip_ascii_letters(next);
     // A mark may take the place of the leading character, but it then belongs to the run anyway.
-    if ((bits & kWord) != 0) return text.skip(next, kWord);
-    if ((bits & (kLineEnd | kSign)) == 0 && text.is(next, kWord)) return text.skip(next, kWord);
+    if ((bits & kWord) != 0) return skip_letters(text, next, kWord);
+    if ((bits & (kLineEnd | kSign)) == 0 && text.is(next, kWord))
+      return skip_letters(text, next, kWord);
     const char* sign = *p == ' ' ? next : p;
     const char* end = text.skip(sign, kSign);
-    return end > sign ? text.skip(end, kLineEnd) : match_lines_or_space(text, p);
+    return end > sign ? text.skip(end, kLineEnd) : match_space<true>(text, p);
   }
 };
 
 template <class Matcher>
-void split_by(std::string_view text, std::vector<std::string_view>& pieces) {
-  const Scanner scanner(text);
-  const auto add = [&pieces](const char* begin, const char* end) {
-    if (begin < end) pieces.emplace_back(begin, static_cast<size_t>(end - begin));
+void split_by(std::string_view text, WordBatch& words) {
+  const typename Matcher::Text scanner(text);
+  const auto add = [&words](const char* begin, const char* end) {
+    if (begin < end) words.add({begin, static_cast<size_t>(end - begin)});
   };
-  const char* gap = text.data();  // everything before it is in pieces
+  const char* gap = text.data();  // everything before it is in words
   for (const char* p = text.data(); p < scanner.end();) {
     const char* end = Matcher::match(scanner, p);
     if (end == p) {
@@ -208,10 +262,9 @@ void split_by(std::string_view text, std::vector<std::string_view>& pieces) {
   add(gap, scanner.end());
 }
 
-}  // namespace
-
-std::optional<WordMatcher> find_word_matcher(std::string_view pattern) {
-  std::string escaped;  // CR and LF may be written as themselves, as DeepSeek does
+// CR and LF may be written as themselves, as DeepSeek does.
+std::string with_escaped_lines(std::string_view pattern) {
+  std::string escaped;
   for (const char c : pattern) {
     if (c == '\r' || c == '\n') {
       escaped += c == '\r' ? "\\r" : "\\n";
@@ -219,27 +272,33 @@ std::optional<WordMatcher> find_word_matcher(std::string_view pattern) {
       escaped += c;
     }
   }
+  return escaped;
+}
+
+}  // namespace
+
+std::optional<WordMatcher> find_word_matcher(std::span<const std::string_view> patterns) {
+  const auto is_same = [](std::string_view written, std::string_view known) {
+    return with_escaped_lines(written) == known;
+  };
+  if (std::ranges::equal(patterns, kDeepSeekPatterns, is_same)) return WordMatcher::kDeepSeek;
+  if (patterns.size() != 1) return std::nullopt;
   for (const auto& [known, matcher] : kKnownPatterns) {
-    if (escaped == known) return matcher;
+    if (is_same(patterns[0], known)) return matcher;
   }
   return std::nullopt;
 }
 
-void split_words(WordMatcher matcher, std::string_view text,
-                 std::vector<std::string_view>& pieces) {
+void split_words(WordMatcher matcher, std::string_view text, WordBatch& words) {
   switch (matcher) {
     case WordMatcher::kGpt2:
-      return split_by<Gpt2>(text, pieces);
+      return split_by<Gpt2>(text, words);
     case WordMatcher::kQwen:
-      return split_by<QwenLike<1>>(text, pieces);
+      return split_by<QwenLike<1>>(text, words);
     case WordMatcher::kLlama3:
-      return split_by<QwenLike<3>>(text, pieces);
-    case WordMatcher::kDeepSeekDigits:
-      return split_by<DeepSeekDigits>(text, pieces);
-    case WordMatcher::kDeepSeekCjk:
-      return split_by<DeepSeekCjk>(text, pieces);
-    case WordMatcher::kDeepSeekWords:
-      return split_by<DeepSeekWords>(text, pieces);
+      return split_by<QwenLike<3>>(text, words);
+    case WordMatcher::kDeepSeek:
+      return split_by<DeepSeek>(text, words);
   }
   throw InternalError("unknown word matcher");
 }

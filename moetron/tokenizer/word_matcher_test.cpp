@@ -24,15 +24,37 @@ constexpr std::string_view kWordsPattern =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 using Pieces = std::vector<std::string>;
+using Stages = std::vector<PreTokenizerStage>;
+
+struct PieceList : WordConsumer {
+  Pieces pieces;
+  void take(std::span<const std::string_view> words) override {
+    pieces.insert(pieces.end(), words.begin(), words.end());
+  }
+};
+
+Pieces cut(const Stages& stages, std::string_view text) {
+  PieceList list;
+  WordBatch words(list);
+  pre_tokenize(stages, text, words);
+  words.flush();
+  return list.pieces;
+}
 
 Pieces cut(PreTokenizerStage stage, std::string_view text) {
-  PreTokenizerScratch scratch;
-  pre_tokenize({std::move(stage)}, text, scratch);
-  return {scratch.pieces.begin(), scratch.pieces.end()};
+  return cut(Stages{std::move(stage)}, text);
+}
+
+PreTokenizerStage pattern_stage(std::string_view pattern) {
+  return PatternStage{Pattern(pattern, false, "test")};
 }
 
 Pieces cut_by_pattern(std::string_view pattern, std::string_view text) {
-  return cut(PatternStage{Pattern(pattern, false, "test")}, text);
+  return cut(pattern_stage(pattern), text);
+}
+
+std::optional<WordMatcher> matcher_of(std::vector<std::string_view> patterns) {
+  return find_word_matcher(patterns);
 }
 
 TEST(WordMatcher, CutsAsTheModelsExpect) {
@@ -41,9 +63,10 @@ TEST(WordMatcher, CutsAsTheModelsExpect) {
   EXPECT_EQ(cut(WordMatcher::kQwen, "I'M 12  (x)\r\n \n y"),
             (Pieces{"I", "'M", " ", "1", "2", " ", " (", "x", ")\r\n", " \n", " y"}));
   EXPECT_EQ(cut(WordMatcher::kLlama3, "12345"), (Pieces{"123", "45"}));
-  EXPECT_EQ(cut(WordMatcher::kDeepSeekDigits, "a12345b"), (Pieces{"a", "123", "45", "b"}));
-  EXPECT_EQ(cut(WordMatcher::kDeepSeekCjk, "a中かb"), (Pieces{"a", "中か", "b"}));
-  EXPECT_EQ(cut(WordMatcher::kDeepSeekWords, "(abc) 1"), (Pieces{"(abc", ")", " ", "1"}));
+  EXPECT_EQ(cut(WordMatcher::kDeepSeek, "a12345b"), (Pieces{"a", "123", "45", "b"}));
+  EXPECT_EQ(cut(WordMatcher::kDeepSeek, "a中かb"), (Pieces{"a", "中か", "b"}));
+  EXPECT_EQ(cut(WordMatcher::kDeepSeek, "(abc) 1"), (Pieces{"(abc", ")", " ", "1"}));
+  EXPECT_EQ(cut(WordMatcher::kDeepSeek, "a  中  b"), (Pieces{"a", "  ", "中", " ", " b"}));
   EXPECT_EQ(cut(DigitStage{true}, "a12"), (Pieces{"a", "1", "2"}));
   EXPECT_EQ(cut(DigitStage{false}, "a12b"), (Pieces{"a", "12", "b"}));
   EXPECT_EQ(cut(PrefixSpaceStage{}, "a"), (Pieces{" a"}));
@@ -51,47 +74,58 @@ TEST(WordMatcher, CutsAsTheModelsExpect) {
 }
 
 TEST(WordMatcher, KnowsThePatternsOfTheReleasedFiles) {
-  EXPECT_EQ(find_word_matcher(kGpt2Pattern), WordMatcher::kGpt2);
-  EXPECT_EQ(find_word_matcher(kQwenPattern), WordMatcher::kQwen);
-  EXPECT_EQ(find_word_matcher(kLlama3Pattern), WordMatcher::kLlama3);
-  EXPECT_EQ(find_word_matcher(kDigitsPattern), WordMatcher::kDeepSeekDigits);
-  EXPECT_EQ(find_word_matcher(kCjkPattern), WordMatcher::kDeepSeekCjk);
-  EXPECT_EQ(find_word_matcher(kWordsPattern), WordMatcher::kDeepSeekWords);
+  EXPECT_EQ(matcher_of({kGpt2Pattern}), WordMatcher::kGpt2);
+  EXPECT_EQ(matcher_of({kQwenPattern}), WordMatcher::kQwen);
+  EXPECT_EQ(matcher_of({kLlama3Pattern}), WordMatcher::kLlama3);
+  EXPECT_EQ(matcher_of({kDigitsPattern, kCjkPattern, kWordsPattern}), WordMatcher::kDeepSeek);
   // DeepSeek's file holds line ends as themselves.
   std::string raw(kWordsPattern);
   for (size_t at = 0; (at = raw.find("\\r\\n", at)) != std::string::npos;)
     raw.replace(at, 4, "\r\n");
   EXPECT_NE(raw, kWordsPattern);
-  EXPECT_EQ(find_word_matcher(raw), WordMatcher::kDeepSeekWords);
-  EXPECT_EQ(find_word_matcher(R"(\p{L}+)"), std::nullopt);
+  EXPECT_EQ(matcher_of({kDigitsPattern, kCjkPattern, raw}), WordMatcher::kDeepSeek);
+  EXPECT_EQ(matcher_of({R"(\p{L}+)"}), std::nullopt);
+  EXPECT_EQ(matcher_of({kDigitsPattern}), std::nullopt);
+  EXPECT_EQ(matcher_of({kQwenPattern, kCjkPattern}), std::nullopt);
 }
 
 // PCRE2 is the judge of the hand-written code, on strings of everything that the patterns tell
 // apart.
 TEST(WordMatcher, EqualsARegularExpressionEngine) {
-  constexpr std::array<std::string_view, 36> kParts{
-      "a",  "B",  "xyz", "é",  "中", "か",     "1", "22",     "4444",   "Ⅷ",  "²",   " ",
-      "  ", "\n", "\r",  "\t", "　", "\u00A0", "'", "'s",     "'S",     "'ſ", "'Ll", "'re",
-      "!",  "(",  "-",   "€",  "。", "\u0301", "😀", "\u200D", "\u180E", "'v", "_",   "\u0085"};
+  constexpr std::array<std::string_view, 40> kParts{"a",     "B",      "xyz",
+                                                    "é",     "中",     "か",
+                                                    "1",     "22",     "4444",
+                                                    "Ⅷ",     "²",      " ",
+                                                    "  ",    "\n",     "\r",
+                                                    "\t",    "　",     "\u00A0",
+                                                    "'",     "'s",     "'S",
+                                                    "'ſ",    "'Ll",    "'re",
+                                                    "!",     "(",      "-",
+                                                    "€",     "。",     "\u0301",
+                                                    "😀",     "\u200D", "\u180E",
+                                                    "'v",    "_",      "\u0085",
+                                                    "[",     "Z",      "abcdefghijklmn",
+                                                    "\u00AD"};
   struct Case {
-    std::string_view pattern;
     WordMatcher matcher;
+    std::vector<std::string_view> patterns;
   };
-  const std::array<Case, 6> cases{{{kGpt2Pattern, WordMatcher::kGpt2},
-                                   {kQwenPattern, WordMatcher::kQwen},
-                                   {kLlama3Pattern, WordMatcher::kLlama3},
-                                   {kDigitsPattern, WordMatcher::kDeepSeekDigits},
-                                   {kCjkPattern, WordMatcher::kDeepSeekCjk},
-                                   {kWordsPattern, WordMatcher::kDeepSeekWords}}};
+  const std::array<Case, 4> cases{
+      {{WordMatcher::kGpt2, {kGpt2Pattern}},
+       {WordMatcher::kQwen, {kQwenPattern}},
+       {WordMatcher::kLlama3, {kLlama3Pattern}},
+       {WordMatcher::kDeepSeek, {kDigitsPattern, kCjkPattern, kWordsPattern}}}};
   const RandomStream random(7, 0, "word matcher");
   uint64_t draw = 0;
   const auto below = [&](size_t n) { return static_cast<size_t>(random.uniform(draw++) * n); };
   for (const Case& c : cases) {
-    const PatternStage stage{Pattern(c.pattern, false, "test")};
-    for (int i = 0; i < 5000; ++i) {
+    Stages stages;
+    for (const std::string_view pattern : c.patterns) stages.push_back(pattern_stage(pattern));
+    for (int i = 0; i < 8000; ++i) {
       std::string text;
-      for (size_t n = 1 + below(12); n > 0; --n) text += kParts[below(kParts.size())];
-      ASSERT_EQ(cut(c.matcher, text), cut(stage, text)) << c.pattern << " on \"" << text << '"';
+      for (size_t n = 1 + below(16); n > 0; --n) text += kParts[below(kParts.size())];
+      ASSERT_EQ(cut(c.matcher, text), cut(stages, text))
+          << c.patterns[0] << " on \"" << text << '"';
     }
   }
 }
