@@ -270,6 +270,39 @@ TEST_F(TokenizerTest, ThreadsShareOneTokenizer) {
   EXPECT_EQ(num_equal, std::vector<int>(4, 500));
 }
 
+// More words than the cache's first tables hold, short and long, met by all threads in other
+// orders.
+TEST_F(TokenizerTest, ThreadsFillOneCache) {
+  const auto texts_from = [](uint32_t state, int count) {
+    std::vector<std::string> texts;
+    for (int i = 0; i < count; ++i) {
+      std::string& text = texts.emplace_back();
+      for (uint32_t size = state >> 8 & 31; text.size() <= size;) {
+        state = state * 1664525 + 1013904223;
+        text += "abc"[(state >> 20) % 3];
+      }
+    }
+    return texts;
+  };
+  const auto texts = texts_from(1, 40000);
+  const auto alone = load(std::string(kSmall));
+  std::vector<Ids> expected;
+  for (const std::string& text : texts) expected.push_back(alone->encode(text));
+  const auto tokenizer = load(std::string(kSmall));
+  std::vector<std::thread> threads;
+  std::vector<size_t> num_equal(4);
+  for (size_t thread = 0; thread < num_equal.size(); ++thread) {
+    threads.emplace_back([&, thread] {
+      for (size_t i = 0; i < 2 * texts.size(); ++i) {
+        const size_t k = (i * 7 + thread * 10001) % texts.size();
+        num_equal[thread] += tokenizer->encode(texts[k]) == expected[k];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_equal, std::vector<size_t>(4, 2 * texts.size()));
+}
+
 // Texts and ids of the Hugging Face tokenizers, as llama.cpp keeps them for its own tests.
 void expect_vectors(const fs::path& tokenizer_folder, const std::string& vectors) {
   if (!fs::exists(kData)) GTEST_SKIP() << kData << " does not exist";
