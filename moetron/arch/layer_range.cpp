@@ -44,14 +44,20 @@ ModelConfig take_layers(ModelConfig config, const LayerRange& range, const std::
   return config;
 }
 
-std::optional<std::string> name_in_range(std::string_view name, const LayerRange& range) {
+std::optional<LayerName> layer_name(std::string_view tensor) {
   constexpr std::string_view kPrefix = kLayers;
-  if (!name.starts_with(kPrefix)) return std::string(name);
-  std::string_view rest = name.substr(kPrefix.size());
+  if (!tensor.starts_with(kPrefix)) return std::nullopt;
+  std::string_view rest = tensor.substr(kPrefix.size());
   const auto layer = take_number<int64_t>(rest);
-  if (!layer) return std::string(name);
-  if (*layer < range.first || *layer > range.last) return std::nullopt;
-  return concat(kPrefix, *layer - range.first, rest);
+  if (!layer || !(rest.empty() || rest.starts_with('.'))) return std::nullopt;
+  return LayerName{*layer, rest};
+}
+
+std::optional<std::string> name_in_range(std::string_view name, const LayerRange& range) {
+  const auto found = layer_name(name);
+  if (!found) return std::string(name);
+  if (found->layer < range.first || found->layer > range.last) return std::nullopt;
+  return concat(kLayers, found->layer - range.first, found->rest);
 }
 
 }  // namespace moetron

@@ -29,6 +29,14 @@ std::string range_text(const LayerRange& range);
 // such layers, or where they would be of another kind under their new numbers.
 ModelConfig take_layers(ModelConfig config, const LayerRange& range, const std::string& place);
 
+// "model.layers.12.mlp.gate.weight": the layer, and ".mlp.gate.weight". Nothing for the name of no
+// layer's tensor.
+struct LayerName {
+  int64_t layer = 0;
+  std::string_view rest;  // of the name that was given
+};
+std::optional<LayerName> layer_name(std::string_view tensor);
+
 // What the tensor of the whole model is called in that of the layers; nothing where it is in none
 // of them. Names of no layer stay.
 std::optional<std::string> name_in_range(std::string_view name, const LayerRange& range);

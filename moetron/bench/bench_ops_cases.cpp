@@ -25,8 +25,6 @@
 namespace moetron {
 namespace {
 
-using Visit = VisitCase;
-
 constexpr double kEps = 1e-6;
 const CasePlace kGpu{at::kCUDA, at::kBFloat16};
 constexpr at::ScalarType kE4m3 = at::kFloat8_e4m3fn;
@@ -44,7 +42,7 @@ Rotation rotation_of(const ModelConfig& model, int64_t tokens) {
   return rotation;
 }
 
-void visit_grouped_heads(const ModelConfig& model, int64_t tokens, const Visit& visit) {
+void visit_grouped_heads(const ModelConfig& model, int64_t tokens, const VisitCase& visit) {
   const int64_t n = model.num_attention_heads, g = model.num_key_value_heads, d = model.head_dim;
   const Rotation rotation = rotation_of(model, tokens);
   const at::Tensor qkv = random({tokens, n + 2 * g, d});
@@ -64,7 +62,7 @@ void visit_grouped_heads(const ModelConfig& model, int64_t tokens, const Visit& 
          }});
 }
 
-void visit_latent_heads(const ModelConfig& model, int64_t tokens, const Visit& visit) {
+void visit_latent_heads(const ModelConfig& model, int64_t tokens, const VisitCase& visit) {
   const MlaConfig& mla = *model.mla;
   const int64_t n = model.num_attention_heads, nope = mla.qk_nope_head_dim,
                 rope = mla.qk_rope_head_dim;
@@ -88,7 +86,7 @@ void visit_latent_heads(const ModelConfig& model, int64_t tokens, const Visit& v
 }
 
 // On values that were quantised before: what they cost is not in the time.
-void visit_fp8_product(const Linear& linear, int64_t tokens, const Visit& visit) {
+void visit_fp8_product(const Linear& linear, int64_t tokens, const VisitCase& visit) {
   const at::Tensor x = random({tokens, linear.in}), d_y = random({tokens, linear.out});
   const Fp8Rows x_rows = quantise_rows(x, kE4m3), d_y_rows = quantise_rows(d_y, kE4m3);
   const Fp8Blocks x_columns = columns_of(x_rows).blocks, d_y_columns = columns_of(d_y_rows).blocks;
@@ -109,7 +107,7 @@ void visit_fp8_product(const Linear& linear, int64_t tokens, const Visit& visit)
 }
 
 // Returns the choices of natural routing, which everything behind it works on.
-RouterScores visit_router(const ModelConfig& model, int64_t tokens, const Visit& visit) {
+RouterScores visit_router(const ModelConfig& model, int64_t tokens, const VisitCase& visit) {
   const MoeConfig& moe = *model.moe;
   const int64_t num_experts = moe.num_experts;
   const at::ScalarType dtype = moe.router_fp32 ? at::kFloat : at::kBFloat16;
@@ -137,7 +135,7 @@ RouterScores visit_router(const ModelConfig& model, int64_t tokens, const Visit&
 }
 
 void visit_row_map(const ModelConfig& model, const RouterScores& scores, const RowMap& map,
-                   const Visit& visit) {
+                   const VisitCase& visit) {
   const MoeConfig& moe = *model.moe;
   const at::Tensor& chosen = scores.chosen;
   const int64_t num_rows = chosen.numel();
@@ -155,7 +153,7 @@ void visit_row_map(const ModelConfig& model, const RouterScores& scores, const R
 }
 
 void visit_fp8_grouped_product(const Linear& linear, int64_t rows, const at::Tensor& ends,
-                               const Visit& visit) {
+                               const VisitCase& visit) {
   const at::Tensor x = random({rows, linear.in}), d_y = random({rows, linear.out});
   const Fp8Rows x_rows = quantise_rows(x, kE4m3), d_y_rows = quantise_rows(d_y, kE4m3);
   const Fp8Columns x_columns = columns_of(x_rows, ends), d_y_columns = columns_of(d_y_rows, ends);
@@ -177,7 +175,7 @@ void visit_fp8_grouped_product(const Linear& linear, int64_t rows, const at::Ten
          [&] { fp8_grouped_weight_grad_product(sum, d_y_columns, x_columns, /*adds=*/true); }});
 }
 
-void visit_experts(const ModelConfig& model, int64_t tokens, const Visit& visit) {
+void visit_experts(const ModelConfig& model, int64_t tokens, const VisitCase& visit) {
   const MoeConfig& moe = *model.moe;
   const int64_t width = moe.expert_intermediate_size, num_rows = tokens * moe.top_k;
   const RouterScores scores = visit_router(model, tokens, visit);
@@ -195,7 +193,7 @@ void visit_experts(const ModelConfig& model, int64_t tokens, const Visit& visit)
   }
 }
 
-void visit_loss(const ModelConfig& model, int64_t tokens, const Visit& visit) {
+void visit_loss(const ModelConfig& model, int64_t tokens, const VisitCase& visit) {
   const at::Tensor logits = random({tokens, model.vocab_size});
   const at::Tensor labels =
       at::randint(model.vocab_size, {tokens}, logits.options().dtype(at::kLong));
@@ -206,7 +204,7 @@ void visit_loss(const ModelConfig& model, int64_t tokens, const Visit& visit) {
 }
 
 // Of one layer's largest parameter, the experts' first matrices.
-void visit_optimizer(const ModelConfig& model, const Visit& visit) {
+void visit_optimizer(const ModelConfig& model, const VisitCase& visit) {
   const MoeConfig& moe = *model.moe;
   const int64_t size = moe.num_experts * 2 * moe.expert_intermediate_size * model.hidden_size;
   const at::Tensor value = random({size});
@@ -228,7 +226,8 @@ void visit_optimizer(const ModelConfig& model, const Visit& visit) {
 
 }  // namespace
 
-void visit_kernel_cases(const ModelConfig& model, int64_t batch, int64_t seq, const Visit& visit) {
+void visit_kernel_cases(const ModelConfig& model, int64_t batch, int64_t seq,
+                        const VisitCase& visit) {
   const int64_t tokens = batch * seq;
   visit_norm(kGpu, tokens, model.hidden_size, /*is_latent=*/false, visit);
   if (model.mla) {

@@ -10,8 +10,6 @@
 #include "moetron/base/error.h"
 
 namespace moetron {
-namespace {}  // namespace
-
 c10::Stream current_stream(c10::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }

@@ -3,43 +3,18 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include <ATen/ATen.h>
 
-#include "moetron/arch/tensors.h"
+#include "moetron/arch/layer_range.h"
 #include "moetron/base/error.h"
-#include "moetron/base/parse_number.h"
 #include "moetron/checkpoint/slice_reader.h"
 #include "moetron/checkpoint/stored_weights.h"
+#include "moetron/checkpoint/tensor_file.h"
 
 namespace moetron {
 namespace {
-
-std::optional<int64_t> layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = kLayers;
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  name.remove_prefix(kPrefix.size());
-  return take_number<int64_t>(name);
-}
-
-std::optional<at::ScalarType> torch_type(SafetensorsDtype dtype) {
-  switch (dtype) {
-    case SafetensorsDtype::kF32:
-      return at::kFloat;
-    case SafetensorsDtype::kBF16:
-      return at::kBFloat16;
-    case SafetensorsDtype::kF16:
-      return at::kHalf;
-    case SafetensorsDtype::kF64:
-      return at::kDouble;
-    case SafetensorsDtype::kI64:
-      return at::kLong;
-    default:
-      return std::nullopt;
-  }
-}
 
 NamedSlice whole_slice(const SafetensorsTensor& tensor) {
   return {tensor.name, tensor.shape, std::vector<int64_t>(tensor.shape.size(), 0), {}};
@@ -57,7 +32,7 @@ NamedSlice multiplied_out(const StoredWeights& stored, const SafetensorsTensor& 
 }
 
 NamedSlice as_it_is(const StoredWeights& stored, const SafetensorsTensor& tensor) {
-  const auto type = torch_type(tensor.dtype);
+  const auto type = loaded_type(tensor.dtype);
   MT_CHECK_INPUT(type, stored.place_of(tensor.name), ": tensor ", tensor.name, " is ",
                  dtype_name(tensor.dtype), ", which a checkpoint cannot hold");
   NamedSlice slice = whole_slice(tensor);
@@ -86,10 +61,11 @@ CarriedTensors::CarriedTensors(const std::filesystem::path& folder, const Stored
   std::set<int64_t> layers;
   int64_t number = 0;
   for (const std::string& name : stored_->names()) {
-    const auto layer = layer_of(name);
-    if (!layer || *layer < first || *layer >= first + count || name.ends_with(kScaleSuffix))
+    const auto found = layer_name(name);
+    if (!found || found->layer < first || found->layer >= first + count ||
+        name.ends_with(kScaleSuffix))
       continue;
-    layers.insert(*layer);
+    layers.insert(found->layer);
     if (number++ % num_ranks != rank) continue;
     const SafetensorsTensor& tensor = *stored_->find(name);
     const SafetensorsTensor* scale = stored_->find(concat(name, kScaleSuffix));

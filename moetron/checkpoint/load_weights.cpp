@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
+#include "moetron/arch/layer_range.h"
 #include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/base/json.h"
@@ -82,13 +83,10 @@ class IgnorableTensors {
   bool head_is_tied() const { return tied_; }
 
   bool contains(std::string_view name) const {
-    const std::string_view layers = kLayers;
     if (name.ends_with("rotary_emb.inv_freq")) return true;
     if (name == kHead) return !untied_;
-    if (!name.starts_with(layers)) return false;
-    const std::string_view rest = name.substr(layers.size());
-    const auto layer = parse_index(rest.substr(0, rest.find('.')));
-    return layer && *layer >= num_layers_;  // multi-token prediction
+    const auto found = layer_name(name);
+    return found && found->layer >= num_layers_;  // multi-token prediction
   }
 
  private:

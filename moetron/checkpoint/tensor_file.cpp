@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string_view>
+#include <utility>
 
 #include <ATen/ATen.h>
 
@@ -12,13 +13,28 @@
 
 namespace moetron {
 
+namespace {
+
+// What checkpoints hold.
+constexpr std::pair<at::ScalarType, SafetensorsDtype> kTypes[] = {
+    {at::kFloat, SafetensorsDtype::kF32},
+    {at::kBFloat16, SafetensorsDtype::kBF16},
+    {at::kHalf, SafetensorsDtype::kF16},
+    {at::kDouble, SafetensorsDtype::kF64},
+    {at::kLong, SafetensorsDtype::kI64}};
+
+}  // namespace
+
 SafetensorsDtype stored_dtype(at::ScalarType type) {
-  if (type == at::kFloat) return SafetensorsDtype::kF32;
-  if (type == at::kBFloat16) return SafetensorsDtype::kBF16;
-  if (type == at::kHalf) return SafetensorsDtype::kF16;
-  if (type == at::kDouble) return SafetensorsDtype::kF64;
-  if (type == at::kLong) return SafetensorsDtype::kI64;
+  for (const auto& [loaded, stored] : kTypes)
+    if (loaded == type) return stored;
   throw InternalError(concat("checkpoints hold no tensors of type ", at::toString(type)));
+}
+
+std::optional<at::ScalarType> loaded_type(SafetensorsDtype dtype) {
+  for (const auto& [loaded, stored] : kTypes)
+    if (stored == dtype) return loaded;
+  return std::nullopt;
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ namespace moetron {
 
 // The format's type of a torch type; InternalError for those that checkpoints never hold.
 SafetensorsDtype stored_dtype(at::ScalarType type);
+// The other way round; nothing for those.
+std::optional<at::ScalarType> loaded_type(SafetensorsDtype dtype);
 
 // Which slices of a rank a file is made of.
 enum class FileContent { kWeights, kStates };
