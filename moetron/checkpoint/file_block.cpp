@@ -127,21 +127,21 @@ uint64_t pack_rows(const NamedSlice& slice, SliceRows rows, const TensorPlace& p
 
 void JoinedCopies::add(std::byte* target, const at::Tensor& from, uint64_t begin, uint64_t count) {
   const auto* source = static_cast<const std::byte*>(from.const_data_ptr()) + begin;
-  const bool follows = !sources_.empty() && target == target_ + count_ &&
-                       source == source_ + count_ && from.device() == sources_.back().device();
+  const bool follows = from_.defined() && from.is_alias_of(from_) && target == target_ + count_ &&
+                       source == source_ + count_;
   if (!follows) {
     flush();
     target_ = target;
     source_ = source;
+    from_ = from;
   }
   count_ += count;
-  if (!follows || !from.is_alias_of(sources_.back())) sources_.push_back(from);
 }
 
 void JoinedCopies::flush() {
-  if (count_ > 0) copy_bytes(target_, source_, count_, sources_.front().device());
+  if (count_ > 0) copy_bytes(target_, source_, count_, from_.device());
   count_ = 0;
-  sources_.clear();
+  from_.reset();
 }
 
 BlockList::BlockList(std::span<const TensorFile> files) : files_(files) {

@@ -45,10 +45,12 @@ std::vector<uint64_t> bytes_held(const FileBlock& block, int num_ranks);
 std::vector<uint64_t> bytes_given(const FileBlock& block, int num_ranks);
 
 // Copies to host memory, as one where they follow each other at both ends: a device needs as long
-// to be asked for a small copy as for a large one.
+// to be asked for a small copy as for a large one. A copy stays within the memory of one tensor at
+// either end, for CUDA refuses one that leaves an allocation, though the next lies right behind it.
 class JoinedCopies {
  public:
-  // `count` bytes from byte `begin` of `from`'s memory, done by flush() at the latest.
+  // `count` bytes from byte `begin` of `from`'s memory, done by flush() at the latest. Where
+  // `target` lies in other memory than the one before, flush() comes first.
   void add(std::byte* target, const at::Tensor& from, uint64_t begin, uint64_t count);
   // From a device on its current stream; where the target is pinned, they may still be under way.
   void flush();
@@ -57,7 +59,7 @@ class JoinedCopies {
   std::byte* target_ = nullptr;
   const std::byte* source_ = nullptr;
   uint64_t count_ = 0;
-  std::vector<at::Tensor> sources_;  // that hold the bytes
+  at::Tensor from_;  // holds the bytes
 };
 
 // Adds to `copies` those of what this rank, `rank`, gives to the block to `packed`, which has as

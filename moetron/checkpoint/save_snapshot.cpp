@@ -92,9 +92,12 @@ void SaveSnapshot::make_rooms(const SavePlan& plan, bool pinned) {
 }
 
 void SaveSnapshot::pack(const SavePlan& plan) {
-  JoinedCopies copies;  // rooms hold one block's part behind the other
+  JoinedCopies copies;  // a room holds one block's part behind the other
+  const at::Tensor* previous = nullptr;
   for (uint64_t index = 0; index < plan.num_blocks(); ++index) {
     if (copies_[index].numel() == 0) continue;
+    if (previous != nullptr && !copies_[index].is_alias_of(*previous)) copies.flush();
+    previous = &copies_[index];
     const FileBlock block = plan.block(index);
     pack_slices(block, plan.rank(), slices_of(block), bytes_of(copies_[index]), copies);
   }
