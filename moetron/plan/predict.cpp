@@ -1,6 +1,7 @@
 #include "moetron/plan/predict.h"
 
 #include "moetron/arch/flops.h"
+#include "moetron/base/units.h"
 #include "moetron/plan/model_costs.h"
 
 namespace moetron {
