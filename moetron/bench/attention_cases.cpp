@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <random>
 #include <vector>
@@ -16,16 +17,19 @@ namespace moetron {
 namespace {
 
 // Conversations as they are packed: log-normal lengths around 600 tokens, by a fixed seed, cut
-// where a sequence ends.
+// where a sequence ends, the longest of a sequence first.
 DocumentBounds usual_documents(int64_t batch, int64_t seq) {
   constexpr double kMeanLength = 600, kSigma = 0.8;
   std::mt19937_64 random(1);
   std::lognormal_distribution<double> lengths(std::log(kMeanLength) - kSigma * kSigma / 2, kSigma);
   DocumentBounds documents{.on_host = {0}, .on_device = {}};
-  while (documents.on_host.back() < batch * seq) {
-    const int64_t begin = documents.on_host.back(), left = seq - begin % seq;
-    const auto length = static_cast<int64_t>(lengths(random));
-    documents.on_host.push_back(begin + std::clamp<int64_t>(length, 1, left));
+  for (int64_t sequence = 0; sequence < batch; ++sequence) {
+    std::vector<int64_t> of_one;
+    for (int64_t left = seq; left > 0; left -= of_one.back())
+      of_one.push_back(std::clamp<int64_t>(static_cast<int64_t>(lengths(random)), 1, left));
+    std::ranges::sort(of_one, std::greater<>());
+    for (const int64_t length : of_one)
+      documents.on_host.push_back(documents.on_host.back() + length);
   }
   documents.on_device = at::tensor(documents.on_host, at::kInt).to(at::kCUDA);
   return documents;

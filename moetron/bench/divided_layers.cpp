@@ -31,6 +31,7 @@ RunSpec layers_run(const CalibrationShapes& shapes) {
   spec.model = shapes.models.front();
   spec.model.num_layers = kLayersInARow;
   spec.model.moe->num_experts = kExpertsOfARank;
+  spec.experts.force_balance = true;  // the plan counts evenly routed tokens
   spec.batch = {.seq_length = shapes.tokens, .micro_batch_size = 1};
   return spec;
 }

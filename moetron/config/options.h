@@ -103,6 +103,7 @@ struct MoeOptions {
   std::optional<double> moe_expert_capacity_factor;  // see ExpertsSpec of run/run_spec.h
   bool moe_pad_expert_input_to_capacity = false;     // likewise
   TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
+  bool moe_router_force_load_balancing = false;
 };
 
 struct TrainingOptions {

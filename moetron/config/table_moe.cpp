@@ -123,9 +123,9 @@ void declare_router(OptionTable& table) {
                      "Relative noise on the router's input.")
       .only("0", "noise on the router's input");
   table
-      .add_fieldless("moe-router-force-load-balancing", ValueKind::kFlag,
-                     "Routes at random, for measurements.")
-      .not_yet("forced balance");
+      .add(MT_FIELD(moe, moe_router_force_load_balancing),
+           "Routes at random, so that experts get nearly as many tokens each: for measurements.")
+      .deciding_training();
 }
 
 std::string idle_at_one_expert_rank(const Options& options) {

@@ -41,6 +41,7 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
   RouterSettings router = router_settings(config, normalize_eps);
   router.capacity_factor = settings.experts.capacity_factor;
   router.drop_policy = settings.experts.drop_policy;
+  if (settings.experts.force_balance) router.random_seed = index + 1;
   auto parts = std::unique_ptr<MixtureOfExperts>(new MixtureOfExperts{
       .router = Router(prefix + tensors::kRouter, router, settings.options),
       .experts = Experts(prefix + tensors::kExperts, layout, config.hidden_size,

@@ -104,6 +104,7 @@ TEST_F(MoeTest, SlicesOfTheTokensRouteAsTheWhole) {
       s.normalize = true;
       s.aux_loss = kind;
       s.aux_loss_coeff = 0.5;
+      if (sigmoid) s.random_seed = 7;
       const int64_t num_tokens = 10;  // two sequences of five
       const at::Tensor x = at::randn({num_tokens, 16}), d_p = at::randn({num_tokens, 2});
       Router whole("gate.", s, at::kFloat);
@@ -144,6 +145,32 @@ TEST_F(MoeTest, SlicesOfTheTokensRouteAsTheWhole) {
       EXPECT_TRUE(at::equal(second.routing.probabilities, all.routing.probabilities));
     }
   }
+}
+
+// Megatron's RandomSTE: weights are those of random logits, the gradient reaches the real ones.
+TEST_F(MoeTest, RandomRoutesAreEvenAndTheGradientGoesStraightThrough) {
+  RouterSettings s = small_router();
+  s.sigmoid = true;
+  s.random_seed = 1;
+  const MicroBatch micro_batch = sequences(4, 512);
+  const at::Tensor x = at::randn({2048, 16});
+  Router router("gate.", s, at::kFloat);
+  randomize(router);
+  at::Tensor weight;
+  router.visit([&](Parameter& p) { weight = p.value(); });
+  SegmentRun run(true);
+  const Routing routing = router.forward(run.input(x), micro_batch, true, nullptr, run).routing;
+  const at::Tensor p = run.output(routing.probabilities).detach();
+  EXPECT_LT(router.counts().max().item<int64_t>(), 1.1 * 2048 * 2 / 8);
+  EXPECT_GT(p.std().item<double>(), 0.01);
+  const at::Tensor d_x = run.backward({at::ones_like(p)})[0];
+  const at::Tensor d_logits = at::zeros({2048, 8}).scatter_(1, routing.experts, p * (1 - p));
+  EXPECT_LE(relative_error(d_x, d_logits.matmul(weight)), kRounding);
+  s.random_seed = 2;
+  Router other("gate.", s, at::kFloat);
+  SegmentRun second(true);
+  const Routing routes = other.forward(second.input(x), micro_batch, true, nullptr, second).routing;
+  EXPECT_FALSE(at::equal(routes.experts, routing.experts));
 }
 
 // What a router makes of a micro-batch, with the gradient of its input.

@@ -1,5 +1,6 @@
 #include "moetron/moe/router.h"
 
+#include <cmath>
 #include <limits>
 
 #include <ATen/ATen.h>
@@ -51,6 +52,32 @@ class RouterKernel final : public JointOperation {
   at::ScalarType dtype_;  // of the logits
 };
 
+// Logits that do not depend on the router's input: evenly distributed with a variance of one, the
+// same of a token of the micro-batch on whatever rank it is. [slice, num_experts]
+at::Tensor random_logits(int64_t seed, int64_t num_experts, const TokenLayout& layout,
+                         const at::TensorOptions& options) {
+  constexpr int64_t kMask = 0xffffffff;  // products stay below 2^63
+  const at::Tensor token = layout.token_of_row(options.device());
+  at::Tensor x = (token.unsqueeze(1) * num_experts + at::arange(num_experts, token.options()));
+  x = (x + seed * 0x3c6ef372).bitwise_and(kMask);
+  for (int round = 0; round < 2; ++round) {  // of a mixing function as hash tables have it
+    x = (x.bitwise_right_shift(16).bitwise_xor(x) * 0x45d9f3b).bitwise_and(kMask);
+  }
+  x = x.bitwise_right_shift(16).bitwise_xor(x);
+  const at::Tensor even = (x.to(at::kDouble) / static_cast<double>(kMask) - 0.5) * std::sqrt(12.0);
+  return at::constant_pad_nd(even, {0, 0, 0, layout.slice_size() - layout.num_local()}).to(options);
+}
+
+// Other values, the same gradient: straight through.
+class OtherValues final : public JointOperation {
+ public:
+  std::vector<at::Tensor> input_grads(const std::vector<at::Tensor>& d_outputs) override {
+    return d_outputs;
+  }
+  bool has_weights() const override { return false; }
+  void add_weight_grads() override {}
+};
+
 }  // namespace
 
 Router::Router(const std::string& prefix, const RouterSettings& settings,
@@ -73,7 +100,13 @@ RouterOutput Router::forward(const at::Tensor& x, const MicroBatch& micro_batch,
   const int64_t num_local = micro_batch.layout.num_local();
   const bool has_padding = micro_batch.padding.defined();
   const at::ScalarType dtype = s.fp32_logits ? at::kFloat : x.scalar_type();
-  const at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype);
+  at::Tensor logits = linear(x, weight_, run, /*bias=*/nullptr, dtype);
+  if (s.random_seed) {
+    at::Tensor random =
+        random_logits(*s.random_seed, s.num_experts, micro_batch.layout, logits.options());
+    run.attach({&random}, std::make_shared<OtherValues>(), {logits});
+    logits = random;
+  }
   const Scored scored = score(logits, count && !has_padding ? num_local : 0, earlier, run);
   const at::Tensor chosen = scored.chosen.narrow(0, 0, num_local);
   if (count && has_padding) {

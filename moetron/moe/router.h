@@ -31,6 +31,9 @@ struct RouterSettings : RouterRule {
   double aux_loss_coeff = 0;
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
   TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
+  // For measurements: random logits by this seed instead of the router's, which get the gradients
+  // (Megatron's --moe-router-force-load-balancing).
+  std::optional<int64_t> random_seed;
 };
 
 struct RouterOutput {

@@ -26,6 +26,7 @@ ExpertsSpec experts_spec(const MoeOptions& moe) {
   experts.capacity_factor = moe.moe_expert_capacity_factor;
   if (moe.force_drop_and_padding && !experts.capacity_factor) experts.capacity_factor = 1;
   experts.drop_policy = moe.moe_token_drop_policy;
+  experts.force_balance = moe.moe_router_force_load_balancing;
   experts.pad_to_capacity = moe.force_drop_and_padding || moe.moe_pad_expert_input_to_capacity;
   return experts;
 }

@@ -59,6 +59,7 @@ struct ExpertsSpec {
   std::optional<double> capacity_factor;  // rows of an expert over the mean; empty: no drop
   TokenDropPolicy drop_policy = TokenDropPolicy::kProbs;
   bool pad_to_capacity = false;  // every expert's rows are filled up to its capacity
+  bool force_balance = false;    // tokens go to random experts, whatever the router says
 };
 DispatchScheme scheme_of(TokenDispatcher dispatcher);
 

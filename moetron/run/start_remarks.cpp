@@ -64,6 +64,7 @@ std::string idle_without_experts(const Options& options) {
   list.add_if(moe.moe_grouped_gemm.value_or(false), "moe-grouped-gemm");
   list.add_if(moe.moe_expert_capacity_factor.has_value(), "moe-expert-capacity-factor");
   list.add_if(moe.force_drop_and_padding, "force-drop-and-padding");
+  list.add_if(moe.moe_router_force_load_balancing, "moe-router-force-load-balancing");
   list.add_if(moe.moe_aux_loss_coeff.has_value(), "moe-aux-loss-coeff");
   list.add_if(moe.moe_router_load_balancing_type.has_value(), "moe-router-load-balancing-type");
   list.add_if(moe.moe_router_pre_softmax.value_or(false), "moe-router-pre-softmax");
