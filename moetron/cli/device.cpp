@@ -65,8 +65,9 @@ std::unique_ptr<Communicator> connect_world(const Options& options,
                   "for each of the ", environment.local_size, " ranks of this host, which has ",
                   count_gpus(), ": start fewer ranks, or set distributed-backend to gloo");
 #endif
-  return connect_nccl(environment, device, timeout, timeout,
-                      static_cast<int>(runtime.nccl_max_ctas), std::move(greeting));
+  const NcclTuning tuning{.max_ctas = static_cast<int>(runtime.nccl_max_ctas),
+                          .peer_copies = runtime.peer_copies};
+  return connect_nccl(environment, device, timeout, timeout, tuning, std::move(greeting));
 }
 
 }  // namespace moetron

@@ -4,7 +4,9 @@
 // - Operations of one communicator run one after the other, in the order of issue, messages too.
 //   Two ranks that send to each other must do so between group_begin() and group_end().
 // - NCCL knows no tags: messages of a pair meet in the order of issue, whatever their tags.
-// - Reductions add in NCCL's order: the same bits on every rank, but not those of gloo.
+// - Reductions add in NCCL's order: the same bits on every rank, but not those of gloo. Where GPUs
+//   write to each other's memory (tuning.peer_copies), reduce_scatter adds as gloo does if it is
+//   large; all_gather, too, and all_to_all_v of any size are then done beside what NCCL does.
 // - Tensors of a CPU are welcome, for counts and the like: they travel by the GPU, and wait()
 // blocks
 //   the host until the operation is done.
@@ -30,7 +32,7 @@ namespace moetron {
 struct NcclOptions {
   WorldOptions world;
   c10::Device device = c10::Device(c10::kCUDA, 0);  // with its number; of this rank alone
-  int max_ctas = 0;  // thread blocks that a collective may occupy; 0: NCCL's choice
+  NcclTuning tuning;
   bool nccl_for_one =
       false;  // else a group of one rank copies, on the current stream, without NCCL
 };

@@ -1,5 +1,6 @@
 #include "moetron/comm/nccl_group.h"
 
+#include <algorithm>
 #include <thread>
 
 #include <c10/cuda/CUDAGuard.h>
@@ -45,11 +46,11 @@ NcclGroup::~NcclGroup() {
 
 void NcclGroup::connect(const NcclOptions& options, const std::string& key, int rank) {
   auto store = c10::make_intrusive<c10d::PrefixStore>(concat("nccl", key), world_->options().store);
-  meet(*store, rank);
+  exchange(*store, rank, "came", "1");  // NCCL would wait for ever for a rank that does not come
   auto settings = c10d::ProcessGroupNCCL::Options::create();
   settings->timeout = world_->options().timeout + kGraceOfC10d;
   settings->config.blocking = 1;
-  if (options.max_ctas > 0) settings->config.maxCTAs = options.max_ctas;
+  if (options.tuning.max_ctas > 0) settings->config.maxCTAs = options.tuning.max_ctas;
   settings->group_name = key.empty() ? "world" : key;
   settings->global_ranks_in_group.assign(members_.begin(), members_.end());
   group_ = c10::make_intrusive<c10d::ProcessGroupNCCL>(
@@ -57,17 +58,22 @@ void NcclGroup::connect(const NcclOptions& options, const std::string& key, int 
   group_->setBoundDeviceId(options.device);
   // Now, for then messages use this communicator too, where they would else make one for each pair.
   group_->eagerConnectSingleDevice(options.device);
+  if (!options.tuning.peer_copies || key.empty()) return;  // little goes to the whole world at once
+  const auto tell = [&](const std::string& topic, const std::string& mine) {
+    return exchange(*store, rank, topic, mine);
+  };
+  peers_ = PeerCopies::connect(tell, rank, static_cast<int>(members_.size()), options.device);
 }
 
-// NCCL would wait for ever for a rank that does not come.
-void NcclGroup::meet(c10d::Store& store, int rank) const {
+std::vector<std::string> NcclGroup::exchange(c10d::Store& store, int rank, const std::string& name,
+                                             const std::string& mine) const {
   std::vector<std::string> keys;
-  for (size_t r = 0; r < members_.size(); ++r) keys.push_back(concat("came/", r));
-  store.set(keys[rank], "1");
+  for (size_t r = 0; r < members_.size(); ++r) keys.push_back(concat(name, "/", r));
+  store.set(keys[rank], mine);
   const auto begin = steady_clock::now();
   while (true) {
     if (world_->failure()) throw std::runtime_error("the world has failed");
-    if (store.check(keys)) return;
+    if (store.check(keys)) break;
     if (steady_clock::now() - begin >= world_->options().join_timeout) {
       std::string missing;
       for (size_t r = 0; r < members_.size(); ++r) {
@@ -78,6 +84,15 @@ void NcclGroup::meet(c10d::Store& store, int rank) const {
     }
     std::this_thread::sleep_for(milliseconds(10));
   }
+  std::vector<std::string> said;
+  for (const std::string& key : keys) said.push_back(store.get_to_str(key));
+  return said;
+}
+
+bool NcclGroup::goes_by_peer_copies(const std::vector<IssuedOperation>& operations) const {
+  return peers_ && std::ranges::all_of(operations, [](const IssuedOperation& issued) {
+           return PeerCopies::takes(*issued.operation);
+         });
 }
 
 c10::intrusive_ptr<c10d::Work> NcclGroup::issue(const std::vector<IssuedOperation>& operations) {
@@ -85,6 +100,7 @@ c10::intrusive_ptr<c10d::Work> NcclGroup::issue(const std::vector<IssuedOperatio
   const Operation& first = *operations[0].operation;
   world_->check(name_, first);
   try {
+    if (goes_by_peer_copies(operations)) return peers_->issue(operations);
     auto work = issue_together(operations);
     std::vector<std::shared_ptr<Operation>> sends;
     for (const IssuedOperation& issued : operations) {
@@ -144,6 +160,15 @@ CommError NcclGroup::explain(const Operation& operation, const std::exception& e
 }
 
 std::optional<std::string> NcclGroup::find_fault(milliseconds timeout) {
+  try {
+    const auto oldest = peers_ ? peers_->oldest() : std::nullopt;
+    if (oldest && steady_clock::now() - oldest->since >= timeout) {
+      return describe_trouble(*oldest->phase, oldest->kind,
+                              concat("timed out after ", timeout.count() / 1000.0, " s"));
+    }
+  } catch (const std::exception& error) {
+    return describe_trouble("", OperationKind::kBarrier, first_line(error));
+  }
   std::lock_guard lock(mutex_);
   while (!outstanding_.empty()) {
     Outstanding& oldest = outstanding_.front();
@@ -170,12 +195,14 @@ std::optional<std::string> NcclGroup::find_fault(milliseconds timeout) {
 }
 
 bool NcclGroup::has_outstanding() {
+  if (peers_ && peers_->oldest()) return true;
   std::lock_guard lock(mutex_);
   return !outstanding_.empty();
 }
 
 void NcclGroup::abort() {
   if (closed_.exchange(true) || !group_) return;
+  if (peers_) peers_->release();
   try {
     group_->abort();
   } catch (const std::exception&) {
@@ -184,6 +211,9 @@ void NcclGroup::abort() {
 }
 
 void NcclGroup::close(bool orderly) {
+  if (orderly && peers_ && !world_->failure() && !closed_) {
+    peers_->issue_farewell(std::make_shared<const std::string>("the end"));
+  }
   // The watching thread removes what is done, and ends the world if something never is.
   while (orderly && !world_->failure() && has_outstanding()) {
     std::this_thread::sleep_for(milliseconds(1));

@@ -16,15 +16,10 @@
 
 #include "moetron/comm/nccl_communicator.h"
 #include "moetron/comm/operation.h"
+#include "moetron/comm/peer_copies.h"
 #include "moetron/comm/process_world.h"
 
 namespace moetron {
-
-// An operation with the stream that was current when it was issued.
-struct IssuedOperation {
-  std::shared_ptr<Operation> operation;
-  c10::cuda::CUDAStream stream;
-};
 
 class NcclGroup {
  public:
@@ -46,6 +41,8 @@ class NcclGroup {
   // For the watching thread: forgets operations that are done. What is wrong with the oldest that
   // is not, if anything.
   std::optional<std::string> find_fault(std::chrono::milliseconds timeout);
+  // Whether its GPUs write to each other's memory.
+  bool has_peer_copies() const { return peers_ != nullptr; }
   // Ends all operations under way; does not throw. May take long.
   void abort();
 
@@ -65,8 +62,11 @@ class NcclGroup {
   };
 
   void connect(const NcclOptions& options, const std::string& key, int rank);
-  void meet(c10d::Store& store, int rank) const;
+  // What each rank said under `name`, in rank order.
+  std::vector<std::string> exchange(c10d::Store& store, int rank, const std::string& name,
+                                    const std::string& mine) const;
   c10::intrusive_ptr<c10d::Work> issue_together(const std::vector<IssuedOperation>& operations);
+  bool goes_by_peer_copies(const std::vector<IssuedOperation>& operations) const;
   CommError explain(const Operation& operation, const std::exception& error) const;
   std::string describe_trouble(const std::string& phase, OperationKind kind,
                                const std::string& trouble) const;
@@ -76,6 +76,7 @@ class NcclGroup {
   std::string name_;
   std::vector<int> members_;
   c10::intrusive_ptr<c10d::ProcessGroupNCCL> group_;
+  std::unique_ptr<PeerCopies> peers_;  // null: all by NCCL
   std::atomic<bool> closed_ = false;
   std::mutex mutex_;  // guards what follows
   std::deque<Outstanding> outstanding_;

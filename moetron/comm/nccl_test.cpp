@@ -54,7 +54,7 @@ void run_nccl_ranks(int size, const RankMain& rank_main, int max_ctas = 0,
     NcclOptions options;
     options.world = world_options(store, rank, size, timeout);
     options.device = gpu(rank);
-    options.max_ctas = max_ctas;
+    options.tuning.max_ctas = max_ctas;
     options.nccl_for_one = true;
     return make_nccl_world(options);
   };

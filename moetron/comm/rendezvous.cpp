@@ -306,19 +306,19 @@ std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
 #ifdef MOETRON_CUDA
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout, int max_ctas,
-                                           Greeting greeting) {
+                                           std::chrono::milliseconds join_timeout,
+                                           const NcclTuning& tuning, Greeting greeting) {
   if (environment.size == 1) return join_thread_world(make_thread_world(1, timeout), 0);
   NcclOptions options;
   options.world = make_world_options(environment, timeout, join_timeout, std::move(greeting));
   options.device = device;
-  options.max_ctas = max_ctas;
+  options.tuning = tuning;
   return make_nccl_world(options);
 }
 #else
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment&, c10::Device,
                                            std::chrono::milliseconds, std::chrono::milliseconds,
-                                           int, Greeting) {
+                                           const NcclTuning&, Greeting) {
   throw ConfigError("distributed-backend nccl needs a build with CUDA (make cuda)");
 }
 #endif

@@ -73,12 +73,12 @@ std::unique_ptr<Communicator> connect_gloo(const RankEnvironment& environment,
                                            Greeting greeting = {});
 
 // The same over NCCL on `device`, the GPU of this rank alone (nccl_communicator.h); a run of one
-// rank needs no NCCL. `max_ctas`: thread blocks that a collective may occupy, 0 is NCCL's choice.
+// rank needs no NCCL.
 // Throws ConfigError also where Moetron is built without CUDA.
 std::unique_ptr<Communicator> connect_nccl(const RankEnvironment& environment, c10::Device device,
                                            std::chrono::milliseconds timeout,
-                                           std::chrono::milliseconds join_timeout, int max_ctas,
-                                           Greeting greeting = {});
+                                           std::chrono::milliseconds join_timeout,
+                                           const NcclTuning& tuning, Greeting greeting = {});
 
 // Instead of connecting: tells the ranks that wait for this one why it does not come. Takes some
 // seconds at most; does not throw.

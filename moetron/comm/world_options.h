@@ -22,6 +22,14 @@ struct Greeting {
       difference;  // null: the texts do not matter
 };
 
+// Of the nccl backend.
+struct NcclTuning {
+  int max_ctas = 0;  // thread blocks that a collective may occupy; 0: NCCL's choice
+  // Groups whose GPUs can write to each other's memory gather, sum and exchange by copy engines
+  // (peer_copies.h) instead of NCCL's kernels.
+  bool peer_copies = false;
+};
+
 struct WorldOptions {
   c10::intrusive_ptr<c10d::Store> store;  // shared by the ranks, and new: no key of another run
   int rank = 0;

@@ -251,6 +251,7 @@ struct RuntimeOptions {
   DistributedBackend distributed_backend = DistributedBackend::kAuto;
   double comm_timeout = 600;  // seconds
   int64_t nccl_max_ctas = 0;  // of one NCCL communicator; 0: NCCL's own choice
+  bool peer_copies = false;   // where GPUs write to each other's memory
   int64_t num_threads = 0;    // compute threads of a rank; 0: as many as there are cores
   // Of runs that are planned, not started.
   bool dry_run = false;

@@ -78,6 +78,14 @@ void declare_runtime(OptionTable& table) {
       .at_most(64)
       .idle_when(idle_without_nccl);
   table
+      .add(
+          MT_FIELD(runtime, peer_copies),
+          "Between GPUs of a machine, what is gathered, summed and exchanged travels by their copy "
+          "engines instead of NCCL's kernels, where they can write to each other's memory.")
+      .ours()
+      .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat})
+      .idle_when(idle_without_nccl);
+  table
       .add(MT_FIELD(runtime, num_threads),
            "Compute threads of a rank; 0: OMP_NUM_THREADS, and where that is not set all cores, "
            "divided "
