@@ -3,10 +3,10 @@
 folder, or the power goes behind any: the other ranks end soon, and the same command continues from a whole checkpoint,
 to the bits of an undisturbed run.
 
-    save_kills_test.py MOETRON FAIL_CALLS_LIBRARY [--seed SEED]
+    save_kills_test.py MOETRON FAIL_CALLS_LIBRARY [--seed SEED] [--ranks N]
 
 Draws some of the calls. With MOETRON_SAVE_KILLS=all every call is tried, on 1, 2 and 4 ranks, which takes hours; with a
-number, so many trials of each kind.
+number, so many trials of each kind. --ranks: on so many ranks alone.
 """
 import os
 import random
@@ -24,6 +24,8 @@ SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 
 HOW_MANY = os.environ.get("MOETRON_SAVE_KILLS", "")
 IS_LONG = HOW_MANY != ""
 SIZES = (1, 2, 4) if IS_LONG else (1, 2)
+if "--ranks" in sys.argv:
+    SIZES = (int(sys.argv[sys.argv.index("--ranks") + 1]),)
 CALLS = ["create", "write", "fsync", "rename", "mkdir", "unlink"]
 TIMEOUT = 3  # seconds, of --comm-timeout: how long the others wait for a stopped rank
 MARGIN = 120  # seconds: the search for silent ranks, the last words, and a slow machine

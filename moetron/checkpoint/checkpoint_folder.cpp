@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdio>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -21,7 +22,10 @@
 #include "moetron/checkpoint/trainer_state.h"
 #include "moetron/comm/communicator.h"
 #include "moetron/comm/gather_texts.h"
+#include "moetron/convert/megatron_folder.h"
+#include "moetron/convert/megatron_records.h"
 #include "moetron/formats/manifest.h"
+#include "moetron/formats/safetensors_index.h"
 
 namespace moetron {
 namespace {
@@ -221,9 +225,15 @@ FoundCheckpoint find_step(const fs::path& save, int64_t step, Communicator* worl
 }
 
 void check_model_files(const fs::path& folder, Communicator* world, Verify verify) {
-  const bool has_manifest = on_rank_zero(
-      world, [&] { return int64_t{is_folder(folder) && path_exists(folder / kManifestFile)}; });
-  if (!has_manifest) return;
+  enum Kind : int64_t { kUnknown, kManifest, kMegatron };
+  const int64_t kind = on_rank_zero(world, [&] {
+    if (!is_folder(folder)) return kUnknown;
+    if (path_exists(folder / kManifestFile)) return kManifest;
+    const bool is_megatron = is_torch_dist_folder(folder) || is_megatron_folder(folder);
+    return is_megatron && !holds_model_files(folder) ? kMegatron : kUnknown;
+  });
+  if (kind == kUnknown) return;
+  if (kind == kMegatron) return check_megatron_files(folder, world, verify);
   on_all_ranks(world, [&] {
     try {
       verify_manifest(folder, part_of(world, verify), num_reading_threads(world));
@@ -234,6 +244,18 @@ void check_model_files(const fs::path& folder, Communicator* world, Verify verif
     return 0;
   });
   if (verify == Verify::kSizes) say_unverified(folder);
+}
+
+void check_megatron_files(const fs::path& folder, Communicator* world, Verify verify) {
+  if (verify == Verify::kSizes) return say_unverified(folder);
+  const auto unknown = on_all_ranks(world, [&] {
+    return static_cast<int64_t>(
+        check_megatron_records(folder, part_of(world, verify), num_reading_threads(world)));
+  });
+  const int64_t num_unknown = std::accumulate(unknown.begin(), unknown.end(), int64_t{0});
+  if (num_unknown > 0 && is_first_rank(world))
+    log_warning(concat("torch.save wrote no CRCs into ", folder.string(), ": ", num_unknown,
+                       " parts of its tensors are not checked"));
 }
 
 void check_checkpoint(const fs::path& folder) {

@@ -75,8 +75,12 @@ std::filesystem::path adapter_folder(const std::string& given, Verify verify) {
 
 LoadedModel open_model(const Options& options) {
   const std::filesystem::path load = options.checkpoint.load;
-  if (is_megatron(options)) return open_megatron_model(load, options.convert.model_files);
-  check_model_files(load, nullptr, verification(resolve_start(options).verify));
+  const Verify verify = verification(resolve_start(options).verify);
+  if (is_megatron(options)) {
+    check_megatron_files(load, nullptr, verify);
+    return open_megatron_model(load, options.convert.model_files);
+  }
+  check_model_files(load, nullptr, verify);
   return open_hf_model(load);
 }
 

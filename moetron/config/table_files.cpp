@@ -124,11 +124,11 @@ void declare_checkpoint(OptionTable& table) {
       .ours()
       .idle_when(idle_without_save);
   table
-      .add(
-          MT_FIELD(checkpoint, verify),
-          "Checks every block of the files that a manifest lists before they are used; done unless "
-          "no-verify is given. convert also reads what it wrote again, if this is given, and "
-          "compares it bit for bit with what it was made of.")
+      .add(MT_FIELD(checkpoint, verify),
+           "Checks every block of the files that a manifest lists, and the CRCs of weights in "
+           "Megatron's files, before they are used; done unless no-verify is given. convert also "
+           "reads what it wrote again, if this is given, and "
+           "compares it bit for bit with what it was made of.")
       .for_commands({Command::kPretrain, Command::kGenerate, Command::kChat, Command::kConvert,
                      Command::kCompare})
       .ours();

@@ -10,6 +10,7 @@
 #include "moetron/base/parse_number.h"
 #include "moetron/convert/megatron_args.h"
 #include "moetron/convert/megatron_folder.h"
+#include "moetron/convert/megatron_state.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/formats/torch_file.h"
 
@@ -19,38 +20,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLayer = "decoder.layers.";
-constexpr size_t kMaxName = 1024;  // bytes, of a parameter
-constexpr int64_t kMaxChunks = 64;
-
-using ChunkTensors = std::map<std::string, TorchTensor, std::less<>>;
-
-// Later cores have another name for the layer within multi-token prediction.
-std::string known_name(std::string_view name) {
-  constexpr std::string_view later = ".mtp_model_layer.";
-  std::string known(name);
-  const size_t place = known.find(later);
-  if (place != std::string::npos) known.replace(place, later.size(), ".transformer_layer.");
-  return known;
-}
-
-// The tensors under a key of the file, by name.
-ChunkTensors read_chunk(const TorchFile& file, const PickleValue& state) {
-  ChunkTensors tensors;
-  const Pickle& pickle = file.pickle();
-  for (size_t i = 0; i + 1 < state.items.size(); i += 2) {
-    const PickleValue& name = pickle.at(state.items[i]);
-    const PickleValue& value = pickle.at(state.items[i + 1]);
-    const bool is_state = name.text.ends_with("_extra_state");
-    if (is_state || value.kind == PickleValue::Kind::kNone) continue;
-    MT_CHECK_INPUT(name.text.size() <= kMaxName, file.path().string(), " holds a name of ",
-                   name.text.size(), " bytes");
-    tensors.insert_or_assign(known_name(name.text), file.tensor(value, name.text));
-  }
-  return tensors;
-}
 
 // How many layers the names of a chunk count.
-int64_t count_layers(const ChunkTensors& tensors) {
+int64_t count_layers(const MegatronState& tensors) {
   int64_t count = 0;
   for (auto entry = tensors.lower_bound(kLayer);
        entry != tensors.end() && entry->first.starts_with(kLayer); ++entry) {
@@ -83,7 +55,7 @@ class MegatronSourceBuilder {
   }
 
  private:
-  const ChunkTensors& chunk(size_t file, int64_t chunk) const {
+  const MegatronState& chunk(size_t file, int64_t chunk) const {
     return files_[file][static_cast<size_t>(chunk)];
   }
 
@@ -94,10 +66,7 @@ class MegatronSourceBuilder {
     const TorchFile first(folder_ / folders[0] / kMegatronFile);
     MegatronLayout& layout = source_.layout_;
     layout = layout_from_args(first);
-    if (first.find("model") == nullptr)
-      while (layout.num_chunks < kMaxChunks &&
-             first.find(concat("model", layout.num_chunks)) != nullptr)
-        ++layout.num_chunks;
+    layout.num_chunks = std::max<int64_t>(1, std::ssize(megatron_states(first)));
     MT_CHECK_INPUT(layout.tp % layout.tpe == 0 && std::cmp_equal(num_files(layout), folders.size()),
                    folder_.string(), " has ", folders.size(), " files for ", layout.tp,
                    " tensor-parallel ranks (", layout.tpe, " of experts), ", layout.pp,
@@ -114,7 +83,7 @@ class MegatronSourceBuilder {
       for (int64_t i = 0; i < layout.num_chunks; ++i) {
         const PickleValue* state = file.find(chunk_key(layout, i));
         MT_CHECK_INPUT(state != nullptr, path.string(), " holds no \"", chunk_key(layout, i), "\"");
-        files_.back().push_back(read_chunk(file, *state));
+        files_.back().push_back(read_state(file, *state));
       }
       source_.files_.push_back(path);
     }
@@ -122,7 +91,7 @@ class MegatronSourceBuilder {
 
   void find_names() {
     for (const auto& file : files_)
-      for (const ChunkTensors& tensors : file)
+      for (const MegatronState& tensors : file)
         for (const auto& [name, tensor] : tensors) {
           if (name.starts_with("mtp.layers.")) mtp_ = MtpTensors::kInclude;
           if (name.ends_with(".layer_norm_weight")) source_.layout_.transformer_engine = true;
@@ -176,7 +145,7 @@ class MegatronSourceBuilder {
   }
 
   void place_chunk(size_t file, int64_t chunk_index, const std::vector<MegatronTensor>& expected) {
-    ChunkTensors& found = files_[file][static_cast<size_t>(chunk_index)];
+    MegatronState& found = files_[file][static_cast<size_t>(chunk_index)];
     for (const MegatronTensor& tensor : expected) {
       const auto entry = found.find(tensor.name);
       const std::string path = source_.files_[file].string();
@@ -222,8 +191,8 @@ class MegatronSourceBuilder {
   const ModelConfig& config_;
   MtpTensors mtp_ = MtpTensors::kLeaveOut;
   std::vector<MegatronRank> ranks_;
-  std::vector<std::vector<ChunkTensors>> files_;  // of each rank its chunks
-  std::vector<std::vector<TensorPart>> parts_;    // by place in the inventory
+  std::vector<std::vector<MegatronState>> files_;  // of each rank its chunks
+  std::vector<std::vector<TensorPart>> parts_;     // by place in the inventory
   std::vector<SafetensorsDtype> dtypes_;
   std::set<std::pair<size_t, std::pair<int64_t, int64_t>>> placed_;
 };

@@ -10,6 +10,7 @@
 #include "moetron/base/parse_number.h"
 #include "moetron/base/path.h"
 #include "moetron/convert/megatron_folder.h"
+#include "moetron/convert/megatron_state.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/formats/dist_metadata.h"
 #include "moetron/formats/torch_file.h"
@@ -63,10 +64,6 @@ std::string fused_name(std::string name) {
     if (at != std::string::npos) return name.replace(at, std::string_view(own).size(), fused);
   }
   return name;
-}
-
-bool is_of_optimizer(std::string_view name) {
-  return name.starts_with("optimizer.") || name.find(".optimizer.") != std::string_view::npos;
 }
 
 }  // namespace
@@ -300,7 +297,7 @@ class TorchDistSourceBuilder {
   void check_rest() {
     for (const DistTensor& tensor : metadata_.tensors()) {
       if (used_.contains(tensor.name)) continue;
-      if (tensor.name.find("_extra_state") != std::string::npos) continue;
+      if (is_extra_state(tensor.name)) continue;
       MT_CHECK_INPUT(is_of_optimizer(tensor.name), place_, " holds ", tensor.name,
                      ", which the model of config.json has not");
       source_.left_out_.push_back(tensor.name);

@@ -11,9 +11,11 @@
 #include "moetron/base/temporary_folder.h"
 #include "moetron/convert/megatron_folder.h"
 #include "moetron/convert/megatron_models_test.h"
+#include "moetron/convert/megatron_records.h"
 #include "moetron/convert/megatron_tensors.h"
 #include "moetron/formats/damage_test.h"
 #include "moetron/formats/dist_files_test.h"
+#include "moetron/formats/dist_metadata.h"
 
 namespace moetron {
 namespace {
@@ -182,8 +184,13 @@ TEST_F(TorchDistMistakes, ComparesEachPartWithItsMetadata) {
   EXPECT_EQ(message(),
             file + ": decoder.final_layernorm.weight is I32 [4], .metadata tells of F32 [4]");
   norm.dtype = SafetensorsDtype::kI32;
-  norm.boxes[0].bytes = folder.files[0].size() + 1;
+  const DistBox whole = norm.boxes[0];
+  norm.boxes[0].begin = folder.files[0].size() - 1;
+  norm.boxes[0].bytes = 2;
+  EXPECT_EQ(message(), metadata + " has two parts at one place of " + kFiles[0]);
+  norm.boxes[0].begin = folder.files[0].size();
   EXPECT_NE(message().find(file + " is cut short: it has "), std::string::npos);
+  norm.boxes[0] = whole;
   norm.boxes[0].bytes = 10;
   EXPECT_NE(message().find(file), std::string::npos);
   norm.boxes[0].begin = uint64_t{1} << 62;
@@ -197,6 +204,55 @@ TEST_F(TorchDistMistakes, NamesMissingFiles) {
   EXPECT_NE(text.find(kFiles[1]), std::string::npos) << text;
   fs::remove(folder.path() / kDistMetadataFile);
   EXPECT_FALSE(is_torch_dist_folder(folder.path()));
+}
+
+// Bits of .metadata and of the parts, one at a time: what is not refused has changed nothing.
+TEST_F(TorchDistMistakes, NoticesFlippedBits) {
+  folder.write();
+  EXPECT_EQ(check_megatron_records(folder.path(), {}, 2), 0u);
+  int num_refused = 0;
+  const auto flip = [&](const fs::path& path, size_t stride) {
+    const std::string good = read_file(path);
+    for (size_t place = 0; place < good.size(); place += stride) {
+      std::string damaged = good;
+      damaged[place] = static_cast<char>(damaged[place] ^ (1 << place % 8));
+      dump(path, damaged);
+      const std::string message = message_of([&] {
+        check_megatron_records(folder.path(), {}, 1);
+        expect_same(TorchDistSource(folder.path(), llama()), folder.source());
+      });
+      const bool names_file = message.find(folder.path().string()) != std::string::npos;
+      EXPECT_TRUE(names_file || message == "no error") << message;
+      num_refused += names_file ? 1 : 0;
+      ASSERT_FALSE(HasFailure()) << path << ", byte " << place;
+    }
+    dump(path, good);
+  };
+  flip(folder.path() / kDistMetadataFile, 41);
+  flip(folder.path() / kFiles[1], 97);
+  EXPECT_GT(num_refused, 0);
+}
+
+// The parts of a check see each byte of data once, and none twice.
+TEST_F(TorchDistMistakes, DividesTheCheck) {
+  folder.write();
+  const fs::path path = folder.path() / kFiles[0];
+  const std::string good = read_file(path);
+  const DistBox box = DistMetadata(folder.path() / kDistMetadataFile)
+                          .find("decoder.final_layernorm.weight")
+                          ->boxes.at(0);
+  const TorchFile part(path, box.begin, box.bytes);
+  std::string damaged = good;
+  damaged[part.tensor(part.pickle().root(), "norm").offset] ^= 1;
+  dump(path, damaged);
+  int num_refused = 0;
+  for (uint64_t rank = 0; rank < 3; ++rank)
+    num_refused += message_of([&] {
+                     check_megatron_records(folder.path(), {rank, 3}, 1);
+                   }).starts_with(path.string() + " is damaged in decoder.final_layernorm.weight")
+                       ? 1
+                       : 0;
+  EXPECT_EQ(num_refused, 1);
 }
 
 // Whatever is damaged, reading ends with an error or with as many bytes as were asked for.

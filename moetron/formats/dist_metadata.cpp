@@ -121,6 +121,20 @@ class DistMetadataReader {
       const bool is_new = places_.emplace(PlaceKey(name, size(*offset, name)), place).second;
       MT_CHECK_INPUT(is_new, name_, " has two places for one part of ", name);
     }
+    check_apart();
+  }
+
+  // So that all of them together are no more than the files.
+  void check_apart() const {
+    std::vector<Place> places;
+    for (const auto& [key, place] : places_)
+      if (place.bytes > 0) places.push_back(place);
+    std::ranges::sort(places, {},
+                      [](const Place& place) { return std::pair(place.file, place.begin); });
+    for (size_t i = 1; i < places.size(); ++i)
+      MT_CHECK_INPUT(places[i].file != places[i - 1].file ||
+                         places[i].begin - places[i - 1].begin >= places[i - 1].bytes,
+                     name_, " has two parts at one place of ", metadata_.files_[places[i].file]);
   }
 
   size_t file_index(std::string_view file) {

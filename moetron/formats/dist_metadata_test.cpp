@@ -110,6 +110,10 @@ TEST_F(DistMetadataTest, NamesWhatItCannotRead) {
   tensor.boxes[1] = tensor.boxes[0];
   EXPECT_EQ(message({tensor}, {"a", "b"}), start + " has two places for one part of w");
   EXPECT_EQ(message({halves(), halves()}, {"a", "b"}), start + " has two places for one part of w");
+  tensor = halves();
+  tensor.boxes[1].file = 0;
+  tensor.boxes[1].begin = 99;
+  EXPECT_EQ(message({tensor}, {"a"}), start + " has two parts at one place of a");
   for (const char* name : {"../a", "/etc/passwd", "..", ".", ""})
     EXPECT_EQ(message({halves()}, {"a", name}),
               start + ": relative_path \"" + name + "\" is no name of a file beside it");

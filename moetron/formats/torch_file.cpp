@@ -68,6 +68,7 @@ class TensorReader {
     MT_CHECK_INPUT(fits, what_, " lies beyond its storage of ", storage.bytes, " bytes");
     tensor.offset = storage.offset + skipped;
     tensor.bytes = *bytes;
+    tensor.storage = storage;
     return tensor;
   }
 
@@ -158,12 +159,6 @@ std::string find_prefix(const ZipDirectory& entries, const std::string& name) {
   throw InputError(concat(name, " is no file of torch.save: the zip archive has no data.pkl"));
 }
 
-std::string read_entry(const FileWindow& file, const ZipEntry& entry) {
-  std::string text(size_t(entry.bytes), '\0');
-  file.read(entry.offset, std::as_writable_bytes(std::span(text)));
-  return text;
-}
-
 }  // namespace
 
 std::optional<SafetensorsDtype> dtype_from_torch(std::string_view name) {
@@ -205,11 +200,23 @@ void TorchFile::open(const FileWindow& file) {
                  "save it again");
   entries_ = read_zip_directory(file, name);
   prefix_ = find_prefix(entries_, name);
+  has_crcs_ = moetron::has_crcs(entries_);
   const auto order = entries_.find(prefix_ + "byteorder");
   MT_CHECK_INPUT(order == entries_.end() ||
-                     (order->second.bytes == 6 && read_entry(file, order->second) == "little"),
+                     (order->second.bytes == 6 && read_entry(file, order->first) == "little"),
                  name, " has its numbers in another order than little-endian");
-  pickle_.emplace(read_entry(file, entries_.find(prefix_ + "data.pkl")->second), name);
+  pickle_.emplace(read_entry(file, prefix_ + "data.pkl"), name);
+}
+
+std::string TorchFile::read_entry(const FileWindow& file, const std::string& entry) const {
+  const ZipEntry& place = entries_.find(entry)->second;
+  std::string text(size_t(place.bytes), '\0');
+  const auto bytes = std::as_writable_bytes(std::span(text));
+  file.read(place.offset, bytes);
+  const uint32_t found = zip_crc(bytes);
+  MT_CHECK_INPUT(!has_crcs_ || found == place.crc, path_.string(), " is damaged in ", entry,
+                 ": CRC-32 ", crc_text(place.crc), " expected, ", crc_text(found), " found");
+  return text;
 }
 
 const PickleValue* TorchFile::find(std::string_view key) const {

@@ -27,16 +27,19 @@ std::string_view torch_dtype_name(SafetensorsDtype dtype);
 // The class torch.NAME of a dtype's storages ("BFloat16Storage").
 std::string_view torch_storage_name(SafetensorsDtype dtype);
 
-// A tensor whose elements lie in a row in the file: bytes [offset, offset + bytes).
+// A tensor whose elements lie in a row in the file: bytes [offset, offset + bytes), within an entry
+// that others may share.
 struct TorchTensor {
   SafetensorsDtype dtype = SafetensorsDtype::kF32;
   std::vector<int64_t> shape;
   uint64_t offset = 0;
   uint64_t bytes = 0;
+  ZipEntry storage = {};
 };
 
 // What a file holds; the file itself is closed again. The constructor throws InputError, naming the
-// file, for what is no zip of torch.save, files of torch before 1.6 among it.
+// file, for what is no zip of torch.save, files of torch before 1.6 among it, and for a pickle that
+// has not the CRC that was noted. Those of tensors' data are check_records()'s business.
 class TorchFile {
  public:
   explicit TorchFile(const std::filesystem::path& path);
@@ -46,6 +49,8 @@ class TorchFile {
 
   const std::filesystem::path& path() const { return path_; }
   const Pickle& pickle() const { return *pickle_; }
+  // Whether torch.save noted CRCs, as it does unless it is told not to.
+  bool has_crcs() const { return has_crcs_; }
   // What lies in the saved dictionary under `key`; nullptr where there is nothing.
   const PickleValue* find(std::string_view key) const;
   // Of an argparse.Namespace or a like object its attributes; an InputError where it has none.
@@ -56,8 +61,10 @@ class TorchFile {
 
  private:
   void open(const FileWindow& file);
+  std::string read_entry(const FileWindow& file, const std::string& entry) const;
 
   std::filesystem::path path_;
+  bool has_crcs_ = false;
   ZipDirectory entries_;
   std::string prefix_;  // of every entry's name
   std::optional<Pickle> pickle_;

@@ -9,7 +9,6 @@
 #include <gtest/gtest.h>
 
 #include "moetron/base/error.h"
-#include "moetron/formats/crc32.h"
 #include "moetron/formats/damage_test.h"
 #include "moetron/formats/zip.h"
 
@@ -84,14 +83,6 @@ std::string message_of(const std::function<void()>& call) {
     return error.what();
   }
   return "no error";
-}
-
-TEST(Crc32Test, HasTheKnownValue) {
-  const std::string text = "123456789";
-  EXPECT_EQ(crc32(std::as_bytes(std::span(text))), 0xcbf43926u);
-  const std::string longer(1000, 'a');
-  const auto bytes = std::as_bytes(std::span(longer));
-  EXPECT_EQ(crc32(bytes), crc32(bytes.subspan(13), crc32(bytes.first(13))));
 }
 
 TEST_F(TorchFileTest, ReadsWhatTorchSaved) {
@@ -218,6 +209,81 @@ TEST_F(TorchFileTest, RefusesTensorsBeyondTheirStorage) {
   const PickleValue& value = *file.pickle().find(*file.find("model"), "row");
   EXPECT_EQ(message_of([&] { file.tensor(value, "row"); }),
             file.path().string() + ": row lies beyond its storage of 12 bytes");
+}
+
+TEST(ZipCrcTest, HasTheKnownValue) {
+  const std::string text = "123456789";
+  const auto bytes = std::as_bytes(std::span(text));
+  EXPECT_EQ(zip_crc(bytes), 0xcbf43926u);
+  EXPECT_EQ(zip_crc(bytes), zip_crc(bytes.subspan(4), zip_crc(bytes.first(4))));
+  EXPECT_EQ(zip_crc({}, 7), 7u);
+}
+
+// The bytes of all tensors of `model` that can be read, once their CRCs are checked.
+std::string checked_tensors(const fs::path& path) {
+  const TorchFile file(path);
+  std::vector<ZipRecord> records;
+  std::string all;
+  for (const char* name : {"weight", "row", "bias", "f8"}) {
+    const PickleValue* value = file.pickle().find(*file.find("model"), name);
+    MT_CHECK_INPUT(value != nullptr, path.string(), " lacks ", name);
+    const TorchTensor tensor = file.tensor(*value, name);
+    records.push_back({path, name, tensor.storage});
+    all += concat(name, dtype_name(tensor.dtype), shape_text(tensor.shape)) +
+           read_file(path).substr(tensor.offset, tensor.bytes);
+  }
+  check_records(records, 2);
+  return all;
+}
+
+// Of each byte of a file one bit at a time: what is not refused has changed nothing.
+TEST_F(TorchFileTest, NoticesEveryFlippedBit) {
+  const fs::path path = pack(torch_pickle());
+  const std::string good = read_file(path), wanted = checked_tensors(path);
+  const size_t bias = good.find(std::string("\0\0\x80\x3f\0\0\x80\x3f", 8));
+  ASSERT_NE(bias, std::string::npos);
+  size_t num_refused = 0;
+  for (size_t place = 0; place < good.size(); ++place) {
+    std::string damaged = good;
+    damaged[place] = static_cast<char>(damaged[place] ^ (1 << place % 8));
+    dump(path, damaged);
+    const std::string message =
+        message_of([&] { ASSERT_EQ(checked_tensors(path), wanted) << "byte " << place; });
+    const bool names_file = message.find(path.string()) != std::string::npos;
+    EXPECT_TRUE(names_file || message == "no error") << message;
+    num_refused += names_file ? 1 : 0;
+    if (place == bias) {
+      EXPECT_EQ(message.substr(0, message.find(':')), path.string() + " is damaged in bias");
+    }
+  }
+  EXPECT_GT(num_refused, torch_pickle().size());
+}
+
+// torch.serialization.set_crc32_options(False) writes zeros.
+TEST_F(TorchFileTest, ReadsFilesWithoutCrcs) {
+  const fs::path path = pack(torch_pickle());
+  EXPECT_TRUE(TorchFile(path).has_crcs());
+  std::string bytes = read_file(path);
+  const std::string header = "PK\x01\x02";
+  for (size_t at = bytes.find(header); at != std::string::npos; at = bytes.find(header, at + 1))
+    bytes.replace(at + 16, 4, 4, '\0');
+  dump(path, bytes);
+  const TorchFile file(path);
+  EXPECT_FALSE(file.has_crcs());
+  EXPECT_EQ(file.find("iteration")->integer, 7);
+}
+
+// Else a short file could have its bytes read many times.
+TEST_F(TorchFileTest, RefusesEntriesThatOverlap) {
+  const fs::path path = pack(torch_pickle());
+  std::string bytes = read_file(path);
+  const auto entry = [&](const char* name) { return bytes.rfind(name) - 46; };
+  const size_t from = entry("archive/data/0"), to = entry("archive/data/1");
+  bytes.replace(to + 16, 12, bytes.substr(from + 16, 12));
+  bytes.replace(to + 42, 4, bytes.substr(from + 42, 4));
+  dump(path, bytes);
+  EXPECT_EQ(message_of([&] { TorchFile file(path); }),
+            path.string() + " has a zip directory whose entries overlap");
 }
 
 // Whatever is damaged, every value can be looked at as a tensor.

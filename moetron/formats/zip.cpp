@@ -1,10 +1,11 @@
 #include "moetron/formats/zip.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <string>
+#include <zlib.h>
 
 #include "moetron/base/error.h"
-#include "moetron/formats/crc32.h"
 
 namespace moetron {
 namespace {
@@ -53,6 +54,7 @@ class DirectoryReader {
     while (place < text.size()) place = read_entry(text, place, entries);
     MT_CHECK_INPUT(entries.size() == num_entries_, name_, " has a zip directory of ",
                    entries.size(), " entries, its end says ", num_entries_);
+    check_apart(entries);
     return entries;
   }
 
@@ -89,6 +91,21 @@ class DirectoryReader {
     begin_ = number_at(end64, 48, 8);
   }
 
+  // So that all of them together are no more than the file.
+  void check_apart(const ZipDirectory& entries) const {
+    std::map<uint64_t, uint64_t> ends;  // by beginning
+    for (const auto& [entry, place] : entries) {
+      if (place.bytes == 0) continue;
+      const bool is_new = ends.emplace(place.offset, place.offset + place.bytes).second;
+      MT_CHECK_INPUT(is_new, name_, " has a zip directory whose entries overlap");
+    }
+    uint64_t end = 0;
+    for (const auto& [begin, its_end] : ends) {
+      MT_CHECK_INPUT(begin >= end, name_, " has a zip directory whose entries overlap");
+      end = its_end;
+    }
+  }
+
   // Returns where the next one begins.
   size_t read_entry(const std::string& text, size_t place, ZipDirectory& entries) const {
     MT_CHECK_INPUT(
@@ -108,7 +125,9 @@ class DirectoryReader {
     uint64_t header = number_at(text, place + 42, 4);
     read_zip64(text.substr(extra, extra_bytes), {&bytes, &stored, &header});
     MT_CHECK_INPUT(stored == bytes, name_, ": ", entry, " takes ", stored, " bytes for ", bytes);
-    const bool is_new = entries.emplace(entry, ZipEntry{data_begin(header, bytes), bytes}).second;
+    const auto crc = static_cast<uint32_t>(number_at(text, place + 16, 4));
+    const ZipEntry found{data_begin(header, bytes), bytes, crc};
+    const bool is_new = entries.emplace(entry, found).second;
     MT_CHECK_INPUT(is_new, name_, " holds ", entry, " twice");
     return next;
   }
@@ -151,6 +170,22 @@ class DirectoryReader {
 };
 
 }  // namespace
+
+bool has_crcs(const ZipDirectory& entries) {
+  return std::ranges::any_of(entries, [](const auto& entry) { return entry.second.crc != 0; });
+}
+
+uint32_t zip_crc(std::span<const std::byte> bytes, uint32_t before) {
+  if (bytes.empty()) return before;  // where zlib begins anew
+  const auto* data = reinterpret_cast<const Bytef*>(bytes.data());
+  return static_cast<uint32_t>(crc32_z(before, data, bytes.size()));
+}
+
+std::string crc_text(uint32_t crc) {
+  char text[9];
+  std::snprintf(text, sizeof text, "%08x", crc);
+  return text;
+}
 
 bool is_zip(const FileWindow& file) {
   std::string begin(4, '\0');
@@ -195,7 +230,7 @@ void ZipWriter::begin(const std::string& name, uint64_t bytes) {
 
 void ZipWriter::write(std::span<const std::byte> bytes) {
   Entry& entry = entries_.back();
-  entry.crc = crc32(bytes, entry.crc);
+  entry.crc = zip_crc(bytes, entry.crc);
   entry.written += bytes.size();
   file_.write(bytes);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
@@ -13,12 +14,29 @@
 
 namespace moetron {
 
-// Where the data of an entry lies in the file.
+// Where the data of an entry lies in the file, and the CRC-32 that its writer noted of it.
 struct ZipEntry {
   uint64_t offset = 0;
   uint64_t bytes = 0;
+  uint32_t crc = 0;
 };
 using ZipDirectory = std::map<std::string, ZipEntry, std::less<>>;
+
+// Whether any entry has a CRC: torch.save can be told to leave them out, and then writes zeros.
+bool has_crcs(const ZipDirectory& entries);
+// The CRC-32 of `bytes` behind those that gave `before`; 0 before the first.
+uint32_t zip_crc(std::span<const std::byte> bytes, uint32_t before = 0);
+std::string crc_text(uint32_t crc);  // "0c9e12f0"
+
+// Data whose CRC is to be checked, and what complaints call it.
+struct ZipRecord {
+  std::filesystem::path file;
+  std::string name;
+  ZipEntry entry;
+};
+// Reads all of them, in several threads, a few MiB at a time. Throws InputError, naming file and
+// record, where the bytes are not those that were written.
+void check_records(std::span<const ZipRecord> records, int num_threads);
 
 // Bytes [begin, begin + size()) of a file, as if they were one: an archive may be a part of it.
 class FileWindow {
@@ -44,7 +62,7 @@ class FileWindow {
 bool is_zip(const FileWindow& file);
 // Reads the directory at the file's end and the place of every entry within it. `name` opens the
 // message of every InputError: no zip, places beyond the file, compressed or encrypted entries, a
-// name twice.
+// name twice, entries that overlap.
 ZipDirectory read_zip_directory(const FileWindow& file, const std::string& name);
 
 // Writes an archive front to back: begin() and write() for each entry, then finish().

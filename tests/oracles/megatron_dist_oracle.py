@@ -7,13 +7,16 @@
 A tiny model that transformers wrote goes into Megatron's model through files that Moetron wrote, is saved by
 Megatron on one process or several (tensor, expert and pipeline parallelism, virtual stages), with the layers of one
 kind as one tensor, each by itself, or every expert by itself with gate and up apart; and must become the same Hugging
-Face directory again, bit for bit. The same of the experts of Megatron's former GroupedMLP, experts.weight1 and
+Face directory again, bit for bit. With a bit of it flipped, every command refuses it or has the same bits. The same of the experts of Megatron's former GroupedMLP, experts.weight1 and
 weight2: its own loader fills them from the sharded files, and what it saves in files of ranks is read.
 """
 import argparse
 import copy
 import json
 import os
+import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -22,6 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.filterwarnings("ignore")
 import torch
 import transformers
+from safetensors import safe_open
 from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM
 
@@ -131,12 +135,58 @@ def convert(moetron, load, save, kind, original=None):
     run(moetron, "convert", "--load", load, "--save", save, "--from", kind, "--to", "hf", "--verify", *model_files)
 
 
+def train(load, save):
+    """A command of one step that begins with these weights."""
+    return ["pretrain", "--mock-data", "--load", load, "--save", save, "--seq-length", "16", "--micro-batch-size", "1",
+            "--global-batch-size", "1", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0", "--fp32"]
+
+
 def loss_of(moetron, load, save):
-    """Of a step that begins with these weights."""
-    run(moetron, "pretrain", "--mock-data", "--load", load, "--save", save, "--seq-length", "16", "--micro-batch-size",
-        "1", "--global-batch-size", "1", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0", "--fp32")
+    run(moetron, *train(load, save))
     with open(os.path.join(save, "metrics.jsonl")) as lines:
         return json.loads(lines.readline())["loss"]
+
+
+def flip(path, place, bit):
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def check_damage(moetron, load, weights):
+    """A flipped bit of a weight is told by every command that loads; of one anywhere, the result is right or none."""
+    refused = os.path.join(os.path.dirname(load), "refused")
+    into_hf = ["convert", "--load", load, "--save", refused, "--to", "hf"]
+    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(load) for name in names
+                   if name.endswith((".distcp", ".metadata", ".pt")))
+    with safe_open(weights, "pt") as tensors:
+        norm = tensors.get_tensor("model.norm.weight").contiguous().view(torch.uint8).numpy().tobytes()
+    file, place = next((file, open(file, "rb").read().find(norm)) for file in files if norm in open(file, "rb").read())
+    told = f"{file} is damaged in decoder.final_layernorm.weight: CRC-32 "
+    flip(file, place, 0)
+    for command in (into_hf, train(load, refused + "_run"), ["generate", "--load", load, "--prompt", "a", "--tokenizer", "bytes"]):
+        done = subprocess.run([moetron, *command], capture_output=True, text=True)
+        if done.returncode != 3 or told not in done.stderr:
+            fail(f"{command[0]} ends with {done.returncode} where a weight is damaged: {done.stderr[-300:]}")
+    done = subprocess.run([moetron, *into_hf, "--no-verify"], capture_output=True, text=True)
+    if done.returncode != 0 or "no-verify: the blocks of" not in done.stdout + done.stderr:
+        fail(f"--no-verify ends with {done.returncode}: {done.stderr[-300:]}")
+    flip(file, place, 0)
+    rng = random.Random(1)
+    for _ in range(16):
+        file = rng.choice(files)
+        place, bit = rng.randrange(os.path.getsize(file)), rng.randrange(8)
+        shutil.rmtree(refused, ignore_errors=True)
+        flip(file, place, bit)
+        done = subprocess.run([moetron, *into_hf], capture_output=True, text=True)
+        flip(file, place, bit)
+        if done.returncode == 0:
+            check_same_bits(weights, os.path.join(refused, "model.safetensors"))
+        elif done.returncode != 3 or load not in done.stderr:
+            fail(f"bit {bit} of byte {place} of {file} flipped: exit code {done.returncode}, {done.stderr[-300:]}")
+    shutil.rmtree(refused, ignore_errors=True)
 
 
 def check(moetron, name, layout, metadata, legacy, port):
@@ -167,6 +217,9 @@ def check(moetron, name, layout, metadata, legacy, port):
                   for load, save in ((original, "run"), (place("saved"), "run_from_megatron"))]
         if losses[0] != losses[1]:
             fail(f"training from Megatron's files begins with another loss: {losses}")
+        if name == "qwen3_moe" and metadata is STACKED and not legacy:
+            check_damage(moetron, place("saved"), weights)
+            check_damage(moetron, place("mg"), weights)
         if legacy:
             note_latest(place("legacy"))
             convert(moetron, place("legacy"), place("legacy_hf"), "megatron", original)
