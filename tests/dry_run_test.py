@@ -164,7 +164,32 @@ def test_the_size_of_a_checkpoint():
         check("dry run" in resumed and "load" not in resumed, "    whose config.json a dry run of its resume reads")
 
 
+def test_megatron_folders():
+    """Without a config.json their own arguments tell the model: whoever plans says of them what they say of the model."""
+    model = "run--bf16/step_0000001"
+    run(["convert", "--load", model, "--save", "megatron", "--to", "megatron"])
+    os.remove("megatron/config.json")
+    plain = "--seq-length 32 --micro-batch-size 1 --world-size 2 --pipeline-model-parallel-size 2".split()
+    batch = ["--global-batch-size", "8"]
+    ours = ["--train-iters", "50", "--lr", "2e-3", "--mock-data"]
+    megatron = ["pretrain_gpt.py", *plain[:4], *plain[6:], *batch, *ours, "--use-checkpoint-args", "--bf16", "--norm-epsilon", "1e-6"]
+    for words in (["pretrain", "--dry-run", *plain, *batch, *ours], ["plan", *plain[:2], *plain[4:6], *batch, "--json"],
+                  ["simulate", "--cost", "model", "--hardware", f"{ROOT}/configs/hardware/h200.toml", *plain,
+                   "--num-micro-batches", "8"],
+                  ["explain", "--json", "--world-size", "2", "--", *megatron]):
+        told = [json.loads(done) if "--json" in words else done
+                for done in (run([*words, "--load", load]).stdout for load in (model, "megatron"))]
+        if words[0] == "explain":
+            for explanation in told:
+                del explanation["same"], explanation["other"], explanation["command"]  # which name the folder
+            check(told[0]["step_time"] > 0, "    with a time of a step")
+        check(told[0] == told[1], f"    {words[0]} says the same of Megatron's files without a config.json")
+    done = run(["explain", "--world-size", "2", "--", *megatron, "--num-layers", "9", "--load", "megatron"], code=2)
+    check("num-layers (9) contradicts the model that is loaded" in " ".join(done.stdout.split()),
+          "explain tells where options are not those of the files")
+
+
 if __name__ == "__main__":
     run_tests(test_recipes, test_what_is_missing_is_said, test_tiny_recipes_train, test_the_number_of_ranks,
               test_refusals_are_those_of_a_start, test_what_does_not_fit, test_the_size_of_a_checkpoint,
-              test_a_calibrated_machine)
+              test_megatron_folders, test_a_calibrated_machine)

@@ -3,10 +3,11 @@
 folder, or the power goes behind any: the other ranks end soon, and the same command continues from a whole checkpoint,
 to the bits of an undisturbed run.
 
-    save_kills_test.py MOETRON FAIL_CALLS_LIBRARY [--seed SEED] [--ranks N]
+    save_kills_test.py MOETRON FAIL_CALLS_LIBRARY [--seed SEED] [--ranks N] [--stride K]
 
 Draws some of the calls. With MOETRON_SAVE_KILLS=all every call is tried, on 1, 2 and 4 ranks, which takes hours; with a
-number, so many trials of each kind. --ranks: on so many ranks alone.
+number, so many trials of each kind. --ranks: on so many ranks alone. --stride: of
+all calls every K-th.
 """
 import os
 import random
@@ -20,12 +21,18 @@ from power_cut import Disk, read_log
 from process_support import check, first_step, make_data, run_tests, saved_steps
 from save_support import STEPS, command, differing, preload, run_ranks
 
-SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
+
+def number_behind(option, otherwise):
+    return int(sys.argv[sys.argv.index(option) + 1]) if option in sys.argv else otherwise
+
+
+SEED = number_behind("--seed", 1)
+STRIDE = number_behind("--stride", 1)
 HOW_MANY = os.environ.get("MOETRON_SAVE_KILLS", "")
 IS_LONG = HOW_MANY != ""
 SIZES = (1, 2, 4) if IS_LONG else (1, 2)
 if "--ranks" in sys.argv:
-    SIZES = (int(sys.argv[sys.argv.index("--ranks") + 1]),)
+    SIZES = (number_behind("--ranks", 1),)
 CALLS = ["create", "write", "fsync", "rename", "mkdir", "unlink"]
 TIMEOUT = 3  # seconds, of --comm-timeout: how long the others wait for a stopped rank
 MARGIN = 120  # seconds: the search for silent ranks, the last words, and a slow machine
@@ -99,7 +106,7 @@ def interrupted_run(trial, way, size, which, number):
 
 
 def draw(points, count):
-    return points if HOW_MANY == "all" else rng.sample(points, min(count, len(points)))
+    return points[::STRIDE] if HOW_MANY == "all" else rng.sample(points, min(count, len(points)))
 
 
 def test_killed_and_stopped():
@@ -117,7 +124,7 @@ def test_killed_and_stopped():
 
 
 def test_power_cut():
-    wanted = int(HOW_MANY) if HOW_MANY.isdigit() else 300 if HOW_MANY == "all" else 3
+    wanted = int(HOW_MANY) if HOW_MANY.isdigit() else 300 // STRIDE if HOW_MANY == "all" else 3
     print("ranks  way      power cuts  lost nothing")
     for way, size in counts:
         root = os.path.abspath(f"cut_{way}_{size}")

@@ -17,6 +17,7 @@
 #include "moetron/cli/commands.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/plan/dry_run.h"
+#include "moetron/train/start.h"
 
 namespace moetron {
 namespace {
@@ -211,7 +212,9 @@ int run_explain(const ParsedCommandLine& parsed) {
   say_notices(parsed);
   const Options& options = parsed.options;
   const TrainingCommand command = read_command(options.explain);
-  const Explanation explanation = explain(command, options.runtime.world_size);
+  const Explanation explanation = explain(
+      command, options.runtime.world_size,
+      [](const Options& of_run, RunFacts& facts) { find_model(resolve_start(of_run), facts); });
   if (options.report.json) {
     std::cout << to_json(explanation, options).dump(2, ' ', false, Json::error_handler_t::replace)
               << "\n";

@@ -10,6 +10,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/formatted.h"
 #include "moetron/base/units.h"
+#include "moetron/plan/layer_times.h"
 #include "moetron/plan/plan_test_data.h"
 #include "moetron/plan/published_rows.h"
 

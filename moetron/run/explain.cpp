@@ -23,6 +23,13 @@ bool takes_text(const OptionSpec& spec) {
   return spec.kind == ValueKind::kText || spec.kind == ValueKind::kTexts;
 }
 
+// What Megatron's --use-checkpoint-args takes from the checkpoint, whatever the options say.
+bool is_in_checkpoint_args(const OptionSpec& spec) {
+  if (spec.name == "norm-epsilon") return false;
+  return spec.group == "model" || spec.group == "moe" || spec.name == "attention-dropout" ||
+         spec.name == "hidden-dropout";
+}
+
 // An option that the command line gave, or Megatron would take by itself.
 struct Given {
   Setting setting;
@@ -45,7 +52,9 @@ std::vector<std::string> written_words(const Setting& setting) {
 
 class Explainer {
  public:
-  Explainer(const TrainingCommand& command, std::optional<int64_t> num_ranks) : command_(command) {
+  Explainer(const TrainingCommand& command, std::optional<int64_t> num_ranks,
+            const ModelFinder& find_model)
+      : command_(command), find_model_(find_model) {
     explanation_.num_ranks = command.num_ranks.value_or(num_ranks.value_or(1));
   }
 
@@ -147,9 +156,11 @@ class Explainer {
   }
 
   void add_defaults() {
+    const bool args_tell = is_given(*option_table().find("use-checkpoint-args")->spec);
     for (const OptionSpec& spec : option_table().options()) {
       const MegatronDefault& megatron = spec.megatron;
       if ((megatron.value.empty() && megatron.same_as.empty()) || is_given(spec)) continue;
+      if (args_tell && is_in_checkpoint_args(spec)) continue;
       const Options options = raw_options();
       if (megatron.when && !megatron.when(options)) continue;
       std::string value = megatron.value;
@@ -272,7 +283,8 @@ class Explainer {
   // What is known to start, as far as options tell, becomes a run.
   void resolve(Options options) {
     options.checkpoint.save.clear();
-    RunFacts facts{.world_size = explanation_.num_ranks, .model_folder = options.checkpoint.load};
+    RunFacts facts{.world_size = explanation_.num_ranks};
+    if (!options.checkpoint.load.empty()) find_model_(options, facts);
     facts.tokenizer = assumed_vocabulary(options, facts);
     if (facts.tokenizer) explanation_.assumed_vocabulary = facts.tokenizer->size;
     Mistakes mistakes;
@@ -298,6 +310,7 @@ class Explainer {
   }
 
   const TrainingCommand& command_;
+  const ModelFinder& find_model_;
   Explanation explanation_;
   std::vector<Given> given_;
   std::vector<AppliedSetting> applied_;
@@ -308,8 +321,9 @@ class Explainer {
 
 }  // namespace
 
-Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks) {
-  return Explainer(command, num_ranks).explain();
+Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks,
+                    const ModelFinder& find_model) {
+  return Explainer(command, num_ranks, find_model).explain();
 }
 
 std::string obstacles(const Explanation& explanation) {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "moetron/run/resolve.h"
 #include "moetron/run/run_spec.h"
 #include "moetron/run/training_command.h"
 
@@ -33,8 +35,13 @@ struct Explanation {
   std::optional<int64_t> assumed_vocabulary;  // tokens of the run's, where nobody says them
 };
 
+// What is to be known of the model in --load, a folder that is there; of `facts` it fills what it
+// finds.
+using ModelFinder = std::function<void(const Options& options, RunFacts& facts)>;
+
 // `num_ranks`: where the launcher does not say it.
-Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks);
+Explanation explain(const TrainingCommand& command, std::optional<int64_t> num_ranks,
+                    const ModelFinder& find_model);
 
 // One sentence on how much stands between the command line and a run; empty: nothing.
 std::string obstacles(const Explanation& explanation);

@@ -30,7 +30,10 @@ Explanation explain_text(const std::string& text, const Variables& variables = {
     return found == variables.end() ? std::nullopt : std::optional(found->second);
   };
   context.arguments = std::move(arguments);
-  return explain(find_training_command(text, "run.sh", std::move(context)), num_ranks);
+  return explain(find_training_command(text, "run.sh", std::move(context)), num_ranks,
+                 [](const Options& options, RunFacts& facts) {
+                   facts.model_folder = options.checkpoint.load;
+                 });
 }
 
 Explanation explain_file(const std::string& name, const Variables& variables = {},
@@ -112,6 +115,11 @@ TEST(Explain, MegatronsDefaultsAreNotForgotten) {
   EXPECT_EQ(options.parallel.tensor_model_parallel_for_expert, 2);
   EXPECT_EQ(options.training.global_batch_size, 4);
   EXPECT_EQ(options.training.dtype, Dtype::kFp32);
+  // What Megatron takes from the checkpoint's arguments has no default.
+  const Explanation with_args =
+      explain_text("pretrain_gpt.py --use-checkpoint-args --load s --num-experts 8");
+  EXPECT_THAT(names(with_args.missing), IsEmpty());
+  EXPECT_THAT(names(with_args.added), ElementsAre("--norm-epsilon", "--dtype", "--model-family"));
   // Without experts, 8 bits or ranks, nothing is added for them.
   const Explanation of_ours = explain_text("moetron pretrain --num-layers 4");
   EXPECT_THAT(names(of_ours.missing), IsEmpty()) << "our defaults are ours";

@@ -229,19 +229,6 @@ Resolution resolution_of_run(const Options& options, const RunFacts& facts,
   return resolution;
 }
 
-// Of a simulated model, all that a run of it would be refused for.
-Resolution resolution_of_simulated(const Options& options) {
-  Resolution resolution(options, *options.runtime.world_size, {});
-  resolution.resolve(
-      [&](Mistakes& mistakes) {
-        const fs::path load = options.checkpoint.load;
-        return load.empty() ? fresh_model(options, {}, mistakes)
-                            : model_of_folder(load, options, mistakes);
-      },
-      options.simulate.num_micro_batches);
-  return resolution;
-}
-
 // Unit costs know no model: the numbers of layers decide only how many chunks a rank has.
 int64_t num_layers_of(const Options& options) {
   if (options.model.num_layers) return *options.model.num_layers;
@@ -273,7 +260,8 @@ void validate(const Options& options, Command command, int64_t world_size) {
 
 std::optional<RunFacts::Vocabulary> assumed_vocabulary(const Options& options,
                                                        const RunFacts& facts) {
-  const bool is_known = options.model.vocab_size || !facts.model_folder.empty();
+  const bool is_model_told = !facts.model_folder.empty() && !facts.options_tell_model;
+  const bool is_known = options.model.vocab_size || is_model_told;
   if (is_known || !options.model.model_family) return std::nullopt;
   switch (*options.model.model_family) {
     case ModelFamily::kDeepseek:
@@ -320,7 +308,7 @@ RunSpec resolve_layout(const Options& given, const RunFacts& facts,
   return spec;
 }
 
-SimulationSpec resolve_simulation(const Options& given) {
+SimulationSpec resolve_simulation(const Options& given, RunFacts facts) {
   Mistakes needs;
   const Options options = in_own_terms(given, needs);
   check_simulate(options, needs);
@@ -338,7 +326,8 @@ SimulationSpec resolve_simulation(const Options& given) {
         pipeline_settings(options.parallel, num_layers_of(options), *asked.num_micro_batches);
     return simulation;
   }
-  simulation.run = resolution_of_simulated(options).take();
+  facts.world_size = *options.runtime.world_size;
+  simulation.run = resolution_of_run(options, facts, asked.num_micro_batches, {}).take();
   simulation.pipeline = simulation.run->pipeline;
   if (asked.dispatch_scheme) simulation.run->experts.scheme = *asked.dispatch_scheme;
   simulation.run->experts.lone_steps_wait = asked.lone_steps_wait;

@@ -58,8 +58,9 @@ RunSpec resolve_run(const Options& given, const RunFacts& facts);
 RunSpec resolve_layout(const Options& options, const RunFacts& facts,
                        std::optional<int64_t> num_micro_batches = {});
 
-// Of `moetron simulate`, with the resolution of a run. Throws as resolve_run().
-SimulationSpec resolve_simulation(const Options& given);
+// Of `moetron simulate`, with the resolution of a run; of the facts the model's alone count, where
+// costs are a model's. Throws as resolve_run().
+SimulationSpec resolve_simulation(const Options& given, RunFacts facts = {});
 
 // A model that is given, on one rank, with one micro-batch: for benchmarks.
 RunSpec resolve_slice(const Options& given, const ModelConfig& model);
