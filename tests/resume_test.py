@@ -75,6 +75,25 @@ def test_longer():
     check("changed" not in done.stderr, "the same command again has changed nothing")
 
 
+def test_schedules():
+    """Other learning rates than before: refused, those of the options, or those of the checkpoint."""
+    longer, other = ["--train-iters", "9"], ["--lr", "1e-4", "--min-lr", "1e-5", "--weight-decay", "0.3"]
+    both = ["--override-opt_param-scheduler", "--use-checkpoint-opt_param-scheduler"]
+    continue_run("schedule_refused", [*longer, *other], 2, ["--accept-changes", "lr,min-lr,weight-decay"])
+    continue_run("schedule_both", [*longer, *both], 2, ["override-opt-param-scheduler", "give one of them"])
+    # Each beside what says the same in other words.
+    for name, more, same in (("overridden", [*other, both[0]], [*other, "--accept-changes", "lr,min-lr,weight-decay"]),
+                             ("kept", [*other, both[1]], ["--lr-decay-iters", "6", "--accept-changes", "lr-decay-iters"])):
+        for folder, words in ((name, more), (f"{name}_as", same)):
+            continue_run(folder, [*longer, *words], 0, [])
+        told = [[(record["step"], record["lr"], record["loss"], record["grad_norm"]) for record in records(folder)]
+                for folder in (name, f"{name}_as")]
+        check(told[0] == told[1] and len(told[0]) == 9, f"    {name} as {' '.join(same)}: {told[0][6:]}")
+    run(["pretrain", *SHORT, "--train-iters", "10", *other, both[1], "--save", "kept"])
+    rates = [record["lr"] for record in records("kept")]
+    check(len(rates) == 10 and rates[6:] == [1e-4] * 4, f"    and so does the next: {rates}")
+
+
 def test_failing_data():
     """The data is overwritten while the run reads it: it saves, then ends, on all ranks together."""
     for size in (1, 2):
@@ -115,4 +134,4 @@ def test_known_before():
 
 
 if __name__ == "__main__":
-    run_tests(make_data, test_changes, test_longer, test_failing_data, test_known_before)
+    run_tests(make_data, test_changes, test_longer, test_schedules, test_failing_data, test_known_before)

@@ -118,6 +118,16 @@ void declare_checkpoint(OptionTable& table) {
       .ours()
       .idle_when(idle_without_load);
   table
+      .add(MT_FIELD(checkpoint, override_opt_param_scheduler),
+           "Continues a run with the learning rates and weight decay that its options ask for now, "
+           "without accept-changes.")
+      .idle_when(idle_without_load);
+  table
+      .add(MT_FIELD(checkpoint, use_checkpoint_opt_param_scheduler),
+           "Continues a run with the learning rates and weight decay that it was begun with, "
+           "whatever its options ask for now.")
+      .idle_when(idle_without_load);
+  table
       .add(MT_FIELD(checkpoint, restart),
            "Begins anew where save holds checkpoints of which none can be loaded; they are moved, "
            "with the metrics, to a folder before_restart_N in it.")

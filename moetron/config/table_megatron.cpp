@@ -216,9 +216,6 @@ void declare_optimizer_details(OptionTable& table) {
                 {{"lr-wsd-decay-style", kText, "Shape of the last decay."},
                  {"lr-wsd-decay-iters", kInteger, "Steps of the last decay."},
                  {"lr-wsd-decay-samples", kInteger, "Samples of the last decay."}});
-  declare_idle(table, "a run that continues follows its options; accept-changes allows others",
-               {{"override-opt-param-scheduler", kFlag, "The options' learning rate."},
-                {"use-checkpoint-opt-param-scheduler", kFlag, "The checkpoint's learning rate."}});
   declare_later(table, "activations in host memory",
                 {{"cpu-offloading", kFlag, "Keeps activations on the host."},
                  {"cpu-offloading-num-layers", kInteger, "Of so many layers."},

@@ -25,6 +25,25 @@ std::string spelled_json(const Json& value) {
                                                                 : value.dump();
 }
 
+// What a record says of the optimizer and of how long the run is; nothing where it has no meaning
+// now.
+std::optional<Options> recorded_options(const Json& record) {
+  Options options;
+  try {
+    for (const OptionSpec& spec : option_table().options()) {
+      const Json* value = find_value(record, spec.group, spec.name);
+      const bool is_asked = spec.group == "optimizer" || spec.name == "train-iters" ||
+                            spec.name == "train-samples" || spec.name == "global-batch-size";
+      const bool is_default = value != nullptr && *value == option_value(spec, Options{});
+      if (!is_asked || !spec.field || value == nullptr || is_default) continue;
+      apply_setting({&spec, json_scalars(*value, spec.name), spec.name}, options);
+    }
+  } catch (const ConfigError&) {
+    return std::nullopt;
+  }
+  return options;
+}
+
 }  // namespace
 
 std::vector<ChangedOption> changed_options(const Json& before, const Json& now) {
@@ -33,7 +52,9 @@ std::vector<ChangedOption> changed_options(const Json& before, const Json& now) 
     const Json* old_value = find_value(before, spec.group, spec.name);
     const Json* value = find_value(now, spec.group, spec.name);
     if (old_value == nullptr || value == nullptr || *old_value == *value) continue;
-    if (spec.name == "accept-changes" || spec.name == "restart") continue;  // act at a start alone
+    const bool acts_at_a_start = spec.name == "accept-changes" || spec.name == "restart" ||
+                                 spec.name.ends_with("-opt-param-scheduler");
+    if (acts_at_a_start) continue;
     changes.push_back(
         {spec.name, spelled_json(*old_value), spelled_json(*value), spec.decides_training});
   }
@@ -78,21 +99,36 @@ int64_t recorded_number(const Json& record, const std::string& name) {
   return 0;
 }
 
-std::optional<LrSchedule> recorded_learning_rate(const Json& record) {
-  Options options;
-  try {
-    for (const OptionSpec& spec : option_table().options()) {
-      const Json* value = find_value(record, spec.group, spec.name);
-      const bool is_asked = spec.group == "optimizer" || spec.name == "train-iters" ||
-                            spec.name == "train-samples" || spec.name == "global-batch-size";
-      const bool is_default = value != nullptr && *value == option_value(spec, Options{});
-      if (!is_asked || !spec.field || value == nullptr || is_default) continue;
-      apply_setting({&spec, json_scalars(*value, spec.name), spec.name}, options);
-    }
-  } catch (const ConfigError&) {
-    return std::nullopt;
+Options with_recorded_schedule(Options options, const Json& record) {
+  const auto recorded = recorded_options(record);
+  MT_CHECK_CONFIG(recorded,
+                  "use-checkpoint-opt-param-scheduler: the checkpoint notes learning rates that "
+                  "have no meaning now");
+  const OptimizerOptions& from = recorded->optimizer;
+  OptimizerOptions& to = options.optimizer;
+  to.lr = from.lr;
+  to.min_lr = from.min_lr;
+  to.lr_decay_style = from.lr_decay_style;
+  to.lr_decay_iters = from.lr_decay_iters;
+  to.lr_decay_samples = from.lr_decay_samples;
+  to.lr_warmup_iters = from.lr_warmup_iters;
+  to.lr_warmup_samples = from.lr_warmup_samples;
+  to.lr_warmup_fraction = from.lr_warmup_fraction;
+  to.lr_warmup_init = from.lr_warmup_init;
+  to.weight_decay = from.weight_decay;
+  if (!to.lr_decay_iters && !to.lr_decay_samples) {
+    if (recorded->training.train_samples)
+      to.lr_decay_samples = recorded->training.train_samples;
+    else
+      to.lr_decay_iters = recorded->training.train_iters;
   }
-  return resolve_learning_rate(options);
+  return options;
+}
+
+std::optional<LrSchedule> recorded_learning_rate(const Json& record) {
+  const auto options = recorded_options(record);
+  if (!options) return std::nullopt;
+  return resolve_learning_rate(*options);
 }
 
 }  // namespace moetron

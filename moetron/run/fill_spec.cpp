@@ -7,6 +7,7 @@
 #include "moetron/base/error.h"
 #include "moetron/config/option_table.h"
 #include "moetron/config/option_value.h"
+#include "moetron/run/changed_options.h"
 #include "moetron/run/resolve.h"
 
 namespace moetron {
@@ -210,6 +211,15 @@ DataSpec resolve_data(const Options& options) {
 
 StartSpec resolve_start(const Options& options) {
   const CheckpointOptions& checkpoint = options.checkpoint;
+  const bool keeps = checkpoint.use_checkpoint_opt_param_scheduler;
+  const bool overrides = checkpoint.override_opt_param_scheduler;
+  MT_CHECK_CONFIG(!overrides || !keeps,
+                  "override-opt-param-scheduler takes the learning rates of the options, "
+                  "use-checkpoint-opt-param-scheduler those of the checkpoint: give one of them");
+  std::vector<std::string> accepted = accepted_changes(checkpoint.accept_changes);
+  // What is kept may be told in other words: where the decay ends, which followed train-iters.
+  if (overrides || keeps)
+    accepted.insert(accepted.end(), kScheduleOptions.begin(), kScheduleOptions.end());
   return {.save = checkpoint.save,
           .load = checkpoint.load,
           .base = options.tuning.base,
@@ -222,7 +232,8 @@ StartSpec resolve_start(const Options& options) {
                         ? std::nullopt
                         : std::optional(parse_layer_range(checkpoint.load_layers)),
           .vocab_size = options.model.vocab_size,
-          .accepted_changes = accepted_changes(checkpoint.accept_changes),
+          .accepted_changes = std::move(accepted),
+          .keeps_schedule = keeps,
           .restart = checkpoint.restart,
           .metrics = metrics_file(options),
           .verify = checkpoint.verify.value_or(true)};

@@ -8,6 +8,7 @@
 #include "moetron/arch/config_reader.h"
 #include "moetron/base/mistakes.h"
 #include "moetron/config/option_value.h"
+#include "moetron/run/changed_options.h"
 #include "moetron/run/config_from_options.h"
 #include "moetron/run/division.h"
 #include "moetron/run/fill_spec.h"
@@ -274,7 +275,9 @@ std::optional<RunFacts::Vocabulary> assumed_vocabulary(const Options& options,
   throw InternalError("a family without a release");
 }
 
-RunSpec resolve_run(const Options& given, const RunFacts& facts) {
+RunSpec resolve_run(const Options& asked, const RunFacts& facts) {
+  const Options given =
+      facts.kept_options ? with_recorded_schedule(asked, *facts.kept_options) : asked;
   Mistakes before;
   const Options options = in_own_terms(given, before);
   Resolution resolution = resolution_of_run(options, facts, {}, std::move(before));

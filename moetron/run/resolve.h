@@ -43,6 +43,9 @@ struct RunFacts {
     int64_t base_size = 0;  // without added tokens
   };
   std::optional<Vocabulary> tokenizer;  // empty: the run has none
+  // The options_record() whose learning rates and weight decay count in place of those that are
+  // given; empty: none.
+  std::optional<Json> kept_options;
 };
 // What the vocabulary of a fresh model is taken for where its tokenizer is not here: that of the
 // family's release (DeepSeek-V3, Qwen3, Llama 3). Empty where options or a model tell it, or nobody

@@ -161,9 +161,10 @@ struct StartSpec {
   std::optional<LayerRange> layers;           // of the model in `load`; empty: all
   std::optional<int64_t> vocab_size;          // that is asked for; Megatron's files know it padded
   std::vector<std::string> accepted_changes;  // names of options, or "all"
-  bool restart = false;  // begin anew where no checkpoint in `save` can be loaded
-  std::string metrics;   // file; empty: none
-  bool verify = true;    // every block of the files that a manifest lists
+  bool keeps_schedule = false;  // of a run that is continued: its learning rates and weight decay
+  bool restart = false;         // begin anew where no checkpoint in `save` can be loaded
+  std::string metrics;          // file; empty: none
+  bool verify = true;           // every block of the files that a manifest lists
 };
 
 struct LogSpec {

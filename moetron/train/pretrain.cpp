@@ -18,7 +18,6 @@
 #include "moetron/models/model.h"
 #include "moetron/parallel/mesh.h"
 #include "moetron/run/resolve.h"
-#include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/answer_sampling.h"
 #include "moetron/train/carried_layers.h"
 #include "moetron/train/conversations.h"
@@ -369,8 +368,7 @@ int pretrain(const Options& given, Communicator& world, c10::Device device,
   check_same_files(files, world);
   RunFacts facts{.world_size = world.size()};
   tell_model(start, facts);
-  if (start.tokenizer != nullptr)
-    facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
+  facts.kept_options = kept_options(start, start_spec, world);
   const RunSpec spec = resolve_run(options, facts);
   if (device.is_cpu()) check_host_memory(spec, host_memory_bytes());
   for (const std::string& remark : spec.remarks) log_info(remark);

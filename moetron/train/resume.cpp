@@ -206,6 +206,14 @@ void check_tuning(const RunStart& start, const RunSpec& spec, Communicator& worl
   });
 }
 
+std::optional<Json> kept_options(const RunStart& start, const StartSpec& spec,
+                                 Communicator& world) {
+  if (!spec.keeps_schedule || !start.resume) return {};
+  const Json trainer = load_checkpoint(start.resume->folder, {}, {}, &world);
+  check_notes(trainer, (start.resume->folder / kTrainerFile).string());
+  return trainer.at("options");
+}
+
 ResumedRun take_up(const RunStart& start, const RunSpec& spec, const Json& files,
                    Communicator& world) {
   const Json trainer = load_checkpoint(start.resume->folder, {}, {}, &world);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "moetron/base/json.h"
@@ -25,6 +26,10 @@ struct ResumedRun {
 // rank, alpha and targets, and weights for a model's. ConfigError, which says what to give, where
 // it is not. Collective over `world`.
 void check_tuning(const RunStart& start, const RunSpec& spec, Communicator& world);
+
+// The options that start.resume notes, where the run keeps their learning rates; else nothing.
+// Collective over `world`.
+std::optional<Json> kept_options(const RunStart& start, const StartSpec& spec, Communicator& world);
 
 // Compares options and `files` (describe_files()) with what start.resume noted of them, and says
 // what differs. Throws ConfigError, with all differences in a table, where one that decides how the

@@ -92,6 +92,8 @@ StoredModel describe_start(const StartSpec& spec, const fs::path& weights) {
 }  // namespace
 
 void tell_model(const RunStart& start, RunFacts& facts) {
+  if (start.tokenizer != nullptr)
+    facts.tokenizer = {start.tokenizer->vocab_size(), start.tokenizer->base_vocab_size()};
   facts.model_folder = start.model_folder();
   if (facts.model_folder.empty()) return;
   if (auto taken = taken_model(start.weights, start.stored))

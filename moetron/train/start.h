@@ -43,7 +43,7 @@ struct RunStart {
 // Files that a manifest lists are read once, to check them. Collective over `world`.
 RunStart find_start(const StartSpec& spec, Communicator& world);
 
-// What resolve_run() must know of the model where a run begins.
+// What resolve_run() must know of the model where a run begins, and of the tokenizer.
 void tell_model(const RunStart& start, RunFacts& facts);
 
 // The same as find_start() of a folder of weights, or an adapter, that is not continued.
