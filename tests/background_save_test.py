@@ -44,6 +44,25 @@ def test_bits():
         check(not different, f"{size} ranks: the same bits {different}")
 
 
+def test_an_older_step():
+    """--ckpt-step takes it of the run in --load, and leaves that as it is; the same command then continues its own."""
+    other = command("from_2", "--load", "waited_1", "--ckpt-step", "2")
+    done = moetron([*other, "--train-iters", "4", "--lr-decay-iters", str(STEPS), "--accept-changes"])
+    check(done.returncode == 0 and first_step(done.stdout) == 2, f"step 2 is continued: {done.stderr[-300:]}")
+    done = moetron([*other, "--lr-decay-iters", str(STEPS)])
+    check(done.returncode == 0 and first_step(done.stdout) == 4 and not differing("from_2", "waited_1", [4, 6]),
+          f"    to the same bits: {done.stderr[-300:]}")
+    check(steps_in("waited_1") == [2, 4, 6], "    and the other run is as it was")
+    texts = [moetron(["generate", "--tokenizer", "bytes", "--prompt", "a", "--max-new-tokens", "4", "--load", *load]).stdout
+             for load in (["waited_1", "--ckpt-step", "2"], ["waited_1/step_0000002"], ["waited_1"])]
+    check(texts[0] == texts[1] != "", "    generate takes it, too")
+    done = moetron(command("waited_1", "--ckpt-step", "2"))
+    check(done.returncode == 2 and "ckpt-step (2) is not what the run would continue" in done.stderr,
+          f"where --save holds newer ones it is refused: {done.stderr[-200:]}")
+    done = moetron(command("none", "--load", "waited_1", "--ckpt-step", "3"))
+    check(done.returncode == 3 and "holds no step 3; it holds 6, 4, 2" in done.stderr, f"    or missing: {done.stderr[-200:]}")
+
+
 def test_failed_write():
     """One call of a save in mid-run fails, on a rank that is not the first, too."""
     for size, rank, number in ((1, None, 15), (2, 0, 15), (2, 1, 2)):
@@ -138,5 +157,5 @@ def test_kept():
 
 
 if __name__ == "__main__":
-    run_tests(make_data, test_bits, test_failed_write, test_failures_in_a_row, test_slow_disk, test_stop,
+    run_tests(make_data, test_bits, test_an_older_step, test_failed_write, test_failures_in_a_row, test_slow_disk, test_stop,
               test_killed_peer, test_kept)

@@ -5,6 +5,7 @@ printed but for the paths, and the scripts of tools/ckpt_convert. Every weight c
     ckpt_convert_test.py MOETRON
 """
 import os
+import shutil
 import subprocess
 import sys
 
@@ -56,9 +57,9 @@ def shell(script, **variables):
         print(done.stdout[-1000:], done.stderr[-2000:])
 
 
-def make_model(name, folder):
+def make_model(name, folder, seed=0):
     """A tiny model in bf16, with the layer of multi-token prediction where its family has one."""
-    model = make_models.build(name, 0).to(torch.bfloat16)
+    model = make_models.build(name, seed).to(torch.bfloat16)
     for tensor, weight in model.named_buffers():
         if tensor.endswith("e_score_correction_bias"):
             weight.data = weight.data.float()
@@ -141,11 +142,37 @@ def test_training_starts_from_it():
     check(os.path.exists(f"{mg}/step_0000003/config.json"), "checkpoints lie beside them")
     run([*train, "--load", mg, "--save", mg, "--train-iters", "4", "--accept-changes"])
     check(len(records(mg)) == 4, "the same command continues the run")
+    check_iterations(folder, mg, train)
     run(["convert", "--load", hf, "--save", mg + "2", "--to", "megatron"])
     for name in os.listdir(mg + "2"):
         if name.endswith(".json"):
             os.remove(f"{mg}2/{name}")
     check_without_config(folder, hf, mg + "2", train)
+
+
+def check_iterations(folder, mg, train):
+    """--ckpt-step takes one of several iterations; the last that Megatron noted is another model's."""
+    both, losses = f"{folder}/iterations", lambda save: [record["loss"] for record in records(save)]
+    make_model("qwen3_moe", f"{folder}/other_hf", 7)
+    run(["convert", "--load", f"{folder}/other_hf", "--save", both, "--to", "megatron"])
+    os.rename(f"{both}/release", f"{both}/iter_0000010")
+    shutil.copytree(f"{mg}/release", f"{both}/iter_0000005")
+    with open(f"{both}/latest_checkpointed_iteration.txt", "w") as file:
+        file.write("10")
+    for save in (f"{folder}/from_5", both):
+        for steps in ("3", "4"):
+            run([*train, "--load", both, "--ckpt-step", "5", "--save", save, "--train-iters", steps])
+        check(len(losses(save)) == 4 and losses(save)[:3] == losses(f"{folder}/from_hf"),
+              f"--ckpt-step 5 begins with that iteration, and is continued in {save}")
+    run([*train, "--load", both, "--save", f"{folder}/from_10", "--finetune"])
+    check(losses(f"{folder}/from_10")[0] != losses(f"{folder}/from_hf")[0], "    without it the last one is taken")
+    text = lambda *load: run(["generate", "--tokenizer", "bytes", "--prompt", "a", "--greedy", "--max-new-tokens", "4",
+                              "--load", *load]).stdout
+    shutil.rmtree(f"{both}/step_0000003")
+    shutil.rmtree(f"{both}/step_0000004")
+    check(text(both, "--ckpt-step", "5") == text(mg + "/release") != text(both), "    by generate, too")
+    done = run([*train, "--load", both, "--ckpt-step", "7", "--save", f"{folder}/none"], code=3)
+    check("holds no step 7" in done.stderr, "    and one that is not there is refused")
 
 
 # Of the tiny Qwen3-MoE, for a model that nothing else tells of.

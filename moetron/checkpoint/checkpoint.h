@@ -73,13 +73,13 @@ FoundCheckpoint find_step(const std::filesystem::path& save, int64_t step, Commu
 // its size and hashes. A folder without a manifest is checked as check_megatron_files() does where
 // it holds such files and no others, and passes as it is otherwise. For whoever reads a checkpoint
 // that find_latest() did not find. Reads all files once; collective over `world` (null: a single
-// rank), whose ranks share them, and all throw the same.
+// rank), whose ranks share them, and all throw the same. `iteration`: of Megatron's files.
 void check_model_files(const std::filesystem::path& folder, Communicator* world,
-                       Verify verify = Verify::kBlocks);
+                       Verify verify = Verify::kBlocks, std::optional<int64_t> iteration = {});
 // The same by the CRCs that torch.save noted of the weights in Megatron's files, of either format;
 // a warning says where there are none.
 void check_megatron_files(const std::filesystem::path& folder, Communicator* world,
-                          Verify verify = Verify::kBlocks);
+                          Verify verify = Verify::kBlocks, std::optional<int64_t> iteration = {});
 
 // Throws InputError, naming file and reason, unless `folder` is a checkpoint whose every file has
 // its size (cheap; hashes are find_latest's business).

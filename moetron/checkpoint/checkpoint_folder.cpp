@@ -224,16 +224,18 @@ FoundCheckpoint find_step(const fs::path& save, int64_t step, Communicator* worl
   return {folder, step};
 }
 
-void check_model_files(const fs::path& folder, Communicator* world, Verify verify) {
+void check_model_files(const fs::path& folder, Communicator* world, Verify verify,
+                       std::optional<int64_t> iteration) {
   enum Kind : int64_t { kUnknown, kManifest, kMegatron };
   const int64_t kind = on_rank_zero(world, [&] {
     if (!is_folder(folder)) return kUnknown;
     if (path_exists(folder / kManifestFile)) return kManifest;
-    const bool is_megatron = is_torch_dist_folder(folder) || is_megatron_folder(folder);
+    const bool is_megatron =
+        iteration || is_torch_dist_folder(folder) || is_megatron_folder(folder);
     return is_megatron && !holds_model_files(folder) ? kMegatron : kUnknown;
   });
   if (kind == kUnknown) return;
-  if (kind == kMegatron) return check_megatron_files(folder, world, verify);
+  if (kind == kMegatron) return check_megatron_files(folder, world, verify, iteration);
   on_all_ranks(world, [&] {
     try {
       verify_manifest(folder, part_of(world, verify), num_reading_threads(world));
@@ -246,11 +248,12 @@ void check_model_files(const fs::path& folder, Communicator* world, Verify verif
   if (verify == Verify::kSizes) say_unverified(folder);
 }
 
-void check_megatron_files(const fs::path& folder, Communicator* world, Verify verify) {
+void check_megatron_files(const fs::path& folder, Communicator* world, Verify verify,
+                          std::optional<int64_t> iteration) {
   if (verify == Verify::kSizes) return say_unverified(folder);
   const auto unknown = on_all_ranks(world, [&] {
-    return static_cast<int64_t>(
-        check_megatron_records(folder, part_of(world, verify), num_reading_threads(world)));
+    return static_cast<int64_t>(check_megatron_records(folder, part_of(world, verify),
+                                                       num_reading_threads(world), iteration));
   });
   const int64_t num_unknown = std::accumulate(unknown.begin(), unknown.end(), int64_t{0});
   if (num_unknown > 0 && is_first_rank(world))

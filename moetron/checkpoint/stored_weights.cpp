@@ -105,14 +105,18 @@ class LayersOfWeights final : public StoredWeights {
 std::unique_ptr<StoredWeights> open_all(const fs::path& folder, const StoredModel& stored) {
   MT_CHECK_INPUT(is_folder(folder), folder.string(), " is no folder");
   if (holds_adapter(folder)) return std::make_unique<HuggingFaceWeights>(folder / kAdapterFile);
-  const bool is_sharded = is_torch_dist_folder(folder);
-  if (holds_model_files(folder) || (!is_sharded && !is_megatron_folder(folder)))
+  const std::optional<int64_t> step = stored.iteration;
+  const bool is_sharded = is_torch_dist_folder(step ? find_iteration(folder, step) : folder);
+  const bool is_megatron = is_sharded || step || is_megatron_folder(folder);
+  if (holds_model_files(folder) || !is_megatron)
     return std::make_unique<HuggingFaceWeights>(folder);
   const ModelConfig config = stored.config ? *stored.config : read_model_config(folder);
+  std::unique_ptr<TensorSource> source;
   if (is_sharded)
-    return std::make_unique<SourceWeights>(folder,
-                                           std::make_unique<TorchDistSource>(folder, config));
-  return std::make_unique<SourceWeights>(folder, std::make_unique<MegatronSource>(folder, config));
+    source = std::make_unique<TorchDistSource>(folder, config, step);
+  else
+    source = std::make_unique<MegatronSource>(folder, config, step);
+  return std::make_unique<SourceWeights>(folder, std::move(source));
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ Options chosen_options(const Options& options, RunFindings& found) {
     start.weights = found.facts.model_folder;
     const StartSpec spec = resolve_start(options);
     if (found.facts.told_model)
-      start.stored = describe_stored(start.weights, spec.layers, spec.vocab_size);
+      start.stored = describe_stored(start.weights, spec.layers, spec.vocab_size,
+                                     megatron_iteration(start.weights, spec.step));
     start.tokenizer =
         open_tokenizer({options.tokenizer.tokenizer, options.tokenizer.tokenizer_model});
     start.tokenizer_folder = options.tokenizer.tokenizer_model;

@@ -22,12 +22,13 @@ namespace fs = std::filesystem;
 fs::path loaded_folder(const StartSpec& start, Communicator& world) {
   const fs::path load = start.load;
   const Verify verify = verification(start.verify);
-  if (start.step) return find_step(load, *start.step, &world, verify).folder;
-  if (!path_exists(load / kConfigFile) && !holds_adapter(load)) {
+  const auto iteration = megatron_iteration(load, start.step);
+  if (start.step && !iteration) return find_step(load, *start.step, &world, verify).folder;
+  if (!iteration && !path_exists(load / kConfigFile) && !holds_adapter(load)) {
     if (const auto found = find_latest(load, &world, verify)) return found->folder;
   }
   if (!holds_adapter(load)) check_holds_model(load);
-  check_model_files(load, &world, verify);
+  check_model_files(load, &world, verify, iteration);
   return load;
 }
 
@@ -60,8 +61,8 @@ GenerateSettings generate_settings(const Options& options) {
 }
 
 // What the arguments of Megatron's files tell, where there is no config.json.
-StoredModel stored_model(const fs::path& folder) {
-  StoredModel stored = describe_stored(folder, {}, {});
+StoredModel stored_model(const fs::path& folder, const StartSpec& start) {
+  StoredModel stored = describe_stored(folder, {}, {}, megatron_iteration(folder, start.step));
   MT_CHECK_INPUT(stored.config || path_exists(folder / kConfigFile), "load: ", folder.string(),
                  " has no config.json, and Megatron's args do not tell the model: put the model's "
                  "config.json there");
@@ -81,7 +82,7 @@ RunFacts facts_of(const fs::path& folder, const StoredModel& stored, int64_t wor
 TextModel::TextModel(const Options& options, Communicator& world, c10::Device device)
     : loaded_(loaded_folder(resolve_start(options), world)),
       folder_(holds_adapter(loaded_) ? base_of_adapter(loaded_, options.tuning.base) : loaded_),
-      stored_(stored_model(folder_)),
+      stored_(stored_model(folder_, resolve_start(options))),
       chat_template_(options.sft.chat_template),
       tokenizer_(model_tokenizer(options, folder_)),
       spec_(

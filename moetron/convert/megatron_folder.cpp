@@ -79,8 +79,12 @@ fs::path find_iteration(const fs::path& folder, std::optional<int64_t> step) {
   return folder / iteration_name(*iteration);
 }
 
-fs::path arguments_file(const fs::path& folder) {
-  const fs::path iteration = find_iteration(folder);
+bool holds_iteration(const fs::path& folder, int64_t step) {
+  return path_exists(folder / iteration_name(step));
+}
+
+fs::path arguments_file(const fs::path& folder, std::optional<int64_t> step) {
+  const fs::path iteration = find_iteration(folder, step);
   if (is_sharded_iteration(iteration)) return iteration / kCommonFile;
   const std::vector<std::string> ranks = rank_folders(iteration);
   MT_CHECK_INPUT(!ranks.empty(), iteration.string(), " has no folder ", kRankFolder, "*");

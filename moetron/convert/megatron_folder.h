@@ -26,8 +26,12 @@ std::vector<std::string> rank_folders(const std::filesystem::path& folder);
 std::filesystem::path find_iteration(const std::filesystem::path& folder,
                                      std::optional<int64_t> step = {});
 
-// The file that holds Megatron's arguments: that of the first rank, or common.pt. InputError where
-// neither is there.
-std::filesystem::path arguments_file(const std::filesystem::path& folder);
+// Whether it holds the folder of that iteration.
+bool holds_iteration(const std::filesystem::path& folder, int64_t step);
+
+// The file that holds Megatron's arguments, of find_iteration(): that of the first rank, or
+// common.pt. InputError where neither is there.
+std::filesystem::path arguments_file(const std::filesystem::path& folder,
+                                     std::optional<int64_t> step = {});
 
 }  // namespace moetron

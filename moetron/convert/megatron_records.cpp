@@ -94,8 +94,9 @@ Records find_in_dist_files(const fs::path& iteration, ManifestPart part) {
 
 }  // namespace
 
-uint64_t check_megatron_records(const fs::path& folder, ManifestPart part, int num_threads) {
-  const fs::path iteration = find_iteration(folder);
+uint64_t check_megatron_records(const fs::path& folder, ManifestPart part, int num_threads,
+                                std::optional<int64_t> step) {
+  const fs::path iteration = find_iteration(folder, step);
   const Records found = is_torch_dist_folder(iteration) ? find_in_dist_files(iteration, part)
                                                         : find_in_rank_files(iteration, part);
   check_records(found.records, num_threads);

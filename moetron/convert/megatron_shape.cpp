@@ -288,8 +288,9 @@ std::optional<ModelConfig> model_from_args(const TorchFile& file,
 }
 
 std::optional<ModelConfig> model_from_args(const std::filesystem::path& folder,
-                                           std::optional<int64_t> vocab_size) {
-  const std::filesystem::path path = arguments_file(folder);
+                                           std::optional<int64_t> vocab_size,
+                                           std::optional<int64_t> step) {
+  const std::filesystem::path path = arguments_file(folder, step);
   if (!path_exists(path)) return std::nullopt;
   return model_from_args(TorchFile(path), vocab_size);
 }

@@ -17,8 +17,9 @@ namespace moetron {
 std::optional<ModelConfig> model_from_args(const TorchFile& file,
                                            std::optional<int64_t> vocab_size = {});
 
-// The same of a folder of either of Megatron's formats.
+// The same of a folder of either of Megatron's formats, of the iteration `step` of it.
 std::optional<ModelConfig> model_from_args(const std::filesystem::path& folder,
-                                           std::optional<int64_t> vocab_size = {});
+                                           std::optional<int64_t> vocab_size = {},
+                                           std::optional<int64_t> step = {});
 
 }  // namespace moetron

@@ -75,6 +75,7 @@ ModelPlace find_model_place(const StartSpec& spec) {
   for (const fs::path folder : {spec.save, spec.load}) {
     if (folder.empty()) continue;
     const bool is_load = folder == spec.load;
+    if (is_load && megatron_iteration(folder, spec.step)) continue;
     const auto steps = is_load && spec.step ? std::vector{*spec.step} : list_steps(folder);
     if (steps.empty()) continue;
     const fs::path step = checkpoint_folder(folder, steps.front());
@@ -86,7 +87,18 @@ ModelPlace find_model_place(const StartSpec& spec) {
 
 // Of weights that a run begins with.
 StoredModel describe_start(const StartSpec& spec, const fs::path& weights) {
-  return describe_stored(weights, spec.layers, spec.vocab_size);
+  return describe_stored(weights, spec.layers, spec.vocab_size,
+                         megatron_iteration(weights, spec.step));
+}
+
+// --ckpt-step chooses among the checkpoints of --load, which the run began with. Where that is
+// --save, too, the newest of its own is continued.
+void check_step(const StartSpec& spec, const FoundCheckpoint& own) {
+  const bool is_of_another =
+      (!spec.load.empty() && spec.load != spec.save) || megatron_iteration(spec.load, spec.step);
+  MT_CHECK_CONFIG(is_of_another || own.step == spec.step.value_or(own.step), "ckpt-step (",
+                  spec.step.value_or(0), ") is not what the run would continue: save (", spec.save,
+                  ") holds step ", own.step, "; leave ckpt-step out, or give another save");
 }
 
 }  // namespace
@@ -136,16 +148,13 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
 
   if (!save.empty()) start.resume = find_in_save(spec, world);
   const bool is_own = start.resume.has_value();
-  MT_CHECK_CONFIG(!start.resume || start.resume->step == spec.step.value_or(start.resume->step),
-                  "ckpt-step (", spec.step.value_or(0),
-                  ") is not what the run would continue: save (", spec.save, ") holds step ",
-                  start.resume ? start.resume->step : 0,
-                  "; leave ckpt-step out, or give another save");
+  const auto iteration = megatron_iteration(load, spec.step);
   if (start.resume) {
+    check_step(spec, *start.resume);
     log_info(
         concat("continues at step ", start.resume->step, " from ", start.resume->folder.string(),
                load.empty() || load == save ? "" : " (a checkpoint in --save wins over --load)"));
-  } else if (!load.empty() && (load != save || spec.step)) {
+  } else if (!load.empty() && (load != save || spec.step) && !iteration) {
     start.resume = spec.step ? find_step(load, *spec.step, &world, verification(spec.verify))
                              : find_latest(load, &world, verification(spec.verify));
     if (start.resume && spec.weights_alone) {
@@ -168,10 +177,10 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
                     range_text(spec.layers.value_or(LayerRange())), ") does not go with load (",
                     load.string(), "), which holds an adapter");
     if (!holds_adapter(load)) {
-      check_holds_model(load);
+      if (!iteration) check_holds_model(load);
       start.stored = describe_start(spec, load);
     }
-    if (is_model_given) check_model_files(load, &world, verification(spec.verify));
+    if (is_model_given) check_model_files(load, &world, verification(spec.verify), iteration);
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {
       log_info(concat(
