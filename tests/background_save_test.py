@@ -7,6 +7,7 @@ being written.
 """
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,30 @@ def test_bits():
             check(("crossed ranks" in done.stdout) == (size > 1), "    and the lines of what crossed ranks")
         different = differing(f"waited_{size}", f"beside_{size}", [2, 4, 6])
         check(not different, f"{size} ranks: the same bits {different}")
+
+
+def test_states_on_the_host():
+    """Hybrid Adam's states change on the host while a slow disk takes the copy of a save."""
+    for how, more in (("waited", []), ("beside", ["--async-save"])):
+        done = moetron(command(f"hybrid_{how}", "--optimizer", "hybridadam", *more), {"FAIL_SLOW": 30 if more else 0},
+                       f"hybrid_{how}")
+        check(done.returncode == 0 and saved_steps(done.stdout) == [2, 4, 6], f"hybridadam, {how}: {done.stderr[-300:]}")
+    different = differing("hybrid_beside", "hybrid_waited", [2, 4, 6])
+    check(not different, f"hybridadam: the same bits {different}")
+
+
+def test_too_little_memory():
+    """A host that has no room for the copies: training waits, and one line says so with both numbers."""
+    with open("meminfo", "w") as file:
+        file.write("MemTotal:       1000 kB\nMemAvailable:     64 kB\n")
+    for size in (1, 2):
+        done = run_ranks(size, command(f"tight_{size}", "--async-save"), f"tight_{size}_log",
+                         {"FAIL_MEMORY": os.path.abspath("meminfo")}, f"tight_{size}")
+        told = re.findall(r"^async-save: a copy of what \S+ saves takes ([\d.]+) MB, and it has 0.0655 MB of memory left: "
+                          r"training waits for each save$", done.stdout, re.M)
+        check(done.returncode == 0 and len(told) == 1 and float(told[0]) > 0.1, f"{size} ranks: {told} {done.stderr[-300:]}")
+        waits = all(save["stall_seconds"] >= save["write_seconds"] for save in saves_of(f"tight_{size}"))
+        check(waits and not differing(f"tight_{size}", f"waited_{size}", [2, 4, 6]), "    the same bits, and it has waited")
 
 
 def test_an_older_step():
@@ -157,5 +182,5 @@ def test_kept():
 
 
 if __name__ == "__main__":
-    run_tests(make_data, test_bits, test_an_older_step, test_failed_write, test_failures_in_a_row, test_slow_disk, test_stop,
-              test_killed_peer, test_kept)
+    run_tests(make_data, test_bits, test_states_on_the_host, test_too_little_memory, test_an_older_step, test_failed_write,
+              test_failures_in_a_row, test_slow_disk, test_stop, test_killed_peer, test_kept)

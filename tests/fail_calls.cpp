@@ -10,6 +10,7 @@
 //   FAIL_RANK    the only process, by its variable RANK, in which calls fail and are counted
 //   FAIL_SLOW    milliseconds that each fsync takes longer
 //   FAIL_SPACE   bytes that statvfs tells are free, in place of the truth
+//   FAIL_MEMORY  a file that is read in place of /proc/meminfo
 //   FAIL_COUNTS  a file that gets, at the end, a line "CALL NUMBER" of each call seen
 //   FAIL_LOG     a file that gets a record of each call that has changed something, for
 //   power_cut.py
@@ -285,6 +286,11 @@ DIR* opendir(const char* path) {
 DIR* fdopendir(int fd) {
   if (faults().fails(kOpendir, path_of(fd))) return nullptr;
   return real<DIR*(int)>("fdopendir")(fd);
+}
+FILE* fopen64(const char* path, const char* mode) {
+  const char* told = std::getenv("FAIL_MEMORY");
+  const bool is_meant = told != nullptr && std::strcmp(path, "/proc/meminfo") == 0;
+  return real<FILE*(const char*, const char*)>("fopen64")(is_meant ? told : path, mode);
 }
 int statvfs(const char* path, struct statvfs* told) noexcept {
   const int result = real<int(const char*, struct statvfs*)>("statvfs")(path, told);
