@@ -238,25 +238,25 @@ class TorchDistSourceBuilder {
   const std::vector<size_t>& boxes_at(const DistTensor& tensor, const std::vector<int64_t>& lead) {
     auto& places = boxes_[tensor.name];
     if (places.empty())
-      for (size_t i = 0; i < tensor.boxes.size(); ++i)
-        add_box(tensor.boxes[i], lead.size(), i, {}, places);
-    std::vector<size_t>& boxes = places[lead];
-    constexpr size_t kMostBoxes = 8192;
-    MT_CHECK_INPUT(boxes.size() <= kMostBoxes, place_, ": ", tensor.name, " is cut into ",
-                   boxes.size(), " parts");
-    return boxes;
+      for (size_t i = 0; i < tensor.boxes.size(); ++i) add_box(tensor, i, lead.size(), {}, places);
+    return places[lead];
   }
   using BoxesByPlace = std::map<std::vector<int64_t>, std::vector<size_t>>;
-  static void add_box(const DistBox& box, size_t num_leading, size_t index,
-                      std::vector<int64_t> lead, BoxesByPlace& places) {
+  void add_box(const DistTensor& tensor, size_t index, size_t num_leading,
+               std::vector<int64_t> lead, BoxesByPlace& places) {
+    const DistBox& box = tensor.boxes[index];
     if (lead.size() == num_leading) {
-      places[lead].push_back(index);
+      std::vector<size_t>& boxes = places[lead];
+      constexpr size_t kMostBoxes = 2048;
+      MT_CHECK_INPUT(boxes.size() < kMostBoxes, place_, ": ", tensor.name,
+                     " is cut into more than ", kMostBoxes, " parts");
+      boxes.push_back(index);
       return;
     }
     const size_t dim = lead.size();
     for (int64_t i = 0; i < box.sizes[dim]; ++i) {
       lead.push_back(box.offsets[dim] + i);
-      add_box(box, num_leading, index, lead, places);
+      add_box(tensor, index, num_leading, lead, places);
       lead.pop_back();
     }
   }

@@ -18,6 +18,8 @@ namespace {
 constexpr size_t kMaxMetadataBytes = size_t{512} << 20;
 constexpr size_t kMaxDims = 16;
 constexpr size_t kMaxName = 1024;
+// Names and values in turn. A short file can name one object many times, and each is searched.
+constexpr size_t kMaxAttributeItems = 128;
 
 }  // namespace
 
@@ -67,6 +69,7 @@ class DistMetadataReader {
   const PickleValue& attributes(const PickleValue& value, std::string_view what) const {
     const PickleValue& state = pickle_.at(value.state);
     if (value.kind != Kind::kCall || state.kind != Kind::kDict) refuse(what);
+    if (state.items.size() > kMaxAttributeItems) refuse(what);
     return state;
   }
   const PickleValue& attribute(const PickleValue& attributes, std::string_view name) const {

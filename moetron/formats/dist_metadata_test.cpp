@@ -126,6 +126,19 @@ TEST_F(DistMetadataTest, NamesWhatItCannotRead) {
             start + ": relative_path is not as torch.distributed.checkpoint writes it");
 }
 
+// One object that is named by many keys: what is searched is bounded.
+TEST_F(DistMetadataTest, RefusesObjectsOfManyAttributes) {
+  const auto with = [&](size_t count) {
+    std::string bytes = dist_files::metadata({halves()}, {"a", "b"}), more;
+    for (size_t i = 0; i < count; ++i) more += dist_files::text("x") + "N";
+    const std::string place = dist_files::text("relative_path");
+    return bytes.insert(bytes.find(place), more);
+  };
+  EXPECT_EQ(message(with(40)), "no error");
+  EXPECT_EQ(message(with(70)),
+            path_.string() + ": w is not as torch.distributed.checkpoint writes it");
+}
+
 // What would run a program where pickles are loaded is data here.
 TEST_F(DistMetadataTest, ExecutesNothing) {
   const std::filesystem::path trace = folder_.path() / "trace";
