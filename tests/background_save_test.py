@@ -45,6 +45,40 @@ def test_bits():
         check(not different, f"{size} ranks: the same bits {different}")
 
 
+def test_dualpipev_goes_on_anywhere():
+    """Every step of a run on four ranks is saved beside training; each opens in transformers, and from each the run goes
+    on on other numbers of ranks, to the bits that it had itself."""
+    shape = ["--num-layers", "3", "--global-batch-size", "8", "--train-iters", "4", "--save-interval", "1"]
+    pipelines = {4: "4 --scheduler dualpipev --virtual-hetero-pipeline-stages 1 0 1 0 0 1 0 0", 1: "1",
+                 2: "2 --hetero-pipeline-stages 2 1", 8: "8 --hetero-pipeline-stages 1 0 1 0 0 1 0 0"}
+
+    def go_on(size, folder):
+        layout = ["--pipeline-model-parallel-size", *pipelines[size].split()]
+        done = run_ranks(size, command(folder, *shape, *layout, "--async-save"), f"{folder}_log")
+        check(done.returncode == 0, f"{size} ranks save into {folder}: {done.codes} {done.stderr[-300:]}")
+        return first_step(done.stdout)
+
+    go_on(4, "v")
+    check(steps_in("v") == [1, 2, 3, 4], "dualpipev saves every step")
+    for step, size in ((1, 8), (2, 1), (3, 2)):
+        folder = f"v_{size}"
+        shutil.copytree("v", folder, ignore=shutil.ignore_patterns(*(f"step_000000{n}" for n in range(step + 1, 5))))
+        check(go_on(size, folder) == step, f"    it is continued at step {step}")
+        different = differing(folder, "v", range(step, 5))
+        check(not different, f"    with the same bits in every later step {different}")
+        check_transformers(f"v/step_000000{step}")
+
+
+def check_transformers(folder):
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+    model, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    left = [told[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")]
+    stored, parameters = load_file(f"{folder}/model.safetensors"), model.state_dict()
+    same = all(parameters[name].equal(tensor) for name, tensor in stored.items() if name in parameters)
+    check(not any(left) and same, f"    transformers opens {folder}: {left}")
+
+
 def test_states_on_the_host():
     """Hybrid Adam's states change on the host while a slow disk takes the copy of a save."""
     for how, more in (("waited", []), ("beside", ["--async-save"])):
@@ -182,5 +216,5 @@ def test_kept():
 
 
 if __name__ == "__main__":
-    run_tests(make_data, test_bits, test_states_on_the_host, test_too_little_memory, test_an_older_step, test_failed_write,
-              test_failures_in_a_row, test_slow_disk, test_stop, test_killed_peer, test_kept)
+    run_tests(make_data, test_bits, test_dualpipev_goes_on_anywhere, test_states_on_the_host, test_too_little_memory,
+              test_an_older_step, test_failed_write, test_failures_in_a_row, test_slow_disk, test_stop, test_killed_peer, test_kept)
