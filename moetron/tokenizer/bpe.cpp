@@ -16,7 +16,7 @@ namespace {
 // Up to so many units, scanning for the lowest rank beats a heap: as many as a number has bits.
 constexpr size_t kMaxScan = 64;
 constexpr int kPlaceBits = 6;
-constexpr int kNumBytes = 256;
+constexpr int kNumBytes = kNumByteUnits;
 constexpr uint32_t kNothing = MergeTable::kNoRank << kPlaceBits;  // the least key of no merge
 static_assert(MergeTable::kRankBits + kPlaceBits < 32);           // a key is positive as an int32_t
 // A longer word is merged in parts of so many units, whose arrays lie in the fastest cache.
@@ -83,6 +83,15 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const MergeRule> ru
   }
 }
 
+Bpe::Bpe(CharUnits characters, std::span<const MergeRule> rules, TextToId whole_words)
+    : merges_(rules.size()),
+      characters_(std::move(characters)),
+      whole_words_(std::move(whole_words)),
+      cache_(std::make_unique<WordCache>()) {
+  byte_ids_.fill(-1);
+  for (const MergeRule& rule : rules) merges_.insert(rule.left, rule.right, rule.merged);
+}
+
 void Bpe::encode(std::span<const std::string_view> words, const char* readable_end,
                  BpeScratch& scratch, std::vector<int32_t>& out) const {
   cache_->renew(scratch.view_);
@@ -121,7 +130,21 @@ void Bpe::encode(std::span<const std::string_view> words, const char* readable_e
   give();
 }
 
-void Bpe::encode_new(std::string_view word, BpeScratch& scratch) const {
+void Bpe::encode_placed(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out,
+                        std::vector<uint32_t>& ends) const {
+  encode_new(word, scratch, true);
+  const TokenRun& tokens = scratch.tokens_;
+  out.insert(out.end(), tokens.ids.begin(), tokens.ids.end());
+  if (tokens.begins.empty()) {  // a whole word
+    if (!tokens.ids.empty()) ends.push_back(static_cast<uint32_t>(word.size()));
+    return;
+  }
+  for (size_t i = 1; i < tokens.begins.size(); ++i)
+    ends.push_back(scratch.unit_ends_[tokens.begins[i] - 1]);
+  ends.push_back(scratch.unit_ends_.back());
+}
+
+void Bpe::encode_new(std::string_view word, BpeScratch& scratch, bool with_ends) const {
   scratch.tokens_.clear();
   if (!whole_words_.empty()) {
     const auto whole = whole_words_.find(word);
@@ -130,7 +153,22 @@ void Bpe::encode_new(std::string_view word, BpeScratch& scratch) const {
   MT_CHECK_INPUT(word.size() < kNone, "a word of ", word.size(),
                  " bytes is too long to tokenize: the limit is 4 GiB");
   scratch.units_.clear();
+  scratch.unit_ends_.clear();
+  if (characters_) {
+    characters_->read(word, scratch.units_, scratch.unit_ends_);
+  } else {
+    read_bytes(word, scratch, with_ends);
+  }
+  if (scratch.units_.size() <= kMaxScan) return merge_by_scan(scratch.units_, 0, scratch.tokens_);
+  merge_long(scratch);
+}
+
+void Bpe::read_bytes(std::string_view word, BpeScratch& scratch, bool with_ends) const {
   const char* const word_end = word.data() + word.size();
+  const auto add = [&](int32_t unit, const char* end) {
+    scratch.units_.push_back(unit);
+    if (with_ends) scratch.unit_ends_.push_back(static_cast<uint32_t>(end - word.data()));
+  };
   bool is_behind_ascii = false;
   for (const char* p = word.data(); p < word_end;) {
     const Character c = decode_utf8(p);
@@ -139,14 +177,12 @@ void Bpe::encode_new(std::string_view word, BpeScratch& scratch) const {
         is_behind_ascii || (end < word_end && static_cast<uint8_t>(*end) < 0x80);
     is_behind_ascii = c.length == 1;
     const int32_t id = is_beside_ascii ? -1 : char_tokens_.find(c.value);
-    if (id >= 0) scratch.units_.push_back(kNumBytes + id);
+    if (id >= 0) add(kNumBytes + id, end);
     for (; p < end; ++p) {
       const auto byte = static_cast<uint8_t>(*p);
-      if (id < 0 && byte_ids_[byte] >= 0) scratch.units_.push_back(byte);
+      if (id < 0 && byte_ids_[byte] >= 0) add(byte, p + 1);
     }
   }
-  if (scratch.units_.size() <= kMaxScan) return merge_by_scan(scratch.units_, 0, scratch.tokens_);
-  merge_long(scratch);
 }
 
 int32_t Bpe::unit_id(int32_t unit) const {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "moetron/base/error.h"
+#include "moetron/tokenizer/pattern_parser.h"
 #include "moetron/tokenizer/unicode.h"
 
 namespace moetron {
@@ -31,6 +32,7 @@ std::string error_text(int code) {
 struct Pattern::Code {
   pcre2_code* code = nullptr;
   pcre2_match_context* limits = nullptr;
+  CharKinds kinds;
 
   Code() = default;
   Code(const Code&) = delete;
@@ -39,22 +41,32 @@ struct Pattern::Code {
     pcre2_match_context_free(limits);
     pcre2_code_free(code);
   }
+
+  int match(std::string_view text, size_t from, pcre2_match_data* data) const {
+    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+    const int found = pcre2_match(code, subject, text.size(), from, 0, data, limits);
+    if (found != PCRE2_ERROR_JIT_STACKLIMIT) return found;
+    return pcre2_match(code, subject, text.size(), from, PCRE2_NO_JIT, data, limits);
+  }
 };
 
 Pattern::Pattern(std::string_view pattern, bool is_literal, std::string file)
-    : file_(std::move(file)), pattern_(pattern), is_literal_(is_literal) {
-  const std::string translated = is_literal ? pattern_ : translate_pattern(pattern, file_);
-  const uint32_t options = PCRE2_UTF | (is_literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
+    : file_(std::move(file)), pattern_(pattern), is_literal_(is_literal && !pattern.empty()) {
+  if (is_literal_) return;
   auto code = std::make_shared<Code>();
+  ParsedPattern parsed = parse_pattern(pattern, file_);
+  code->kinds = std::move(parsed.kinds);
   const std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(
       pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             options, &error, &offset, context.get());
-  MT_CHECK_INPUT(code->code != nullptr, file_, ": the pre-tokenizer pattern ", pattern_,
+  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(parsed.code.data()), parsed.code.size(),
+                             PCRE2_MULTILINE | PCRE2_NEVER_UTF, &error, &offset, context.get());
+  MT_CHECK_INPUT(code->code != nullptr, file_, ": the pattern ", pattern_,
                  " is not supported: ", error_text(error));
+  // Where memory may not be executed, or there is no compiler for the machine, it is interpreted.
+  pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE);
   code->limits = pcre2_match_context_create(nullptr);
   pcre2_set_match_limit(code->limits, kMatchLimit);
   pcre2_set_heap_limit(code->limits, kHeapLimitKib);
@@ -62,26 +74,37 @@ Pattern::Pattern(std::string_view pattern, bool is_literal, std::string file)
 }
 
 void Pattern::find_all(std::string_view text, std::vector<TextSpan>& matches) const {
+  if (is_literal_) {
+    for (size_t at = 0; (at = text.find(pattern_, at)) != text.npos; at += pattern_.size())
+      matches.push_back({at, at + pattern_.size()});
+    return;
+  }
   const MatchData data(pcre2_match_data_create(1, nullptr));
   MT_CHECK(data != nullptr, "out of memory");
+  std::string kinds;
+  code_->kinds.read(text, kinds);
+  const bool has_long_characters = kinds.size() < text.size();
+  TextSpan at{0, 0};  // the character that was come to, and its byte
+  const auto byte_of = [&](size_t character) {
+    if (!has_long_characters) return character;
+    for (; at.begin < character; ++at.begin) at.end += decode_utf8(text.data() + at.end).length;
+    return at.end;
+  };
   size_t from = 0;
   size_t last_end = SIZE_MAX;  // of the match before
-  while (from <= text.size()) {
-    const int found = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                  text.size(), from, PCRE2_NO_UTF_CHECK, data.get(), code_->limits);
+  while (from <= kinds.size()) {
+    const int found = code_->match(kinds, from, data.get());
     if (found == PCRE2_ERROR_NOMATCH) return;
-    MT_CHECK_INPUT(found >= 0, file_, ": the pre-tokenizer pattern ", pattern_,
-                   " fails on a text of ", text.size(), " bytes: ", error_text(found));
+    MT_CHECK_INPUT(found >= 0, file_, ": the pattern ", pattern_, " fails on a text of ",
+                   text.size(), " bytes: ", error_text(found));
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
-    const TextSpan match{ends[0], ends[1]};
-    MT_CHECK_INPUT(match.begin <= match.end, file_, ": the pre-tokenizer pattern ", pattern_,
-                   " ends before it begins");
-    if (match.begin == match.end && match.end == last_end) {
-      from += match.end < text.size() ? decode_utf8(text.data() + match.end).length : 1;
+    if (ends[0] == ends[1] && ends[1] == last_end) {
+      ++from;
       continue;
     }
-    matches.push_back(match);
-    from = last_end = match.end;
+    const size_t begin = byte_of(ends[0]);
+    matches.push_back({begin, byte_of(ends[1])});
+    from = last_end = ends[1];
   }
 }
 

@@ -1,6 +1,6 @@
-// A pre-tokenizer pattern that word_matcher.h does not know, matched by PCRE2. Such patterns are
-// written for Oniguruma (Ruby syntax); what PCRE2 reads differently is translated, and what has no
-// translation is refused.
+// A pattern of a tokenizer.json that word_matcher.h does not know, matched by PCRE2. Such patterns
+// are written for Oniguruma (Ruby syntax); pattern_parser.h reads them, and what PCRE2 cannot do in
+// the same way is refused.
 #pragma once
 
 #include <memory>
@@ -32,10 +32,7 @@ class Pattern {
   std::string file_;
   std::string pattern_;
   bool is_literal_;
-  std::shared_ptr<const Code> code_;
+  std::shared_ptr<const Code> code_;  // none of a literal
 };
-
-// The pattern as PCRE2 reads it (with UTF, UCP and MULTILINE). Throws InputError.
-std::string translate_pattern(std::string_view pattern, const std::string& file);
 
 }  // namespace moetron

@@ -1,4 +1,4 @@
-// Where in a text its tokens end, while it is normalised, cut and encoded.
+// Where in a text its tokens end, while it is normalised, cut, rewritten and encoded.
 #pragma once
 
 #include <cstddef>
@@ -12,25 +12,25 @@ class TokenPlaces {
   // `text`: the beginning of the whole text; the places of tokens are appended to `ends`.
   TokenPlaces(const char* text, std::vector<size_t>& ends) : text_(text), ends_(ends) {}
 
-  // What follows is of `source`, a part of the text, which became `normalized` (itself, or its
-  // NFC).
-  void begin_part(std::string_view source, std::string_view normalized);
-  // What follows is of this piece of the normalised part, or of a copy with a space before it.
-  void begin_piece(std::string_view piece);
-  void add_bytes(size_t count);           // a token of so many bytes of the piece
-  void add_token(std::string_view text);  // one that is this part of the normalised text
+  // What follows is of `source`, a part of the text, which became `normalized`. `normalized_ends`
+  // are a Rewriter's, or empty where it is the source.
+  void begin_part(std::string_view source, std::string_view normalized,
+                  std::vector<size_t> normalized_ends);
+  // What follows, up to end_copy(), is of a rewritten copy of a piece.
+  void begin_copy(std::string_view piece, std::string_view copy, std::vector<size_t> copy_ends);
+  void end_copy() { texts_.pop_back(); }
+  // A token ends in front of this byte of the normalised part, or of the innermost copy.
+  void add(const char* end);
 
  private:
-  void add_end(size_t normalized_end);
-
+  struct Text {
+    std::string_view old;
+    const char* begin;  // of the new text
+    std::vector<size_t> ends;
+  };
   const char* text_;
   std::vector<size_t>& ends_;
-  std::string_view source_;
-  std::string_view normalized_;
-  std::vector<size_t>
-      source_ends_;         // by bytes of the normalised part; empty where it is the source
-  size_t at_ = 0;           // of the normalised part
-  size_t not_in_text_ = 0;  // bytes of the piece that the part does not have
+  std::vector<Text> texts_;  // each became the next
 };
 
 }  // namespace moetron

@@ -52,17 +52,15 @@ class Tokenizer::Parts::WordEncoder : public WordConsumer {
 
   void take(std::span<const std::string_view> words) override {
     if (places_ == nullptr) return parts_.bpe.encode(words, readable_end(words), scratch_, ids_);
-    for (size_t i = 0; i < words.size(); ++i) {
-      const size_t first = ids_.size();
-      parts_.bpe.encode(words.subspan(i, 1), nullptr, scratch_, ids_);
-      places_->begin_piece(words[i]);
-      for (size_t k = first; k < ids_.size(); ++k)
-        places_->add_bytes(parts_.bytes.get(ids_[k]).size());
+    for (const std::string_view word : words) {
+      token_ends_.clear();
+      parts_.bpe.encode_placed(word, scratch_, ids_, token_ends_);
+      for (const uint32_t end : token_ends_) places_->add(word.data() + end);
     }
   }
 
  private:
-  // Pieces that got a space lie elsewhere.
+  // Rewritten pieces lie elsewhere.
   const char* readable_end(std::span<const std::string_view> words) const {
     const std::less_equal<const char*> before;
     const char* const end = text_.data() + text_.size();
@@ -77,29 +75,31 @@ class Tokenizer::Parts::WordEncoder : public WordConsumer {
   BpeScratch& scratch_;
   std::vector<int32_t>& ids_;
   TokenPlaces* places_;
+  std::vector<uint32_t> token_ends_;  // of a word
 };
 
-void Tokenizer::Parts::encode_part(std::string_view text, EncodeScratch& scratch,
+void Tokenizer::Parts::encode_part(std::string_view text, bool is_first, EncodeScratch& scratch,
                                    std::vector<int32_t>& ids_out, TokenPlaces* places,
                                    bool finds_added) const {
-  const std::string_view source = text;
-  if (normalizes_nfc) text = normalize_nfc(text, scratch.normalized);
-  if (places != nullptr) places->begin_part(source, text);
+  NormalizedText& normalized = scratch.normalized;
+  normalizer.normalize(text, places != nullptr, normalized);
+  if (places != nullptr) places->begin_part(text, normalized.text, normalized.ends);
   scratch.normalized_parts.clear();
   if (finds_added) {
-    normalized_tokens.split(text, scratch.normalized_parts);
-  } else {
-    scratch.normalized_parts.push_back({-1, text});
+    normalized_tokens.split(normalized.text, scratch.normalized_parts);
+  } else if (!normalized.text.empty()) {
+    scratch.normalized_parts.push_back({-1, normalized.text});
   }
+  const char* first = is_first && !normalized.lost_front ? normalized.text.data() : nullptr;
   for (const TextPart& part : scratch.normalized_parts) {
     if (part.id >= 0) {
       ids_out.push_back(part.id);
-      if (places != nullptr) places->add_token(part.text);
+      if (places != nullptr) places->add(part.text.data() + part.text.size());
       continue;
     }
     WordEncoder encoder(*this, part.text, scratch.bpe, ids_out, places);
     WordBatch words(encoder);
-    pre_tokenize(stages, part.text, words);
+    pre_tokenize(stages, part.text, {first, places}, words);
     words.flush();
   }
 }
@@ -145,7 +145,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {
-      parts_->encode_part(part.text, *scratch, ids);
+      parts_->encode_part(part.text, part.text.data() == text.data(), *scratch, ids);
     }
   }
   parts_->scratches.give_back(std::move(scratch));
@@ -179,12 +179,13 @@ PlacedTokens Tokenizer::encode_pieces(std::string_view text,
     }
     for (const TextPart& part : scratch->raw_parts) {
       if (part.id < 0) {
-        parts_->encode_part(part.text, *scratch, tokens.ids, &places, !piece.is_plain);
+        parts_->encode_part(part.text, part.text.data() == text.data(), *scratch, tokens.ids,
+                            &places, !piece.is_plain);
         continue;
       }
       tokens.ids.push_back(part.id);
-      places.begin_part(part.text, part.text);
-      places.add_token(part.text);
+      places.begin_part(part.text, part.text, {});
+      places.add(part.text.data() + part.text.size());
     }
   }
   parts_->scratches.give_back(std::move(scratch));
@@ -200,13 +201,20 @@ std::vector<AddedToken> Tokenizer::added_tokens() const {
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
   std::string text;
+  std::vector<std::string> tokens;
   for (const int32_t id : ids) {
     if (skip_special_tokens && id >= 0 && static_cast<size_t>(id) < parts_->special.size() &&
         parts_->special[id]) {
       continue;
     }
-    text.append(parts_->bytes.get(id));
+    const std::string_view bytes = parts_->bytes.get(id);
+    if (!parts_->decoder) {
+      text.append(bytes);
+    } else if (parts_->bytes.contains(id)) {
+      tokens.emplace_back(bytes);
+    }
   }
+  if (parts_->decoder) text = decode_tokens(*parts_->decoder, std::move(tokens));
   return is_utf8(text) ? text : replace_invalid_utf8(text);
 }
 

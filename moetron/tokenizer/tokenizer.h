@@ -1,5 +1,5 @@
-// Text to token ids and back: byte-level BPE as a Hugging Face tokenizer.json describes it, with
-// the results of the `tokenizers` library, or plain bytes.
+// Text to token ids and back: BPE over bytes or characters as a Hugging Face tokenizer.json
+// describes it, with the results of the `tokenizers` library, or plain bytes.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ class Tokenizer {
  public:
   // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it adds
   // tokens, names those that begin and end a text, as in transformers. Throws InputError, naming
-  // the file and what is wrong with it: cut short, not byte-level BPE, a normalizer or
-  // pre-tokenizer that is not supported. The file's truncation and padding are ignored.
+  // the file and what is wrong with it: cut short, not BPE, a normalizer or pre-tokenizer that is
+  // not supported. The file's truncation and padding are ignored.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
 
   // Id b is byte b; id 256 ends a document ("<|endoftext|>"), so vocab_size() is 257. Text that

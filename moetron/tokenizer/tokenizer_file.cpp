@@ -4,20 +4,10 @@
 
 #include "moetron/base/error.h"
 #include "moetron/tokenizer/json_reader.h"
+#include "moetron/tokenizer/tokenizer_stages.h"
 
 namespace moetron {
 namespace {
-
-// A key that must be absent, null, false, zero or empty, for it changes what BPE does.
-void require_unset(const JsonReader& model, std::string_view key) {
-  const auto value = model.find(key);
-  if (!value) return;
-  if (key == "dropout") return value->require(value->number() == 0, "is not supported");
-  if (key == "byte_fallback") {
-    return value->require(!model.flag(key, false), "is not supported: bytes are tokens here");
-  }
-  value->require(value->string().empty(), "(\"", value->string(), "\") is not supported");
-}
 
 void read_vocab(const JsonReader& vocab, TokenizerFile& file) {
   std::unordered_set<std::string_view> tokens;
@@ -64,11 +54,18 @@ void read_merges(const JsonReader& merges, TokenizerFile& file) {
 void read_model(const JsonReader& model, TokenizerFile& file) {
   // Old files of BPE models leave the type out.
   const std::string type(model.find("type") ? model.type() : "BPE");
-  model.require(type == "BPE", "is of type ", type, "; Moetron reads byte-level BPE");
-  for (const std::string_view key : {"dropout", "unk_token", "continuing_subword_prefix",
-                                     "end_of_word_suffix", "byte_fallback"}) {
-    require_unset(model, key);
-  }
+  model.require(type == "BPE", "is of type ", type, "; Moetron reads BPE");
+  if (const auto dropout = model.find("dropout"))
+    dropout->require(dropout->number() == 0, "is not supported: it must be null or 0");
+  const auto text_of = [&](std::string_view key) {
+    const auto value = model.find(key);
+    return value ? std::string(value->string()) : std::string();
+  };
+  file.characters.prefix = text_of("continuing_subword_prefix");
+  file.characters.suffix = text_of("end_of_word_suffix");
+  file.characters.fuses_unknown = model.flag("fuse_unk", false);
+  file.characters.byte_fallback = model.flag("byte_fallback", false);
+  file.unknown = text_of("unk_token");
   file.ignore_merges = model.flag("ignore_merges", false);
   read_vocab(model.at("vocab"), file);
   read_merges(model.at("merges"), file);
@@ -85,81 +82,6 @@ void read_added_tokens(const JsonReader& tokens, TokenizerFile& file) {
     added.rstrip = token.flag("rstrip", false);
     added.special = token.flag("special", false);
     added.normalized = token.flag("normalized", !added.special);
-  }
-}
-
-void read_normalizer(const JsonReader& normalizer, TokenizerFile& file) {
-  const std::string_view type = normalizer.type();
-  if (type == "Sequence") {
-    const JsonReader members = normalizer.at("normalizers");
-    for (const simdjson::dom::element member : members.array()) {
-      read_normalizer(members.inside(member, "member"), file);
-    }
-    return;
-  }
-  normalizer.require(type == "NFC", "is of type ", type, "; Moetron knows NFC");
-  file.normalizes_nfc = true;
-}
-
-void read_split(const JsonReader& split, TokenizerFile& file, const std::string& name) {
-  const std::string_view behavior = split.at("behavior").string();
-  split.require(behavior == "Isolated" || behavior == "Removed", "has the behavior ", behavior,
-                "; Moetron knows Isolated and Removed");
-  const bool is_inverted = split.flag("invert", false);
-  const bool keeps_all = behavior == "Isolated";
-  const JsonReader pattern = split.at("pattern");
-  const auto regex = pattern.find("Regex");
-  const std::string_view text = regex ? regex->string() : pattern.at("String").string();
-  file.stages.emplace_back(PatternStage{Pattern(text, !regex, name), keeps_all || is_inverted,
-                                        keeps_all || !is_inverted});
-}
-
-// Puts hand-written matchers in the place of the patterns that they know.
-void use_word_matchers(std::vector<PreTokenizerStage>& stages) {
-  std::vector<PreTokenizerStage> used;
-  for (size_t i = 0; i < stages.size();) {
-    std::vector<std::string_view> patterns;  // from here on
-    std::optional<WordMatcher> matcher;
-    for (size_t k = i; k < stages.size() && !matcher; ++k) {
-      const auto* stage = std::get_if<PatternStage>(&stages[k]);
-      if (stage == nullptr || stage->pattern.is_literal() || !stage->keeps_gaps ||
-          !stage->keeps_matches)
-        break;
-      patterns.push_back(stage->pattern.text());
-      matcher = find_word_matcher(patterns);
-    }
-    if (matcher) {
-      used.emplace_back(*matcher);
-      i += patterns.size();
-    } else {
-      used.push_back(std::move(stages[i++]));
-    }
-  }
-  stages = std::move(used);
-}
-
-// ByteLevel comes last, for what follows it would see the byte alphabet instead of text.
-void read_pre_tokenizer(const JsonReader& stage, TokenizerFile& file, bool& has_byte_level,
-                        const std::string& name) {
-  stage.require(!has_byte_level, "follows ByteLevel, which must be the last");
-  const std::string_view type = stage.type();
-  if (type == "Sequence") {
-    const JsonReader members = stage.at("pretokenizers");
-    size_t number = 0;
-    for (const simdjson::dom::element member : members.array()) {
-      read_pre_tokenizer(members.inside(member, std::to_string(number++)), file, has_byte_level,
-                         name);
-    }
-  } else if (type == "Split") {
-    read_split(stage, file, name);
-  } else if (type == "Digits") {
-    file.stages.emplace_back(DigitStage{stage.flag("individual_digits", false)});
-  } else {
-    stage.require(type == "ByteLevel", "is of type ", type,
-                  "; Moetron knows ByteLevel, Split, Digits and Sequence");
-    if (stage.flag("add_prefix_space", true)) file.stages.emplace_back(PrefixSpaceStage{});
-    if (stage.flag("use_regex", true)) file.stages.emplace_back(WordMatcher::kGpt2);
-    has_byte_level = true;
   }
 }
 
@@ -185,6 +107,14 @@ void read_template(const JsonReader& processor, TokenizerFile& file) {
   single.require(is_behind, "has no sequence");
 }
 
+// {"cls": ["<s>", 0], "sep": ["</s>", 2]}
+int32_t read_end(const JsonReader& processor, std::string_view key) {
+  const JsonReader pair = processor.at(key);
+  const simdjson::dom::array values = pair.array();
+  pair.require(values.size() == 2, "is not a token and its id");
+  return static_cast<int32_t>(pair.inside(values.at(1), "1").integer(kMaxTokens));
+}
+
 void read_post_processor(const JsonReader& processor, TokenizerFile& file) {
   const std::string_view type = processor.type();
   if (type == "Sequence") {
@@ -192,24 +122,17 @@ void read_post_processor(const JsonReader& processor, TokenizerFile& file) {
     for (const simdjson::dom::element member : members.array()) {
       read_post_processor(members.inside(member, "member"), file);
     }
-  } else if (type == "TemplateProcessing") {
-    processor.require(file.prefix.empty() && file.suffix.empty(), "is a second template");
-    read_template(processor, file);
-  } else {
-    // ByteLevel moves offsets only.
-    processor.require(type == "ByteLevel", "is of type ", type,
-                      "; Moetron knows TemplateProcessing, ByteLevel and Sequence");
+    return;
   }
-}
-
-void check_decoder(const JsonReader& decoder) {
-  if (decoder.type() == "Sequence") {
-    const JsonReader members = decoder.at("decoders");
-    members.require(members.array().size() == 1, "has more or fewer than one member");
-    return check_decoder(members.inside(*members.array().begin(), "0"));
-  }
-  decoder.require(decoder.type() == "ByteLevel", "is of type ", decoder.type(),
-                  "; Moetron knows ByteLevel");
+  if (type == "ByteLevel") return;  // it moves offsets only
+  processor.require(file.prefix.empty() && file.suffix.empty(),
+                    "is a second one that adds tokens, to each part of what the first made");
+  if (type == "TemplateProcessing") return read_template(processor, file);
+  processor.require(type == "RobertaProcessing" || type == "BertProcessing", "is of type ", type,
+                    "; Moetron knows TemplateProcessing, RobertaProcessing, BertProcessing, "
+                    "ByteLevel and Sequence");
+  file.prefix.push_back(read_end(processor, "cls"));
+  file.suffix.push_back(read_end(processor, "sep"));
 }
 
 }  // namespace
@@ -225,14 +148,11 @@ TokenizerFile parse_tokenizer_file(std::string_view text, const std::string& nam
   const JsonReader reader(root, name + ":");
   read_model(reader.at("model"), file);
   if (const auto tokens = reader.find("added_tokens")) read_added_tokens(*tokens, file);
-  if (const auto normalizer = reader.find("normalizer")) read_normalizer(*normalizer, file);
-  bool has_byte_level = false;
-  read_pre_tokenizer(reader.at("pre_tokenizer"), file, has_byte_level, name);
-  use_word_matchers(file.stages);
-  reader.require(has_byte_level, "pre_tokenizer has no ByteLevel; Moetron reads byte-level BPE");
+  if (const auto normalizer = reader.find("normalizer"))
+    read_normalizer(*normalizer, name, file.normalizer);
+  read_pre_tokenizer(reader.find("pre_tokenizer"), name, file);
   if (const auto post = reader.find("post_processor")) read_post_processor(*post, file);
-  // A file without a decoder is decoded as bytes too: the library would leave the byte alphabet.
-  if (const auto decoder = reader.find("decoder")) check_decoder(*decoder);
+  read_decoder(reader.find("decoder"), name, file);
   return file;
 }
 

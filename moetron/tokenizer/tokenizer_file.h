@@ -3,12 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "moetron/tokenizer/added_tokens.h"
+#include "moetron/tokenizer/char_units.h"
+#include "moetron/tokenizer/decoder.h"
+#include "moetron/tokenizer/normalizer.h"
 #include "moetron/tokenizer/pretokenizer.h"
 
 namespace moetron {
@@ -17,12 +21,19 @@ namespace moetron {
 constexpr int64_t kMaxTokens = int64_t{1} << 21;
 
 struct TokenizerFile {
-  std::vector<std::pair<std::string, int32_t>> vocab;  // in the byte alphabet (byte_alphabet.h)
+  std::vector<std::pair<std::string, int32_t>> vocab;
   std::vector<std::pair<std::string, std::string>> merges;  // in order of rank
   bool ignore_merges = false;  // a piece that is a token is taken whole
+  // Pieces are merged from bytes, and tokens are written in the byte alphabet (byte_alphabet.h);
+  // else from characters.
+  bool is_byte_level = false;
+  CharUnitOptions characters;  // but for `unknown`
+  std::string unknown;         // the token of what is unknown, or nothing
   std::vector<AddedToken> added_tokens;
-  bool normalizes_nfc = false;
+  Normalizer normalizer;
   std::vector<PreTokenizerStage> stages;
+  // How tokens become text; nothing: as their bytes.
+  std::optional<std::vector<DecoderStep>> decoder;
   // What the post-processor puts around one text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;

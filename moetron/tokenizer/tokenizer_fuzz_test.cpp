@@ -36,6 +36,25 @@ constexpr std::string_view kSeed = R"json({"version":"1.0","truncation":null,"pa
 "vocab":{"a":0,"b":1,"c":2,"\u0120":3,"ab":4,"abc":5,"\u0120ab":6,"\u00c3":7,"\u00a9":8},
 "merges":["a b",["ab","c"],"\u0120 ab"]}})json";
 
+// All that the first does not have.
+constexpr std::string_view kMarkedSeed = R"json({"added_tokens":[
+{"id":9,"content":"<s>","normalized":true,"special":true}],
+"normalizer":{"type":"Sequence","normalizers":[{"type":"NFKD"},{"type":"Lowercase"},
+{"type":"Strip","strip_left":true,"strip_right":false},{"type":"Prepend","prepend":"_"},
+{"type":"Replace","pattern":{"Regex":"[^\\w&&[a-f]]{1,2}+|(?i:k(?=\\b))"},"content":"_"}]},
+"pre_tokenizer":{"type":"Sequence","pretokenizers":[
+{"type":"Split","pattern":{"Regex":"\\x{4e00}+|(?<![a-c])x$"},"behavior":"MergedWithNext","invert":true},
+{"type":"Punctuation","behavior":"Contiguous"},{"type":"FixedLength","length":7},
+{"type":"ByteLevel"},{"type":"Whitespace"},
+{"type":"Metaspace","replacement":"_","prepend_scheme":"first","split":true}]},
+"post_processor":{"type":"RobertaProcessing","sep":["a",0],"cls":["b",1]},
+"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Fuse"},
+{"type":"Replace","pattern":{"String":"_"},"content":" "},{"type":"BPEDecoder","suffix":"</w>"},
+{"type":"Strip","content":" ","start":1,"stop":2},{"type":"Metaspace","replacement":"_"}]},
+"model":{"type":"BPE","unk_token":"c","continuing_subword_prefix":"#","end_of_word_suffix":"/",
+"fuse_unk":true,"byte_fallback":true,"vocab":{"a":0,"b":1,"c":2,"#b":3,"ab":4,"#/":5,"<0x61>":6,
+"<0x23>":7,"#a/":8},"merges":["a #b"]}})json";
+
 class TokenizerFuzzTest : public ::testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }
@@ -60,6 +79,7 @@ class TokenizerFuzzTest : public ::testing::Test {
 
 TEST_F(TokenizerFuzzTest, EveryTruncationIsRefused) {
   ASSERT_TRUE(works(kSeed));
+  ASSERT_TRUE(works(kMarkedSeed));
   for (size_t size = 0; size < kSeed.size(); ++size) {
     ASSERT_FALSE(works(kSeed.substr(0, size))) << size;
   }
@@ -77,7 +97,7 @@ TEST_F(TokenizerFuzzTest, MutationsAreRefusedOrWork) {
   int num_working = 0;
   int num_refused = 0;
   while (std::chrono::steady_clock::now() < end) {
-    std::string text(kSeed);
+    std::string text(below(2) == 0 ? kSeed : kMarkedSeed);
     for (size_t n = 1 + below(3); n > 0; --n) {
       const size_t place = below(text.size());
       const size_t length = std::min(below(12), text.size() - place);

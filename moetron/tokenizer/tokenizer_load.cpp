@@ -18,10 +18,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kUsualEnd = "<|endoftext|>";
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 static_assert(kMaxTokens == int64_t{1} << MergeTable::kIdBits);
 
-Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& name) {
+std::vector<MergeRule> read_rules(const TokenizerFile& file, const TextToId& ids,
+                                  const std::string& name) {
   const auto id_of = [&](const std::string& token, size_t rank) {
     const auto found = ids.find(token);
     MT_CHECK_INPUT(found != ids.end(), name, ": merge ", rank, " names the token \"", token,
@@ -32,24 +34,57 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
                  file.merges.size(), " merges; Moetron reads fewer than ", MergeTable::kNoRank);
   std::vector<MergeRule> rules;
   rules.reserve(file.merges.size());
+  const size_t prefix = file.characters.prefix.size();
   for (size_t rank = 0; rank < file.merges.size(); ++rank) {
     const auto& [left, right] = file.merges[rank];
+    MT_CHECK_INPUT(right.size() >= prefix, name, ": merge ", rank, " has \"", right,
+                   "\", which is shorter than the prefix \"", file.characters.prefix, "\"");
     const int32_t left_id = id_of(left, rank);
     const int32_t right_id = id_of(right, rank);
-    rules.push_back({left_id, right_id, id_of(left + right, rank)});
+    rules.push_back({left_id, right_id, id_of(left + right.substr(prefix), rank)});
+  }
+  return rules;
+}
+
+Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& name) {
+  const std::vector<MergeRule> rules = read_rules(file, ids, name);
+  TextToId whole_pieces;
+  if (!file.is_byte_level) {
+    if (file.ignore_merges) whole_pieces = ids;
+    CharUnitOptions options = file.characters;
+    if (!file.unknown.empty()) {
+      const auto found = ids.find(file.unknown);
+      MT_CHECK_INPUT(found != ids.end(), name, ": model.unk_token names the token \"", file.unknown,
+                     "\", which is not in the vocabulary");
+      options.unknown = found->second;
+    }
+    return {CharUnits(ids, std::move(options)), rules, std::move(whole_pieces)};
   }
   std::array<int32_t, 256> byte_ids;
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = ids.find(alphabet_character(static_cast<uint8_t>(byte)));
     byte_ids[byte] = found != ids.end() ? found->second : -1;
   }
-  TextToId whole_pieces;
   if (file.ignore_merges) {
     for (const auto& [token, id] : file.vocab) {
       if (is_alphabet_token(token)) whole_pieces.emplace(alphabet_to_bytes(token), id);
     }
   }
   return {byte_ids, rules, std::move(whole_pieces)};
+}
+
+// Where SentencePiece's mark of a space begins a token unless another mark is before it, no merge
+// crosses the place in front of it: a text, which is one piece there, may be cut so into words.
+bool may_cut_at_marks(const TokenizerFile& file) {
+  if (file.is_byte_level || file.ignore_merges || !file.characters.prefix.empty() ||
+      !file.characters.suffix.empty()) {
+    return false;
+  }
+  const bool has_mark =
+      std::ranges::any_of(file.vocab, [](const auto& token) { return token.first == kSpaceMark; });
+  return has_mark && std::ranges::none_of(file.merges, [](const auto& merge) {
+           return merge.second.starts_with(kSpaceMark) && !merge.first.ends_with(kSpaceMark);
+         });
 }
 
 // An added token is a token of the model, or follows the largest id so far: the library numbers
@@ -63,6 +98,11 @@ void check_added_token(const AddedToken& token, int64_t next_id, const TextToId&
   MT_CHECK_INPUT(known != ids.end() || !bytes.contains(token.id), name, ": the id ", token.id,
                  " is given to the added token \"", token.content,
                  "\" and to a token of the model");
+}
+
+// As decoding needs them.
+std::string token_bytes(const std::string& token, const TokenizerFile& file) {
+  return file.decoder ? token : alphabet_to_bytes(token);
 }
 
 struct AddedTokenGroup {
@@ -79,20 +119,20 @@ void set_added_tokens(const TokenizerFile& file, const std::string& name, TextTo
   AddedTokenGroup normalized;
   int64_t largest = -1;  // of the added tokens
   const auto num_model_tokens = static_cast<int64_t>(file.vocab.size());
-  std::string storage;
   for (const AddedToken& token : file.added_tokens) {
     check_added_token(token, std::max(largest + 1, num_model_tokens), ids, parts.bytes, name);
     largest = std::max<int64_t>(largest, token.id);
     ids.emplace(token.content, token.id);
-    if (token.special) {
+    AddedTokenGroup& group = token.normalized ? normalized : raw;
+    group.tokens.push_back(token);
+    group.contents.push_back(token.normalized ? file.normalizer.normalized(token.content)
+                                              : token.content);
+    parts.bytes.set(token.id, token_bytes(group.contents.back(), file));
+    // In the library a special token that normalisation changes is not known for one by its text.
+    if (token.special && group.contents.back() == token.content) {
       parts.special.resize(std::max(parts.special.size(), static_cast<size_t>(token.id) + 1));
       parts.special[token.id] = true;
     }
-    AddedTokenGroup& group = token.normalized ? normalized : raw;
-    group.tokens.push_back(token);
-    const bool changes = token.normalized && file.normalizes_nfc;
-    group.contents.emplace_back(changes ? normalize_nfc(token.content, storage) : token.content);
-    parts.bytes.set(token.id, alphabet_to_bytes(group.contents.back()));
   }
   parts.raw_tokens = raw.make_finder();
   parts.normalized_tokens = normalized.make_finder();
@@ -136,13 +176,15 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
   ids.reserve(file.vocab.size() + file.added_tokens.size());
   for (const auto& [token, id] : file.vocab) {
     ids.emplace(token, id);
-    parts->bytes.set(id, alphabet_to_bytes(token));
+    parts->bytes.set(id, token_bytes(token, file));
   }
   parts->base_vocab_size = parts->bytes.size();
   parts->bpe = make_bpe(file, ids, name);
   set_added_tokens(file, name, ids, *parts);
-  parts->normalizes_nfc = file.normalizes_nfc;
+  if (may_cut_at_marks(file)) file.stages.emplace_back(MarkStage{std::string(kSpaceMark)});
+  parts->normalizer = std::move(file.normalizer);
   parts->stages = std::move(file.stages);
+  parts->decoder = std::move(file.decoder);
   set_ends(file, config, ids, name, *parts);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(parts)));
 }

@@ -13,6 +13,8 @@
 
 #include "moetron/tokenizer/added_tokens.h"
 #include "moetron/tokenizer/bpe.h"
+#include "moetron/tokenizer/decoder.h"
+#include "moetron/tokenizer/normalizer.h"
 #include "moetron/tokenizer/pretokenizer.h"
 #include "moetron/tokenizer/token_places.h"
 #include "moetron/tokenizer/tokenizer.h"
@@ -24,7 +26,7 @@ struct EncodeScratch {
   BpeScratch bpe;
   std::vector<TextPart> raw_parts;
   std::vector<TextPart> normalized_parts;
-  std::string normalized;
+  NormalizedText normalized;
 };
 
 // As many scratches as there were calls at the same time; one lock a call.
@@ -38,7 +40,7 @@ class ScratchPool {
   std::vector<std::unique_ptr<EncodeScratch>> free_;
 };
 
-// The bytes of every token, end to end.
+// The bytes of every token, or its text as the file has it where there is a decoder, end to end.
 class TokenBytes {
  public:
   void set(int32_t id, std::string_view bytes);                          // the last of an id counts
@@ -62,21 +64,23 @@ struct Tokenizer::Parts {
   TokenBytes bytes;
   int64_t base_vocab_size = 0;  // the largest id of the model's own tokens + 1
   std::vector<bool> special;    // by id, up to the largest special one
-  bool normalizes_nfc = false;
+  Normalizer normalizer;
   AddedTokenFinder raw_tokens;         // looked for before normalisation
   AddedTokenFinder normalized_tokens;  // and after it
   std::vector<PreTokenizerStage> stages;
   Bpe bpe;
-  std::vector<int32_t> prefix;  // around a text, with add_special_tokens
+  std::optional<std::vector<DecoderStep>> decoder;  // nothing: tokens are their bytes
+  std::vector<int32_t> prefix;                      // around a text, with add_special_tokens
   std::vector<int32_t> suffix;
   std::optional<int32_t> bos;
   std::optional<int32_t> eos;
   mutable ScratchPool scratches;
 
-  // With `places`, the tokens' places too, and with `finds_added` the added tokens that are found
-  // after normalisation.
-  void encode_part(std::string_view text, EncodeScratch& scratch, std::vector<int32_t>& ids_out,
-                   TokenPlaces* places = nullptr, bool finds_added = true) const;
+  // `is_first`: the part begins the text. With `places`, the tokens' places too, and with
+  // `finds_added` the added tokens that are found after normalisation.
+  void encode_part(std::string_view text, bool is_first, EncodeScratch& scratch,
+                   std::vector<int32_t>& ids_out, TokenPlaces* places = nullptr,
+                   bool finds_added = true) const;
 };
 
 }  // namespace moetron

@@ -35,6 +35,21 @@ constexpr std::string_view kSmall = R"({
     "vocab": {"a": 0, "b": 1, "c": 2, "Ġ": 3, "ab": 4, "abc": 5, "bc": 6, "Ġab": 7},
     "merges": ["a b", ["b", "c"], "ab c", "Ġ ab"]}})";
 
+// Of Llama-2's kind: over characters, a mark for each space, bytes of what is unknown.
+constexpr std::string_view kMarked = R"({
+  "added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": false}],
+  "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+  "pre_tokenizer": null,
+  "post_processor": null,
+  "decoder": {"type": "Sequence", "decoders": [
+    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+    {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+  "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "fuse_unk": true,
+    "vocab": {"<s>": 0, "<unk>": 1, "▁": 2, "a": 3, "b": 4, "▁a": 5, "▁ab": 6, "▁▁": 7, "é": 8,
+      "<0xC3>": 9, "<0xBC>": 10, "<0x0A>": 11},
+    "merges": ["▁ a", "▁a b", "▁ ▁"]}})";
+
 class TokenizerTest : public ::testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }
@@ -117,6 +132,49 @@ TEST_F(TokenizerTest, PlacesAreThoseBeforeNormalisation) {
   const PlacedTokens tokens = tokenizer->encode_pieces(text, whole);
   EXPECT_EQ(tokens.ids, tokenizer->encode(text));
   EXPECT_EQ(tokens.ends, (std::vector<size_t>{3, 4, 14, 15}));
+}
+
+TEST_F(TokenizerTest, CharactersMarksAndBytes) {
+  const auto tokenizer = load(std::string(kMarked));
+  EXPECT_EQ(tokenizer->encode("ab  ab\n"), (Ids{6, 2, 6, 11}));  // no merge crosses a mark
+  EXPECT_EQ(tokenizer->encode("a ü中文é"), (Ids{5, 2, 9, 10, 1, 8}));
+  EXPECT_EQ(tokenizer->encode("<s>a<s>"), (Ids{0, 5, 0}));
+  EXPECT_EQ(tokenizer->encode("    "), (Ids{7, 7, 2}));
+  EXPECT_EQ(tokenizer->decode(Ids{6, 2, 6, 9, 10, 9}), "ab  ab\uFFFD\uFFFD\uFFFD");
+  EXPECT_EQ(tokenizer->decode(Ids{0, 5, 9, 10}, true), "aü");
+  std::string text = "a";
+  for (int i = 0; i < 300'000; ++i) text += " ab";
+  const Ids ids = tokenizer->encode(text);
+  EXPECT_EQ(ids.size(), 300'001U);
+  EXPECT_EQ(tokenizer->decode(ids), text);
+}
+
+TEST_F(TokenizerTest, PlacesOfCharactersMarksAndBytes) {
+  const auto tokenizer = load(std::string(kMarked));
+  const std::string text = "ab ü中文é<s> b";
+  const std::vector<TextPiece> whole = {{text.size(), false}};
+  const PlacedTokens tokens = tokenizer->encode_pieces(text, whole);
+  EXPECT_EQ(tokens.ids, (Ids{6, 2, 9, 10, 1, 8, 0, 7, 4}));
+  EXPECT_EQ(tokens.ids, tokenizer->encode(text));
+  EXPECT_EQ(tokens.ends, (std::vector<size_t>{2, 3, 4, 5, 11, 13, 16, 17, 18}));
+}
+
+// The first piece alone gets a mark; what is stripped, replaced and put in front has its places.
+TEST_F(TokenizerTest, PlacesOfWhatIsRewritten) {
+  std::string text(kMarked);
+  const size_t begin = text.find("\"normalizer\"");
+  text.replace(begin, text.find("\"post_processor\"") - begin,
+               R"("normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+      {"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed", "invert": false},
+      {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}]},)");
+  const auto tokenizer = load(text);
+  const std::string source = "AB bXb a<s>a";
+  const std::vector<TextPiece> pieces = {{6, false}, {source.size(), false}};
+  const PlacedTokens tokens = tokenizer->encode_pieces(source, pieces);
+  EXPECT_EQ(tokens.ids, (Ids{6, 2, 4, 4, 5, 0, 3}));
+  EXPECT_EQ(tokens.ids, tokenizer->encode(source));
+  EXPECT_EQ(tokens.ends, (std::vector<size_t>{2, 3, 4, 6, 8, 11, 12}));
 }
 
 TEST_F(TokenizerTest, AddedTokensAreFoundInLinearTime) {
@@ -217,8 +275,7 @@ TEST_F(TokenizerTest, ConfigAddsTokens) {
 
 TEST_F(TokenizerTest, ErrorsNameFileAndCause) {
   const std::vector<std::array<std::string, 3>> cases{
-      {R"("type": "BPE")", R"("type": "Unigram")",
-       "model is of type Unigram; Moetron reads byte-level BPE"},
+      {R"("type": "BPE")", R"("type": "Unigram")", "model is of type Unigram; Moetron reads BPE"},
       {R"("type": "BPE")", R"("type": "WordPiece")", "model is of type WordPiece"},
       {R"("c": 2)", R"("c": 99999999999)", "\"c\" an id that is not an integer below 2097152"},
       {R"("c": 2)", R"("c": 2097152)", "\"c\" an id that is not an integer below 2097152"},
@@ -233,11 +290,18 @@ TEST_F(TokenizerTest, ErrorsNameFileAndCause) {
       {R"("a b")", "7", "merges holds as number 0 neither"},
       {R"("id": 9)", R"("id": 12)", "\"<mask>\" has the id 12 but should have 9"},
       {R"("ids": [8])", R"("ids": [800])", "post_processor adds the id 800"},
-      {R"("normalizer": null)", R"("normalizer": {"type": "NFKC"})", "normalizer is of type NFKC"},
-      {R"({"type": "ByteLevel", "add)", R"({"type": "Metaspace", "add)", "is of type Metaspace"},
-      {R"("ignore_merges")", R"("byte_fallback": true, "x")", "byte_fallback is not supported"},
+      {R"("normalizer": null)", R"("normalizer": {"type": "Nmt"})", "normalizer is of type Nmt"},
+      {R"({"type": "ByteLevel", "add)", R"({"type": "UnicodeScripts", "add)",
+       "is of type UnicodeScripts"},
+      {R"({"type": "ByteLevel", "add)", R"({"type": "Metaspace", "replacement": "__", "add)",
+       "replacement (\"__\") is not one character"},
+      {R"("ignore_merges")", R"("byte_fallback": 1, "x")", "byte_fallback is not true or false"},
       {R"("ignore_merges")", R"("dropout": 0.1, "x")", "dropout is not supported"},
-      {R"("ignore_merges")", R"("unk_token": "a", "x")", "unk_token (\"a\") is not supported"},
+      {R"("ignore_merges")", R"("unk_token": "z", "x")", "unk_token names the token \"z\""},
+      {R"("ignore_merges")", R"("continuing_subword_prefix": "##", "x")",
+       "merge 0 has \"b\", which is shorter than the prefix \"##\""},
+      {R"("merges": [)", R"("end_of_word_suffix": "</w>", "merges": ["x y", )",
+       "merge 0 names the token \"x\""},
       {R"({"type": "ByteLevel"})", R"({"type": "WordPiece"})", "decoder is of type WordPiece"},
       {R"("model")", R"("modell")", "tokenizer.json: has no \"model\""},
       {std::string(kSmall), "[1, 2]", "tokenizer.json: is not an object"},

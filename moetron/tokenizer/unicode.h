@@ -1,6 +1,5 @@
-// What byte-level BPE needs of Unicode, in the versions that the `tokenizers` library follows
-// (unicode_versions.h): categories as bits, UTF-8 scanning and repair, and canonical composition
-// (NFC, Unicode Standard Annex #15).
+// What BPE needs of Unicode for every character that it reads: categories as bits, UTF-8 scanning
+// and repair. Tables are in unicode_tables.h, normal forms in normal_forms.h.
 #pragma once
 
 #include <cstdint>
@@ -19,16 +18,14 @@ enum CharBits : uint8_t {
   kPunctuation = 8,
   kSymbol = 16,
   kSpace = 32,
-  kLineEnd = 64,    // CR or LF; they are kSpace too
-  kNfcActive = 128  // may change under NFC, or compose with the character before it
+  kLineEnd = 64,  // CR or LF; they are kSpace too
+  kCjk = 128      // U+4E00-9FA5 (Han), U+3040-30FF (kana): what DeepSeek's pattern has for itself
 };
-
-constexpr char32_t kNumCodePoints = 0x110000;
 
 // The bits of all code points, made at the first call (10 ms, 1.1 MB).
 const std::vector<uint8_t>& char_bits_table();
 
-// \w of the regex crate: letters, marks, decimal digits, connectors, joiners and circled letters.
+// \w of the regex crate: that of patterns (char_set.h) and joiners.
 bool is_word_character(char32_t character);
 
 struct Character {
@@ -56,7 +53,7 @@ bool is_utf8(std::string_view text);
 // Rust's String::from_utf8_lossy and in the WHATWG encoding standard.
 std::string replace_invalid_utf8(std::string_view text);
 
-// NFC of valid UTF-8. `storage` holds the result if it differs from `text`.
-std::string_view normalize_nfc(std::string_view text, std::string& storage);
+// Appends the character as UTF-8.
+void append_utf8(char32_t character, std::string& text);
 
 }  // namespace moetron

@@ -196,18 +196,13 @@ struct QwenLike {
 
 // What the first two patterns take ends the text of the third.
 struct DeepSeek {
-  static constexpr uint8_t kCjk = kNfcActive;  // whose meaning there nobody asks for here
-
   struct Text : Scanner {
     using Scanner::Scanner;
 
     // Of a Han character or kana kCjk alone.
     uint8_t bits(const char* p, const char*& next) const {
       const uint8_t found = Scanner::bits(p, next);
-      if (next - p < 3) return found & ~kCjk;
-      const char32_t c = decode_utf8(p).value;
-      const bool is_cjk = (c >= 0x4E00 && c <= 0x9FA5) || (c >= 0x3040 && c <= 0x30FF);
-      return is_cjk ? kCjk : found & ~kCjk;
+      return (found & kCjk) != 0 ? uint8_t{kCjk} : found;
     }
     bool is(const char* p, uint8_t mask) const {
       const char* next = nullptr;

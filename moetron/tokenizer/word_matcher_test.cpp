@@ -36,7 +36,7 @@ struct PieceList : WordConsumer {
 Pieces cut(const Stages& stages, std::string_view text) {
   PieceList list;
   WordBatch words(list);
-  pre_tokenize(stages, text, words);
+  pre_tokenize(stages, text, {text.data(), nullptr}, words);
   words.flush();
   return list.pieces;
 }
@@ -46,7 +46,11 @@ Pieces cut(PreTokenizerStage stage, std::string_view text) {
 }
 
 PreTokenizerStage pattern_stage(std::string_view pattern) {
-  return PatternStage{Pattern(pattern, false, "test")};
+  return SplitStage{Pattern(pattern, false, "test")};
+}
+
+SplitStage digits(SplitBehavior behavior) {
+  return {CharMatcher(number_set()), behavior};
 }
 
 Pieces cut_by_pattern(std::string_view pattern, std::string_view text) {
@@ -67,8 +71,8 @@ TEST(WordMatcher, CutsAsTheModelsExpect) {
   EXPECT_EQ(cut(WordMatcher::kDeepSeek, "a中かb"), (Pieces{"a", "中か", "b"}));
   EXPECT_EQ(cut(WordMatcher::kDeepSeek, "(abc) 1"), (Pieces{"(abc", ")", " ", "1"}));
   EXPECT_EQ(cut(WordMatcher::kDeepSeek, "a  中  b"), (Pieces{"a", "  ", "中", " ", " b"}));
-  EXPECT_EQ(cut(DigitStage{true}, "a12"), (Pieces{"a", "1", "2"}));
-  EXPECT_EQ(cut(DigitStage{false}, "a12b"), (Pieces{"a", "12", "b"}));
+  EXPECT_EQ(cut(digits(SplitBehavior::kIsolated), "a12"), (Pieces{"a", "1", "2"}));
+  EXPECT_EQ(cut(digits(SplitBehavior::kContiguous), "a12b"), (Pieces{"a", "12", "b"}));
   EXPECT_EQ(cut(PrefixSpaceStage{}, "a"), (Pieces{" a"}));
   EXPECT_EQ(cut(PrefixSpaceStage{}, " a"), (Pieces{" a"}));
 }
@@ -138,25 +142,67 @@ TEST(Pattern, ReadsOnigurumaSyntax) {
   EXPECT_EQ(cut_by_pattern(R"(\p{Han}+)", "a中、b"), (Pieces{"a", "中", "、b"}));
   EXPECT_EQ(cut_by_pattern(R"(\u4e2d\v?)", "a中b"), (Pieces{"a", "中", "b"}));
   EXPECT_EQ(cut_by_pattern("x*", "axxb"), (Pieces{"a", "xx", "b"}));
-  EXPECT_EQ(cut(PatternStage{Pattern("a.", true, "test")}, "aba.b"), (Pieces{"ab", "a.", "b"}));
-  const PatternStage removed{Pattern("-", true, "test"), false, true};
-  EXPECT_EQ(cut(removed, "-a-b"), (Pieces{"a", "b"}));
-  const PatternStage inverted{Pattern("[a-z]+", false, "test"), true, false};
+  EXPECT_EQ(cut(SplitStage{Pattern("a.", true, "test")}, "aba.b"), (Pieces{"ab", "a.", "b"}));
+  const SplitStage inverted{Pattern("[a-z]+", false, "test"), SplitBehavior::kRemoved, true};
   EXPECT_EQ(cut(inverted, "ab-c"), (Pieces{"ab", "c"}));
+  EXPECT_EQ(cut_by_pattern(R"([a-f&&[^b]])", "abc"), (Pieces{"a", "b", "c"}));
+  EXPECT_EQ(cut_by_pattern(R"(\bab{2}+)", "abbbb abb cabb"),
+            (Pieces{"abbbb", " ", "abb", " cabb"}));
+  EXPECT_EQ(cut_by_pattern(R"((?i:k's|\p{^L}))", "\u212A'\u017Fa1"),
+            (Pieces{"\u212A'\u017F", "a", "1"}));
+  EXPECT_EQ(cut_by_pattern(R"(\p{Lo}+)", "a\U00031350b"), (Pieces{"a", "\U00031350", "b"}));
+}
+
+// The words of the library's own documentation.
+TEST(SplitStage, BehavesAsTheLibrary) {
+  const auto split = [](SplitBehavior behavior) {
+    return cut(SplitStage{Pattern("-", true, "test"), behavior}, "the-final--countdown");
+  };
+  EXPECT_EQ(split(SplitBehavior::kRemoved), (Pieces{"the", "final", "countdown"}));
+  EXPECT_EQ(split(SplitBehavior::kIsolated), (Pieces{"the", "-", "final", "-", "-", "countdown"}));
+  EXPECT_EQ(split(SplitBehavior::kMergedWithPrevious),
+            (Pieces{"the-", "final-", "-", "countdown"}));
+  EXPECT_EQ(split(SplitBehavior::kMergedWithNext), (Pieces{"the", "-final", "-", "-countdown"}));
+  EXPECT_EQ(split(SplitBehavior::kContiguous), (Pieces{"the", "-", "final", "--", "countdown"}));
 }
 
 TEST(Pattern, RefusesWhatItCannotTranslate) {
-  for (const char* pattern :
-       {"(",       "[a",      "a{1,2}+",      "a{2}?",           "a{,2}",  R"(\h)",
-        R"(\b)",   R"(\1)",   R"([\W])",      "[a&&b]",          "[a[b]]", "[]a]",
-        "(?m:.)",  "(?<n>a)", "(*UTF)",       R"(\p{Nonsense})", R"(\pL)", R"(\p{L)",
-        R"(\u12)", "a\\",     R"(\p{sc:Han})"}) {
+  for (const char* pattern : {"(",
+                              "a)",
+                              "[a",
+                              "[",
+                              R"([\)",
+                              "*a",
+                              "a**",
+                              "(?~a)",
+                              R"(\1)",
+                              R"(\k<n>)",
+                              R"(\G)",
+                              "[]a]",
+                              "[a-\\d]",
+                              "[b-a]",
+                              "[[:alpha:]]",
+                              "(?x:a)",
+                              "(?i",
+                              "(?i:\u00df)",
+                              "(?i:fluss)",
+                              "(*UTF)",
+                              R"(\p{Nonsense})",
+                              R"(\pL)",
+                              R"(\p{L)",
+                              R"(\u12)",
+                              R"(\x{110000})",
+                              R"(\xe4)",
+                              "a\\",
+                              R"(\p{sc:Han})",
+                              "(?<=a+)b",
+                              "a{200000}"}) {
     EXPECT_THROW(Pattern(pattern, false, "test"), InputError) << pattern;
   }
 }
 
 TEST(Pattern, GivesUpOnExplosions) {
-  const PatternStage stage{Pattern("(?:a+)+$|(?:a|aa)+b", false, "test")};
+  const SplitStage stage{Pattern("(?:a+)+$|(?:a|aa)+b", false, "test")};
   EXPECT_THROW(cut(stage, std::string(64, 'a') + "c"), InputError);
 }
 
