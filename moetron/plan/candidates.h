@@ -15,7 +15,7 @@ namespace moetron {
 struct Candidate {
   Layout layout;
   double least_time = 0;  // seconds that its step takes at least
-  double memory = 0;      // bytes of its fullest rank; under dualpipev+ at least
+  double memory = 0;      // bytes of its fullest rank
   double host = 0;        // likewise, of the host
 };
 

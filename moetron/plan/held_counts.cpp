@@ -40,14 +40,6 @@ HeldCounts::HeldCounts(const StepList& list, int num_chunks) : in_blocks_(has_bl
   }
 }
 
-HeldCounts HeldCounts::at_least(int num_chunks) {
-  HeldCounts counts;
-  Counts one(2 * static_cast<size_t>(num_chunks));
-  std::fill_n(one.begin(), num_chunks, 1);
-  counts.peaks_.push_back(std::move(one));
-  return counts;
-}
-
 void HeldCounts::add(const Counts& counts) {
   for (const Counts& peak : peaks_)
     if (covers(peak, counts)) return;
@@ -69,15 +61,12 @@ double HeldCounts::peak(const std::vector<HeldOfChunk>& by_chunk) const {
 }
 
 std::vector<HeldCounts> held_counts(const ScheduleRequest& request) {
-  if (request.kind == ScheduleKind::kDualPipeVPlus) {
-    const int num_chunks = placement_of(request).num_chunks();
-    return std::vector<HeldCounts>(static_cast<size_t>(request.num_ranks),
-                                   HeldCounts::at_least(num_chunks));
-  }
-  // The middle of a list repeats itself, and holds no more the longer it is.
+  // The middle of a list repeats itself, and holds no more the longer it is; but gpipe holds every
+  // micro-batch of the step, and dualpipev+ needs the less, the longer it has to make up for time.
   ScheduleRequest shorter = request;
   constexpr int kRounds = 6;
-  shorter.num_micro_batches = std::min(request.num_micro_batches, kRounds * request.num_ranks);
+  if (request.kind != ScheduleKind::kGPipe && request.kind != ScheduleKind::kDualPipeVPlus)
+    shorter.num_micro_batches = std::min(request.num_micro_batches, kRounds * request.num_ranks);
   const Schedule schedule = make_schedule(shorter);
   std::vector<HeldCounts> counts;
   counts.reserve(schedule.steps.size());

@@ -11,8 +11,6 @@ namespace moetron {
 class HeldCounts {
  public:
   HeldCounts(const StepList& list, int num_chunks);
-  // Of a rank whose list is not known: at least one micro-batch of each chunk.
-  static HeldCounts at_least(int num_chunks);
 
   // What peak_held() finds in the list.
   double peak(const std::vector<HeldOfChunk>& by_chunk) const;
@@ -22,14 +20,13 @@ class HeldCounts {
   // By chunk, micro-batches held from their F on, then those held from their I on.
   using Counts = std::vector<int>;
 
-  HeldCounts() = default;
   void add(const Counts& counts);
 
   std::vector<Counts> peaks_;  // none of them less than another in everything
   bool in_blocks_ = false;
 };
 
-// By rank. Of dualpipev+, whose lists take long to make, HeldCounts::at_least().
+// By rank, as memory_of() finds them. Of dualpipev+ it takes up to a second.
 std::vector<HeldCounts> held_counts(const ScheduleRequest& request);
 
 }  // namespace moetron

@@ -1,5 +1,6 @@
 #include "moetron/plan/search.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -155,7 +156,7 @@ TEST(Search, BoundsAndMemoryAreThoseOfTheDryRun) {
 TEST(Search, HeldCountsDoNotDependOnTheLengthOfTheList) {
   for (const ScheduleKind kind :
        {ScheduleKind::k1F1B, ScheduleKind::kInterleaved, ScheduleKind::kZbH1, ScheduleKind::kZbV,
-        ScheduleKind::kDualPipeV}) {
+        ScheduleKind::kDualPipeV, ScheduleKind::kDualPipeVPlus, ScheduleKind::kGPipe}) {
     for (const int ranks : {1, 2, 4, 8}) {
       const ScheduleRequest request{
           .kind = kind, .num_ranks = ranks, .num_micro_batches = 20 * ranks, .loop_chunks = 3};
@@ -189,6 +190,25 @@ TEST(Search, KeepsWhatIsTypedAndEveryLimit) {
     EXPECT_LE(layout.ep, 2);
     EXPECT_LE(layout.pp, 2);
     EXPECT_EQ(layout.tp * layout.tpe, 1);
+  }
+}
+
+// Where one of them alone is asked for, what fits by its counts fits in a dry run as well.
+TEST(Search, FindsWhatFitsOfASchedule) {
+  const std::string recipe =
+      "--config configs/qwen3_30b_a3b_h100x16_pretrain.toml --world-size 16 --micro-batch-size 1 "
+      "--max-tensor-model-parallel-size 1 --moe-token-dispatcher-type deepep --scheduler ";
+  for (const char* kind : {"gpipe", "dualpipev+"}) {
+    const Planned planned(recipe + kind);
+    const SearchResult result = planned.search();
+    ASSERT_FALSE(result.proposals.empty()) << kind;
+    for (const Proposal& proposal : result.proposals) {
+      EXPECT_EQ(name_of(proposal.layout.kind), kind);
+      EXPECT_TRUE(proposal.run.fits);
+    }
+    EXPECT_TRUE(std::any_of(result.proposals.begin(), result.proposals.end(),
+                            [](const Proposal& proposal) { return proposal.layout.pp > 1; }))
+        << kind << ": where it differs from others";
   }
 }
 
