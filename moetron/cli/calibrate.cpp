@@ -16,6 +16,7 @@
 #include "moetron/base/log.h"
 #include "moetron/bench/device_facts.h"
 #include "moetron/cli/calibrate.h"
+#include "moetron/cli/file_work.h"
 #include "moetron/cli/rank_run.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/doctor/control_group.h"
@@ -51,17 +52,6 @@ CalibrationSettings settings_of(const Options& options, const RankEnvironment& e
           .base_name = file.empty() ? "the built-in hardware" : file};
 }
 
-// Finds before the work, not after it, that the file cannot be written or is something else.
-void check_place(const std::string& file) {
-  std::error_code ignored;
-  MT_CHECK_CONFIG(!std::filesystem::is_directory(file, ignored), "out (", file,
-                  ") is a folder: name a file");
-  if (std::filesystem::exists(file, ignored))
-    MT_CHECK_CONFIG(is_measured_hardware(read_file(file)), "out (", file,
-                    ") is there, and calibrate did not write it: name another file");
-  FileWriter(file).write("");  // goes without a trace
-}
-
 void check_name(const std::string& name) {
   const auto is_control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
   MT_CHECK_CONFIG(std::none_of(name.begin(), name.end(), is_control),
@@ -84,7 +74,7 @@ int run_calibration(const ParsedCommandLine& parsed) {
                              : !plan.name.empty()
                                  ? hardware_file_name(plan.name, /*num_ranks=*/1)
                                  : hardware_file_name(device_facts(device).name, world.size());
-    if (environment.rank == 0) check_place(file);
+    if (environment.rank == 0) check_output("out", file, "calibrate", is_measured_hardware);
     const Calibration found = calibrate(world, device, settings);
     if (environment.rank != 0) return kExitDone;
     FileWriter out(file);

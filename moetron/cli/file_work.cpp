@@ -1,10 +1,14 @@
 #include "moetron/cli/file_work.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <thread>
 #include <unistd.h>
 #include <utility>
+
+#include "moetron/base/error.h"
+#include "moetron/base/file.h"
 
 namespace moetron {
 
@@ -27,6 +31,17 @@ void BlockProgress::show(const std::string& what, uint64_t done, uint64_t total)
   }
   const double seconds = std::chrono::duration<double>(now - std::exchange(last_, now)).count();
   bar_->advance(static_cast<int64_t>(done), seconds);
+}
+
+void check_output(const std::string& option, const std::string& file, const std::string& writer,
+                  bool (*is_own)(std::string_view text)) {
+  std::error_code ignored;
+  MT_CHECK_CONFIG(!std::filesystem::is_directory(file, ignored), option, " (", file,
+                  ") is a folder: name a file");
+  if (std::filesystem::exists(file, ignored))
+    MT_CHECK_CONFIG(is_own(read_file(file)), option, " (", file, ") is there, and ", writer,
+                    " did not write it: name another file");
+  FileWriter(file).write("");  // goes without a trace
 }
 
 }  // namespace moetron

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "moetron/metrics/progress_bar.h"
 
@@ -26,5 +27,10 @@ class BlockProgress {
   std::optional<ProgressBar> bar_;
   std::chrono::steady_clock::time_point last_;
 };
+
+// Finds before long work, not after it, that a file cannot be written, or is something else than
+// what `writer` makes, which is replaced. Throws ConfigError or InputError naming `option`.
+void check_output(const std::string& option, const std::string& file, const std::string& writer,
+                  bool (*is_own)(std::string_view text));
 
 }  // namespace moetron

@@ -6,10 +6,12 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/file.h"
+#include "moetron/base/formatted.h"
 #include "moetron/base/log.h"
 #include "moetron/base/units.h"
 #include "moetron/cli/calibrate.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/file_work.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/config/applied_settings.h"
 #include "moetron/config/toml_file.h"
@@ -18,16 +20,17 @@
 namespace moetron {
 namespace {
 
+constexpr const char* kWritten = "# The fastest layout that `moetron plan` found";
+
 void write_run(const Options& options, const ParsedCommandLine& parsed, const SearchResult& result,
                const Hardware& hardware) {
   const Proposal& best = result.proposals.front();
   Options run = with_layout(options, parsed.typed, best.layout);
   run.runtime.world_size.reset();
   run.runtime.hardware.clear();
-  const std::string text =
-      concat("# The fastest layout that `moetron plan` found for ", *options.runtime.world_size,
-             " ranks on ", hardware.name, ": ", best.run.prediction.step_time,
-             " s a step predicted.\n\n", toml_of(run, Command::kPretrain));
+  const std::string text = concat(kWritten, " for ", *options.runtime.world_size, " ranks on ",
+                                  hardware.name, ": ", best.run.prediction.step_time,
+                                  " s a step predicted.\n\n", toml_of(run, Command::kPretrain));
   write_file(options.plan.write, text);
   const std::string missing = missing_options(Command::kPretrain, parsed.given);
   log_info(concat("written: ", options.plan.write, missing.empty() ? "" : "; with it " + missing));
@@ -40,6 +43,10 @@ int run_plan(const ParsedCommandLine& parsed) {
   init_log(/*rank=*/0, /*size=*/1);
   say_notices(parsed);
   Options options = parsed.options;
+  if (!options.plan.write.empty()) {
+    check_output("write", options.plan.write, "plan",
+                 [](std::string_view text) { return text.starts_with(kWritten); });
+  }
   RunFindings found;
   find_model(options, found);
   find_vocabulary(options, found);
@@ -47,8 +54,12 @@ int run_plan(const ParsedCommandLine& parsed) {
   Hardware hardware = planned_hardware(options);
   const LayoutSpace space = layout_space(options, parsed.typed, hardware.gpus_per_node);
   found.facts.world_size = space.world_size;
-  if (options.plan.memory_limit)
-    hardware.memory = std::min(hardware.memory, *options.plan.memory_limit * kGibi);
+  if (const std::optional<double> limit = options.plan.memory_limit) {
+    MT_CHECK_CONFIG(*limit * kGibi <= hardware.memory, "memory-limit (", *limit,
+                    " GiB) must be at most the ", formatted("%.4g", hardware.memory / kGibi),
+                    " GiB of ", hardware.name, "; name another machine with --hardware");
+    hardware.memory = *limit * kGibi;
+  }
   const auto resolve = [&](const Layout& layout) {
     return resolve_layout(with_layout(options, parsed.typed, layout), found.facts);
   };

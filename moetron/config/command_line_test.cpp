@@ -192,7 +192,8 @@ TEST(CommandLine, ValuesHaveAStandingOfTheirOwn) {
   EXPECT_THAT(parse(pretrain("--scheduler zb-v --use-flash-attn")).notices,
               ElementsAre("--use-flash-attn has no effect here: the fastest attention of the "
                           "machine is always used",
-                          "--scheduler: with one pipeline rank all schedules train the same way"));
+                          "--scheduler: with one pipeline rank schedules differ only in what hides "
+                          "expert communication"));
   EXPECT_THAT(parse(pretrain("--use-flash-attn False")).notices, ElementsAre());
   EXPECT_THAT(parse(pretrain("--transformer-impl local --use-flash-attn")).notices, ElementsAre());
   EXPECT_EQ(error_of(pretrain("--module-impl {core_attn:local,mlp:local}")),

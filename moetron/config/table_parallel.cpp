@@ -39,7 +39,7 @@ std::string idle_with_fast_attention(const Options& options) {
 std::string remark_on_one_stage(const Options& options) {
   return options.parallel.pipeline_model_parallel_size > 1
              ? ""
-             : "with one pipeline rank all schedules train the same way";
+             : "with one pipeline rank schedules differ only in what hides expert communication";
 }
 
 std::string idle_beyond_plus(const Options& options) {
@@ -198,7 +198,8 @@ void declare_memory(OptionTable& table) {
            "the inputs are kept.")
       .one_of({{"full", RecomputeGranularity::kFull},
                {"selective", Standing::kNoEffect,
-                "recompute-modules says what is; the fastest attention keeps no scores anyway"}});
+                "recompute-modules says what is; the fastest attention keeps no scores anyway"}})
+      .also("recompute-activations", "selective");
   table
       .add(MT_FIELD(memory, recompute_method),
            "Which layers are recomputed: uniform: all of them, recompute-num-layers at a time.")

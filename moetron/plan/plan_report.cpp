@@ -90,7 +90,7 @@ std::string describe(const Proposal& proposal, const Hardware& hardware) {
   const DryRun& run = proposal.run;
   const Prediction& prediction = run.prediction;
   std::string text = formatted(
-      "%8.4g s  %9.1f tokens/s/GPU  %6.1f TFLOP/s/GPU  bubble %4.1f %%  exposed %4.1f %%\n    ",
+      " %9.4g s  %9.1f tokens/s/GPU  %6.1f TFLOP/s/GPU  bubble %4.1f %%  exposed %4.1f %%\n    ",
       prediction.step_time, prediction.tokens_per_second, prediction.flops_per_second / 1e12,
       100 * prediction.simulation.bubble_fraction, 100 * exposed_share(run));
   text += describe(proposal.layout);
