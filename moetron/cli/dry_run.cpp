@@ -70,6 +70,7 @@ void run_dry_run(Options options, Command command, int64_t world_size) {
   const std::string& file = options.runtime.hardware;
   const Hardware hardware = planned_hardware(options);
   const RunSpec spec = resolve_run(options, found.facts);
+  check_planned_device(options, spec, hardware);
   for (const std::string& remark : spec.remarks) log_info(remark);
   if (!found.absent.empty())
     std::printf("not here  %s%s\n", found.absent.c_str(), found.assumed.c_str());

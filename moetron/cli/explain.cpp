@@ -15,8 +15,10 @@
 #include "moetron/base/formatted.h"
 #include "moetron/base/json.h"
 #include "moetron/cli/commands.h"
+#include "moetron/cli/nearest_fit.h"
 #include "moetron/cli/run_findings.h"
 #include "moetron/plan/dry_run.h"
+#include "moetron/plan/dry_run_report.h"
 #include "moetron/train/start.h"
 
 namespace moetron {
@@ -111,8 +113,20 @@ void print_sentences(const char* title, const std::vector<std::string>& sentence
   for (const std::string& sentence : sentences) print_paragraph(sentence, "  ");
 }
 
-void print_layout(const Explanation& explanation, const Options& options) {
-  if (!explanation.run) return;
+// The run as it would be on the hardware; empty: something stands in its way.
+std::optional<DryRun> planned_run(Explanation& explanation, const Hardware& hardware) {
+  if (!explanation.run) return {};
+  try {
+    check_planned_device(explanation.run_options, *explanation.run, hardware);
+  } catch (const ConfigError& error) {
+    explanation.contradictions.emplace_back(error.what());
+    explanation.run.reset();
+    return {};
+  }
+  return dry_run(*explanation.run, hardware);
+}
+
+void print_layout(const Explanation& explanation, const DryRun& run, const Hardware& hardware) {
   const ParallelSizes& sizes = explanation.run->sizes;
   std::cout << "\nLayout\n  " << sizes.world << " ranks: tensor " << sizes.tp << ", pipeline "
             << sizes.pp << ", data " << sizes.dp << "; experts: tensor " << sizes.tpe
@@ -122,8 +136,6 @@ void print_layout(const Explanation& explanation, const Options& options) {
     std::cout
         << "  nobody says the vocabulary: the tokenizer is taken for the family's released one of "
         << *explanation.assumed_vocabulary << " tokens\n";
-  const Hardware hardware = planned_hardware(options);
-  const DryRun run = dry_run(*explanation.run, hardware);
   std::cout << formatted("  at most %.1f of a GPU's %.1f GB%s, %.3g s a step, %.0f tokens/s/GPU, ",
                          run.most().total() / 1e9, hardware.memory / 1e9,
                          run.fits ? "" : ": too much", run.prediction.step_time,
@@ -131,14 +143,14 @@ void print_layout(const Explanation& explanation, const Options& options) {
             << "as on " << hardware.name << "; --dry-run tells more\n";
 }
 
-// As a shell takes it back. What is open keeps its dollar sign.
-std::string quoted(const std::string& word) {
+// As a shell takes it back, which expands what is open in it.
+std::string quoted(const std::string& word, bool is_open) {
   const auto is_plain = [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
            std::string_view("-_./:=,+@%").find(c) != std::string_view::npos;
   };
   if (!word.empty() && std::all_of(word.begin(), word.end(), is_plain)) return word;
-  if (word.find('$') != std::string::npos) return "\"" + word + "\"";
+  if (is_open) return "\"" + word + "\"";
   std::string text = "'";
   for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return text + "'";
@@ -148,10 +160,12 @@ void print_command(const Explanation& explanation) {
   std::vector<std::string> items;  // an option with its values
   for (const std::string& word : explanation.command) {
     const bool begins = items.empty() || word.starts_with("--") || word == "moetron";
+    const std::vector<std::string>& open = explanation.open_words;
+    const bool is_open = std::find(open.begin(), open.end(), word) != open.end();
     if (begins) {
-      items.push_back(quoted(word));
+      items.push_back(quoted(word, is_open));
     } else {
-      items.back() += " " + quoted(word);
+      items.back() += " " + quoted(word, is_open);
     }
   }
   std::cout << "\nOur command\n";
@@ -169,8 +183,8 @@ Json to_json(const std::vector<ExplainedOption>& options) {
   return list;
 }
 
-Json to_json(const Explanation& explanation, const Options& options) {
-  Json json{{"ranks", explanation.num_ranks},
+Json to_json(const Explanation& explanation, const std::optional<DryRun>& run) {
+  Json json{{"ranks", explanation.num_ranks ? Json(*explanation.num_ranks) : Json()},
             {"same", to_json(explanation.same)},
             {"other", to_json(explanation.other)},
             {"added", to_json(explanation.added)},
@@ -180,17 +194,17 @@ Json to_json(const Explanation& explanation, const Options& options) {
             {"contradictions", explanation.contradictions},
             {"open", explanation.open},
             {"command", explanation.command}};
-  if (explanation.run) {
-    const DryRun run = dry_run(*explanation.run, planned_hardware(options));
-    json["step_time"] = run.prediction.step_time;
-    json["tokens_per_second_per_gpu"] = run.prediction.tokens_per_second;
-    json["memory"] = run.most().total();
-    json["fits"] = run.fits;
+  if (run) {
+    json["step_time"] = run->prediction.step_time;
+    json["tokens_per_second_per_gpu"] = run->prediction.tokens_per_second;
+    json["memory"] = run->most().total();
+    json["fits"] = run->fits;
   }
   return json;
 }
 
-void print(const Explanation& explanation, const Options& options) {
+void print(const Explanation& explanation, const std::optional<DryRun>& run,
+           const Hardware& hardware) {
   print_working("Same meaning", explanation.same);
   print_working("Added: what Megatron does without being asked", explanation.added);
   print_with_reasons("Another effect here", explanation.other);
@@ -202,7 +216,7 @@ void print(const Explanation& explanation, const Options& options) {
       "Open: set them in the environment of this command, or give the script's arguments "
       "behind its name",
       explanation.open);
-  print_layout(explanation, options);
+  if (run) print_layout(explanation, *run, hardware);
   print_command(explanation);
 }
 
@@ -212,20 +226,32 @@ int run_explain(const ParsedCommandLine& parsed) {
   say_notices(parsed);
   const Options& options = parsed.options;
   const TrainingCommand command = read_command(options.explain);
-  const Explanation explanation = explain(
+  Explanation explanation = explain(
       command, options.runtime.world_size,
       [](const Options& of_run, RunFacts& facts) { find_model(resolve_start(of_run), facts); });
+  const Hardware hardware = planned_hardware(options);
+  const std::optional<DryRun> run = planned_run(explanation, hardware);
   if (options.report.json) {
-    std::cout << to_json(explanation, options).dump(2, ' ', false, Json::error_handler_t::replace)
+    std::cout << to_json(explanation, run).dump(2, ' ', false, Json::error_handler_t::replace)
               << "\n";
   } else {
-    std::cout << (command.program.empty() ? "a list of options" : command.program) << ", "
-              << explanation.num_ranks << (explanation.num_ranks == 1 ? " rank\n" : " ranks\n");
-    print(explanation, options);
+    std::cout << (command.program.empty() ? "a list of options" : command.program) << ", ";
+    if (explanation.num_ranks) {
+      std::cout << *explanation.num_ranks << (explanation.num_ranks == 1 ? " rank\n" : " ranks\n");
+    } else {
+      std::cout << "the number of ranks is open\n";
+    }
+    print(explanation, run, hardware);
     std::cout << std::flush;
   }
   const std::string what = obstacles(explanation);
-  MT_CHECK_CONFIG(what.empty(), what);
+  const bool overflows = run && !run->fits;
+  const std::string overflow =
+      !overflows ? ""
+                 : concat(describe_overflow(run->prediction.memory, hardware), "; ",
+                          nearest_fit(explanation.run_options, explanation.facts, hardware));
+  MT_CHECK_CONFIG(what.empty() && !overflows, what, what.empty() || !overflows ? "" : ". ",
+                  overflow);
   return kExitDone;
 }
 

@@ -1,5 +1,6 @@
 // moetron explain: what it prints.
 #include <cstdlib>
+#include <filesystem>
 #include <gmock/gmock.h>
 
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 struct Explained {
   std::string out;
@@ -49,13 +51,58 @@ TEST(ExplainCommand, PrintsGroupsLayoutAndOurCommand) {
       outcome.out,
       AllOf(HasSubstr("pretrain_gpt.py, 32 ranks\n\nSame meaning ("),
             HasSubstr("\nNo effect here ("), HasSubstr("\nAnother effect here ("),
-            HasSubstr("--wandb-project Mixtral (if [ -n \"${WANDB_API_KEY}\" ])"),
             HasSubstr("  32 ranks: tensor 1, pipeline 4, data 8; experts: tensor 1, "
                       "parallel 8; 32 micro-batches a step\n"),
             HasSubstr("\nOur command\n  torchrun --no-python --nproc_per_node 8 --nnodes 4")));
   std::vector<std::string> on_hardware = kMixtral;
   on_hardware.insert(on_hardware.end(), {"--hardware", "configs/hardware/h100-ib400.toml"});
   EXPECT_THAT(explained(on_hardware).out, HasSubstr(" s a step, "));
+}
+
+// As a dry run of our command would.
+TEST(ExplainCommand, RefusesWhatCannotStart) {
+  const std::string file = testing::TempDir() + "moetron_explain_test.toml";
+  std::string hardware = read_file("configs/hardware/h100-ib400.toml");
+  const size_t memory = hardware.find("memory = 80e9");
+  ASSERT_NE(memory, std::string::npos);
+  write_file(file, hardware.replace(memory, 13, "memory = 50e9"));
+  std::vector<std::string> words = kMixtral;
+  words.insert(words.end(), {"--hardware", file});
+  const Explained outcome = explained(words);
+  EXPECT_THAT(outcome.out, HasSubstr("GB: too much"));
+  EXPECT_THAT(outcome.error, AllOf(HasSubstr(" GB of a GPU's 50.00 GB; it fits with --"),
+                                   Not(HasSubstr("stand"))));
+  std::filesystem::remove(file);
+  std::vector<std::string> in_fp8{"--world-size", "1", "--", "moetron", "pretrain"};
+  for (const char* word : {"--num-layers",
+                           "2",
+                           "--hidden-size",
+                           "128",
+                           "--num-attention-heads",
+                           "2",
+                           "--ffn-hidden-size",
+                           "128",
+                           "--vocab-size",
+                           "1000",
+                           "--seq-length",
+                           "128",
+                           "--micro-batch-size",
+                           "1",
+                           "--global-batch-size",
+                           "1",
+                           "--train-iters",
+                           "1",
+                           "--lr",
+                           "1e-4",
+                           "--data-path",
+                           "d",
+                           "--bf16",
+                           "--fp8-format",
+                           "hybrid"})
+    in_fp8.emplace_back(word);
+  EXPECT_THAT(explained(in_fp8).out, HasSubstr("fp8-format (hybrid) works on CPUs alone"));
+  in_fp8.insert(in_fp8.end(), {"--device", "cpu"});
+  EXPECT_EQ(explained(in_fp8).error, "");
 }
 
 TEST(ExplainCommand, PrintsTheSameAsAnObject) {
@@ -65,9 +112,23 @@ TEST(ExplainCommand, PrintsTheSameAsAnObject) {
   EXPECT_EQ(json["ranks"], 32);
   EXPECT_EQ(json["missing"].size(), 0u);
   EXPECT_EQ(json["command"][0], "torchrun");
-  bool has_condition = false;
-  for (const Json& option : json["no_effect"]) has_condition |= option.contains("condition");
-  EXPECT_TRUE(has_condition);
+}
+
+TEST(ExplainCommand, SaysWhatNobodyKnows) {
+  const std::string file = testing::TempDir() + "moetron_explain_test.sh";
+  write_file(file,
+             "if [ -f a/file ]; then A=--manual-gc; fi\n"
+             "torchrun --nproc_per_node `nvidia-smi -L | wc -l` --nnodes $NNODES pretrain_gpt.py "
+             "--data-path '$5' $A $NOTHING\n");
+  const Explained outcome = explained({file});
+  EXPECT_THAT(outcome.out, HasSubstr("pretrain_gpt.py, the number of ranks is open\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("--manual-gc (if [ -f a/file ])"));
+  EXPECT_THAT(outcome.out, HasSubstr("behind its name (2)\n  `nvidia-smi -L | wc -l`\n  NNODES\n"));
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("--nproc_per_node \"`nvidia-smi -L | wc -l`\" "),
+                                 HasSubstr("--nnodes \"$NNODES\" ")))
+      << "the shell fills them in";
+  EXPECT_THAT(outcome.out, HasSubstr("--data-path '$5'")) << "but not what was quoted";
+  std::filesystem::remove(file);
 }
 
 // MOETRON_WRITE_DOCS=1 writes the example of the page instead of comparing it.

@@ -58,4 +58,14 @@ Hardware planned_hardware(const Options& options) {
   return file.empty() ? built_in_hardware() : read_hardware(file);
 }
 
+void check_planned_device(const Options& options, const RunSpec& spec, const Hardware& hardware) {
+  if (options.runtime.device == DeviceKind::kCpu || !spec.fp8) return;
+  MT_CHECK_CONFIG(!spec.fp8->gradients_in_e5m2,
+                  "fp8-format (hybrid) works on CPUs alone (device "
+                  "cpu); on a GPU, as of ",
+                  hardware.name, ", it must be e4m3");
+  MT_CHECK_CONFIG(spec.dtype == Dtype::kBf16, "fp8-format on a GPU, as of ", hardware.name,
+                  ", needs dtype (fp32) to be bf16");
+}
+
 }  // namespace moetron

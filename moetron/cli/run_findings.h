@@ -25,5 +25,8 @@ void find_vocabulary(const Options& options, RunFindings& found);
 
 // Of the file that is named, or the built-in one.
 Hardware planned_hardware(const Options& options);
+// What a rank of that hardware refuses at its start; it is a GPU unless the device is said to be a
+// CPU. Throws ConfigError.
+void check_planned_device(const Options& options, const RunSpec& spec, const Hardware& hardware);
 
 }  // namespace moetron

@@ -1,4 +1,5 @@
 // [ ... ] and [[ ... ]] of a script.
+#include <fnmatch.h>
 #include <string>
 #include <vector>
 
@@ -7,63 +8,131 @@
 namespace moetron {
 namespace {
 
-std::vector<std::string> known_texts(const std::vector<ShellValue>& values) {
-  std::vector<std::string> texts;
-  for (const ShellValue& value : values)
-    if (is_known(value)) texts.push_back(text_of(value));
-  return texts;
+using Decision = std::optional<bool>;
+
+bool is_quoted(std::string_view raw) {
+  return raw.find_first_of("'\"\\") != std::string_view::npos;
+}
+
+// "-z TEXT" and its like. Of files, only that one without a name is none.
+Decision of_one(const std::string& sign, const std::string& text) {
+  if (sign == "-z") return text.empty();
+  if (sign == "-n") return !text.empty();
+  const bool asks_for_file =
+      sign.size() == 2 && sign[0] == '-' &&
+      std::string_view("abcdefghkprstuwxGLNOS").find(sign[1]) != std::string_view::npos;
+  return asks_for_file && text.empty() ? Decision(false) : std::nullopt;
+}
+
+// `is_single`: of [ ], where what is no number is a mistake, which the shell takes for false; in
+// [[ ]] nothing is 0, and a word that is not quoted is a pattern.
+Decision of_two(const std::string& left, const std::string& sign, const std::string& right,
+                bool is_single, bool may_be_pattern) {
+  const bool has_pattern = right.find_first_of("*?[") != std::string::npos;
+  const bool is_equality = sign == "=" || sign == "==";
+  if (is_equality || sign == "!=") {
+    bool is_equal = left == right;
+    if (has_pattern && may_be_pattern) {
+      if (is_single) return {};  // of files
+      is_equal = fnmatch(right.c_str(), left.c_str(), 0) == 0;
+    }
+    return is_equal == is_equality;
+  }
+  const auto number = [&](const std::string& text) {
+    return text.empty() && !is_single ? 0 : shell_number(text);
+  };
+  const auto a = number(left), b = number(right);
+  const bool is_comparison = std::string_view(" -eq -ne -lt -le -gt -ge ").find(" " + sign + " ") !=
+                             std::string_view::npos;
+  if (!is_comparison) return {};
+  if (!a || !b) return is_single ? Decision(false) : std::nullopt;
+  if (sign == "-eq") return *a == *b;
+  if (sign == "-ne") return *a != *b;
+  if (sign == "-lt") return *a < *b;
+  if (sign == "-le") return *a <= *b;
+  if (sign == "-gt") return *a > *b;
+  return *a >= *b;
 }
 
 }  // namespace
 
-std::optional<bool> ShellVariables::simple_test(const std::vector<std::string_view>& raw) {
-  std::vector<ShellValue> words;
-  bool negated = false;
+// One test without && and ||; `is_single`: it stands in [ ], where words are split.
+Decision ShellVariables::simple_test(const std::vector<std::string_view>& raw, bool is_single) {
+  std::vector<std::string> words;
+  bool negated = false, last_is_quoted = false;
+  size_t num_written = 0;
   for (const std::string_view word : raw) {
-    if (word == "[" || word == "]" || word == "[[" || word == "]]" || word == "test") continue;
-    if (word == "!" && words.empty()) {
+    if (word == "!" && num_written == 0) {
       negated = !negated;
-    } else {
-      words.push_back(expand(word, 0));
+      continue;
     }
+    ++num_written;
+    last_is_quoted = is_quoted(word);
+    const ShellValue value = expand(word, 0);
+    const std::optional<std::string> text = shell_text(value);
+    if (!text) return {};
+    if (!is_single || last_is_quoted) {
+      words.push_back(*text);
+      continue;
+    }
+    for (const ShellValue& part : split_into_words({{.text = *text, .splits = true}}))
+      words.push_back(text_of(part));
   }
-  const std::vector<std::string> texts = known_texts(words);
-  if (texts.size() != words.size() || words.empty()) return {};
-  std::optional<bool> result;
-  if (texts.size() == 1 && (texts[0] == "true" || texts[0] == "false")) result = texts[0] == "true";
-  if (texts.size() == 2 && texts[0] == "-z") result = texts[1].empty();
-  if (texts.size() == 2 && texts[0] == "-n") result = !texts[1].empty();
-  if (texts.size() == 3) {
-    const std::string& sign = texts[1];
-    const bool has_pattern = texts[2].find_first_of("*?[") != std::string::npos;
-    if (!has_pattern && (sign == "=" || sign == "==")) result = texts[0] == texts[2];
-    if (!has_pattern && sign == "!=") result = texts[0] != texts[2];
-    const auto a = shell_number(texts[0]), b = shell_number(texts[2]);
-    if (a && b && sign == "-eq") result = *a == *b;
-    if (a && b && sign == "-ne") result = *a != *b;
-    if (a && b && (sign == "-lt" || sign == "<")) result = *a < *b;
-    if (a && b && sign == "-le") result = *a <= *b;
-    if (a && b && (sign == "-gt" || sign == ">")) result = *a > *b;
-    if (a && b && sign == "-ge") result = *a >= *b;
+  Decision result;
+  switch (words.size()) {
+    case 0:
+      result = false;
+      break;
+    case 1:
+      result = !words[0].empty();
+      break;
+    case 2:
+      result = of_one(words[0], words[1]);
+      break;
+    case 3:
+      result = of_two(words[0], words[1], words[2], is_single, !last_is_quoted);
+      break;
+    default:
+      return {};
   }
-  return result ? std::optional(*result != negated) : std::nullopt;
+  // "[ $A = 1 ]" without A is a mistake, which the shell takes for false.
+  const bool lacks_side = words.size() == 2 && is_single && num_written == 3;
+  if (!result && lacks_side) return false;
+  return result ? Decision(*result != negated) : std::nullopt;
 }
 
-std::optional<bool> ShellVariables::test(const std::vector<std::string_view>& words) {
+Decision ShellVariables::test(const std::vector<std::string_view>& words) {
   std::vector<std::string_view> part;
-  std::optional<bool> result = true;
+  Decision result = true;
   bool any = false;  // joined by || to what stands before
+  bool is_single = true, is_inside = false, is_test = false;
   const auto finish = [&] {
-    const std::optional<bool> next = simple_test(part);
+    const bool is_word = part.size() == 1 && (part[0] == "true" || part[0] == "false");
+    Decision next;
+    if (is_test) {
+      next = simple_test(part, is_single);
+    } else if (is_word) {
+      next = part[0] == "true";
+    }
     part.clear();
     if (any ? result == true || next == true : result == false || next == false) {
       result = any;
     } else {
-      result =
-          result && next ? std::optional(any ? *result || *next : *result && *next) : std::nullopt;
+      result = result && next ? Decision(any ? *result || *next : *result && *next) : std::nullopt;
     }
   };
   for (const std::string_view word : words) {
+    const bool opens = word == "[" || word == "[[" || word == "test";
+    if (opens && (part.empty() || part.back() == "!")) {
+      is_test = true;
+      is_inside = word != "test";
+      is_single = word != "[[";
+      continue;
+    }
+    if (word == "]" || word == "]]") {
+      is_inside = false;
+      continue;
+    }
     const bool is_or = word == "||" || word == "-o";
     if (!is_or && word != "&&" && word != "-a") {
       part.push_back(word);
@@ -71,6 +140,7 @@ std::optional<bool> ShellVariables::test(const std::vector<std::string_view>& wo
     }
     finish();
     any = is_or;
+    is_test = is_inside || word == "-a" || word == "-o";
   }
   finish();
   return result;

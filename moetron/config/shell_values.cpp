@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <iterator>
+#include <set>
 #include <utility>
 
 #include "moetron/base/error.h"
@@ -30,14 +31,36 @@ bool is_known(const ShellValue& value) {
                      [](const ShellPiece& piece) { return piece.open.empty(); });
 }
 
+namespace {
+
+// Of what is not known in it; empty: all is known.
+std::string first_open(const ShellValue& value) {
+  for (const ShellPiece& piece : value)
+    if (!piece.open.empty()) return piece.open;
+  return "";
+}
+
+}  // namespace
+
+std::optional<std::string> shell_text(const ShellValue& value) {
+  std::string text;
+  for (const ShellPiece& piece : value) {
+    if (!piece.open.empty() && !piece.is_unset) return {};
+    if (piece.open.empty()) text += piece.text;
+  }
+  return text;
+}
+
 std::vector<ShellValue> split_into_words(const ShellValue& value) {
   std::vector<ShellValue> words;
   bool in_word = false;
   const auto append = [&](const ShellPiece& piece, std::string text) {
     if (!in_word) words.emplace_back();
     in_word = true;
-    words.back().push_back(
-        {.text = std::move(text), .open = piece.open, .condition = piece.condition});
+    words.back().push_back({.text = std::move(text),
+                            .open = piece.open,
+                            .is_unset = piece.is_unset,
+                            .condition = piece.condition});
   };
   for (const ShellPiece& piece : value) {
     if (piece.breaks) in_word = false;
@@ -133,9 +156,12 @@ class ShellExpansion {
     add_literal(means_itself ? escaped : part);
   }
 
-  void add_open(std::string_view text, std::string what) {
+  void add_open(std::string_view text, std::string what, bool is_unset = false) {
     variables_.spend(text.size() + sizeof(ShellPiece));
-    value_.push_back({.text = std::string(text), .open = std::move(what), .condition = condition_});
+    value_.push_back({.text = std::string(text),
+                      .open = std::move(what),
+                      .is_unset = is_unset,
+                      .condition = condition_});
   }
 
   // `depends`: on the present condition, if on none of its own.
@@ -184,18 +210,22 @@ class ShellExpansion {
 
   void add_variable(const std::string& name, bool quoted) {
     if (name == "@" || name == "*") return add_arguments(quoted, name == "@");
+    if (name == "#" && variables_.are_arguments_known_)
+      return add_literal(std::to_string(variables_.arguments_.size()));
     if (const auto* found = variables_.find(name)) {
       if (!found->empty()) add_value(found->front(), quoted, false, name != self_);
     } else {
-      add_open("$" + name, name);
+      const ShellPiece piece = variables_.valueless(name);
+      add_open(piece.text, piece.open, piece.is_unset);
     }
   }
 
   // "$@" of a script that was given none is no word.
   void add_arguments(bool quoted, bool apart) {
+    if (!variables_.are_arguments_known_) return add_open(apart ? "$@" : "$*", "@");
     std::vector<ShellValue> elements;
-    for (const std::string& word : variables_.context_.arguments)
-      elements.push_back({{.text = word}});
+    for (const std::vector<ShellValue>& argument : variables_.arguments_)
+      elements.push_back(argument.front());
     add_elements(elements, quoted, apart, true);
   }
 
@@ -207,12 +237,12 @@ class ShellExpansion {
     const auto number = [&](std::string_view name) -> std::optional<int64_t> {
       const auto* found = variables_.find(std::string(name));
       if (found == nullptr && open.empty()) open = name;
+      if (found != nullptr && !found->empty() && open.empty()) open = first_open(found->front());
       return found == nullptr || found->empty() || !is_known(found->front())
                  ? std::nullopt
                  : shell_number(text_of(found->front()));
     };
-    for (const ShellPiece& piece : text)
-      if (open.empty()) open = piece.open;
+    if (open.empty()) open = first_open(text);
     const auto result = is_known(text) ? shell_arithmetic(text_of(text), number) : std::nullopt;
     if (result) {
       add_literal(std::to_string(*result));
@@ -224,7 +254,9 @@ class ShellExpansion {
   // What stands within ${ }.
   void expand_braces(std::string_view inner, bool quoted, int depth) {
     const std::string whole = concat("${", inner, "}");
-    const size_t end = end_of_name(inner, 0);
+    const bool is_place = !inner.empty() && std::isdigit(static_cast<unsigned char>(inner[0])) != 0;
+    const size_t end = is_place ? std::min(inner.find_first_not_of("0123456789"), inner.size())
+                                : end_of_name(inner, 0);
     const std::string name(inner.substr(0, end));
     std::string_view rest = inner.substr(end);
     if (name.empty() || name == "#") return add_open(whole, whole);
@@ -246,14 +278,18 @@ class ShellExpansion {
     if (if_empty) rest.remove_prefix(1);
     const char sign = rest.empty() ? '\0' : rest.front();
     if (sign != '-' && sign != '=' && sign != '+' && sign != '?') return add_open(whole, whole);
-    const bool is_there =
-        found != nullptr && !found->empty() &&
-        (!if_empty || !is_known(found->front()) || !text_of(found->front()).empty());
+    const bool is_there = found != nullptr && !found->empty() &&
+                          (!if_empty || shell_text(found->front()) != std::string());
     const std::string_view other = rest.substr(1);
     if (sign == '+') {
       if (is_there) expand(other, quoted, depth + 1);
     } else if (is_there || sign == '?') {
       add_found();
+    } else if (sign == '=' && !is_list) {
+      ShellExpansion value(variables_, condition_, self_);
+      value.expand(other, quoted, depth + 1);
+      variables_.assign(name, value.take());
+      add_variable(name, quoted);
     } else {
       expand(other, quoted, depth + 1);
     }
@@ -264,6 +300,21 @@ class ShellExpansion {
   std::string self_;
   ShellValue value_;
 };
+
+ShellVariables::ShellVariables(ShellContext context) : context_(std::move(context)) {
+  for (const std::string& word : context_.arguments) arguments_.push_back({{{.text = word}}});
+}
+
+void ShellVariables::set_arguments(std::vector<ShellValue> arguments) {
+  arguments_.clear();
+  for (ShellValue& argument : arguments) arguments_.push_back({std::move(argument)});
+  are_arguments_known_ = true;
+}
+
+void ShellVariables::shift(size_t count) {
+  if (count <= arguments_.size())  // otherwise the shell leaves them alone
+    arguments_.erase(arguments_.begin(), arguments_.begin() + static_cast<std::ptrdiff_t>(count));
+}
 
 ShellValue ShellVariables::expand(std::string_view raw, int condition, const std::string& self) {
   ShellExpansion expansion(*this, condition, self);
@@ -281,20 +332,30 @@ ShellValue ShellVariables::unknown(const std::string& name) {
   return {{.text = "$" + name, .open = name}};
 }
 
+ShellPiece ShellVariables::valueless(const std::string& name) const {
+  static const std::set<std::string> kOfTheShell{
+      "0",      "#",        "?",        "$",          "!",           "-",
+      "_",      "EUID",     "FUNCNAME", "HOSTNAME",   "HOSTTYPE",    "IFS",
+      "LINENO", "MACHTYPE", "OSTYPE",   "PIPESTATUS", "PPID",        "PWD",
+      "RANDOM", "SECONDS",  "SHELL",    "UID",        "EPOCHSECONDS"};
+  const bool is_of_shell = kOfTheShell.contains(name) || name.starts_with("BASH");
+  const bool is_place = std::isdigit(static_cast<unsigned char>(name[0])) != 0;
+  return {.text = (name.size() > 1 && is_place) ? "${" + name + "}" : "$" + name,
+          .open = name,
+          .is_unset = !is_of_shell && (!is_place || are_arguments_known_)};
+}
+
 const std::vector<ShellValue>* ShellVariables::find(const std::string& name) {
+  if (std::isdigit(static_cast<unsigned char>(name[0])) != 0) {
+    const auto place = shell_number(name);
+    const bool is_there =
+        are_arguments_known_ && place && *place >= 1 && *place <= std::ssize(arguments_);
+    return is_there ? &arguments_[static_cast<size_t>(*place - 1)] : nullptr;
+  }
   const auto known = variables_.find(name);
   if (known != variables_.end()) return &known->second;
-  std::optional<std::string> text;
-  const bool is_place =
-      std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
-  if (!is_place) {
-    text = context_.variable(name);
-  } else if (const auto place = shell_number(name);
-             place && *place >= 1 && *place <= std::ssize(context_.arguments)) {
-    text = context_.arguments[static_cast<size_t>(*place - 1)];
-  }
-  if (!text) return nullptr;
-  return &(variables_[name] = {{{.text = *text}}});
+  const std::optional<std::string> text = context_.variable(name);
+  return text ? &(variables_[name] = {{{.text = *text}}}) : nullptr;
 }
 
 void ShellVariables::assign(const std::string& name, const ShellValue& value) {

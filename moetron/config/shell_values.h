@@ -16,6 +16,7 @@ namespace moetron {
 struct ShellPiece {
   std::string text = {};
   std::string open = {};  // what is not known: the name of a variable, or a command; empty: known
+  bool is_unset = false;  // it is open since nobody has set it: the shell makes nothing of it
   int condition = 0;      // the number of the test that it depends on; 0: none
   bool splits = false;    // blanks in it separate words
   bool breaks = false;    // a word ends in front of it: the next element of an array
@@ -24,6 +25,8 @@ using ShellValue = std::vector<ShellPiece>;
 
 std::string text_of(const ShellValue& value);
 bool is_known(const ShellValue& value);
+// As the shell would have it, without what nobody has set; empty where a command decides.
+std::optional<std::string> shell_text(const ShellValue& value);
 // As the shell splits it; without words where nothing is left.
 std::vector<ShellValue> split_into_words(const ShellValue& value);
 
@@ -35,7 +38,7 @@ struct ShellContext {
 
 class ShellVariables {
  public:
-  explicit ShellVariables(ShellContext context) : context_(std::move(context)) {}
+  explicit ShellVariables(ShellContext context);
 
   // `raw` as it is written. What it is made of depends on `condition`, but for the former value of
   // the variable `self`. Throws InputError for what is nested too deeply, and once all that was
@@ -46,19 +49,28 @@ class ShellVariables {
   void append(const std::string& name, std::vector<ShellValue> elements);
   void clear(const std::string& name) { variables_[name].clear(); }
   void forget(const std::string& name) { variables_[name] = {unknown(name)}; }
+  // $1 and on. `shift` drops the first of them; `forget_arguments` where nobody knows how many.
+  void set_arguments(std::vector<ShellValue> arguments);
+  void shift(size_t count);
+  void forget_arguments() { are_arguments_known_ = false; }
 
   // Empty where it depends on what is not known. `words` of the test, its brackets included.
   std::optional<bool> test(const std::vector<std::string_view>& words);
 
  private:
   friend class ShellExpansion;
+  // A variable whose value a command decides.
   static ShellValue unknown(const std::string& name);
+  // One without a value: the shell makes nothing of it, but for those that it sets by itself.
+  ShellPiece valueless(const std::string& name) const;
   // The elements of a variable; null: nobody has set it.
   const std::vector<ShellValue>* find(const std::string& name);
-  std::optional<bool> simple_test(const std::vector<std::string_view>& words);
+  std::optional<bool> simple_test(const std::vector<std::string_view>& words, bool is_single);
   void spend(size_t bytes);
 
   ShellContext context_;
+  std::vector<std::vector<ShellValue>> arguments_;  // each of one element, as variables are
+  bool are_arguments_known_ = true;
   std::map<std::string, std::vector<ShellValue>> variables_;
   size_t spent_ = 0;  // bytes
 };

@@ -239,7 +239,7 @@ class ScriptReader {
     for (const ShellToken& pattern : words) {
       const std::optional<bool> one = pattern.text == "*"
                                           ? std::optional(true)
-                                          : variables_.test({"[", word, "==", pattern.text, "]"});
+                                          : variables_.test({"[[", word, "==", pattern.text, "]]"});
       if (one == true || decision == true) {
         decision = true;
       } else if (!one) {
@@ -291,19 +291,47 @@ class ScriptReader {
       return;
     }
     if (words[first].is_word("read") || words[first].is_word("unset")) {
-      for (size_t i = first + 1; i < words.size(); ++i)
-        if (begins_name(words[i].text.front())) variables_.forget(std::string(words[i].text));
+      const bool clears = words[first].is_word("unset") && condition() == 0;
+      for (size_t i = first + 1; i < words.size(); ++i) {
+        if (!begins_name(words[i].text.front())) continue;
+        const std::string name(words[i].text);
+        clears ? variables_.clear(name) : variables_.forget(name);
+      }
       return;
     }
+    if (words[first].is_word("shift") || words[first].is_word("set"))
+      return change_arguments({words.begin() + static_cast<std::ptrdiff_t>(first), words.end()});
     ShellCommand command{.line = words[first].line};
     for (size_t i = first; i < words.size(); ++i) add_words(words[i].text, command.words);
     if (!command.words.empty()) commands_.push_back(std::move(command));
+  }
+
+  // shift, shift 2; set -- a b. What a test decides that nobody knows leaves them unknown.
+  void change_arguments(const Tokens& words) {
+    const bool shifts = words[0].is_word("shift");
+    if (!shifts && (words.size() < 2 || !words[1].is_word("--"))) return;  // set -e
+    if (condition() != 0) return variables_.forget_arguments();
+    if (!shifts) {
+      std::vector<ShellValue> arguments;
+      for (size_t i = 2; i < words.size(); ++i)
+        for (ShellValue& word : split_into_words(variables_.expand(words[i].text, 0)))
+          arguments.push_back(std::move(word));
+      return variables_.set_arguments(std::move(arguments));
+    }
+    std::optional<int64_t> count = 1;
+    if (words.size() > 1) {
+      const auto text = shell_text(variables_.expand(words[1].text, 0));
+      count = text ? shell_number(*text) : std::nullopt;
+    }
+    if (!count || *count < 0) return variables_.forget_arguments();
+    variables_.shift(static_cast<size_t>(*count));
   }
 
   void add_words(std::string_view raw, std::vector<ShellWord>& words) {
     for (const ShellValue& value : split_into_words(variables_.expand(raw, condition()))) {
       ShellWord word{.text = text_of(value)};
       int depends_on = 0;
+      word.passed = shell_text(value);
       for (const ShellPiece& piece : value) {
         if (!piece.open.empty()) word.open.push_back(piece.open);
         if (depends_on == 0) depends_on = piece.condition;

@@ -18,6 +18,8 @@ struct ShellWord {
   std::string text = {};               // what is not known stands in it as "$NAME" or "$(command)"
   std::vector<std::string> open = {};  // the names of what is not known
   std::string condition = {};  // the test it depends on, as written; empty: it is always there
+  // As the shell would pass it, who makes nothing of what nobody has set; empty: a command decides.
+  std::optional<std::string> passed = text;
 };
 
 struct ShellCommand {

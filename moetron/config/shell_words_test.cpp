@@ -118,14 +118,54 @@ TEST(ShellWords, ATestThatIsKnownDecides) {
 
 TEST(ShellWords, OfATestThatIsOpenBothBranchesAreTaken) {
   EXPECT_THAT(
-      words_of("O=\"-a\"\nif [ -n \"$V\" ]; then O=\"$O -v $V\"; else O=\"$O -w\"; fi\nx $O -z"),
-      ElementsAre("x", "-a", "-v if [ -n \"$V\" ]", "$V if [ -n \"$V\" ]",
-                  "-w if not [ -n \"$V\" ]", "-z"));
+      words_of("O=\"-a\"\nif [ -n \"$(v)\" ]; then O=\"$O -v 1\"; else O=\"$O -w\"; fi\nx $O -z"),
+      ElementsAre("x", "-a", "-v if [ -n \"$(v)\" ]", "1 if [ -n \"$(v)\" ]",
+                  "-w if not [ -n \"$(v)\" ]", "-z"));
   EXPECT_THAT(
-      words_of("O=(-a)\nB=(-b)\nif [ -n \"$V\" ]; then\n  O+=(\"${B[@]}\" -c)\nfi\nx ${O[@]}"),
-      ElementsAre("x", "-a", "-b if [ -n \"$V\" ]", "-c if [ -n \"$V\" ]"));
-  EXPECT_THAT(words_of("O=(-a)\n[ \"$V\" != 1 ] || O+=(-b)\nx ${O[@]}"),
-              ElementsAre("x", "-a", "-b if not [ \"$V\" != 1 ]"));
+      words_of("O=(-a)\nB=(-b)\nif [ -n \"$(v)\" ]; then\n  O+=(\"${B[@]}\" -c)\nfi\nx ${O[@]}"),
+      ElementsAre("x", "-a", "-b if [ -n \"$(v)\" ]", "-c if [ -n \"$(v)\" ]"));
+  EXPECT_THAT(words_of("O=(-a)\n[ \"$(v)\" != 1 ] || O+=(-b)\nx ${O[@]}"),
+              ElementsAre("x", "-a", "-b if not [ \"$(v)\" != 1 ]"));
+}
+
+// As bash 5.2 prints them.
+TEST(ShellWords, WhatNobodyHasSetIsNothingInATest) {
+  const auto decided = [](const std::string& test) {
+    return words_of("O=no\nif " + test + "; then O=yes; fi\nx $O").back();
+  };
+  for (const char* test :
+       {"[ -z \"$V\" ]", "[ -n $V ]", "[ -z $V ]", "[[ $V == \"\" ]]", "[[ $V -eq 0 ]]",
+        "[ \"$V\" != 1 ]", "! [ \"$V\" = 1 ]", "[ ! -f \"$V\" ]", "[ $# -lt 2 ]",
+        "[ -n a ] && [ -z \"$V\" ]", "[[ -z $V && abc == a* ]]", "[ -z \"$1\" ]", "true"})
+    EXPECT_EQ(decided(test), "yes") << test;
+  for (const char* test :
+       {"[ -n \"$V\" ]", "[ \"$V\" = 1 ]", "[ $V = 1 ]", "[ \"$V\" -eq 1 ]", "[ $V -gt 1 ]",
+        "[ $V ]", "[[ $V -eq 1 ]]", "[[ -n $V ]]", "[ -f \"$V\" ]", "[ -n \"$V\" -o 1 -gt 2 ]",
+        "[ ! a ]", "[[ abc == \"a*\" ]]", "false"})
+    EXPECT_EQ(decided(test), "no") << test;
+  for (const char* test : {"[ -f /some/file ]", "[ ! -f /some/file ]", "grep -q a file",
+                           "[ \"$HOSTNAME\" = a ]", "[ -z \"$V\" ] && grep -q a file"})
+    EXPECT_EQ(decided(test), concat("yes if ", test)) << test;
+  EXPECT_THAT(words_of("A=$V\nx ${A:-d} ${A:+e} ${W:=f} $W"), ElementsAre("x", "d", "f", "f"));
+  EXPECT_THAT(words_of("A=1\nunset A\n[ -n \"$A\" ] || B=c\nx $A $B"), ElementsAre("x", "c"));
+  EXPECT_THAT(words_of("case $V in\n a*) O=1 ;;\n \"\") O=2 ;;\nesac\nx $O"),
+              ElementsAre("x", "2"));
+  const auto word =
+      read_shell_script("x $V-$W", "run.sh", context_of({{"W", "w"}})).back().words[1];
+  EXPECT_EQ(word.text, "$V-w");
+  EXPECT_EQ(word.passed, "-w");
+}
+
+TEST(ShellWords, ArgumentsAreShiftedAndSet) {
+  const ShellContext twelve =
+      context_of({}, {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"});
+  EXPECT_THAT(words_of("A=$1\nshift\nB=$1\nshift 2\nx $A $B ${9} ${10} $10 $#", twelve),
+              ElementsAre("x", "a", "b", "l", "${10}", "d0", "9"));
+  EXPECT_THAT(words_of("x ${10} ${12}", twelve), ElementsAre("x", "j", "l"));
+  EXPECT_THAT(words_of("set -- \"1 2\" 3\nset -e\nx \"$@\" $#", twelve),
+              ElementsAre("x", "1 2", "3", "2"));
+  EXPECT_THAT(words_of("while [ -n \"$1\" ]; do A=$1; shift; done\nx \"$@\" $1", twelve),
+              ElementsAre("x", "$@", "$1"));
 }
 
 TEST(ShellWords, WhatIsNoCommandIsLeftOut) {

@@ -58,6 +58,14 @@ void declare_numerics(OptionTable& table) {
                 {"fp8-param-gather", kFlag, "Gathers parameters in 8 bits."},
                 {"moe-router-padding-for-fp8", kFlag, "Pads experts' rows."},
                 {"moe-router-padding-for-quantization", kFlag, "Pads experts' rows."}});
+  declare_later(table, "fp16 with loss scaling",
+                {{"fp16-lm-cross-entropy", kFlag, "The loss in fp16."}});
+  declare_later(table, "a residual that is taken behind the norm",
+                {{"apply-residual-connection-post-layernorm", kFlag, "Adds up what is normed."}});
+  declare_later(table, "attention within a window",
+                {{"window-size", kTexts, "How far back and ahead attention sees."}});
+  declare_later(table, "a rotation of neighbouring numbers, not of halves",
+                {{"rotary-interleaved", kFlag, "Rotates neighbouring numbers."}});
   declare_later(table, "the norm's weight less one",
                 {{"apply-layernorm-1p", kFlag, "Stores the norm's weight less one."}});
   declare_later(table, "MLPs without a SiLU gate",
@@ -310,6 +318,9 @@ void declare_logs_and_data(OptionTable& table) {
                  {"test-data-path", kTexts, "Data of the test."},
                  {"data-args-path", kText, "A file with the data's names."},
                  {"per-split-data-args-path", kText, "A file with the data's names."}});
+  declare_later(table, "fine-tuning is a command of its own, moetron sft",
+                {{"sft", kFlag, "Trains on conversations."},
+                 {"sft-tokenizer-prompt-format", kText, "How conversations become text."}});
   declare_later(table, "evaluation alone", {{"skip-train", kFlag, "Evaluates only."}});
   declare_later(table, "steps that are left out",
                 {{"iterations-to-skip", kTexts, "Steps that are left out."}});

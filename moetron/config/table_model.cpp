@@ -10,6 +10,13 @@ std::string idle_beyond_latent_attention(const Options& options) {
   return !family || family == ModelFamily::kDeepseek ? "" : "it acts on the family deepseek only";
 }
 
+std::string idle_under_latents(const Options& options) {
+  const ModelOptions& model = options.model;
+  return model.kv_lora_rank || model.multi_latent_attention.value_or(false)
+             ? "latent attention has widths of its own: qk-nope-head-dim and its like"
+             : "";
+}
+
 std::string replication_at_one_rank(const Options& options) {
   if (!options.model.mla_replicate_l1) return "";
   const std::string reason = idle_beyond_latent_attention(options);
@@ -69,7 +76,8 @@ void declare_model(OptionTable& table) {
   table
       .add(MT_FIELD(model, kv_channels),
            "Width of a head; without it, hidden-size over num-attention-heads.")
-      .count();
+      .count()
+      .idle_when(idle_under_latents);
   table
       .add(MT_FIELD(model, max_position_embeddings), "The longest sequence the model is meant for.")
       .unit("tokens")

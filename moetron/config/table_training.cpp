@@ -9,6 +9,7 @@ void declare_training(OptionTable& table) {
   table
       .add(MT_FIELD(training, seq_length),
            "Length of a training sequence; of a bench, 4096 without it.")
+      .also("encoder-seq-length")
       .unit("tokens")
       .count()
       .required()
@@ -58,7 +59,7 @@ void declare_training(OptionTable& table) {
            "Saves and exits at the end of the step in which the run has lasted so long; 0: never.")
       .unit("minutes")
       .at_least(0)
-      .at_most(1e6);
+      .at_most(1e15);
   table
       .add(MT_FIELD(training, dtype),
            "Type of parameters and activations; auto: bf16 on a GPU, fp32 on a CPU; fp8: the same, "

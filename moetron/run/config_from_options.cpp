@@ -128,9 +128,6 @@ void fill_mla(const ModelOptions& model, ModelConfig& config, Mistakes& mistakes
   mla.qk_nope_head_dim = model.qk_nope_head_dim.value_or(128);
   mla.qk_rope_head_dim = model.qk_rope_head_dim.value_or(64);
   mla.v_head_dim = model.v_head_dim.value_or(128);
-  mistakes.check(model.kv_channels.value_or(mla.v_head_dim) == mla.v_head_dim, "kv-channels (",
-                 model.kv_channels.value_or(0), ") must equal v-head-dim (", mla.v_head_dim,
-                 ") under multi-head latent attention");
   config.head_dim = mla.qk_head_dim();
   config.mla = mla;
 }

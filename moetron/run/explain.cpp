@@ -36,9 +36,10 @@ struct Given {
   std::string text;
   std::string condition;
   std::vector<std::string> words;
-  bool is_open = false;     // its value is not known, and has to be
-  bool is_default = false;  // Megatron's
-  std::string note = {};    // empty: what its effect says
+  bool is_open = false;                      // its value is not known, and has to be
+  bool is_default = false;                   // Megatron's
+  std::string note = {};                     // empty: what its effect says
+  std::vector<std::string> open_words = {};  // of its words
 };
 
 std::vector<std::string> written_words(const Setting& setting) {
@@ -55,7 +56,10 @@ class Explainer {
   Explainer(const TrainingCommand& command, std::optional<int64_t> num_ranks,
             const ModelFinder& find_model)
       : command_(command), find_model_(find_model) {
-    explanation_.num_ranks = command.num_ranks.value_or(num_ranks.value_or(1));
+    explanation_.num_ranks = command.num_ranks ? command.num_ranks : num_ranks;
+    if (explanation_.num_ranks) return;
+    if (command.open_ranks.empty()) explanation_.num_ranks = 1;
+    for (const std::string& name : command.open_ranks) add_open(name);
   }
 
   Explanation explain() {
@@ -93,7 +97,9 @@ class Explainer {
     given.text = shortened(given.text);
     given.condition = command_.arguments[read.begin].condition;
     for (size_t i = read.begin; i < read.end; ++i) {
-      if (command_.arguments[i].open.empty() || takes_text(*given.setting.spec)) continue;
+      if (command_.arguments[i].open.empty()) continue;
+      given.open_words.push_back(command_.arguments[i].text);
+      if (takes_text(*given.setting.spec)) continue;
       given.is_open = true;
       add_open(command_.arguments[i]);
     }
@@ -119,11 +125,13 @@ class Explainer {
   }
 
   void add_open(const ShellWord& word) {
+    for (const std::string& name : word.open) add_open(name);
+  }
+
+  void add_open(const std::string& name) {
     has_open_value_ = true;
-    for (const std::string& name : word.open)
-      if (std::find(explanation_.open.begin(), explanation_.open.end(), name) ==
-          explanation_.open.end())
-        explanation_.open.push_back(name);
+    std::vector<std::string>& open = explanation_.open;
+    if (std::find(open.begin(), open.end(), name) == open.end()) open.push_back(name);
   }
 
   bool is_given(const OptionSpec& spec) const {
@@ -151,7 +159,6 @@ class Explainer {
                 .words = {},
                 .is_default = true};
     given.words = written_words(given.setting);
-    if (spec.kind == ValueKind::kFlag && value == "false") given.words.push_back("False");
     given_.push_back(std::move(given));
   }
 
@@ -182,8 +189,10 @@ class Explainer {
     const int64_t model_ranks =
         parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size;
     const int64_t micro_batch = options.training.micro_batch_size;
-    if (is_given(spec) || micro_batch < 1 || explanation_.num_ranks % model_ranks != 0) return;
-    add_default(spec, std::to_string(micro_batch * (explanation_.num_ranks / model_ranks)));
+    if (is_given(spec) || has_open_value_ || micro_batch < 1 || model_ranks < 1) return;
+    const int64_t num_ranks = *explanation_.num_ranks;
+    if (num_ranks % model_ranks != 0) return;
+    add_default(spec, std::to_string(micro_batch * (num_ranks / model_ranks)));
   }
 
   // Megatron has a program for each, and needs no word for it.
@@ -210,6 +219,7 @@ class Explainer {
     for (const Given& given : given_)
       if (!given.is_open) settings.push_back(given.setting);
     applied_ = apply_settings(Command::kPretrain, std::move(settings), options_);
+    if (has_open_value_) forget_what_is_open();
     const std::string missing = missing_options(Command::kPretrain, names_of(applied_));
     auto applied = applied_.begin();
     for (const Given& given : given_) {
@@ -221,6 +231,33 @@ class Explainer {
       }
     }
     if (!missing.empty() && !has_open_value_) explanation_.contradictions.push_back(missing);
+  }
+
+  // What an option does beside one whose value is open is said only where it hangs on no number:
+  // it is the same for the default and for another count.
+  void forget_what_is_open() {
+    constexpr const char* kOtherCount = "2";
+    bool has_other_kinds = false;
+    std::vector<Setting> settings;
+    for (const Given& given : given_) {
+      Setting setting = given.setting;
+      if (given.is_open) {
+        setting.values = {{ScalarType::kUntyped, kOtherCount}};
+        has_other_kinds |= setting.spec->kind != ValueKind::kInteger;
+      }
+      settings.push_back(std::move(setting));
+    }
+    Options other;
+    const auto others = apply_settings(Command::kPretrain, std::move(settings), other);
+    for (AppliedSetting& applied : applied_) {
+      const OptionSpec& spec = *applied.setting.spec;
+      const auto same = std::find_if(others.begin(), others.end(),
+                                     [&](const auto& one) { return one.setting.spec == &spec; });
+      const bool hangs = has_other_kinds || same->standing != applied.standing;
+      if (hangs && spec.idle && applied.standing == Standing::kNoEffect)
+        applied.standing = Standing::kWorks;
+      if (has_other_kinds || same->remark != applied.remark) applied.remark.clear();
+    }
   }
 
   void sort_option(const Given& given, const AppliedSetting& applied) {
@@ -258,6 +295,8 @@ class Explainer {
     if (is_own_save) return;  // what --save holds is continued, and a first start has nothing there
     if (!given.setting.spec->field && !given.is_open) return;  // it is so in any case
     words_.insert(words_.end(), given.words.begin(), given.words.end());
+    explanation_.open_words.insert(explanation_.open_words.end(), given.open_words.begin(),
+                                   given.open_words.end());
   }
 
   // A folder that is there; empty otherwise: the options alone tell then.
@@ -270,40 +309,57 @@ class Explainer {
     Options options = options_;
     options.checkpoint.load = folder_of(options.checkpoint.load);
     Mistakes mistakes;
-    mistakes.collect([&] { validate(options, Command::kPretrain, explanation_.num_ranks); });
+    mistakes.collect([&] { validate(options, Command::kPretrain, *explanation_.num_ranks); });
     const std::string lines = mistakes.joined("\n");
     for (size_t at = 0; at < lines.size();) {
       const size_t end = std::min(lines.find('\n', at), lines.size());
-      explanation_.contradictions.push_back(lines.substr(at, end - at));
+      explanation_.contradictions.push_back(with_origin(lines.substr(at, end - at)));
       at = end + 1;
     }
     if (explanation_.contradictions.empty()) resolve(std::move(options));
   }
 
+  // A contradiction, and which of its options nobody wrote.
+  std::string with_origin(const std::string& sentence) const {
+    std::string added;
+    for (const Given& given : given_)
+      if (given.is_default && sentence.find(given.setting.spec->name + " (") != std::string::npos)
+        added += concat(added.empty() ? "" : ", ", given.text);
+    return added.empty() ? sentence
+                         : concat(sentence, " (", added, ": not yours, what Megatron would take)");
+  }
+
   // What is known to start, as far as options tell, becomes a run.
   void resolve(Options options) {
     options.checkpoint.save.clear();
-    RunFacts facts{.world_size = explanation_.num_ranks};
+    RunFacts facts{.world_size = *explanation_.num_ranks};
     if (!options.checkpoint.load.empty()) find_model_(options, facts);
     facts.tokenizer = assumed_vocabulary(options, facts);
     if (facts.tokenizer) explanation_.assumed_vocabulary = facts.tokenizer->size;
     Mistakes mistakes;
     mistakes.collect([&] { explanation_.run = resolve_run(options, facts); });
+    explanation_.facts = std::move(facts);
+    explanation_.run_options = std::move(options);
     if (mistakes.count() > 0) explanation_.contradictions.push_back(mistakes.joined("; "));
   }
 
   void write_command() {
     std::vector<std::string>& words = explanation_.command;
-    const bool has_launcher = !command_.launcher.empty();
-    if (has_launcher || explanation_.num_ranks > 1) {
+    const std::vector<ShellWord>& launcher = command_.launcher;
+    const bool has_ranks = explanation_.num_ranks.value_or(1) > 1;
+    if (launcher.empty() ? has_ranks : command_.starts_by_torchrun()) {
       words = {"torchrun", "--no-python"};
-      if (!has_launcher) {
-        words.insert(words.end(), {"--nproc_per_node", std::to_string(explanation_.num_ranks)});
+      if (launcher.empty()) {
+        words.insert(words.end(), {"--nproc_per_node", std::to_string(*explanation_.num_ranks)});
       }
-      for (size_t i = 1; i < command_.launcher.size(); ++i) {
-        const std::string& word = command_.launcher[i].text;
-        if (word != "--no-python" && word != "--no_python") words.push_back(word);
-      }
+    } else if (!launcher.empty()) {
+      words.push_back(launcher[0].text);
+    }
+    for (size_t i = 1; i < launcher.size(); ++i) {
+      const std::string& word = launcher[i].text;
+      if (word == "--no-python" || word == "--no_python") continue;
+      words.push_back(word);
+      if (!launcher[i].open.empty()) explanation_.open_words.push_back(word);
     }
     words.insert(words.end(), {"moetron", "pretrain"});
     words.insert(words.end(), words_.begin(), words_.end());

@@ -20,7 +20,7 @@ struct ExplainedOption {
 };
 
 struct Explanation {
-  int64_t num_ranks = 1;
+  std::optional<int64_t> num_ranks;      // empty: it is open
   std::vector<ExplainedOption> same;     // as in Megatron
   std::vector<ExplainedOption> other;    // another effect here
   std::vector<ExplainedOption> added;    // what Megatron does without being asked
@@ -30,8 +30,11 @@ struct Explanation {
   std::vector<std::string> contradictions;  // what a start would refuse, a sentence each
   std::vector<std::string> open;            // names of what the script does not say
   std::vector<std::string> command;         // ours, the program and its words
-  // Of it; empty where anything stands in its way.
+  std::vector<std::string> open_words;      // of it, where something is for the shell to expand
+  // Of it; empty where anything stands in its way. It is what `run_options` and `facts` resolve to.
   std::optional<RunSpec> run;
+  Options run_options;
+  RunFacts facts;
   std::optional<int64_t> assumed_vocabulary;  // tokens of the run's, where nobody says them
 };
 

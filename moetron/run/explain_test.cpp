@@ -12,6 +12,7 @@
 namespace moetron {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::Field;
@@ -162,21 +163,81 @@ TEST(Explain, ContradictionsAreToldTogether) {
   EXPECT_FALSE(explanation.run);
 }
 
+TEST(Explain, OptionsOfMegatronsScripts) {
+  const Explanation works = explain_text(
+      gpt("--recompute-activations --encoder-seq-length 32 --exit-duration-in-mins 5750000"));
+  EXPECT_EQ(obstacles(works), "");
+  EXPECT_EQ(works.run->batch.seq_length, 32);
+  EXPECT_THAT(note_of(works.idle, "--recompute-activations"), HasSubstr("keeps no scores"));
+  const Explanation others = explain_text(gpt(
+      "--rotary-interleaved --apply-residual-connection-post-layernorm --sft --window-size 128 0 "
+      "--fp16-lm-cross-entropy"));
+  EXPECT_THAT(names(others.missing),
+              ElementsAre("--rotary-interleaved", "--apply-residual-connection-post-layernorm",
+                          "--sft", "--window-size", "--fp16-lm-cross-entropy"));
+  EXPECT_THAT(note_of(others.missing, "--sft"), HasSubstr("moetron sft"));
+  const Explanation latent = explain_text(
+      gpt("--multi-latent-attention --kv-lora-rank 8 --qk-head-dim 8 --qk-pos-emb-head-dim 8 "
+          "--v-head-dim 8 --kv-channels 128 --qk-layernorm --num-experts 8 --moe-router-topk 2 "
+          "--moe-router-pre-softmax "
+          "--moe-ffn-hidden-size 32 "
+          "--rotary-scaling-factor 1 --original-max-position-embeddings 64"));
+  EXPECT_THAT(latent.contradictions, IsEmpty()) << "Megatron takes no notice of it either";
+  EXPECT_THAT(note_of(latent.idle, "--kv-channels"), HasSubstr("widths of its own"));
+}
+
+TEST(Explain, WhatNobodyWroteIsNotTheUsersContradiction) {
+  const Explanation explanation = explain_text(
+      "torchrun --nproc_per_node 4 pretrain_gpt.py --num-experts 6 --moe-router-topk 8" +
+      std::string(kTraining) + kShape + "--norm-epsilon 1e-5 --moe-ffn-hidden-size 32");
+  EXPECT_THAT(explanation.contradictions, Contains(HasSubstr("moe-router-topk (8)")));
+  const Explanation added = explain_text(
+      "torchrun --nproc_per_node 4 pretrain_gpt.py --num-experts 1 --tensor-model-parallel-size "
+      "1 " +
+      std::string(kTraining) + kShape);
+  EXPECT_THAT(
+      added.contradictions,
+      Contains(AllOf(HasSubstr("moe-router-topk (2)"),
+                     HasSubstr("(--moe-router-topk 2: not yours, what Megatron would take)"))));
+}
+
+TEST(Explain, AnAddedFlagIsWrittenOnce) {
+  const Explanation explanation = explain_text(
+      "pretrain_gpt.py --num-experts 8 --multi-latent-attention --kv-lora-rank 8 --qk-head-dim 8 "
+      "--qk-pos-emb-head-dim 8 --v-head-dim 8 --moe-ffn-hidden-size 32 --moe-router-topk 2 "
+      "--moe-router-load-balancing-type aux_loss --moe-shared-expert-intermediate-size 32" +
+      std::string(kTraining) + kShape);
+  EXPECT_THAT(names(explanation.added), Contains("--moe-router-pre-softmax"));
+  const auto& words = explanation.command;
+  const auto at = std::find(words.begin(), words.end(), "--moe-router-pre-softmax");
+  ASSERT_GT(words.end() - at, 2);
+  EXPECT_EQ(at[1], "false");
+  EXPECT_TRUE(at[2].starts_with("--")) << at[2];
+  EXPECT_FALSE(*options_of(explanation).moe.moe_router_pre_softmax);
+}
+
 TEST(Explain, WhatIsOpenIsNamedAndWhatIsConditionalSaysSo) {
-  const std::string script = "A=(--save $1)\nif [ -n \"$V\" ]; then A+=(--log-interval $V); fi\n" +
-                             gpt("--tensor-model-parallel-size $TP ${MORE} ${A[@]}");
+  const std::string script =
+      "A=(--save $1)\nif [ -f some/file ]; then A+=(--log-interval $V); fi\n"
+      "if [ -n \"$W\" ]; then A+=(--eval-iters $W); fi\n" +
+      gpt("--tensor-model-parallel-size $TP ${MORE} $(more) ${A[@]}");
   const Explanation explanation = explain_text(script);
-  EXPECT_THAT(explanation.open, ElementsAre("TP", "MORE", "V"));
+  EXPECT_THAT(explanation.open, ElementsAre("TP", "$(more)", "V"));
   EXPECT_THAT(explanation.contradictions, IsEmpty()) << "nothing can be known";
   EXPECT_THAT(explanation.command, Contains("$TP"));
   EXPECT_EQ(obstacles(explanation),
             "3 things stand between this command line and a run here: 3 values are open");
   EXPECT_THAT(explanation.same,
               Contains(AllOf(Field(&ExplainedOption::text, "--log-interval $V"),
-                             Field(&ExplainedOption::condition, "[ -n \"$V\" ]"))));
+                             Field(&ExplainedOption::condition, "[ -f some/file ]"))));
+  EXPECT_THAT(explanation.open_words, Contains("$TP"));
+  EXPECT_THAT(explanation.command, AllOf(Not(Contains("--eval-iters")), Not(Contains("${MORE}"))))
+      << "nobody has set them, and the shell would leave them out";
   const Explanation known =
-      explain_text(script, {{"TP", "2"}, {"MORE", ""}, {"V", "5"}}, {"runs/a"});
+      explain_text(script.substr(0, script.find("$(more)")) + "${A[@]}",
+                   {{"TP", "2"}, {"MORE", "--eval-iters 3"}, {"V", "5"}}, {"runs/a"});
   EXPECT_EQ(obstacles(known), "");
+  EXPECT_THAT(known.command, Contains("--eval-iters"));
   EXPECT_EQ(options_of(known).checkpoint.save, "runs/a");
   EXPECT_EQ(known.run->sizes.tp, 2);
 }
@@ -192,6 +253,22 @@ TEST(Explain, TheCommandIsFoundInScriptsOfManyShapes) {
   EXPECT_EQ(ranks("CMD=\"torchrun --nproc_per_node 4 pretrain_gpt.py --lr 1\"\neval $CMD"), 4);
   EXPECT_EQ(ranks("srun bash -c \"cd x; torchrun --nproc_per_node 2 pretrain_gpt.py --lr 1\""), 2);
   EXPECT_EQ(ranks("torchrun --nproc_per_node $GPUS pretrain_gpt.py --lr 1", 5), 5);
+  EXPECT_EQ(ranks("srun --ntasks=16 python -u pretrain_gpt.py --lr 1"), 16);
+  EXPECT_EQ(ranks("srun -N 2 --ntasks-per-node=8 bash -c \"python pretrain_gpt.py --lr 1\""), 16);
+  EXPECT_EQ(ranks("srun -n16 pretrain_gpt.py --lr 1"), 16);
+  EXPECT_EQ(ranks("mpirun --allow-run-as-root -np 16 python pretrain_gpt.py --lr 1", 3), 16);
+  EXPECT_EQ(ranks("srun -N 2 torchrun --nproc_per_node 8 --nnodes 2 pretrain_gpt.py --lr 1"), 16);
+  const Explanation mpi = explain_text("mpirun -np 16 python -u pretrain_gpt.py --lr 1");
+  EXPECT_THAT(std::vector(mpi.command.begin(), mpi.command.begin() + 5),
+              ElementsAre("mpirun", "-np", "16", "moetron", "pretrain"));
+  for (const char* open :
+       {"torchrun --nproc_per_node `nvidia-smi -L | wc -l` pretrain_gpt.py --lr 1",
+        "mpirun python pretrain_gpt.py --lr 1"}) {
+    const Explanation explanation = explain_text(open);
+    EXPECT_EQ(explanation.num_ranks, std::nullopt) << open;
+    EXPECT_EQ(explanation.open.size(), 1u) << open;
+    EXPECT_THAT(explanation.contradictions, IsEmpty()) << open;
+  }
   EXPECT_EQ(ranks("torchrun --no-python --nproc_per_node 2 \"$MOETRON\" pretrain --lr 1"), 2);
   EXPECT_EQ(ranks("--lr 1\n--min-lr 0", 2), 2);
   EXPECT_THROW(ranks("echo a\nls"), InputError);
@@ -226,7 +303,48 @@ TEST(Explain, TheListsOfTheGuide) {
     EXPECT_NO_THROW(validate(options_of(explanation), Command::kPretrain, 64)) << list;
   }
   const Explanation open = explain_file("guide/pretrain_deepseek.txt");
-  EXPECT_THAT(open.open, ElementsAre("EP", "PP", "TD", "OPTIONAL", "PATHS"));
+  EXPECT_THAT(open.open, ElementsAre("EP", "PP", "TD"));
+  EXPECT_THAT(open.same, Contains(Field(&ExplainedOption::text,
+                                        "--moe-token-dispatcher-type-patch "
+                                        "$TD")));
+}
+
+// The manner of the guide's scripts: a variable for each option, many of them optional.
+TEST(Explain, AScriptOfOptionalVariables) {
+  const std::string script = R"(NNODES=$NNODES
+RANKS=$((8*${NNODES}))
+SCHED=${SCHED:-1f1b}
+ARGS=" --pipeline-model-parallel-size ${PP} --moe-token-dispatcher-type-patch ${TD:-allgather} "
+if [ "$USE_FLASH3" -eq 1 ]; then ARGS="$ARGS --no-bias-swiglu-fusion"; fi
+if [ -n "$FORCE" ]; then ARGS="$ARGS --force-drop-and-padding"; fi
+if [ -n "$VPP" ]; then ARGS="$ARGS --num-layers-per-virtual-pipeline-stage ${VPP} "; fi
+if [ "$SCHED" != "1f1b" ]; then ARGS="$ARGS --scheduler ${SCHED} "; fi
+if [ -n "$HPP" ]; then
+  if [ "$SCHED" == "1f1b" ]; then ARGS="$ARGS --hetero-pipeline-stages $HPP "
+  else ARGS="$ARGS --virtual-hetero-pipeline-stages $HPP "; fi
+fi
+if [ "$RECOMPUTE" == "1" ]; then ARGS="$ARGS --recompute-granularity full"
+elif [ "$MOE_LAYER_RECOMPUTE" == "1" ]; then ARGS="$ARGS --moe-layer-recompute"; fi
+LAUNCHER="torchrun --nproc_per_node 8 --nnodes ${NNODES} --node_rank ${NODE_RANK}"
+echo ${LAUNCHER} pretrain_qwen_moe.py --num-experts 8 --moe-router-topk 2 --moe-ffn-hidden-size 32   ${ARGS} )" +
+                             gpt().substr(gpt().find(kTraining)) + " --global-batch-size 64";
+  const Variables variables{
+      {"NNODES", "2"}, {"NODE_RANK", "0"}, {"PP", "2"}, {"HPP", "1 1 1 1"}, {"SCHED", "dualpipev"}};
+  const Explanation told = explain_text(script, variables);
+  EXPECT_THAT(told.contradictions, IsEmpty());
+  EXPECT_EQ(obstacles(told), "");
+  EXPECT_EQ(told.num_ranks, 16);
+  EXPECT_THAT(
+      told.command,
+      AllOf(Contains("--virtual-hetero-pipeline-stages"), Not(Contains("--hetero-pipeline-stages")),
+            Not(Contains("--force-drop-and-padding")), Not(Contains("--moe-layer-recompute"))));
+  EXPECT_THAT(told.open_words, IsEmpty());
+  for (const ExplainedOption& option : told.same) EXPECT_EQ(option.condition, "") << option.text;
+  const Explanation open = explain_text(script);
+  EXPECT_THAT(open.open, ElementsAre("NNODES", "PP"));
+  EXPECT_EQ(open.num_ranks, std::nullopt);
+  EXPECT_THAT(open.contradictions, IsEmpty());
+  EXPECT_THAT(open.open_words, Contains("$NODE_RANK")) << "each node's own";
 }
 
 struct Script {
@@ -240,7 +358,7 @@ TEST(Explain, MegatronsScripts) {
   const std::vector<std::string> arguments{"runs/a", "tokenizer", "data", "merges", "data"};
   const Script scripts[] = {
       {"mixtral_8x7b", 32, {}},
-      {"deepseek_v3", 1024, {"--mtp-num-layers"}},
+      {"deepseek_v3", 1024, {}},
       {"llama3_8b", 8, {}},
       {"qwen3_30b", 16, {}},
       {"gpt3_175b",

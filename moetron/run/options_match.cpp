@@ -69,7 +69,8 @@ void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& 
                 given.group_query_attention.value_or(false) ||
                     config.num_key_value_heads != config.num_attention_heads);
   }
-  match.equal("kv-channels", given.kv_channels, config.value_head_dim());
+  // Latent attention has widths of its own, as in Megatron.
+  if (!config.mla) match.equal("kv-channels", given.kv_channels, config.value_head_dim());
   match.equal("max-position-embeddings", given.max_position_embeddings,
               config.max_position_embeddings);
   match.equal("norm-epsilon", given.norm_epsilon, config.rms_norm_eps);

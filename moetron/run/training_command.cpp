@@ -4,6 +4,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/parse_number.h"
+#include "moetron/config/argument_reader.h"
 
 namespace moetron {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 using Words = std::vector<ShellWord>;
 
 constexpr size_t kMostWords = 5000;
+constexpr const char* kNumberOfRanks = "the number of ranks (--world-size says it)";
 
 std::string_view base_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
@@ -39,7 +41,7 @@ Words with_inner_words(const Words& words) {
     }
     ShellPiece piece{.text = word.text, .splits = true};
     for (const ShellValue& inner : split_into_words({piece}))
-      all.push_back({text_of(inner), {}, word.condition});
+      all.push_back({.text = text_of(inner), .open = {}, .condition = word.condition});
   }
   return all;
 }
@@ -54,25 +56,97 @@ void drop_outer_quotes(Words& words) {
   }
 }
 
-// Of --name N or --name=N, where _ is as good as -.
-std::optional<int64_t> launcher_number(const Words& launcher, const std::string& name,
-                                       std::optional<int64_t> otherwise) {
-  std::optional<int64_t> number = otherwise;
+// One of the counts of a launcher.
+struct LauncherCount {
+  bool is_given = false;
+  std::optional<int64_t> number = {};  // empty: it is not given, or open, or no count
+  std::vector<std::string> open = {};
+};
+
+// Of --name N, --name=N or -nN, where _ is as good as -; `names` are all spellings of one option.
+LauncherCount launcher_count(const Words& launcher, const std::vector<std::string>& names) {
+  LauncherCount count;
   for (size_t i = 0; i < launcher.size(); ++i) {
     std::string word = launcher[i].text;
-    std::string value;
+    ShellWord value;
+    const bool is_short = word.size() > 2 && word[0] == '-' && word[1] != '-' &&
+                          word.find_first_not_of("0123456789", 2) == std::string::npos;
     if (const size_t equals = word.find('='); equals != std::string::npos) {
-      value = word.substr(equals + 1);
+      value = launcher[i];
+      value.text = word.substr(equals + 1);
       word.resize(equals);
+    } else if (is_short) {
+      value.text = word.substr(2);
+      word.resize(2);
     } else if (i + 1 < launcher.size()) {
-      value = launcher[i + 1].text;
+      value = launcher[i + 1];
     }
-    std::replace(word.begin(), word.end(), '-', '_');
-    if (word != name) continue;
-    number = parse_number<int64_t>(value);
-    if (number && *number <= 0) number.reset();
+    std::replace(word.begin(), word.end(), '_', '-');
+    if (std::find(names.begin(), names.end(), word) == names.end()) continue;
+    count = {.is_given = true, .number = parse_number<int64_t>(value.text), .open = value.open};
+    if (count.number && *count.number <= 0) count.number.reset();
   }
-  return number;
+  return count;
+}
+
+enum class Launcher { kTorchrun, kSlurm, kMpi };
+
+std::optional<Launcher> launcher_named(const ShellWord& word) {
+  const std::string_view name = base_name(word.text);
+  if (name == "torchrun" || word.text.starts_with("torch.distributed.")) return Launcher::kTorchrun;
+  if (name == "srun") return Launcher::kSlurm;
+  if (name.starts_with("mpirun") || name.starts_with("mpiexec")) return Launcher::kMpi;
+  return {};
+}
+
+// How many ranks `command.launcher` starts, or what it hangs on.
+void count_ranks(Launcher launcher, TrainingCommand& command) {
+  const Words& words = command.launcher;
+  const auto take = [&](const LauncherCount& each, const LauncherCount& times) {
+    for (const LauncherCount* count : {&each, &times})
+      for (const std::string& name : count->open) command.open_ranks.push_back(name);
+    const int64_t one = 1;
+    int64_t product = 0;
+    const auto number = [&](const LauncherCount& count) {
+      return count.is_given ? count.number : std::optional(one);
+    };
+    const auto a = number(each), b = number(times);
+    if (a && b && !__builtin_mul_overflow(*a, *b, &product)) command.num_ranks = product;
+    if (!command.num_ranks && command.open_ranks.empty())
+      command.open_ranks.emplace_back(kNumberOfRanks);
+  };
+  if (launcher == Launcher::kTorchrun)
+    return take(launcher_count(words, {"--nproc-per-node"}), launcher_count(words, {"--nnodes"}));
+  const LauncherCount all = launcher == Launcher::kSlurm
+                                ? launcher_count(words, {"--ntasks", "-n"})
+                                : launcher_count(words, {"-np", "-n", "--np", "-c"});
+  if (all.is_given) return take(all, {});
+  const LauncherCount each = launcher_count(words, {"--ntasks-per-node"});
+  const LauncherCount nodes = launcher_count(words, {"--nodes", "-N"});
+  if (launcher == Launcher::kSlurm && (each.is_given || nodes.is_given)) return take(each, nodes);
+  command.open_ranks.emplace_back(kNumberOfRanks);  // a file of hosts, or the allocation
+}
+
+// Of several, one within the other as srun and torchrun are, torchrun starts the ranks.
+void take_launcher(const Words& before, TrainingCommand& command) {
+  const auto is_torchrun = [](const ShellWord& word) {
+    return launcher_named(word) == Launcher::kTorchrun;
+  };
+  auto begin = std::find_if(before.begin(), before.end(), is_torchrun);
+  if (begin == before.end())
+    begin = std::find_if(before.begin(), before.end(),
+                         [](const ShellWord& word) { return launcher_named(word).has_value(); });
+  if (begin == before.end()) return;
+  const Launcher launcher = *launcher_named(*begin);
+  // What stands between the launcher and the program: an interpreter, or a shell.
+  const auto end = std::find_if(begin + 1, before.end(), [](const ShellWord& word) {
+    const std::string_view name = base_name(word.text);
+    return name.starts_with("python") || name == "bash" || name == "sh";
+  });
+  for (auto word = begin; word != end; ++word)
+    if (word->open.empty() || word->passed != std::string() || (word - 1)->text.starts_with("-"))
+      command.launcher.push_back(*word);
+  count_ranks(launcher, command);
 }
 
 std::optional<TrainingCommand> command_in(const Words& given) {
@@ -84,30 +158,50 @@ std::optional<TrainingCommand> command_in(const Words& given) {
     command.program = is_ours ? "moetron" : base_name(words[i].text);
     const auto at = words.begin() + static_cast<std::ptrdiff_t>(i);
     command.arguments.assign(at + (is_ours ? 2 : 1), words.end());
-    const auto launcher = std::find_if(words.begin(), at, [](const ShellWord& word) {
-      const std::string_view name = base_name(word.text);
-      return name == "torchrun" || word.text.starts_with("torch.distributed.");
-    });
-    command.launcher.assign(launcher, at);
-    if (launcher == at) return command;
-    const auto ranks = launcher_number(command.launcher, "__nproc_per_node", 1);
-    const auto nodes = launcher_number(command.launcher, "__nnodes", 1);
-    int64_t product = 0;
-    if (ranks && nodes && !__builtin_mul_overflow(*ranks, *nodes, &product))
-      command.num_ranks = product;
+    take_launcher({words.begin(), at}, command);
     return command;
   }
   return {};
 }
 
+// What nobody has set is nothing, as for the shell, but where it is all that an option has.
+Words without_unset(const Words& words) {
+  const auto is_nothing = [](const ShellWord& word) {
+    return !word.open.empty() && word.passed == std::string();
+  };
+  std::vector<std::string> texts;
+  for (const ShellWord& word : words) texts.push_back(word.text);
+  ArgumentReader reader(Command::kPretrain, std::move(texts));
+  Words kept;
+  while (!reader.at_end()) {
+    const ReadArgument read = reader.next();
+    const auto at = [&](size_t i) { return words.begin() + static_cast<std::ptrdiff_t>(i); };
+    const bool is_known_option = read.setting.has_value();
+    const size_t first_value = read.begin + (is_known_option ? 1 : 0);
+    const bool is_all = is_known_option && std::all_of(at(first_value), at(read.end), is_nothing);
+    for (size_t i = read.begin; i < read.end; ++i) {
+      if (i >= first_value && !is_all && is_nothing(words[i])) continue;
+      kept.push_back(words[i]);
+      if (!is_known_option && words[i].passed)
+        kept.back() = {.text = *words[i].passed, .open = {}, .condition = words[i].condition};
+    }
+  }
+  return kept;
+}
+
 TrainingCommand checked(TrainingCommand command, const std::string& name) {
   MT_CHECK_INPUT(command.arguments.size() <= kMostWords, name, ": the command has ",
                  command.arguments.size(), " words, more than ", kMostWords);
+  command.arguments = without_unset(command.arguments);
   drop_outer_quotes(command.arguments);
   return command;
 }
 
 }  // namespace
+
+bool TrainingCommand::starts_by_torchrun() const {
+  return !launcher.empty() && launcher_named(launcher[0]) == Launcher::kTorchrun;
+}
 
 TrainingCommand find_training_command(std::string_view text, const std::string& name,
                                       ShellContext context) {
@@ -128,8 +222,9 @@ TrainingCommand training_command_of(const std::vector<std::string>& words) {
   Words given;
   for (const std::string& word : words) given.push_back({.text = word});
   if (auto found = command_in(given)) return checked(std::move(*found), "the command line");
-  return checked({.program = {}, .arguments = std::move(given), .launcher = {}, .num_ranks = {}},
-                 "the command line");
+  TrainingCommand list;
+  list.arguments = std::move(given);
+  return checked(std::move(list), "the command line");
 }
 
 }  // namespace moetron

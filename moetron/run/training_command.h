@@ -14,8 +14,11 @@ namespace moetron {
 struct TrainingCommand {
   std::string program;  // "pretrain_gpt.py", "moetron"; empty: a mere list of arguments
   std::vector<ShellWord> arguments;  // behind the program
-  std::vector<ShellWord> launcher;   // torchrun and its options; empty: none
+  std::vector<ShellWord> launcher;   // torchrun, srun or mpirun and its options; empty: none
   std::optional<int64_t> num_ranks;  // as the launcher has it; empty: it does not say, or is open
+  std::vector<std::string> open_ranks;  // what the number hangs on and nobody says
+
+  bool starts_by_torchrun() const;
 
   bool is_ours() const { return program == "moetron"; }
 };
