@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "moetron/config/options.h"
 #include "moetron/run/resolve.h"
 #include "moetron/run/run_spec.h"
 #include "moetron/run/training_command.h"
