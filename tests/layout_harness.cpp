@@ -290,4 +290,15 @@ ModelConfig tiny_qwen_moe() {
   return config;
 }
 
+ModelConfig tiny_gated_qwen() {
+  ModelConfig config = tiny_qwen_moe();
+  config.family = ModelConfig::Family::kQwen2Moe;
+  config.attention_bias = true;
+  config.qk_norm = false;
+  config.moe->num_shared_experts = 2;
+  config.moe->shared_intermediate_size = 2 * config.moe->expert_intermediate_size;
+  config.moe->shared_expert_gate = true;
+  return config;
+}
+
 }  // namespace moetron

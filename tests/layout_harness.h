@@ -121,5 +121,6 @@ constexpr TokenDispatcher plain_dispatcher(int64_t number) {
 
 ModelConfig tiny_deepseek();
 ModelConfig tiny_qwen_moe();
+ModelConfig tiny_gated_qwen();  // Qwen2-MoE: a shared expert with a gate
 
 }  // namespace moetron

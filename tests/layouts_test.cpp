@@ -104,6 +104,21 @@ TEST(UnevenRouting, ExpertsAndRanksWithoutATokenTrainAsOneRank) {
   }
 }
 
+TEST(GatedSharedExpert, TrainsAsOneRank) {
+  const TrainedTask task{.config = tiny_gated_qwen(), .with_receipts = true};
+  const TrainedOutcome one = train_in_layout(task, {});
+  LayoutCase divided{.world = 4, .tp = 4, .ep = 2, .tpe = 2};
+  divided.model.recompute.kind = Recompute::kMoeLayer;
+  LayoutCase blocks{.world = 4, .pp = 2, .ep = 2};
+  blocks.schedule.kind = ScheduleKind::kDualPipeV;
+  blocks.model.experts.dispatcher = TokenDispatcher::kOverlapDeepep;
+  for (const LayoutCase& layout : {divided, blocks}) {
+    const TrainedOutcome outcome = train_in_layout(task, layout);
+    expect_equal_training(outcome, one, "gated, " + layout.name());
+    expect_receipts_of_whole_tensors(outcome, layout.name());
+  }
+}
+
 // One token a micro-batch: of the slices of TP ranks all but one are padding.
 TEST(OneToken, IsPaddedToTheTensorParallelRanks) {
   for (const bool is_deepseek : {true, false}) {

@@ -57,6 +57,28 @@ def test_shapes():
         os.remove(f"{folder}/expected.safetensors")
 
 
+def test_gated_shared_expert():
+    """Beside the experts: Qwen2-MoE's layers, and such as transformers has no class for."""
+    make_data()
+    gate = ["--enable-shared-expert", "--num-shared-experts", "2", "--enable-shared-expert-gate"]
+    for norm, bias, model_type in ((False, True, "qwen2_moe"), (True, False, "moetron")):
+        name = f"gated_{model_type}"
+        run(["pretrain", *options_of(True, norm, bias), *gate, "--train-iters", "3", "--save", name])
+        folder = f"{name}/step_0000003"
+        with open(f"{folder}/config.json") as file:
+            check(json.load(file)["model_type"] == model_type, f"a gated shared expert is saved as {model_type}")
+        gates = [value for key, value in PlainQwen(folder).weights.items() if key.endswith("shared_expert_gate.weight")]
+        check(len(gates) == 2 and gates[0].shape == (1, 48), "    with its gates")
+        save_file(expected(folder, seed=8), f"{folder}/expected.safetensors")
+        check(model_oracle.check_fixture([MODEL_TOOL], folder), "    and equals the plain program")
+        os.remove(f"{folder}/expected.safetensors")
+    done = run(["pretrain", *options_of(True, False, True), *gate[:3], "--train-iters", "1"], code=2)
+    check("without enable-shared-expert-gate" in done.stderr, "    Qwen's have a gate")
+    done = run(["pretrain", *options_of(True, False, True), *gate, "--train-iters", "1", "--bf16", "--fp8-format", "e4m3"],
+               code=2)
+    check("fp8-format does not go with a shared expert that has a gate" in done.stderr, "    not in 8 bits")
+
+
 def test_loading():
     """What was saved trains and speaks again: the same command goes on, --load begins, generate continues."""
     name = "experts_true_norm_false_bias_true"
@@ -73,4 +95,4 @@ def test_loading():
 
 
 if __name__ == "__main__":
-    run_tests(test_shapes, test_loading)
+    run_tests(test_shapes, test_gated_shared_expert, test_loading)

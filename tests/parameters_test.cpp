@@ -137,7 +137,7 @@ TEST(Parameters, SharedHeadsAndPaddingAreCountedAsTheyAreHeld) {
 }
 
 TEST(Parameters, ExpertsAreDividedAmongTheirOwnRanks) {
-  for (const ModelConfig& config : {tiny_deepseek(), tiny_qwen_moe()}) {
+  for (const ModelConfig& config : {tiny_deepseek(), tiny_qwen_moe(), tiny_gated_qwen()}) {
     for (const int64_t ep : {1, 2, 4}) {
       for (const int64_t tpe : {1, 2}) expect_same(config, {.tp = 2, .ep = ep, .tpe = tpe});
     }

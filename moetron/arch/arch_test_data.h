@@ -51,6 +51,14 @@ inline Json moetron_json() {
   return json;
 }
 
+inline Json qwen2_moe_json() {
+  Json json = qwen3_moe_json();
+  json["architectures"] = {"Qwen2MoeForCausalLM"};
+  json["model_type"] = "qwen2_moe";
+  json["shared_expert_intermediate_size"] = 64;
+  return json;
+}
+
 inline Json deepseek_v3_json() {
   return parse_json(R"({
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 512,

@@ -53,6 +53,8 @@ void refuse_unsupported(const JsonFields& fields, Family family) {
   if (!traits_of(family).attention_bias)
     refuse_true(fields, "attention_bias", "is not supported: it must be false");
   refuse_true(fields, "mlp_bias", "is not supported: it must be false");
+  if (family == Family::kQwen2Moe && !fields.boolean("qkv_bias").value_or(true))
+    fields.refuse("qkv_bias", "is not supported: it must be true in qwen2_moe");
   if (fields.number("attention_dropout", 0.0, 1.0).value_or(0.0) != 0.0)
     fields.refuse("attention_dropout", "is not supported: it must be 0");
   // Any other head (a reward model's, say) would leave lm_head.weight out of the weights.
@@ -210,9 +212,26 @@ void read_deepseek_moe(const JsonFields& fields, ModelConfig& config) {
   config.moe = moe;
 }
 
+// Qwen2-MoE always has one, and kMoetron where its width is given.
+void read_gated_shared_expert(const JsonFields& fields, Family family, MoeConfig& moe) {
+  const char* key = "shared_expert_intermediate_size";
+  if (family != Family::kQwen2Moe && (family != Family::kMoetron || !fields.has(key))) return;
+  moe.shared_expert_gate = true;
+  moe.shared_intermediate_size = fields.required_integer(key, 1, kMaxWidth);
+  if (moe.shared_intermediate_size % moe.expert_intermediate_size != 0)
+    fields.refuse(key, concat("is not supported: it must be a multiple of moe_intermediate_size (",
+                              moe.expert_intermediate_size, ")"));
+  moe.num_shared_experts = moe.shared_intermediate_size / moe.expert_intermediate_size;
+  if (moe.num_shared_experts > kMaxSharedExperts)
+    fields.refuse(key,
+                  concat("must be at most ", kMaxSharedExperts, " times moe_intermediate_size"));
+}
+
 void read_qwen_moe(const JsonFields& fields, ModelConfig& config) {
   MoeConfig moe;
-  const char* experts_key = fields.has("num_experts") ? "num_experts" : "num_local_experts";
+  // Qwen2-MoE's class knows one of the names.
+  const bool is_first_name = config.family == Family::kQwen2Moe || fields.has("num_experts");
+  const char* experts_key = is_first_name ? "num_experts" : "num_local_experts";
   MT_CHECK_INPUT(fields.has(experts_key), fields.place(), ": the key num_experts is missing");
   moe.num_experts = fields.required_integer(experts_key, 1, kMaxExperts);
   refuse_other_count(fields, "num_local_experts", experts_key, moe.num_experts);
@@ -224,6 +243,7 @@ void read_qwen_moe(const JsonFields& fields, ModelConfig& config) {
       fields.integers("mlp_only_layers", 0, kMaxLayers).value_or(std::vector<int64_t>());
   moe.aux_loss_coeff = fields.number("router_aux_loss_coef", 0.0, kMaxAuxLossCoeff).value_or(0.001);
   if (moe.aux_loss_coeff > 0.0) moe.aux_loss = AuxLossKind::kBatch;
+  read_gated_shared_expert(fields, config.family, moe);
   config.moe = moe;
 }
 
@@ -234,9 +254,10 @@ std::vector<std::string_view> nullable_keys(Family family) {
       "architectures",         "dtype",        "torch_dtype",     "layer_types",
       "partial_rotary_factor", "rope_scaling", "rope_parameters", "quantization_config"};
   const bool is_own = family == Family::kMoetron;
-  if (family != Family::kQwen3Moe && family != Family::kMistral && !is_own)
+  const bool has_qwen_experts = family == Family::kQwen3Moe || family == Family::kQwen2Moe;
+  if (!has_qwen_experts && family != Family::kMistral && !is_own)
     keys.emplace_back("num_key_value_heads");
-  if (family == Family::kQwen3Moe || is_own) keys.emplace_back("mlp_only_layers");
+  if (has_qwen_experts || is_own) keys.emplace_back("mlp_only_layers");
   if (family == Family::kLlama || family == Family::kMistral) keys.emplace_back("head_dim");
   if (family == Family::kMistral) keys.emplace_back("sliding_window");
   if (is_deepseek(family)) keys.insert(keys.end(), {"q_lora_rank", "norm_topk_prob"});
@@ -259,9 +280,10 @@ ModelConfig read_model_config(const Json& json, const std::string& file_name) {
     read_deepseek_moe(fields, config);
   } else {
     read_head_dim(fields, config);
-    const bool may_have_experts = config.family == Family::kMoetron;
-    if (config.family == Family::kQwen3Moe || (may_have_experts && fields.has("num_experts")))
-      read_qwen_moe(fields, config);
+    const bool has_experts = config.family == Family::kQwen3Moe ||
+                             config.family == Family::kQwen2Moe ||
+                             (config.family == Family::kMoetron && fields.has("num_experts"));
+    if (has_experts) read_qwen_moe(fields, config);
   }
   if (config.family == Family::kDeepseekV3) {
     const char* key = fields.has("num_mtp_layers") ? "num_mtp_layers" : "num_nextn_predict_layers";

@@ -174,7 +174,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{llama_json, "model_type", "absent", "the key model_type is missing"},
         Refusal{llama_json, "model_type", "\"mixtral\"",
                 "model_type (\"mixtral\") is not supported; these are: deepseek_v2, deepseek_v3, "
-                "qwen3_moe, qwen3, qwen2, llama, mistral, moetron"},
+                "qwen3_moe, qwen2_moe, qwen3, qwen2, llama, mistral, moetron"},
         Refusal{llama_json, "vocab_size", "absent", "the key vocab_size is missing"},
         Refusal{llama_json, "vocab_size", "null", "vocab_size (null) must be an integer"},
         Refusal{llama_json, "hidden_size", "\"64\"", "hidden_size (\"64\") must be an integer"},
@@ -263,6 +263,21 @@ TEST(ConfigReader, TellsAllContradictionsTogether) {
                     HasSubstr("; n_routed_experts (8) must be a multiple of n_group (3)")));
 }
 
+TEST(ConfigReader, Qwen2MoeHasAGatedSharedExpert) {
+  const ModelConfig config = read_model_config(qwen2_moe_json(), "config.json");
+  EXPECT_TRUE(config.attention_bias && !config.qk_norm && config.moe->shared_expert_gate);
+  EXPECT_EQ(config.moe->num_shared_experts, 2);
+  EXPECT_EQ(config.moe->shared_intermediate_size, 64);
+  Json json = qwen2_moe_json();
+  json["shared_expert_intermediate_size"] = 63;
+  EXPECT_THAT(reading_error(json), HasSubstr("must be a multiple of moe_intermediate_size (32)"));
+  json.erase("shared_expert_intermediate_size");
+  EXPECT_THAT(reading_error(json), HasSubstr("shared_expert_intermediate_size is missing"));
+  json = qwen2_moe_json();
+  json["qkv_bias"] = false;
+  EXPECT_THAT(reading_error(json), HasSubstr("must be true in qwen2_moe"));
+}
+
 TEST(ConfigReader, NeverAllocatesForAbsurdProducts) {
   Json json = qwen3_moe_json();
   json["num_experts"] = 65536;
@@ -294,7 +309,7 @@ TEST(ConfigReader, SurvivesAnyValueOfAnyKey) {
     EXPECT_EQ(read_model_config(write_model_config(config), "config.json").num_layers,
               config.num_layers);
   };
-  for (const Json& base : {qwen3_moe_json(), deepseek_v3_json(), linear}) {
+  for (const Json& base : {qwen3_moe_json(), qwen2_moe_json(), deepseek_v3_json(), linear}) {
     for (const auto& [key, unused] : base.items()) {
       for (const Json& value : values) {
         Json json = base;

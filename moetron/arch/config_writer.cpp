@@ -76,6 +76,7 @@ void add_qwen_moe_keys(const MoeConfig& moe, Json& out) {
   out["mlp_only_layers"] = moe.mlp_only_layers;
   out["router_aux_loss_coef"] = moe.aux_loss == AuxLossKind::kNone ? 0.0 : moe.aux_loss_coeff;
   out["output_router_logits"] = false;
+  if (moe.shared_expert_gate) out["shared_expert_intermediate_size"] = moe.shared_intermediate_size;
 }
 
 // Every key that the family's classes read, from the struct alone.
@@ -108,10 +109,10 @@ Json complete_config(const ModelConfig& config) {
   } else if (!traits.attention_bias) {
     out["attention_bias"] = false;
   }
-  // Qwen2's class has no such key, but reads it where it is given.
+  // Qwen2's classes have no such key, but read it where it is given.
   const bool plain_heads = config.head_dim * config.num_attention_heads == config.hidden_size;
-  if (!config.mla && (config.family != Family::kQwen2 || !plain_heads))
-    out["head_dim"] = config.head_dim;
+  const bool lacks_key = config.family == Family::kQwen2 || config.family == Family::kQwen2Moe;
+  if (!config.mla && (!lacks_key || !plain_heads)) out["head_dim"] = config.head_dim;
   if (config.family == Family::kLlama) out["mlp_bias"] = false;
   if (traits.needs_null_window) out["sliding_window"] = nullptr;
   if (config.mla) {

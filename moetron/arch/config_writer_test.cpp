@@ -26,7 +26,8 @@ TEST(ConfigWriter, GivesPublishedFilesBackUnchanged) {
 }
 
 TEST(ConfigWriter, WritesAllMeaningFromTheStructAlone) {
-  for (const Json& json : {qwen3_moe_json(), moetron_json(), deepseek_v3_json(), llama_json()}) {
+  for (const Json& json :
+       {qwen3_moe_json(), qwen2_moe_json(), moetron_json(), deepseek_v3_json(), llama_json()}) {
     ModelConfig config = read_model_config(json, "config.json");
     config.source = nullptr;
     const Json written = write_model_config(config);

@@ -56,6 +56,8 @@ double flops_per_token(const ModelConfig& config, double length, int64_t num_tra
   const double layers = static_cast<double>(config.num_layers) + mtp;
   const AttentionCost attention = attention_cost(config);
   double multiply_adds = 3.0 * hidden * mlp_width(config, num_trained_mtp_layers);
+  if (config.moe && config.moe->shared_expert_gate)
+    multiply_adds += static_cast<double>(config.num_moe_layers()) * hidden;
   multiply_adds += layers * attention.projections;
   multiply_adds += layers * attention.per_position * length;
   multiply_adds += mtp * (3.0 * hidden + 2.0 * hidden * hidden);

@@ -119,8 +119,10 @@ class InventoryBuilder {
     }
     for (int64_t expert = 0; expert < std::min(moe.num_experts, listed_experts_); ++expert)
       add_mlp(concat(tensors::kExperts, expert, "."), moe.expert_intermediate_size, expert);
-    if (moe.shared_intermediate_size > 0)
-      add_mlp(tensors::kSharedExpert, moe.shared_intermediate_size);
+    if (moe.shared_intermediate_size == 0) return;
+    add_mlp(moe.shared_expert_gate ? tensors::kGatedSharedExpert : tensors::kSharedExpert,
+            moe.shared_intermediate_size);
+    if (moe.shared_expert_gate) add("", tensors::kSharedExpertGate, {1, config_.hidden_size});
   }
 
   void add_layer_body(bool is_moe) {

@@ -55,10 +55,12 @@ struct MoeConfig {
   int64_t num_experts = 0;
   int64_t top_k = 0;
   int64_t expert_intermediate_size = 0;
-  // DeepSeek fuses its shared experts into one MLP of width shared_intermediate_size =
-  // num_shared_experts * expert_intermediate_size; both are 0 where there is none.
+  // Shared experts are one MLP of width shared_intermediate_size = num_shared_experts *
+  // expert_intermediate_size; both are 0 where there is none.
   int64_t num_shared_experts = 0;
   int64_t shared_intermediate_size = 0;
+  // Qwen2-MoE multiplies the shared expert's output by the sigmoid of a product with the token.
+  bool shared_expert_gate = false;
 
   ScoreFunction score_function = ScoreFunction::kSoftmax;
   bool router_fp32 = false;  // DeepSeek multiplies by the router's weight in fp32, Qwen does not
@@ -90,6 +92,7 @@ struct ModelConfig {
     kDeepseekV2,
     kDeepseekV3,
     kQwen3Moe,
+    kQwen2Moe,
     kQwen3,
     kQwen2,
     kLlama,

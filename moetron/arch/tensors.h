@@ -89,10 +89,11 @@ inline constexpr TensorRule kKeyValueDown{"kv_a_proj_with_mqa.weight", {kLatents
 inline constexpr TensorRule kKeyValueLatentNorm{"kv_a_layernorm.weight"};
 inline constexpr TensorRule kKeyValueUp{"kv_b_proj.weight", {kParts}};
 
-// Of an MLP: behind the layer's kMlp, kSharedExpert, or kExperts and the expert's number with a
-// dot.
+// Of an MLP: behind the layer's kMlp, kSharedExpert, kGatedSharedExpert, or kExperts and the
+// expert's number with a dot.
 inline constexpr const char* kMlp = "mlp.";
 inline constexpr const char* kSharedExpert = "mlp.shared_experts.";
+inline constexpr const char* kGatedSharedExpert = "mlp.shared_expert.";  // where it has a gate
 inline constexpr const char* kExperts = "mlp.experts.";
 inline constexpr TensorRule kGate{"gate_proj.weight", {kParts}};
 inline constexpr TensorRule kUp{"up_proj.weight", {kParts}};
@@ -102,6 +103,9 @@ inline constexpr TensorRule kDown{"down_proj.weight", {kParts, 1}};
 inline constexpr const char* kRouter = "mlp.gate.";
 inline constexpr TensorRule kRouterWeight{"weight"};
 inline constexpr TensorRule kRouterBias{"e_score_correction_bias"};
+
+// The gate of the shared expert, behind layer_prefix().
+inline constexpr TensorRule kSharedExpertGate{"mlp.shared_expert_gate.weight"};
 
 // What a layer of multi-token prediction has beside a decoder layer's tensors, behind
 // layer_prefix(): copies of the model's ends, and what joins them to the layer.

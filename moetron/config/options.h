@@ -83,6 +83,7 @@ struct MoeOptions {
   std::optional<int64_t> moe_ffn_hidden_size;
   std::optional<bool> enable_shared_expert;
   std::optional<int64_t> num_shared_experts;
+  std::optional<bool> enable_shared_expert_gate;
   std::optional<int64_t> first_k_dense_replace;
   std::string moe_layer_freq;  // instead of first_k_dense_replace; run/megatron_terms.h
   std::optional<int64_t> moe_shared_expert_intermediate_size;  // instead of num_shared_experts

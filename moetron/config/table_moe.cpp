@@ -233,10 +233,10 @@ void declare_moe(OptionTable& table) {
       .of_guide()
       .count();
   table
-      .add_fieldless("enable-shared-expert-gate", ValueKind::kFlag,
-                     "Weighs the shared expert by a gate of its own.")
-      .also("moe-shared-expert-gate")
-      .not_yet("gated shared experts");
+      .add(MT_FIELD(moe, enable_shared_expert_gate),
+           "Multiplies the shared expert's output by a gate of its own, as Qwen2-MoE does.")
+      .of_guide()
+      .also("moe-shared-expert-gate");
   table
       .add(MT_FIELD(moe, moe_shared_expert_intermediate_size),
            "Inner width of the shared expert, instead of num-shared-experts: a multiple of "

@@ -26,6 +26,8 @@ void check_experts(const ModelConfig& config, const MegatronLayout& layout) {
                     ") must be 1 for a model without experts");
     return;
   }
+  MT_CHECK_CONFIG(!config.moe->shared_expert_gate,
+                  "shared experts with a gate are not there yet in Megatron's files");
   check_divides(kEp, layout.ep, "the number of experts", config.moe->num_experts);
   check_divides(kTpe, layout.tpe, "the width of an expert", config.moe->expert_intermediate_size);
   if (config.moe->shared_intermediate_size > 0)

@@ -52,9 +52,15 @@ std::unique_ptr<MixtureOfExperts> make_experts(const ModelConfig& config, int64_
       .dispatcher = *settings.rank_dispatcher,
       .shared_expert = std::nullopt});
   if (moe.shared_intermediate_size > 0) {
-    parts->shared_expert.emplace(prefix + tensors::kSharedExpert, config.hidden_size,
-                                 moe.shared_intermediate_size, settings.options,
-                                 settings.tensor_group());
+    const char* part =
+        moe.shared_expert_gate ? tensors::kGatedSharedExpert : tensors::kSharedExpert;
+    parts->shared_expert.emplace(prefix + part, config.hidden_size, moe.shared_intermediate_size,
+                                 settings.options, settings.tensor_group());
+  }
+  if (moe.shared_expert_gate) {
+    parts->shared_expert_gate.emplace(prefix + tensors::kSharedExpertGate.name,
+                                      std::vector<int64_t>{1, config.hidden_size}, settings.options,
+                                      ParameterSettings{});
   }
   return parts;
 }

@@ -6,6 +6,7 @@
 #include "moetron/autograd/adapter.h"
 #include "moetron/base/error.h"
 #include "moetron/nn/fp8_linear.h"
+#include "moetron/nn/linear.h"
 #include "moetron/nn/norm.h"
 
 namespace moetron {
@@ -50,8 +51,11 @@ std::vector<Value> TransformerLayer::compute(const Node& node, std::vector<Value
     case NodeRole::kSharedExpert: {
       Mlp& expert = *parts_.moe->shared_expert;
       const at::Tensor& scales = inputs[0].scales;
-      return {{.data = scales.defined() ? expert.forward(fp8_rows(x, scales), layout, call.run)
-                                        : expert.forward(x, layout, call.run)}};
+      if (scales.defined())
+        return {{.data = expert.forward(fp8_rows(x, scales), layout, call.run)}};
+      at::Tensor y = expert.forward(x, layout, call.run);
+      if (auto& gate = parts_.moe->shared_expert_gate) y = y * linear(x, *gate, call.run).sigmoid();
+      return {{.data = std::move(y)}};
     }
     case NodeRole::kExperts:
       return {{.data = parts_.moe->experts.forward(inputs[0], inputs[1].data, call.run)}};
@@ -113,6 +117,7 @@ void TransformerLayer::visit(const std::function<void(Parameter&)>& visitor) {
   parts_.moe->router.visit(visitor);
   parts_.moe->experts.visit(with_adapters);
   if (parts_.moe->shared_expert) parts_.moe->shared_expert->visit(with_adapters);
+  if (parts_.moe->shared_expert_gate) visitor(*parts_.moe->shared_expert_gate);
 }
 
 }  // namespace moetron

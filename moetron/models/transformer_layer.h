@@ -23,6 +23,7 @@ struct MixtureOfExperts {
   Experts experts;
   Dispatcher& dispatcher;
   std::optional<Mlp> shared_expert;
+  std::optional<Parameter> shared_expert_gate = {};  // [1, hidden]
   // In which 8 bits tokens travel to the experts, and gradients back to them; empty: as they are.
   std::optional<Fp8Products> travels_in = {};
 };

@@ -54,6 +54,7 @@ class LayerBytes {
     if (moe.shared_intermediate_size == 0) return bytes;
     // On one rank, in bf16, its input is what the router keeps.
     const double input = ranks_ == 1 && !in_fp8_ ? 0 : factor(hidden_values());
+    if (moe.shared_expert_gate) bytes.kept += slice();  // what it multiplies
     return bytes + mlp(as_double(moe.shared_intermediate_size), input);
   }
 

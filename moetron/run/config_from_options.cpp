@@ -32,6 +32,8 @@ bool wants_latent_attention(const Options& options) {
 Family qwen_family(const Options& options) {
   const bool bias = options.model.add_qkv_bias.value_or(false);
   const bool norm = options.model.qk_layernorm.value_or(false);
+  const bool gate = options.moe.enable_shared_expert_gate.value_or(false);
+  if (options.moe.num_experts && gate) return bias && !norm ? Family::kQwen2Moe : Family::kMoetron;
   if (options.moe.num_experts) return norm && !bias ? Family::kQwen3Moe : Family::kMoetron;
   if (bias) return norm ? Family::kMoetron : Family::kQwen2;
   return norm ? Family::kQwen3 : Family::kLlama;
@@ -209,6 +211,22 @@ void fill_deepseek_router(const Options& options, MoeConfig& moe, Mistakes& mist
   moe.expert_bias = true;
 }
 
+void fill_gated_shared_expert(const MoeOptions& given, MoeConfig& moe, Mistakes& mistakes) {
+  moe.shared_expert_gate = given.enable_shared_expert_gate.value_or(false);
+  const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value() ||
+                                                          moe.shared_expert_gate);
+  mistakes.check(!shared || moe.shared_expert_gate,
+                 "enable-shared-expert is not supported with model-family (qwen) without "
+                 "enable-shared-expert-gate");
+  mistakes.check(shared || !given.num_shared_experts, "num-shared-experts (",
+                 given.num_shared_experts.value_or(0),
+                 ") contradicts enable-shared-expert (false)");
+  mistakes.check(shared || !moe.shared_expert_gate,
+                 "enable-shared-expert-gate (true) contradicts enable-shared-expert (false)");
+  moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
+  moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
+}
+
 void fill_moe(const Options& options, ModelConfig& config, Mistakes& mistakes) {
   const MoeOptions& given = options.moe;
   MoeConfig moe;
@@ -217,10 +235,11 @@ void fill_moe(const Options& options, ModelConfig& config, Mistakes& mistakes) {
   moe.expert_intermediate_size =
       required(given.moe_ffn_hidden_size, "moe-ffn-hidden-size", mistakes);
   if (config.mla) {
+    mistakes.check(!given.enable_shared_expert_gate.value_or(false),
+                   "enable-shared-expert-gate does not go with model-family (deepseek)");
     fill_deepseek_router(options, moe, mistakes);
   } else {
-    mistakes.check(!given.enable_shared_expert.value_or(false) && !given.num_shared_experts,
-                   "enable-shared-expert is not supported with model-family (qwen) yet");
+    fill_gated_shared_expert(given, moe, mistakes);
     mistakes.check(!given.moe_router_num_groups && !given.moe_router_group_topk,
                    "moe-router-num-groups does not go with model-family (qwen)");
     mistakes.check(!given.moe_router_deepseekv3.value_or(false),
@@ -246,6 +265,7 @@ void check_without_experts(const MoeOptions& given, Mistakes& mistakes) {
         {"moe-router-num-groups", given.moe_router_num_groups.has_value()},
         {"moe-router-group-topk", given.moe_router_group_topk.has_value()},
         {"enable-shared-expert (true)", given.enable_shared_expert.value_or(false)},
+        {"enable-shared-expert-gate (true)", given.enable_shared_expert_gate.value_or(false)},
         {"moe-router-deepseekv3 (true)", given.moe_router_deepseekv3.value_or(false)}})
     mistakes.check(!is_given, name, " needs num-experts, which is not given");
 }

@@ -25,7 +25,7 @@ const std::vector<NamedPart>& known_parts() {
       {"head", {tensors::kHead.name}},
       {"router", {in_layers(tensors::kRouter, "*")}},
       {"experts", {in_layers(tensors::kExperts, "*")}},
-      {"shared_experts", {in_layers(tensors::kSharedExpert, "*")}},
+      {"shared_experts", {in_layers("mlp.shared_expert", "*")}},  // under either name, and the gate
       {"attention", {in_layers(tensors::kAttention, "*")}},
       {"mlp",
        {in_layers(tensors::kMlp, tensors::kGate.name), in_layers(tensors::kMlp, tensors::kUp.name),

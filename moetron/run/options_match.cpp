@@ -116,6 +116,7 @@ void match_moe(const ModelConfig& config, const MoeOptions& given, Matcher& matc
   match.equal("moe-ffn-hidden-size", given.moe_ffn_hidden_size, moe.expert_intermediate_size);
   match.equal("enable-shared-expert", given.enable_shared_expert, moe.num_shared_experts > 0);
   match.equal("num-shared-experts", given.num_shared_experts, moe.num_shared_experts);
+  match.equal("enable-shared-expert-gate", given.enable_shared_expert_gate, moe.shared_expert_gate);
   match.equal("moe-router-deepseekv3", given.moe_router_deepseekv3, v3);
   match.equal("moe-router-num-groups", given.moe_router_num_groups, moe.num_groups);
   match.equal("moe-router-group-topk", given.moe_router_group_topk, moe.group_topk);

@@ -46,6 +46,9 @@ class Resolution {
     check_combinations(options_, mistakes_);
     fill_spec(options_, spec_);
     if (knows_model_) mistakes_.collect([&] { fill_tuning(options_, spec_); });
+    mistakes_.check(!spec_.fp8 || !spec_.model.moe || !spec_.model.moe->shared_expert_gate,
+                    "fp8-format does not go with a shared expert that has a gate: that is not "
+                    "there yet");
     mistakes_.check(!spec_.fp8 || !spec_.lora, "lora-rank (", options_.tuning.lora_rank,
                     ") does not go with fp8-format: updates of weights that multiply in 8 bits are "
                     "not there yet");

@@ -49,6 +49,9 @@ CASES = {
                                    num_local_experts=8, num_experts_per_tok=2,
                                    moe_intermediate_size=24, mlp_only_layers=[1],
                                    rope_parameters=dict(rope_theta=1e7, rope_type="default")),
+    "qwen2_moe": dict(model_type="qwen2_moe", num_key_value_heads=2, num_experts=8, num_experts_per_tok=2,
+                      moe_intermediate_size=24, shared_expert_intermediate_size=48, norm_topk_prob=True,
+                      mlp_only_layers=[0], rope_theta=1e6),
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=16, rope_theta=1e6,
                   tie_word_embeddings=True,
                   rope_scaling=dict(rope_type="yarn", factor=4.0,
@@ -95,7 +98,8 @@ def check_routing(name, config, original):
     """The keys that some families ignore, where the family reads them."""
     keys = {"deepseek_v2": ["topk_method", "n_group", "topk_group"],
             "deepseek_v3": ["n_group", "topk_group", "norm_topk_prob"],
-            "qwen3_moe": ["norm_topk_prob", "num_experts"]}.get(config.model_type, [])
+            "qwen3_moe": ["norm_topk_prob", "num_experts"],
+            "qwen2_moe": ["norm_topk_prob", "num_experts"]}.get(config.model_type, [])
     for key in keys:
         ours, theirs = getattr(config, key, None), getattr(original, key, None)
         if config.model_type == "deepseek_v2" and original.topk_method == "greedy":

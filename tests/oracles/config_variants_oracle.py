@@ -35,6 +35,9 @@ FAMILIES = {
     "qwen3_moe": dict(head_dim=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24,
                       norm_topk_prob=True, decoder_sparse_step=2, mlp_only_layers=[0],
                       use_sliding_window=False),
+    "qwen2_moe": dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24,
+                      shared_expert_intermediate_size=48, norm_topk_prob=True, decoder_sparse_step=2,
+                      mlp_only_layers=[0], use_sliding_window=False),
     "deepseek_v2": dict(MLA, topk_method="group_limited_greedy"),
     "deepseek_v3": dict(MLA, norm_topk_prob=True, rope_interleave=True),
 }
@@ -52,6 +55,8 @@ READ = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 READ_BY = {
     "qwen3_moe": ["num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
                   "decoder_sparse_step", "mlp_only_layers"],
+    "qwen2_moe": ["num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
+                  "decoder_sparse_step", "mlp_only_layers", "shared_expert_intermediate_size"],
     "deepseek_v2": ["num_experts_per_tok", "routed_scaling_factor", "topk_method", "n_group",
                     "topk_group"],
     "deepseek_v3": ["num_experts_per_tok", "routed_scaling_factor", "n_group", "topk_group",
@@ -113,7 +118,7 @@ def variants(family, base):
     yield "torch_dtype", dict(without(base, "dtype"), torch_dtype="bfloat16")
     yield "both dtypes", dict(base, torch_dtype="bfloat16")
     for other in ("num_local_experts", "num_experts", "n_routed_experts"):
-        key = "num_experts" if family == "qwen3_moe" else "n_routed_experts"
+        key = "num_experts" if family in ("qwen3_moe", "qwen2_moe") else "n_routed_experts"
         if key in base and other != key:
             yield f"{other} instead", dict(without(base, key), **{other: 8})
             yield f"{other} 4 too", dict(base, **{other: 4})

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (DeepseekV2Config, DeepseekV3Config, LlamaConfig, MistralConfig, Qwen2Config,
-                          Qwen3Config, Qwen3MoeConfig)
+                          Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig)
 
 VOCAB, HIDDEN, LAYERS, HEADS = 128, 64, 3, 4
 COMMON = dict(vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
@@ -94,6 +94,9 @@ MODELS = {
         **(GQA | dict(num_hidden_layers=4)), head_dim=16, moe_intermediate_size=32, num_experts=8,
         num_experts_per_tok=3, norm_topk_prob=False, decoder_sparse_step=2, mlp_only_layers=[1],
         rope_parameters=rope(1e6)),
+    "qwen2_moe": Qwen2MoeConfig(
+        **GQA, moe_intermediate_size=24, shared_expert_intermediate_size=48, num_experts=8, num_experts_per_tok=3,
+        norm_topk_prob=False, decoder_sparse_step=1, mlp_only_layers=[1], rope_parameters=rope(1e6)),
     "qwen3": Qwen3Config(**(GQA | dict(tie_word_embeddings=True)), head_dim=24,
                          rope_parameters=rope(1e6)),
     "qwen2": Qwen2Config(**(GQA | dict(tie_word_embeddings=True)), rope_parameters=rope(1e6)),

@@ -63,6 +63,8 @@ class PlainQwen:
         for expert in range(self.config["num_experts"]):
             share = (weights * (chosen == expert)).sum(-1, keepdim=True)  # 0 where it was not chosen
             out = out + share * self.mlp(x, f"{prefix}experts.{expert}.")
+        if prefix + "shared_expert_gate.weight" in self.weights:
+            out = out + self.project(x, prefix + "shared_expert_gate").sigmoid() * self.mlp(x, prefix + "shared_expert.")
         return out
 
     def logits(self, tokens):
