@@ -184,9 +184,19 @@ def test_megatron_folders():
                 del explanation["same"], explanation["other"], explanation["command"]  # which name the folder
             check(told[0]["step_time"] > 0, "    with a time of a step")
         check(told[0] == told[1], f"    {words[0]} says the same of Megatron's files without a config.json")
-    done = run(["explain", "--world-size", "2", "--", *megatron, "--num-layers", "9", "--load", "megatron"], code=2)
+    megatron.remove("--use-checkpoint-args")
+    done = run(["explain", "--world-size", "2", "--", "moetron", "pretrain", *megatron[1:], "--num-layers", "9",
+                "--load", "megatron"], code=2)
     check("num-layers (9) contradicts the model that is loaded" in " ".join(done.stdout.split()),
           "explain tells where options are not those of the files")
+    wrong = ["--num-layers", "9", "--hidden-size", "32", "--num-experts", "4", "--load", "megatron"]
+    train = ["pretrain", *plain[:4], *batch, *ours, "--fp32", "--train-iters", "1", "--eval-iters", "0", "--lr-warmup-iters", "0"]
+    run([*train, *wrong, "--save", "overruled"], code=2)
+    done = run([*train, *wrong, "--save", "overruled", "--use-checkpoint-args"])
+    check("use-checkpoint-args: the model that is loaded counts, num-layers 3 (not 9), hidden-size 48 (not 32), "
+          "num-experts 8 (not 4)" in done.stderr, "    and with --use-checkpoint-args a run takes the model of the files")
+    run([*train, "--load", model, "--save", "as_it_is", "--finetune"])
+    check([r["loss"] for r in records("overruled")] == [r["loss"] for r in records("as_it_is")], "    as it is")
 
 
 if __name__ == "__main__":

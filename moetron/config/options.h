@@ -168,6 +168,7 @@ struct CheckpointOptions {
   std::string load_layers;                  // "0-6" of the model in load; empty: all
   std::optional<int64_t> ckpt_step;         // of the run in load; empty: the newest
   std::vector<std::string> accept_changes;  // names of options, or "all"
+  bool use_checkpoint_args = false;         // the model in load counts where options contradict it
   // Of a run that is continued with other learning rates: whose count. Neither: it is refused.
   bool override_opt_param_scheduler = false;
   bool use_checkpoint_opt_param_scheduler = false;

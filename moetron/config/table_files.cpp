@@ -118,6 +118,12 @@ void declare_checkpoint(OptionTable& table) {
       .ours()
       .idle_when(idle_without_load);
   table
+      .add(MT_FIELD(checkpoint, use_checkpoint_args),
+           "Where options of the model's shape contradict the model that is loaded, the model "
+           "counts, and one line says so; without it they are refused.")
+      .for_commands({Command::kPretrain, Command::kSimulate})
+      .idle_when(idle_without_load);
+  table
       .add(MT_FIELD(checkpoint, override_opt_param_scheduler),
            "Continues a run with the learning rates and weight decay that its options ask for now, "
            "without accept-changes.")

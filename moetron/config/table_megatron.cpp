@@ -255,12 +255,10 @@ void declare_checkpoints(OptionTable& table) {
                 {"ckpt-assume-constant-structure", kFlag, "Plans a save once."},
                 {"dist-ckpt-strictness", kText, "What missing tensors mean."},
                 {"use-persistent-ckpt-worker", kFlag, "One process for all saves."}});
-  declare_idle(table,
-               "config.json, or the checkpoint's own arguments, give the shape, and options must "
-               "not contradict it",
-               {{"use-checkpoint-args", kFlag, "The checkpoint's options win."},
-                {"use-mp-args-from-checkpoint-args", kFlag, "The checkpoint's layout."},
-                {"no-use-tokenizer-model-from-checkpoint-args", kFlag, "The tokenizer given."}});
+  declare_idle(table, "any layout reads what any other saved: that of the options counts",
+               {{"use-mp-args-from-checkpoint-args", kFlag, "The checkpoint's layout."}});
+  declare_idle(table, "a tokenizer that is given counts in any case",
+               {{"no-use-tokenizer-model-from-checkpoint-args", kFlag, "The tokenizer given."}});
   declare_idle(table, "a load that is missing is always an error",
                {{"exit-on-missing-checkpoint", kFlag, "Ends where load is missing."}});
   declare_later(table, "checkpoints in local memory",

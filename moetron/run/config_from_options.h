@@ -16,6 +16,10 @@ ModelConfig model_config_from_options(const Options& options);
 // options of latent attention contradict each other.
 ModelFamily guessed_family(const Options& options);
 
+// Takes those options out that contradict the model that is loaded, and returns what counts instead
+// of them: "num-layers 3 (not 9), hidden-size 64 (not 32)"; empty: none does.
+std::string overrule_options(const ModelConfig& config, Options& options);
+
 // Throws ConfigError if an option that was given contradicts the model that is
 // loaded; the message names `config_file`.
 void check_options_match(const ModelConfig& config, const Options& options,

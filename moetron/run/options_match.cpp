@@ -19,18 +19,27 @@ std::string spelled(int64_t value) {
 std::string spelled(double value) {
   return concat(value);
 }
-std::string spelled(const std::string& value) {
-  return value;
+std::string spelled(ModelFamily family) {
+  if (family == ModelFamily::kLlama) return "llama";
+  return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
+}
+std::string spelled(RouterScoreFunction function) {
+  return function == RouterScoreFunction::kSigmoid ? "sigmoid" : "softmax";
 }
 
+// Compares what is given with what a model has, and takes what contradicts it out of the options.
 class Matcher {
  public:
   explicit Matcher(std::string file) : file_(std::move(file)) {}
 
   template <class T>
-  void equal(const char* option, const std::optional<T>& given, T actual) {
-    mistakes_.check(!given || *given == actual, option, " (", spelled(given.value_or(T())),
+  void equal(const char* option, std::optional<T>& given, T actual) {
+    if (!given || *given == actual) return;
+    mistakes_.check(false, option, " (", spelled(*given),
                     ") contradicts the model that is loaded: ", file_, " says ", spelled(actual));
+    overruled_ += concat(overruled_.empty() ? "" : ", ", option, " ", spelled(actual), " (not ",
+                         spelled(*given), ")");
+    given.reset();
   }
 
   void needs(const char* option, bool given, const char* other, bool is_there) {
@@ -39,26 +48,22 @@ class Matcher {
   }
 
   const Mistakes& mistakes() const { return mistakes_; }
+  const std::string& overruled() const { return overruled_; }
 
  private:
   std::string file_;
   Mistakes mistakes_;
+  std::string overruled_;  // "num-layers 3 (not 9), ..."
 };
-
-const char* option_family(ModelFamily family) {
-  if (family == ModelFamily::kLlama) return "llama";
-  return family == ModelFamily::kDeepseek ? "deepseek" : "qwen";
-}
 
 // Dense layers without norms and biases of queries and keys are Llama's, whoever asked for them.
 bool is_plain_qwen(const ModelConfig& config, ModelFamily given) {
   return given == ModelFamily::kQwen && config.family == Family::kLlama;
 }
 
-void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
+void match_shape(const ModelConfig& config, ModelOptions& given, Matcher& match) {
   if (given.model_family && !is_plain_qwen(config, *given.model_family))
-    match.equal<std::string>("model-family", std::string(option_family(*given.model_family)),
-                             option_family(traits_of(config.family).kind));
+    match.equal("model-family", given.model_family, traits_of(config.family).kind);
   match.equal("num-layers", given.num_layers, config.num_layers);
   match.equal("hidden-size", given.hidden_size, config.hidden_size);
   match.equal("ffn-hidden-size", given.ffn_hidden_size, config.intermediate_size);
@@ -82,7 +87,7 @@ void match_shape(const ModelConfig& config, const ModelOptions& given, Matcher& 
   match.equal("vocab-size", given.vocab_size, config.vocab_size);
 }
 
-void match_rope(const RopeConfig& rope, const ModelOptions& given, Matcher& match) {
+void match_rope(const RopeConfig& rope, ModelOptions& given, Matcher& match) {
   match.equal("rotary-base", given.rotary_base, rope.theta);
   // Without YaRN the factor is 1 and the other numbers are those that change nothing.
   const bool yarn = rope.type == RopeType::kYarn;
@@ -97,7 +102,7 @@ void match_rope(const RopeConfig& rope, const ModelOptions& given, Matcher& matc
   match.equal("rotary-beta-slow", given.rotary_beta_slow, rope.beta_slow);
 }
 
-void match_mla(const ModelConfig& config, const ModelOptions& given, Matcher& match) {
+void match_mla(const ModelConfig& config, ModelOptions& given, Matcher& match) {
   const MlaConfig mla = config.mla.value_or(MlaConfig());
   match.equal("multi-latent-attention", given.multi_latent_attention, config.mla.has_value());
   match.equal("q-lora-rank", given.q_lora_rank, mla.q_lora_rank);
@@ -108,7 +113,7 @@ void match_mla(const ModelConfig& config, const ModelOptions& given, Matcher& ma
   match.needs("mla-fuse-qkv", given.mla_fuse_qkv, "q-lora-rank", mla.q_lora_rank > 0);
 }
 
-void match_moe(const ModelConfig& config, const MoeOptions& given, Matcher& match) {
+void match_moe(const ModelConfig& config, MoeOptions& given, Matcher& match) {
   const MoeConfig moe = config.moe.value_or(MoeConfig());
   const bool v3 = config.family == Family::kDeepseekV3;
   match.equal("num-experts", given.num_experts, moe.num_experts);
@@ -129,23 +134,29 @@ void match_moe(const ModelConfig& config, const MoeOptions& given, Matcher& matc
               moe.routed_scaling_factor);
   if (!v3) return;
   match.equal("moe-router-enable-expert-bias", given.moe_router_enable_expert_bias, true);
-  if (given.moe_router_score_function)
-    match.equal<std::string>(
-        "moe-router-score-function",
-        *given.moe_router_score_function == RouterScoreFunction::kSigmoid ? "sigmoid" : "softmax",
-        "sigmoid");
+  match.equal("moe-router-score-function", given.moe_router_score_function,
+              RouterScoreFunction::kSigmoid);
+}
+
+Matcher match_all(const ModelConfig& config, Options& options, const std::string& config_file) {
+  Matcher match(config_file);
+  match_shape(config, options.model, match);
+  match_rope(config.rope, options.model, match);
+  match_mla(config, options.model, match);
+  match_moe(config, options.moe, match);
+  return match;
 }
 
 }  // namespace
 
 void check_options_match(const ModelConfig& config, const Options& options,
                          const std::string& config_file) {
-  Matcher match(config_file);
-  match_shape(config, options.model, match);
-  match_rope(config.rope, options.model, match);
-  match_mla(config, options.model, match);
-  match_moe(config, options.moe, match);
-  match.mistakes().throw_if_any();
+  Options compared = options;
+  match_all(config, compared, config_file).mistakes().throw_if_any();
+}
+
+std::string overrule_options(const ModelConfig& config, Options& options) {
+  return match_all(config, options, "").overruled();
 }
 
 }  // namespace moetron

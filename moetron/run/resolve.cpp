@@ -233,6 +233,24 @@ Resolution resolution_of_run(const Options& options, const RunFacts& facts,
   return resolution;
 }
 
+// In our own terms; where the model that is loaded counts, without what contradicts it, of which
+// `overruled` tells.
+Options options_of_run(const Options& given, const RunFacts& facts, Mistakes& mistakes,
+                       std::string* overruled = nullptr) {
+  Options options = in_own_terms(given, mistakes);
+  if (!options.checkpoint.use_checkpoint_args) return options;
+  std::optional<ModelConfig> stored;
+  Mistakes told_later;
+  if (facts.told_model)
+    stored = facts.told_model->config;
+  else if (!facts.model_folder.empty() && !facts.options_tell_model)
+    told_later.collect([&] { stored = read_model_config(facts.model_folder); });
+  if (!stored) return options;
+  const std::string instead = overrule_options(*stored, options);
+  if (overruled != nullptr) *overruled = instead;
+  return options;
+}
+
 // Unit costs know no model: the numbers of layers decide only how many chunks a rank has.
 int64_t num_layers_of(const Options& options) {
   if (options.model.num_layers) return *options.model.num_layers;
@@ -282,7 +300,8 @@ RunSpec resolve_run(const Options& asked, const RunFacts& facts) {
   const Options given =
       facts.kept_options ? with_recorded_schedule(asked, *facts.kept_options) : asked;
   Mistakes before;
-  const Options options = in_own_terms(given, before);
+  std::string overruled;
+  const Options options = options_of_run(given, facts, before, &overruled);
   Resolution resolution = resolution_of_run(options, facts, {}, std::move(before));
   Mistakes& mistakes = resolution.mistakes();
   check_learning_rate(options, mistakes);
@@ -297,6 +316,8 @@ RunSpec resolve_run(const Options& asked, const RunFacts& facts) {
   fill_training(options, spec);
   spec.options = options_record(given);
   spec.remarks = start_remarks(options, spec);
+  if (!overruled.empty())
+    spec.remarks.push_back("use-checkpoint-args: the model that is loaded counts, " + overruled);
   if (const int64_t left_out = std::exchange(spec.model.num_mtp_layers, 0); left_out > 0) {
     spec.remarks.push_back(concat("the ", left_out, " multi-token-prediction layers of ",
                                   facts.model_folder.string(),
@@ -308,7 +329,7 @@ RunSpec resolve_run(const Options& asked, const RunFacts& facts) {
 RunSpec resolve_layout(const Options& given, const RunFacts& facts,
                        std::optional<int64_t> num_micro_batches) {
   Mistakes before;
-  const Options options = in_own_terms(given, before);
+  const Options options = options_of_run(given, facts, before);
   RunSpec spec = resolution_of_run(options, facts, num_micro_batches, std::move(before)).take();
   spec.model.num_mtp_layers = 0;
   return spec;
@@ -316,7 +337,7 @@ RunSpec resolve_layout(const Options& given, const RunFacts& facts,
 
 SimulationSpec resolve_simulation(const Options& given, RunFacts facts) {
   Mistakes needs;
-  const Options options = in_own_terms(given, needs);
+  const Options options = options_of_run(given, facts, needs);
   check_simulate(options, needs);
   needs.throw_if_any();
   const SimulateOptions& asked = options.simulate;
