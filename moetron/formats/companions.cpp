@@ -24,6 +24,7 @@ constexpr const char* kTokenizerFiles[] = {
     "vocab.txt",
     "merges.txt",
     "tokenizer.model",
+    "tiktoken.model",
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",

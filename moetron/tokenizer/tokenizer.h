@@ -29,11 +29,16 @@ struct PlacedTokens {
 // Immutable after loading: every method may be called from many threads at once.
 class Tokenizer {
  public:
-  // `path` is a tokenizer.json or the folder that holds one. A tokenizer_config.json beside it adds
-  // tokens, names those that begin and end a text, as in transformers. Throws InputError, naming
-  // the file and what is wrong with it: cut short, not BPE, a normalizer or pre-tokenizer that is
-  // not supported. The file's truncation and padding are ignored.
+  // `path` is a tokenizer.json, a vocabulary of tiktoken (tiktoken_file.h), a SentencePiece model
+  // (sentencepiece_file.h) or a folder that holds one of them. A tokenizer_config.json beside it
+  // adds tokens, names those that begin and end a text, as in transformers. Throws InputError,
+  // naming the file and what is wrong with it: cut short, not BPE, a normalizer or pre-tokenizer
+  // that is not supported. The file's truncation and padding are ignored.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& path);
+
+  // The file of a folder that load() reads, the first of the three kinds that there is; empty if
+  // there is none.
+  static std::filesystem::path find(const std::filesystem::path& folder);
 
   // Id b is byte b; id 256 ends a document ("<|endoftext|>"), so vocab_size() is 257. Text that
   // looks like the end token is encoded as its bytes.

@@ -89,6 +89,8 @@ class ConfigReader {
     mark_special();
     result.bos = content_of("bos_token");
     result.eos = content_of("eos_token");
+    result.adds_bos = read_flag(config_, "add_bos_token", false, name_);
+    result.adds_eos = read_flag(config_, "add_eos_token", false, name_);
     result.named = std::move(names_);
     result.tokens = std::move(numbered_);
     for (auto* tokens : {&named_, &extra_})
@@ -214,7 +216,8 @@ void add_config_tokens(const TokenizerConfig& config, TokenizerFile& file) {
     auto found = added.find(token.token.content);
     if (found == added.end()) {
       const auto known = vocab.find(token.token.content);
-      const int64_t id = known != vocab.end() ? known->second : next_id;
+      const int64_t free_id = file.has_own_ids ? token.id.value_or(next_id) : next_id;
+      const int64_t id = known != vocab.end() ? known->second : free_id;
       MT_CHECK_INPUT(id < kMaxTokens, token.place, " has no id below ", kMaxTokens, " left");
       next_id = std::max(next_id, id + 1);
       found = added.emplace(token.token.content, file.added_tokens.size()).first;
@@ -227,7 +230,7 @@ void add_config_tokens(const TokenizerConfig& config, TokenizerFile& file) {
     }
     const int32_t id = file.added_tokens[found->second].id;
     MT_CHECK_INPUT(!token.id || *token.id == id, token.place, " (\"", token.token.content,
-                   "\") has the id ", id, " in the tokenizer.json beside it");
+                   "\") has the id ", id, " in the tokenizer beside it");
   }
 }
 

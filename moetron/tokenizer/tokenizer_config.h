@@ -1,7 +1,7 @@
 // What the files beside a tokenizer.json add to it: tokenizer_config.json and, of older releases,
 // special_tokens_map.json and added_tokens.json, as AutoTokenizer of transformers 5 reads them.
 // add_bos_token and add_eos_token mean nothing beside a tokenizer.json, whose post-processor says
-// what is added.
+// what is added; other files have none.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,8 @@ struct TokenizerConfig {
   std::vector<Token> tokens;  // in the order in which those that are missing get their ids
   std::optional<std::string> bos;
   std::optional<std::string> eos;
+  bool adds_bos = false;
+  bool adds_eos = false;
   // Contents of the tokens that have a name, by that: bos_token, image_token, ...
   std::map<std::string, std::string> named;
 };

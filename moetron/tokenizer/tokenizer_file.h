@@ -20,6 +20,9 @@ namespace moetron {
 // Ids are below this. The largest vocabularies today have 2^18; the tables grow with the ids.
 constexpr int64_t kMaxTokens = int64_t{1} << 21;
 
+// What SentencePiece writes for a space, U+2581.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 struct TokenizerFile {
   std::vector<std::pair<std::string, int32_t>> vocab;
   std::vector<std::pair<std::string, std::string>> merges;  // in order of rank
@@ -30,6 +33,8 @@ struct TokenizerFile {
   CharUnitOptions characters;  // but for `unknown`
   std::string unknown;         // the token of what is unknown, or nothing
   std::vector<AddedToken> added_tokens;
+  bool has_own_ids = false;           // added tokens need not follow those of the model
+  bool has_written_contents = false;  // added tokens are written as they are after normalisation
   Normalizer normalizer;
   std::vector<PreTokenizerStage> stages;
   // How tokens become text; nothing: as their bytes.
@@ -37,6 +42,11 @@ struct TokenizerFile {
   // What the post-processor puts around one text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
+  // Of files that have no post-processor: what begins and ends a text, unless tokenizer_config.json
+  // names other tokens; it also says whether they are put around it.
+  bool has_processor = true;
+  std::optional<int32_t> bos;
+  std::optional<int32_t> eos;
 };
 
 // `name` is the file's, for messages. Throws InputError.

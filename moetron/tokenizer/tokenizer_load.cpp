@@ -6,6 +6,8 @@
 #include "moetron/base/file.h"
 #include "moetron/base/path.h"
 #include "moetron/tokenizer/byte_alphabet.h"
+#include "moetron/tokenizer/sentencepiece_file.h"
+#include "moetron/tokenizer/tiktoken_file.h"
 #include "moetron/tokenizer/tokenizer.h"
 #include "moetron/tokenizer/tokenizer_config.h"
 #include "moetron/tokenizer/tokenizer_file.h"
@@ -18,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kUsualEnd = "<|endoftext|>";
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 static_assert(kMaxTokens == int64_t{1} << MergeTable::kIdBits);
 
@@ -120,13 +121,14 @@ void set_added_tokens(const TokenizerFile& file, const std::string& name, TextTo
   int64_t largest = -1;  // of the added tokens
   const auto num_model_tokens = static_cast<int64_t>(file.vocab.size());
   for (const AddedToken& token : file.added_tokens) {
-    check_added_token(token, std::max(largest + 1, num_model_tokens), ids, parts.bytes, name);
+    const int64_t next_id = file.has_own_ids ? token.id : std::max(largest + 1, num_model_tokens);
+    check_added_token(token, next_id, ids, parts.bytes, name);
     largest = std::max<int64_t>(largest, token.id);
     ids.emplace(token.content, token.id);
     AddedTokenGroup& group = token.normalized ? normalized : raw;
     group.tokens.push_back(token);
-    group.contents.push_back(token.normalized ? file.normalizer.normalized(token.content)
-                                              : token.content);
+    const bool changes = token.normalized && !file.has_written_contents;
+    group.contents.push_back(changes ? file.normalizer.normalized(token.content) : token.content);
     parts.bytes.set(token.id, token_bytes(group.contents.back(), file));
     // In the library a special token that normalisation changes is not known for one by its text.
     if (token.special && group.contents.back() == token.content) {
@@ -154,21 +156,50 @@ void set_ends(const TokenizerFile& file, const TokenizerConfig& config, const Te
                      ", which no token has");
     }
   }
-  parts.bos = find_token(config.bos, ids);
-  const std::optional<int32_t> eos = find_token(config.eos, ids);
+  const std::optional<int32_t> bos = find_token(config.bos, ids);
+  parts.bos = bos ? bos : file.bos;
   parts.eos = find_token(std::string(kUsualEnd), ids);
+  if (file.eos) parts.eos = file.eos;
   if (!file.suffix.empty()) parts.eos = file.suffix.back();
-  if (eos) parts.eos = eos;
+  if (const std::optional<int32_t> eos = find_token(config.eos, ids)) parts.eos = eos;
   parts.prefix = file.prefix;
   parts.suffix = file.suffix;
+  if (file.has_processor) return;
+  if (config.adds_bos && parts.bos) parts.prefix.push_back(*parts.bos);
+  if (config.adds_eos && parts.eos) parts.suffix.push_back(*parts.eos);
+}
+
+TokenizerFile parse_file(const fs::path& path, const std::string& name) {
+  const MappedFile file(path);
+  const std::string_view text = file.text();
+  if (path.extension() == ".tiktoken" || (path.extension() == ".model" && is_tiktoken(text)))
+    return parse_tiktoken_file(text, name);
+  if (path.extension() == ".model") return parse_sentencepiece_file(text, name);
+  return parse_tokenizer_file(text, name);
 }
 
 }  // namespace
 
+fs::path Tokenizer::find(const fs::path& folder) {
+  if (path_exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
+  std::vector<fs::path> found;
+  if (is_folder(folder)) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      if (entry.path().extension() == ".tiktoken") found.push_back(entry.path());
+  }
+  MT_CHECK_INPUT(found.size() < 2, folder.string(), " holds ", found.size(),
+                 " files that end with .tiktoken; name one of them");
+  if (!found.empty()) return found[0];
+  for (const char* name : {"tiktoken.model", "tokenizer.model"})
+    if (path_exists(folder / name)) return folder / name;
+  return {};
+}
+
 std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
-  const fs::path file_path = is_folder(path) ? path / "tokenizer.json" : path;
+  const fs::path found = is_folder(path) ? find(path) : path;
+  const fs::path file_path = found.empty() ? path / "tokenizer.json" : found;
   const std::string name = file_path.string();
-  TokenizerFile file = parse_tokenizer_file(MappedFile(file_path).text(), name);
+  TokenizerFile file = parse_file(file_path, name);
   const TokenizerConfig config = read_tokenizer_config(file_path.parent_path());
   add_config_tokens(config, file);
   auto parts = std::make_unique<Parts>();

@@ -19,18 +19,42 @@ uint8_t category_bits(Category category) {
   return 0;
 }
 
-std::vector<uint8_t> make_char_bits() {
+uint8_t category_case_bits(Category category) {
+  switch (category) {
+    case Category::kLu:
+    case Category::kLt:
+      return kLetter | kUpper;
+    case Category::kLl:
+      return kLetter | kLower;
+    case Category::kLm:
+    case Category::kLo:
+      return kLetter | kBoth;
+    default:
+      break;
+  }
+  const uint8_t bits = category_bits(category);
+  return (bits & kMark) != 0 ? kBoth : bits & kNumber;
+}
+
+void add_bits(const CharSet& set, uint8_t added, std::vector<uint8_t>& bits) {
+  for (const CodeRange& range : set.ranges())
+    for (char32_t c = range.first; c <= range.last; ++c) bits[c] |= added;
+}
+
+std::vector<uint8_t> make_bits(uint8_t (*bits_of)(Category)) {
   std::vector<uint8_t> bits(kNumCodePoints);
   for_each_category([&](char32_t first, char32_t last, Category category) {
-    std::fill(bits.begin() + first, bits.begin() + last + 1, category_bits(category));
+    std::fill(bits.begin() + first, bits.begin() + last + 1, bits_of(category));
   });
-  const CharSet spaces = space_set();
-  for (const CodeRange& range : spaces.ranges())
-    for (char32_t c = range.first; c <= range.last; ++c) bits[c] |= kSpace;
+  add_bits(space_set(), kSpace, bits);
   bits['\r'] |= kLineEnd;
   bits['\n'] |= kLineEnd;
-  for (char32_t c = 0x4E00; c <= 0x9FA5; ++c) bits[c] |= kCjk;
-  for (char32_t c = 0x3040; c <= 0x30FF; ++c) bits[c] |= kCjk;
+  return bits;
+}
+
+std::vector<uint8_t> make_char_bits() {
+  std::vector<uint8_t> bits = make_bits(category_bits);
+  add_bits(CharSet({{0x4E00, 0x9FA5}, {0x3040, 0x30FF}}), kCjk, bits);
   return bits;
 }
 
@@ -59,6 +83,15 @@ size_t valid_length(std::string_view text, size_t& invalid) {
 const std::vector<uint8_t>& char_bits_table() {
   static const std::vector<uint8_t> bits = make_char_bits();
   return bits;
+}
+
+const std::vector<uint8_t>& case_bits_table() {
+  static const std::vector<uint8_t> table = [] {
+    std::vector<uint8_t> bits = make_bits(category_case_bits);
+    add_bits(*named_set("Han"), kHan, bits);
+    return bits;
+  }();
+  return table;
 }
 
 bool is_word_character(char32_t c) {

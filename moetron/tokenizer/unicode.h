@@ -19,11 +19,20 @@ enum CharBits : uint8_t {
   kSymbol = 16,
   kSpace = 32,
   kLineEnd = 64,  // CR or LF; they are kSpace too
-  kCjk = 128      // U+4E00-9FA5 (Han), U+3040-30FF (kana): what DeepSeek's pattern has for itself
+  kCjk = 128,     // U+4E00-9FA5 (Han), U+3040-30FF (kana): what DeepSeek's pattern has for itself
+  // In the other table these stand for marks, signs and kCjk:
+  kHan = 2,     // the script
+  kUpper = 8,   // Lu and Lt
+  kLower = 16,  // Ll
+  kBoth = 128   // letters of no case, and marks
 };
 
 // The bits of all code points, made at the first call (10 ms, 1.1 MB).
 const std::vector<uint8_t>& char_bits_table();
+
+// For patterns that tell capitals from small letters: kHan, kUpper, kLower, kBoth, and kLetter,
+// kNumber, kSpace and kLineEnd as above.
+const std::vector<uint8_t>& case_bits_table();
 
 // \w of the regex crate: that of patterns (char_set.h) and joiners.
 bool is_word_character(char32_t character);

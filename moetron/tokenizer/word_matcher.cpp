@@ -13,7 +13,7 @@
 namespace moetron {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, WordMatcher>, 3> kKnownPatterns{{
+constexpr std::array<std::pair<std::string_view, WordMatcher>, 7> kKnownPatterns{{
     {kGpt2Pattern, WordMatcher::kGpt2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -21,6 +21,22 @@ constexpr std::array<std::pair<std::string_view, WordMatcher>, 3> kKnownPatterns
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
      R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
      WordMatcher::kLlama3},
+    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)"
+     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     WordMatcher::kQwen35},
+    {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+     R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     WordMatcher::kGpt4o},
+    {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     WordMatcher::kTekken},
+    {R"([\p{Han}]+)"
+     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+     R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     WordMatcher::kKimi},
 }};
 constexpr std::array<std::string_view, 3> kDeepSeekPatterns{
     R"(\p{N}{1,3})",
@@ -30,7 +46,7 @@ constexpr std::array<std::string_view, 3> kDeepSeekPatterns{
     R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"};
 
-constexpr uint8_t kWordBits = kSpace | kLetter | kNumber;
+constexpr uint8_t kWordBits = kSpace | kLetter | kNumber;  // in both tables
 
 bool is_ascii_letter(char c) {
   return static_cast<uint8_t>((c | 0x20) - 'a') < 26;
@@ -39,13 +55,14 @@ char to_lower(char c) {
   return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
 }
 
-// How many of the 8 bytes at p are ASCII letters, from the first one on. Bytes from 0x80 on
-// overflow into no neighbour, since only their low 7 bits are added to.
+// How many of the 8 bytes at p are ASCII letters (or small ones), from the first one on. Bytes from
+// 0x80 on overflow into no neighbour, since only their low 7 bits are added to.
+template <bool any_case>
 size_t ascii_letters(const char* p) {
   constexpr uint64_t kEach = 0x0101010101010101;
   uint64_t bytes = 0;
   std::memcpy(&bytes, p, sizeof(bytes));
-  const uint64_t small = (bytes | kEach * 0x20) & kEach * 0x7F;  // in lower case
+  const uint64_t small = (bytes | kEach * (any_case ? 0x20 : 0)) & kEach * 0x7F;
   const uint64_t from_a = small + kEach * (0x80 - 'a');
   const uint64_t behind_z = small + kEach * (0x7F - 'z');
   const uint64_t others = ~(from_a & ~behind_z & ~bytes) & kEach * 0x80;
@@ -55,8 +72,8 @@ size_t ascii_letters(const char* p) {
 // Valid UTF-8 up to `end`, looked at from one character to the next.
 class Scanner {
  public:
-  explicit Scanner(std::string_view text)
-      : end_(text.data() + text.size()), bits_(char_bits_table().data()) {}
+  explicit Scanner(std::string_view text, const std::vector<uint8_t>& table = char_bits_table())
+      : end_(text.data() + text.size()), bits_(table.data()) {}
 
   const char* end() const { return end_; }
   bool is_end(const char* p) const { return p >= end_; }
@@ -98,11 +115,20 @@ class Scanner {
 
   const char* skip_ascii_letters(const char* p) const {
     while (end_ - p >= 8) {
-      const size_t count = ascii_letters(p);
+      const size_t count = ascii_letters<true>(p);
       p += count;
       if (count < 8) return p;
     }
     while (is_ascii_letter_at(p)) ++p;
+    return p;
+  }
+  const char* skip_ascii_small(const char* p) const {
+    while (end_ - p >= 8) {
+      const size_t count = ascii_letters<false>(p);
+      p += count;
+      if (count < 8) return p;
+    }
+    while (p < end_ && *p >= 'a' && *p <= 'z') ++p;
     return p;
   }
 
@@ -175,22 +201,80 @@ struct Gpt2 {
   }
 };
 
-template <size_t max_digits>
+// `letters`: what words are made of.
+template <size_t max_digits, uint8_t letters>
 struct QwenLike {
   using Text = Scanner;
   static const char* match(const Scanner& text, const char* p) {
-    if (is_ascii_letter(*p)) return skip_letters(text, p + 1, kLetter);
-    if (*p == ' ' && text.is_ascii_letter_at(p + 1)) return skip_letters(text, p + 2, kLetter);
+    if (is_ascii_letter(*p)) return skip_letters(text, p + 1, letters);
+    if (*p == ' ' && text.is_ascii_letter_at(p + 1)) return skip_letters(text, p + 2, letters);
     const char* next = nullptr;
     const uint8_t bits = text.bits(p, next);
-    if ((bits & kLetter) != 0) return skip_letters(text, next, kLetter);
+    if ((bits & letters) != 0) return skip_letters(text, next, letters);
     if ((bits & kNumber) != 0) return text.skip(next, kNumber, max_digits - 1);
     const char* end = match_contraction(text, p, true);
     if (end > p) return end;
-    if ((bits & kLineEnd) == 0 && text.is(next, kLetter)) return skip_letters(text, next, kLetter);
+    if ((bits & kLineEnd) == 0 && text.is(next, letters)) return skip_letters(text, next, letters);
     const char* word = *p == ' ' ? next : p;
-    end = text.skip_without(word, kWordBits);
+    end = text.skip_without(word, kSpace | kNumber | letters);
     return end > word ? text.skip(end, kLineEnd) : match_space<true>(text, p);
+  }
+};
+
+// Words as GPT-4o has them: capital letters, then small ones; letters without case are both.
+template <size_t max_digits, bool has_contractions, bool has_slash, bool has_han>
+struct Cased {
+  struct Text : Scanner {
+    explicit Text(std::string_view text) : Scanner(text, case_bits_table()) {}
+  };
+
+  struct Word {
+    const char* end;
+    bool has_small;
+  };
+
+  // [capital or both]*[small or both]+, or else [capital]*, from p on.
+  static Word match_word(const Text& text, const char* p) {
+    const char* next = nullptr;
+    const auto bits_at = [&](const char* at) {
+      const uint8_t bits = text.bits(at, next);
+      return has_han && (bits & kHan) != 0 ? uint8_t{0} : bits;
+    };
+    const char* last_both = nullptr;
+    uint8_t bits = 0;
+    for (; ((bits = bits_at(p)) & (kUpper | kBoth)) != 0; p = next)
+      if ((bits & kBoth) != 0) last_both = next;
+    if ((bits & kLower) == 0) {
+      if (last_both != nullptr) return {last_both, true};
+      return {p, false};
+    }
+    do {
+      p = text.skip_ascii_small(next);
+    } while ((bits_at(p) & (kLower | kBoth)) != 0);
+    return {p, true};
+  }
+
+  static const char* match(const Text& text, const char* p) {
+    const char* next = nullptr;
+    const uint8_t bits = text.bits(p, next);
+    if (has_han && (bits & kHan) != 0) return text.skip(next, kHan);
+    const char* end = p;
+    if ((bits & kLetter) != 0) {
+      end = match_word(text, p).end;
+    } else if ((bits & kNumber) != 0) {
+      return text.skip(next, kNumber, max_digits - 1);
+    } else if ((bits & kLineEnd) == 0) {
+      const Word word = match_word(text, next);
+      // A mark in front of capitals alone is rather a word by itself.
+      end = !word.has_small && (bits & kBoth) != 0 ? next : word.end;
+      if (end == next && (bits & kBoth) == 0) end = p;
+    }
+    if (end > p) return has_contractions ? match_contraction(text, end, true) : end;
+    const char* sign = *p == ' ' ? next : p;
+    end = text.skip_without(sign, kWordBits);
+    if (end == sign) return match_space<true>(text, p);
+    while (text.at(end, '\r') || text.at(end, '\n') || (has_slash && text.at(end, '/'))) ++end;
+    return end;
   }
 };
 
@@ -289,9 +373,17 @@ void split_words(WordMatcher matcher, std::string_view text, WordBatch& words) {
     case WordMatcher::kGpt2:
       return split_by<Gpt2>(text, words);
     case WordMatcher::kQwen:
-      return split_by<QwenLike<1>>(text, words);
+      return split_by<QwenLike<1, kLetter>>(text, words);
     case WordMatcher::kLlama3:
-      return split_by<QwenLike<3>>(text, words);
+      return split_by<QwenLike<3, kLetter>>(text, words);
+    case WordMatcher::kQwen35:
+      return split_by<QwenLike<1, kLetter | kMark>>(text, words);
+    case WordMatcher::kGpt4o:
+      return split_by<Cased<3, true, true, false>>(text, words);
+    case WordMatcher::kTekken:
+      return split_by<Cased<1, false, true, false>>(text, words);
+    case WordMatcher::kKimi:
+      return split_by<Cased<3, true, false, true>>(text, words);
     case WordMatcher::kDeepSeek:
       return split_by<DeepSeek>(text, words);
   }

@@ -14,7 +14,11 @@ namespace moetron {
 enum class WordMatcher {
   kGpt2,      // contractions in lower case, words and numbers of any length, with their space
   kQwen,      // contractions in any case, words, single digits, punctuation, white space
-  kLlama3,    // the same with up to three digits together
+  kLlama3,    // the same with up to three digits together; GPT-4's (cl100k)
+  kQwen35,    // kQwen with marks within words
+  kGpt4o,     // words of capital, then small letters, with their contraction (o200k)
+  kTekken,    // kGpt4o without contractions, and single digits (Mistral)
+  kKimi,      // kGpt4o with runs of Han by themselves
   kDeepSeek,  // DeepSeek-V3's three patterns in a row: up to three digits; runs of Han, Hiragana
               // and Katakana; words with marks, punctuation, white space
 };

@@ -18,6 +18,14 @@ constexpr std::string_view kQwenPattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kLlama3Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kQwen35Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt4oPattern =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kTekkenPattern =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kKimiPattern =
+    R"([\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kDigitsPattern = R"(\p{N}{1,3})";
 constexpr std::string_view kCjkPattern = "[一-龥぀-ゟ゠-ヿ]+";
 constexpr std::string_view kWordsPattern =
@@ -81,6 +89,10 @@ TEST(WordMatcher, KnowsThePatternsOfTheReleasedFiles) {
   EXPECT_EQ(matcher_of({kGpt2Pattern}), WordMatcher::kGpt2);
   EXPECT_EQ(matcher_of({kQwenPattern}), WordMatcher::kQwen);
   EXPECT_EQ(matcher_of({kLlama3Pattern}), WordMatcher::kLlama3);
+  EXPECT_EQ(matcher_of({kQwen35Pattern}), WordMatcher::kQwen35);
+  EXPECT_EQ(matcher_of({kGpt4oPattern}), WordMatcher::kGpt4o);
+  EXPECT_EQ(matcher_of({kTekkenPattern}), WordMatcher::kTekken);
+  EXPECT_EQ(matcher_of({kKimiPattern}), WordMatcher::kKimi);
   EXPECT_EQ(matcher_of({kDigitsPattern, kCjkPattern, kWordsPattern}), WordMatcher::kDeepSeek);
   // DeepSeek's file holds line ends as themselves.
   std::string raw(kWordsPattern);
@@ -96,28 +108,30 @@ TEST(WordMatcher, KnowsThePatternsOfTheReleasedFiles) {
 // PCRE2 is the judge of the hand-written code, on strings of everything that the patterns tell
 // apart.
 TEST(WordMatcher, EqualsARegularExpressionEngine) {
-  constexpr std::array<std::string_view, 40> kParts{"a",     "B",      "xyz",
-                                                    "é",     "中",     "か",
-                                                    "1",     "22",     "4444",
-                                                    "Ⅷ",     "²",      " ",
-                                                    "  ",    "\n",     "\r",
-                                                    "\t",    "　",     "\u00A0",
-                                                    "'",     "'s",     "'S",
-                                                    "'ſ",    "'Ll",    "'re",
-                                                    "!",     "(",      "-",
-                                                    "€",     "。",     "\u0301",
-                                                    "😀",     "\u200D", "\u180E",
-                                                    "'v",    "_",      "\u0085",
-                                                    "[",     "Z",      "abcdefghijklmn",
-                                                    "\u00AD"};
+  constexpr auto kParts =
+      std::to_array<std::string_view>({"a",      "B",      "xyz",       "é",      "中",
+                                       "か",     "1",      "22",        "4444",   "Ⅷ",
+                                       "²",      " ",      "  ",        "\n",     "\r",
+                                       "\t",     "　",     "\u00A0",    "'",      "'s",
+                                       "'S",     "'ſ",     "'Ll",       "'re",    "!",
+                                       "(",      "-",      "€",         "。",     "\u0301",
+                                       "😀",      "/",      "\u200D",    "'v",     "_",
+                                       "[",      "\u180E", "\u0085",    "\u00AD", "Z",
+                                       "ABCDEF", "ǅ",      "ʰ",         "々",     "〇",
+                                       "⺀",     "É",      "Bcd",       "//",     "abcdefghijklmn",
+                                       "\u16FF", "aB",     "\U00016FF0"});
   struct Case {
     WordMatcher matcher;
     std::vector<std::string_view> patterns;
   };
-  const std::array<Case, 4> cases{
+  const std::array<Case, 8> cases{
       {{WordMatcher::kGpt2, {kGpt2Pattern}},
        {WordMatcher::kQwen, {kQwenPattern}},
        {WordMatcher::kLlama3, {kLlama3Pattern}},
+       {WordMatcher::kQwen35, {kQwen35Pattern}},
+       {WordMatcher::kGpt4o, {kGpt4oPattern}},
+       {WordMatcher::kTekken, {kTekkenPattern}},
+       {WordMatcher::kKimi, {kKimiPattern}},
        {WordMatcher::kDeepSeek, {kDigitsPattern, kCjkPattern, kWordsPattern}}}};
   const RandomStream random(7, 0, "word matcher");
   uint64_t draw = 0;
@@ -125,7 +139,7 @@ TEST(WordMatcher, EqualsARegularExpressionEngine) {
   for (const Case& c : cases) {
     Stages stages;
     for (const std::string_view pattern : c.patterns) stages.push_back(pattern_stage(pattern));
-    for (int i = 0; i < 8000; ++i) {
+    for (int i = 0; i < 6000; ++i) {
       std::string text;
       for (size_t n = 1 + below(16); n > 0; --n) text += kParts[below(kParts.size())];
       ASSERT_EQ(cut(c.matcher, text), cut(stages, text))
