@@ -80,10 +80,9 @@ KindOfStages checked_kind(const ParallelOptions& options, const std::vector<Clai
   }
   for (const Claim& claim : claims) {
     const char* stages = claim.stages_per_rank == 1 ? " stage" : " stages";
-    MT_CHECK_CONFIG(
-        placement.shape() != Placement::Shape::kLoop || claim.stages_per_rank == claimed,
-        claims[0].option, " means ", claimed, " stages a rank, but ", claim.option, " means ",
-        claim.stages_per_rank);
+    MT_CHECK_CONFIG(claim.stages_per_rank == claimed, claims[0].option, " means ", claimed,
+                    claimed == 1 ? " stage" : " stages", " a rank, but ", claim.option, " means ",
+                    claim.stages_per_rank);
     MT_CHECK_CONFIG(claim.stages_per_rank == placement.num_chunks(), claim.option, " means ",
                     claim.stages_per_rank, stages, " a rank, but scheduler ", name_of(kind),
                     " has ", placement.num_chunks());

@@ -74,8 +74,8 @@ TEST(PipelineSettings, ManyVirtualStagesMayBeUneven) {
   EXPECT_THAT(counts_of(settings), ElementsAre(2, 3, 3, 4, 3, 3, 3, 3));
   options.hetero_pipeline_stages = {12, 12};
   EXPECT_EQ(refusal(options),
-            "num-layers-per-virtual-pipeline-stage (3) means 4 stages a rank, but scheduler 1f1b "
-            "has 1");
+            "hetero-pipeline-stages (12 12) means 1 stage a rank, but "
+            "num-layers-per-virtual-pipeline-stage (3) means 4");
   // 22 layers in 8 stages: no even division has 3 or 2 in each.
   ParallelOptions guide = options_of(ScheduleKind::k1F1B, 4);
   guide.hetero_pipeline_stages = {2, 3, 3, 3, 2, 3, 3, 3};
@@ -128,8 +128,8 @@ TEST(PipelineSettings, RefusesWhatDoesNotFit) {
   plain.hetero_pipeline_stages = {12, 12};
   plain.num_virtual_stages_per_pipeline_rank = 2;
   EXPECT_EQ(refusal(plain),
-            "num-virtual-stages-per-pipeline-rank (2) means 2 stages a rank, but scheduler 1f1b "
-            "has 1");
+            "hetero-pipeline-stages (12 12) means 1 stage a rank, but "
+            "num-virtual-stages-per-pipeline-rank (2) means 2");
   plain.virtual_hetero_pipeline_stages = {6, 6, 6, 6};
   EXPECT_EQ(refusal(plain),
             "hetero-pipeline-stages (12 12) and virtual-hetero-pipeline-stages (6 6 6 6) both say "
