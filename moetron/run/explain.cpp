@@ -313,10 +313,21 @@ class Explainer {
     const std::string lines = mistakes.joined("\n");
     for (size_t at = 0; at < lines.size();) {
       const size_t end = std::min(lines.find('\n', at), lines.size());
-      explanation_.contradictions.push_back(with_origin(lines.substr(at, end - at)));
+      const std::string line = lines.substr(at, end - at);
+      if (!is_told(line)) explanation_.contradictions.push_back(with_origin(line));
       at = end + 1;
     }
     if (explanation_.contradictions.empty()) resolve(std::move(options));
+  }
+
+  // Whether it is of an option that is missing, or has no value that can be: that was said.
+  bool is_told(const std::string& sentence) const {
+    const auto found = option_table().find(sentence.substr(0, sentence.find(' ')));
+    if (!found || !sentence.starts_with(found->spec->name + " (")) return false;
+    const auto of_it = [&](const AppliedSetting& one) { return one.setting.spec == found->spec; };
+    const auto applied = std::find_if(applied_.begin(), applied_.end(), of_it);
+    return applied == applied_.end() ? found->spec->is_required_by(Command::kPretrain)
+                                     : !applied->mistake.empty();
   }
 
   // A contradiction, and which of its options nobody wrote.

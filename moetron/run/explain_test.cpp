@@ -216,6 +216,16 @@ TEST(Explain, AnAddedFlagIsWrittenOnce) {
   EXPECT_FALSE(*options_of(explanation).moe.moe_router_pre_softmax);
 }
 
+TEST(Explain, WhatIsMissingIsNotCalledWrongBesides) {
+  const Explanation explanation = explain_text("pretrain_gpt.py --min-lr 0 --train-iters 0");
+  EXPECT_THAT(explanation.contradictions, Contains(HasSubstr("--train-iters must be at least 1")));
+  EXPECT_THAT(explanation.contradictions, Contains(HasSubstr("pretrain needs ")));
+  for (const std::string& sentence : explanation.contradictions)
+    EXPECT_TRUE(!sentence.starts_with("lr (") && !sentence.starts_with("micro-batch-size (") &&
+                !sentence.starts_with("train-iters ("))
+        << sentence;
+}
+
 TEST(Explain, WhatIsOpenIsNamedAndWhatIsConditionalSaysSo) {
   const std::string script =
       "A=(--save $1)\nif [ -f some/file ]; then A+=(--log-interval $V); fi\n"
