@@ -54,8 +54,7 @@ void find_vocabulary(const Options& options, RunFindings& found) {
 }
 
 Hardware planned_hardware(const Options& options) {
-  const std::string& file = options.runtime.hardware;
-  return file.empty() ? built_in_hardware() : read_hardware(file);
+  return hardware_of(options.runtime.hardware);
 }
 
 void check_planned_device(const Options& options, const RunSpec& spec, const Hardware& hardware) {

@@ -304,6 +304,10 @@ const AttentionRate& attention_rate(const Hardware& hardware, int64_t head_dim) 
   return *best;
 }
 
+Hardware hardware_of(const std::filesystem::path& path) {
+  return path.empty() ? built_in_hardware() : read_hardware(path);
+}
+
 bool is_measured_hardware(std::string_view text) {
   return text.starts_with(kMeasured);
 }

@@ -70,6 +70,8 @@ const char* dispatcher_name(TokenDispatcher dispatcher);
 // Reads a file like configs/hardware/h100-ib400.toml. Throws InputError naming the file and a key
 // that is missing, unknown or not a number above 0 (of at least 0 where that is said above).
 Hardware read_hardware(const std::filesystem::path& path);
+// Of that file; without one the built-in one.
+Hardware hardware_of(const std::filesystem::path& path);
 
 // How each number of a hardware file was found: by "table.key" ("gpu.matrix_rate"), an attention's
 // by attention_note(), a dispatcher's by dispatch_note(); of the file itself by "".

@@ -11,7 +11,7 @@ namespace {
 // A message takes its latency and the time of what the model's layers hand on.
 TEST(ModelCosts, AMessageHasTheBytesOfWhatIsHandedOn) {
   RunSpec spec = run_spec(deepseek_options(""));
-  const Hardware hardware = read_hardware(deepseek_options("").runtime.hardware);
+  const Hardware hardware = hardware_of(deepseek_options("").runtime.hardware);
   const Schedule schedule = make_schedule(spec.pipeline.request);
   const auto transfer = [&] {
     const auto parameters = stage_parameters(spec, spec.pipeline.stages);
@@ -32,7 +32,7 @@ TEST(ModelCosts, AMessageHasTheBytesOfWhatIsHandedOn) {
 // Each MTP layer costs a layer with experts and a head more, in the stage that has the head.
 TEST(ModelCosts, MtpLayersAreCountedInTheLastStage) {
   RunSpec spec = run_spec(deepseek_options("--num-micro-batches 8"));
-  const Hardware hardware = read_hardware(deepseek_options("").runtime.hardware);
+  const Hardware hardware = hardware_of(deepseek_options("").runtime.hardware);
   const Schedule schedule = make_schedule(spec.pipeline.request);
   const Prediction without = predict(spec, hardware, schedule);
   RunSpec longer = spec;  // by a layer

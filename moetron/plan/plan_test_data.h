@@ -26,8 +26,7 @@ inline RunSpec run_spec(const Options& options) {
 
 inline Prediction predict(const Options& options) {
   const RunSpec spec = run_spec(options);
-  return predict(spec, read_hardware(options.runtime.hardware),
-                 make_schedule(spec.pipeline.request));
+  return predict(spec, hardware_of(options.runtime.hardware), make_schedule(spec.pipeline.request));
 }
 
 }  // namespace moetron

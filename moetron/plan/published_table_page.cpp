@@ -144,7 +144,7 @@ double most_lost_without_beside(const Options& options) {
   int64_t layers = 0;
   for (const StageLayers& stage : spec.pipeline.stages) layers = std::max(layers, stage.count);
   const PartTimes shared =
-      layer_times(spec, read_hardware(options.runtime.hardware), /*has_experts=*/true).shared;
+      layer_times(spec, hardware_of(options.runtime.hardware), /*has_experts=*/true).shared;
   const double seconds =
       as_double(layers * spec.batch.num_micro_batches) * (shared.forward + shared.backward_input);
   return 100 * seconds / predict(options).step_time;
@@ -196,7 +196,7 @@ std::string deepseek_findings(const std::vector<DeepseekPrediction>& rows) {
 }
 
 std::string introduction() {
-  const Hardware hardware = read_hardware("configs/hardware/h100-ib400.toml");
+  const Hardware hardware = hardware_of("configs/hardware/h100-ib400.toml");
   return concat(
       "# The published table, predicted\n\n"
       "The user guide of the Megatron-Infinigence tools publishes six results on 64 H100 (8 "
@@ -268,7 +268,7 @@ std::string published_table_page() {
   const auto [least, most] = waits(qwen[2]);
   const double dual_waits = waits(qwen[3]).second;
   const RunSpec spec = run_spec(qwen_options(kQwenRows[0].options));
-  const Hardware hardware = read_hardware("configs/hardware/h100-ib400.toml");
+  const Hardware hardware = hardware_of("configs/hardware/h100-ib400.toml");
   const auto whole = [](const PartTimes& part) {
     return part.forward + part.backward_input + part.backward_weight;
   };

@@ -37,7 +37,7 @@ Outcome simulate_units(const SimulationSpec& spec) {
 }
 
 Outcome simulate_model(const SimulationSpec& spec) {
-  const Hardware hardware = read_hardware(spec.hardware);
+  const Hardware hardware = hardware_of(spec.hardware);
   Schedule schedule = schedule_of(spec);
   Prediction prediction = predict(*spec.run, hardware, schedule);
   return {spec.pipeline, std::move(schedule), std::move(prediction), true, hardware.memory};

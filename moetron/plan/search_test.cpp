@@ -28,9 +28,9 @@ struct Planned {
   LayoutSpace space;
 
   explicit Planned(const std::string& command_line)
-      : parsed(parse("plan " + command_line)), hardware(built_in_hardware()) {
+      : parsed(parse("plan " + command_line)),
+        hardware(hardware_of(parsed.options.runtime.hardware)) {
     const Options& options = parsed.options;
-    if (!options.runtime.hardware.empty()) hardware = read_hardware(options.runtime.hardware);
     space = layout_space(options, parsed.typed, hardware.gpus_per_node);
     facts = {.world_size = space.world_size};
   }

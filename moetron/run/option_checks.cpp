@@ -226,7 +226,6 @@ void check_simulate(const Options& options, Mistakes& mistakes) {
     mistakes.check(simulate.num_micro_batches.has_value(), "simulate needs num-micro-batches");
     return;
   }
-  mistakes.check(!options.runtime.hardware.empty(), "simulate with cost model needs hardware");
   mistakes.check(options.runtime.world_size.has_value(),
                  "simulate with cost model needs world-size");
   const TrainingOptions& training = options.training;

@@ -130,7 +130,6 @@ TEST(Validate, SimulateNeedsItsSizes) {
       "--num-attention-heads 2 --vocab-size 16 ";
   const std::string sizes = "--seq-length 64 --micro-batch-size 1 ";
   EXPECT_EQ(invalid(model),
-            "simulate with cost model needs hardware\n"
             "simulate with cost model needs world-size\n"
             "simulate with cost model needs seq-length and micro-batch-size\n"
             "simulate with cost model needs global-batch-size or num-micro-batches");
