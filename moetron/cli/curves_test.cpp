@@ -154,6 +154,8 @@ TEST_F(Curves, DrawsBarsOfRunsAndOfTables) {
   write_file(folder_ / "table.csv", "label,group,value\n1f1b,x,100\ndualpipev,x,150\n");
   EXPECT_EQ(run({"plot", "@table.csv", "--bars", "tokens_per_second"}).exit_code, 0);
   EXPECT_EQ(read_file(folder_ / "tokens_per_second.png").substr(1, 3), "PNG");
+  EXPECT_THAT(run({"plot", "@table.csv"}).out,
+              HasSubstr("is a table of bars, not a run: add --bars"));
   EXPECT_EQ(run({"plot", "@table.csv", "--bars", "mfu", "--labels", "x"}).exit_code, 2);
 }
 

@@ -39,15 +39,16 @@ std::string folder_name(const std::string& run) {
   return path.filename().string();
 }
 
+bool is_bar_table_file(const std::string& run) {
+  return !is_folder(run) && is_bar_table(MappedFile(run).text());
+}
+
 // Of a table its rows, else one of each run.
 std::vector<ValueBar> read_bars(const CurveOptions& options) {
-  if (options.runs.size() == 1 && !is_folder(options.runs[0])) {
+  if (options.runs.size() == 1 && is_bar_table_file(options.runs[0])) {
     const MappedFile file(options.runs[0]);
-    if (is_bar_table(file.text())) {
-      MT_CHECK_CONFIG(options.labels.empty(), "labels: ", options.runs[0],
-                      " has labels of its own");
-      return read_value_bars(file.text(), file.path(), options.bars);
-    }
+    MT_CHECK_CONFIG(options.labels.empty(), "labels: ", options.runs[0], " has labels of its own");
+    return read_value_bars(file.text(), file.path(), options.bars);
   }
   std::vector<ValueBar> bars;
   for (size_t i = 0; i < options.runs.size(); ++i) {
@@ -67,6 +68,10 @@ void plot_bars(const CurveOptions& options, const fs::path& picture) {
 }
 
 void plot_runs(const CurveOptions& options, const fs::path& picture) {
+  for (const std::string& run : options.runs)
+    MT_CHECK_CONFIG(!is_bar_table_file(run), run,
+                    " is a table of bars, not a run: add --bars and the name of a column, such as "
+                    "tokens_per_second");
   std::vector<Curve> curves = read_run_curves(options);
   if (curves.size() == 1 && options.metric == "loss") {
     History validation = read_run(options.runs[0], "validation_loss").history;
