@@ -19,6 +19,7 @@
 
 #include "moetron/base/error.h"
 #include "moetron/base/host_name.h"
+#include "moetron/base/parse_number.h"
 #include "moetron/checkpoint/save_lock.h"
 #include "moetron/cli/commands.h"
 #include "moetron/cli/compute_threads.h"
@@ -84,6 +85,20 @@ Check check_threads(const Options& options, const RankEnvironment& environment, 
   return ok("threads", found);
 }
 
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// Before a launcher has started anything: where the nodes of the environment are to meet.
+void check_launch_on_nodes(std::vector<Check>& checks) {
+  constexpr int kScriptsPort = 7000;  // examples/start_ranks.sh
+  const std::string address = variable("MASTER_ADDR");
+  if (address.empty()) return;
+  const auto port = parse_number<int>(variable("MASTER_PORT"));
+  checks.push_back(check_meeting_place(address, port.value_or(kScriptsPort), kNetworkLimit));
+}
+
 // What the ranks of a run would go by; and where they meet, if that is said.
 void check_launcher(const Options& options, int num_cores, std::vector<Check>& checks) {
   RankEnvironment environment;
@@ -100,6 +115,7 @@ void check_launcher(const Options& options, int num_cores, std::vector<Check>& c
   if (!environment.master_address.empty())
     checks.push_back(
         check_meeting_place(environment.master_address, environment.master_port, kNetworkLimit));
+  if (environment.found.empty()) check_launch_on_nodes(checks);
   checks.push_back(check_threads(options, environment, num_cores));
 }
 

@@ -46,6 +46,17 @@ TEST(Doctor, AFailureIsExitCodeTwo) {
   }
 }
 
+// As the environment of a node is before its ranks are started.
+TEST(Doctor, TellsThatNodesCannotMeet) {
+  for (const auto& [name, value] :
+       {std::pair("NNODES", "2"), {"NODE_RANK", "0"}, {"MASTER_ADDR", "no-such-host.invalid"}})
+    ::setenv(name, value, 1);
+  const Examined outcome = run({"moetron", "doctor"});
+  for (const char* name : {"NNODES", "NODE_RANK", "MASTER_ADDR"}) ::unsetenv(name);
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.out, testing::HasSubstr("meeting place: no-such-host.invalid port 7000: "));
+}
+
 TEST(Doctor, KernelsRunOnWhatTheyWereBuiltFor) {
   EXPECT_TRUE(has_kernels_for("90a", 9, 0));
   EXPECT_FALSE(has_kernels_for("90a", 10, 0));
