@@ -59,6 +59,9 @@ def test_what_is_missing_is_said():
     check(done.stdout.startswith("not here  load no/model, data-path data/pages_text_document\ndry run   as on "),
           "what is not on this machine is said in one line")
     check(not os.path.exists("no"), "    and nothing is made")
+    for command in (["sft", "--save", "s"], ["pretrain", *RUN]):
+        told = run([*command, "--dry-run", "--load", "no/model", "--data-path", "x"], code=3)
+        check("load (no/model) is not here: without its config.json" in told.stderr, f"    {command[0]}: nor is the shape")
     words = [word for word in SMALL if word not in ("--tokenizer", "bytes")]
     done = run(["pretrain", "--dry-run", *words, "--tokenizer-model", "nowhere"])
     check("tokenizer-model nowhere" in done.stdout and "released one of 128815 tokens" in done.stdout,
@@ -85,6 +88,13 @@ def test_refusals_are_those_of_a_start():
                             (["--seq-length", "4096"], "max-position-embeddings (256)")):
         planned = run(["pretrain", "--dry-run", "--world-size", "3", *SMALL, "--global-batch-size", "9", *words], code=2)
         check(sentence in planned.stderr and "dry run" not in planned.stdout, f"refuses {' '.join(words)}")
+    planned = run(["pretrain", "--check-layout", "--world-size", "3", *SMALL, "--global-batch-size", "9",
+                   "--expert-model-parallel-size", "3"], code=2)
+    check("num-experts (8)" in planned.stderr and "checked" not in planned.stdout, "    and so does --check-layout")
+    in_fp8 = ["--dry-run", *SMALL, "--bf16", "--fp8-format", "hybrid"]
+    planned = run(["pretrain", *in_fp8], code=2)
+    check("fp8-format (hybrid) works on CPUs alone" in planned.stderr, "    what a GPU refuses, a plan for one does")
+    run(["pretrain", *in_fp8, "--device", "cpu"])
     run(["pretrain", "--dry-run", *SMALL, "--hardware", "missing.toml"], code=3)
 
 

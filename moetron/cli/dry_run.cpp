@@ -55,21 +55,35 @@ Options chosen_options(const Options& options, RunFindings& found) {
   return choices.options();
 }
 
+// What a folder that is not here would have said of the model has to come from somewhere.
+void check_shape_is_told(const std::string& load, const Options& options) {
+  const bool is_missing = !load.empty() && options.checkpoint.load.empty();
+  MT_CHECK_INPUT(!is_missing || options.model.num_layers || options.model.hidden_size, "load (",
+                 load,
+                 ") is not here: without its config.json, the options must give the model's shape");
+}
+
 }  // namespace
 
-void run_dry_run(Options options, Command command, int64_t world_size) {
-  RunFindings found{.facts = {.world_size = world_size}};
+RunSpec planned_spec(Options& options, Command command, RunFindings& found) {
+  const std::string load = options.checkpoint.load;
   find_model(options, found);
-  validate(options, command, world_size);
+  if (found.facts.model_folder.empty()) check_shape_is_told(load, options);
+  validate(options, command, found.facts.world_size);
   find_vocabulary(options, found);
   if (command == Command::kSft) {
     options = chosen_options(options, found);
   } else {
     find_data(options, found);
   }
+  return resolve_run(options, found.facts);
+}
+
+void run_dry_run(Options options, Command command, int64_t world_size) {
+  RunFindings found{.facts = {.world_size = world_size}};
   const std::string& file = options.runtime.hardware;
   const Hardware hardware = planned_hardware(options);
-  const RunSpec spec = resolve_run(options, found.facts);
+  const RunSpec spec = planned_spec(options, command, found);
   check_planned_device(options, spec, hardware);
   for (const std::string& remark : spec.remarks) log_info(remark);
   if (!found.absent.empty())

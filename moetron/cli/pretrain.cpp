@@ -2,6 +2,7 @@
 #include "moetron/train/pretrain.h"
 
 #include <csignal>
+#include <utility>
 
 #include "moetron/base/error.h"
 #include "moetron/base/log.h"
@@ -22,8 +23,16 @@ int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& env
   const RuntimeOptions& runtime = parsed.options.runtime;
   const int64_t num_ranks = runtime.world_size.value_or(environment.size);
   say_notices(parsed);
-  validate(parsed.options, Command::kPretrain, num_ranks);
-  run_layout_check(parsed.options, num_ranks);
+  Options options = parsed.options;
+  if (options.sft.applies) {  // conversations that are packed are documents apart
+    options.data.reset_attention_mask = options.data.reset_position_ids = true;
+  }
+  RunFindings found{.facts = {.world_size = num_ranks}};
+  RunSpec run = planned_spec(options, parsed.command, found);
+  if (!found.absent.empty()) log_info(concat("not here: ", found.absent, found.assumed));
+  if (std::exchange(run.preferences, {}))
+    log_info("check-layout learns labels: pairs of answers are not compared");
+  run_layout_check(run);
   return kExitDone;
 }
 

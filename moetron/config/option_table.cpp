@@ -60,9 +60,9 @@ void share_with_plan(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& 
 // Fine-tuning is a run on other data: it takes a run's options, but for those of token files, and
 // says itself what it cannot do without.
 void share_with_sft(std::vector<OptionGroup>& groups, std::vector<OptionSpec>& options) {
-  constexpr std::array<std::string_view, 10> kOthers = {
-      "mock-data",   "split",    "eod-mask-loss",      "reset-position-ids",   "dataset",
-      "num-workers", "finetune", "max-padding-length", "reset-attention-mask", "check-layout"};
+  constexpr std::array<std::string_view, 9> kOthers = {
+      "mock-data",   "split",    "eod-mask-loss",      "reset-position-ids",  "dataset",
+      "num-workers", "finetune", "max-padding-length", "reset-attention-mask"};
   const auto share = [](std::vector<Command>& commands) {
     const bool is_of_runs =
         std::find(commands.begin(), commands.end(), Command::kPretrain) != commands.end();

@@ -13,12 +13,9 @@
 #include "moetron/data/pattern_dataset.h"
 #include "moetron/models/model.h"
 #include "moetron/parallel/mesh.h"
-#include "moetron/run/resolve.h"
 #include "moetron/run/shrunk_run.h"
-#include "moetron/tokenizer/tokenizer.h"
 #include "moetron/train/batches.h"
 #include "moetron/train/run_settings.h"
-#include "moetron/train/start.h"
 #include "moetron/train/train_step.h"
 #include "moetron/train/whole_tensors.h"
 
@@ -193,13 +190,7 @@ std::string describe(const LayoutCheck& check) {
                 "\n");
 }
 
-void run_layout_check(const Options& options, int64_t world_size) {
-  const StartSpec start = resolve_start(options);
-  RunFacts facts{.world_size = world_size};
-  find_model(start, facts);
-  if (const auto tokenizer = open_tokenizer(start.tokenizer))
-    facts.tokenizer = {tokenizer->vocab_size(), tokenizer->base_vocab_size()};
-  const RunSpec run = resolve_run(options, facts);
+void run_layout_check(const RunSpec& run) {
   for (const std::string& remark : run.remarks) log_info(remark);
   const LayoutCheck check = check_layout(run);
   std::cout << describe(check) << std::flush;

@@ -1,5 +1,5 @@
-// pretrain --check-layout: one step of a shrunken run in its layout, on threads of this process,
-// against the same step on one rank.
+// --check-layout of pretrain and sft: one step of a shrunken run in its layout, on threads of this
+// process, against the same step on one rank.
 #pragma once
 
 #include <functional>
@@ -11,7 +11,6 @@ namespace moetron {
 
 class Communicator;
 class Model;
-struct Options;
 
 struct FarthestTensor {
   double difference = 0;  // relative_difference() of train/whole_tensors.h
@@ -38,8 +37,7 @@ LayoutCheck check_layout(const RunSpec& run, const ChangeModel& change_model = {
 // What was checked, and the differences; some lines for people.
 std::string describe(const LayoutCheck& check);
 
-// Resolves the options as a run of so many ranks does, on GPUs or not, with the same refusals;
-// checks and prints. Throws ConfigError with the failure, if there is one.
-void run_layout_check(const Options& options, int64_t world_size);
+// Checks and prints. Throws ConfigError with the failure, if there is one.
+void run_layout_check(const RunSpec& run);
 
 }  // namespace moetron

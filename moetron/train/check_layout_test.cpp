@@ -157,19 +157,5 @@ TEST(CheckLayout, SaysWhyALayoutDoesNotTrain) {
   EXPECT_NE(refusal.find("replicas differ"), std::string::npos) << refusal;
 }
 
-// As a run, which needs all ranks for it.
-TEST(CheckLayout, RefusesWhatARunRefuses) {
-  const auto refusal = [](const std::string& command_line, int64_t world_size) {
-    return error_of<ConfigError>(
-        [&] { run_layout_check(parse(command_line).options, world_size); });
-  };
-  EXPECT_NE(refusal(concat(kQwen, "--check-layout --expert-model-parallel-size 3"), 3)
-                .find("num-experts (32) must be a multiple of expert-model-parallel-size (3)"),
-            std::string::npos);
-  EXPECT_NE(refusal(concat(kQwen, "--check-layout --tensor-model-parallel-size 2"), 3)
-                .find("tensor-model-parallel-size"),
-            std::string::npos);
-}
-
 }  // namespace
 }  // namespace moetron
