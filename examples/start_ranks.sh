@@ -6,17 +6,23 @@
 # SEED 1234, TD allgather_fused, SCHED (or SCHD) 1f1b, GROUP_GEMM 0, GROUP_GEMM_TE 0, RECOMPUTE 0, CPU_ADAM 0,
 # USE_FLASH3 0, PROJECT_PATH (this checkout, of an installation the current folder; the logs lie there in result/);
 # without one: VPP HPP FORCE_DROP_AND_PADDING DP_OVERLAP MOE_LAYER_RECOMPUTE MLP_RECOMPUTE EXTRA_ARGS.
+# LAUNCHER=torchrun starts the ranks by torchrun, not by `moetron launch`, which knows the same options.
 # --dry-run as the script's argument, or DRY_RUN=1, starts nothing: it tells what each rank of the whole run would hold
-# and how fast it would be. PRINT_ONLY=1 prints the command of this node.
+# and how fast it would be. --check-layout, or CHECK_LAYOUT=1, trains one step of a shrunken model in the run's layout
+# on this machine's cores, beside one rank. PRINT_ONLY=1 prints the command of this node.
 set -euo pipefail
 case ${1:-} in
   "") ;;
   --dry-run) DRY_RUN=1 ;;
+  --check-layout) CHECK_LAYOUT=1 ;;
   *)
-    echo "$(basename "$0"): unknown argument $1; there is --dry-run" >&2
+    echo "$(basename "$0"): unknown argument $1; there are --dry-run and --check-layout" >&2
     exit 2
     ;;
 esac
+in_place_of_run=()  # both speak for all nodes, whichever asks
+[ "${DRY_RUN:-0}" != 1 ] || in_place_of_run+=(--dry-run)
+[ "${CHECK_LAYOUT:-0}" != 1 ] || in_place_of_run+=(--check-layout)
 
 export CUDA_DEVICE_MAX_CONNECTIONS=${CUDA_DEVICE_MAX_CONNECTIONS:-32}
 export TORCH_NCCL_AVOID_RECORD_STREAMS=1
@@ -34,10 +40,13 @@ if [ -z "${TORCHELASTIC_RUN_ID:-}" ]; then
   NNODES=${NNODES:-${WORLD_SIZE:-}}
   NODE_RANK=${NODE_RANK:-${RANK:-}}
 fi
-[ "${DRY_RUN:-0}" != 1 ] || NODE_RANK=0  # it is about all nodes
-need_variables "TP=1 TPE=1 EP=8 PP=1 NNODES=1 NODE_RANK=0" TP TPE EP PP NNODES NODE_RANK
+[ "${#in_place_of_run[@]}" = 0 ] || NODE_RANK=0
+# An example that fits is the script's own.
+need_variables "$start_example" TP TPE EP PP NNODES NODE_RANK
 
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+need_counts TP TPE EP PP NNODES GPUS_PER_NODE
+need_number NODE_RANK 0 $((NNODES - 1))
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-7000}
 SEED=${SEED:-1234}
@@ -71,13 +80,14 @@ if [ "${CPU_ADAM:-0}" = 1 ]; then
 fi
 [ "${DP_OVERLAP:-0}" != 1 ] || parallel_arguments+=(--overlap-grad-reduce)
 
-# Where there is no torchrun, `moetron launch` starts ranks: it knows the same options.
 find_torchrun() {
   local found
   command -v torchrun && return
   for found in "$PROJECT_PATH"/.venv*/bin/torchrun; do
     [ ! -x "$found" ] || { echo "$found"; return; }
   done
+  echo "$(basename "$0"): LAUNCHER (torchrun) is not in PATH, nor in a .venv of PROJECT_PATH ($PROJECT_PATH)" >&2
+  return 2
 }
 
 # start_ranks BEFORE COMMAND ARGUMENT...: starts this node's ranks of `moetron COMMAND`, after the function BEFORE; what
@@ -88,15 +98,28 @@ start_ranks() {
   program=$(find_moetron "$PROJECT_PATH")
   read -rd '' -a extra <<<"${EXTRA_ARGS:-}" || true  # of several lines, too
   command=("$program" "$1" "${parallel_arguments[@]}" "${@:2}" ${extra[@]+"${extra[@]}"})
-  if [ "${DRY_RUN:-0}" = 1 ]; then
-    exec "${command[@]}" --dry-run --world-size $((NNODES * GPUS_PER_NODE))
+  if [ "${#in_place_of_run[@]}" != 0 ]; then
+    # A platform's WORLD_SIZE and RANK count nodes; the program would take them, or a batch system's, for ranks.
+    unset WORLD_SIZE RANK LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+    unset ${!SLURM_@} ${!OMPI_@} ${!PMI_@}
+    exec "${command[@]}" "${in_place_of_run[@]}" --world-size $((NNODES * GPUS_PER_NODE))
   fi
-  launcher=("$program" launch)
-  torchrun=$(find_torchrun)
-  [ -z "$torchrun" ] || launcher=("$torchrun" --no-python)
+  case ${LAUNCHER:=moetron} in
+    moetron)
+      launcher=("$program" launch)
+      command=("${command[@]:1}")  # it starts its own program
+      ;;
+    torchrun)
+      torchrun=$(find_torchrun)
+      launcher=("$torchrun" --no-python)
+      ;;
+    *)
+      echo "$(basename "$0"): LAUNCHER ($LAUNCHER) must be moetron or torchrun" >&2
+      exit 2
+      ;;
+  esac
   launcher+=(--nproc_per_node "$GPUS_PER_NODE" --nnodes "$NNODES" --node_rank "$NODE_RANK"
     --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
-  [ -n "$torchrun" ] || command=("${command[@]:1}")  # launch starts its own program
   command=("${launcher[@]}" "${command[@]}")
   if [ "${PRINT_ONLY:-0}" = 1 ]; then
     printf '%q ' "${command[@]}"

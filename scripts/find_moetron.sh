@@ -18,14 +18,34 @@ find_moetron() {
   }
 }
 
-# need_variables EXAMPLE NAME...: leaves where one of them is not set, with all their names and an example of use.
+# need_variables EXAMPLE NAME...: leaves where one of them is not set, with all their names and an example of use: what
+# of EXAMPLE ("A=1 B=2") is missing, or all of it where the first NAME is.
 need_variables() {
-  local example=$1 name missing=
+  local example=$1 first=$2 name word missing= shown=
   shift
   for name in "$@"; do
     [ -n "${!name:-}" ] || missing="$missing $name"
   done
   [ -n "$missing" ] || return 0
-  echo "$(basename "$0"): set$missing in the environment, for example: $example $0" >&2
+  for word in $example; do
+    case "$missing " in
+      *" $first "* | *" ${word%%=*} "*) shown="$shown$word " ;;
+    esac
+  done
+  echo "$(basename "$0"): set$missing in the environment, for example: $shown$0" >&2
   exit 2
+}
+
+# need_number NAME LEAST [MOST]: leaves where the variable is no such whole number.
+need_number() {
+  local value=${!1}
+  [[ $value =~ ^(0|[1-9][0-9]{0,17})$ ]] && [ "$value" -ge "$2" ] && [ "$value" -le "${3:-$value}" ] && return
+  echo "$(basename "$0"): $1 ($value) must be a whole number from $2 ${3:+to }${3:-on}" >&2
+  exit 2
+}
+
+# need_counts NAME...
+need_counts() {
+  local name
+  for name in "$@"; do need_number "$name" 1; done
 }

@@ -128,11 +128,12 @@ def test_two_nodes():
     check(losses("node0") == losses("test_qwen3"), f"losses as on one node: {losses('node0')}")
 
 
-def test_without_torchrun():
-    """`moetron launch` starts the ranks then."""
-    text = run_script("test_qwen3", RUNS["test_qwen3"][0], "launched", **RUNS["test_qwen3"][1], PATH="/usr/bin:/bin")
-    check("ranks by moetron launch" in text, "without torchrun, moetron launch starts the ranks")
-    check(losses("launched") == losses("test_qwen3"), f"    and the losses are the same: {losses('launched')}")
+def test_torchrun():
+    """It starts the ranks where it is asked to; else `moetron launch` does."""
+    text = run_script("test_qwen3", RUNS["test_qwen3"][0], "by_torchrun", **RUNS["test_qwen3"][1], LAUNCHER="torchrun")
+    check("ranks by moetron launch" not in text, "LAUNCHER=torchrun starts the ranks")
+    check("ranks by moetron launch" in open("test_qwen3.log").read(), "    without it, moetron launch has")
+    check(losses("by_torchrun") == losses("test_qwen3"), f"    and the losses are the same: {losses('by_torchrun')}")
 
 
 def test_the_guides_lists():
@@ -154,6 +155,64 @@ def test_missing_variables():
     environment = {k: v for k, v in ENVIRONMENT.items() if k not in ("NNODES", "NODE_RANK", "WORLD_SIZE", "RANK")}
     done = subprocess.run([f"{SCRIPTS}/qwen3_235b.sh"], env={**environment, "TP": "1"}, capture_output=True, text=True)
     check(done.returncode == 2 and "qwen3_235b.sh: set TPE EP PP NNODES NODE_RANK" in done.stderr, "names what is missing")
+
+
+def last_line(done):
+    return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
+
+
+def test_what_is_named_as_an_example_fits():
+    """The command of the tutorial, and what a script without variables names, in full size as dry runs."""
+    for script in ("qwen3_235b", "deepseekv3_671b"):
+        sentence = last_line(dry_run(script, {}))
+        example = dict(word.split("=") for word in sentence.split("for example: ")[1].split()[:-1])
+        done = dry_run(script, example, "--dry-run")
+        check(done.returncode == 0, f"{script}: {example} fits")
+    sentence = last_line(dry_run("test_qwen3_node8", {}))
+    check("set NODE_RANK in the environment, for example: NODE_RANK=0 /" in sentence, f"only what is missing: {sentence}")
+    with open(os.path.join(ROOT, "docs", "moe-tutorial.md")) as file:
+        command = re.search(r"^    (TP=.*\\\n.*qwen3_235b\.sh)$", file.read(), re.M)[1]
+    kept = {name: ENVIRONMENT[name] for name in ("PATH", "HOME") if name in ENVIRONMENT}
+    done = subprocess.run(["bash", "-c", command + " --dry-run"], cwd=ROOT, env={**kept, "MOETRON": MOETRON},
+                          capture_output=True, text=True, timeout=HANG)
+    check(done.returncode == 0 and "not here  load /models/" in done.stdout, f"the tutorial's command fits: {last_line(done)}")
+
+
+def test_wrong_variables():
+    for script, variables, sentence in (
+            ("test_qwen3_node8", {"NNODES": "two"}, "NNODES (two) must be a whole number from 1 on"),
+            ("test_qwen3_node8", {"NODE_RANK": "8"}, "NODE_RANK (8) must be a whole number from 0 to 7"),
+            ("test_qwen3", {"GLOBAL_BATCH_SIZE": "0"}, "GLOBAL_BATCH_SIZE (0) must be a whole number from 1 on"),
+            ("test_qwen3", {"LAUNCHER": "mpirun"}, "LAUNCHER (mpirun) must be moetron or torchrun"),
+            ("test_qwen3", {"LAUNCHER": "torchrun"}, "LAUNCHER (torchrun) is not in PATH")):
+        done = dry_run(script, {"NODE_RANK": "0", "PATH": "/usr/bin:/bin", "PROJECT_PATH": "/nowhere", **variables})
+        check(done.returncode == 2 and sentence in last_line(done) and len(done.stderr.splitlines()) == 1,
+              f"one sentence: {last_line(done)}")
+    uneven = {"NODE_RANK": "0", "VPP": "1", "NUM_LAYERS": "32"}
+    done = dry_run("test_qwen3_node8_baseline", {**uneven, "HPP": "8 8 8 8"}, "--dry-run")
+    check(done.returncode == 2 and last_line(done).endswith("hetero-pipeline-stages (8 8 8 8) means 1 stage a rank, but "
+          "num-layers-per-virtual-pipeline-stage (1) means 8"), f"names both: {last_line(done)}")
+    done = dry_run("test_qwen3_node8_baseline", {**uneven, "HPP": ""}, "--dry-run")
+    check(done.returncode == 0 and "interleaved" in done.stdout, "    and HPP= takes the script's own away")
+
+
+def test_platforms():
+    """Where WORLD_SIZE and RANK count nodes; what speaks for all nodes says the same on each."""
+    plain = dry_run("test_qwen3_node8", {}, "--dry-run")
+    for variables in ({"WORLD_SIZE": "8", "RANK": "3", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "7000"},
+                      {"WORLD_SIZE": "8", "RANK": "0"}, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}):
+        done = dry_run("test_qwen3_node8", variables, "--dry-run")
+        check(done.returncode == 0 and done.stdout == plain.stdout and "64 ranks" in done.stdout, f"a dry run with {variables}")
+    done = dry_run("test_qwen3", {"WORLD_SIZE": "1", "RANK": "0"}, "--check-layout")
+    check(done.returncode == 0 and "checked     ep 4, pp 2, dp 4 on 8 of 8 ranks" in done.stdout,
+          "--check-layout needs neither tokenizer nor data")
+    os.makedirs("shared", exist_ok=True)
+    shared = {"NODE_RANK": "1", "SHARED_STORAGE": os.path.abspath("shared"), "PROJECT_PATH": os.getcwd()}
+    done = dry_run("test_qwen3_node8", {**shared, "SHARE_LIMIT": "1"})
+    check(done.returncode == 3 and "waits for node 0" in done.stdout and "within SHARE_LIMIT (1) seconds" in last_line(done),
+          f"another node does not wait for ever: {last_line(done)}")
+    done = dry_run("test_qwen3_node8", {**shared, "PRINT_ONLY": "1"})
+    check(f"--data-path {os.path.abspath('shared')}/datasets/" in done.stdout, "    and reads the copy")
 
 
 # Of a whole model's script on 32 nodes, as the test_ scripts of that size have it.
@@ -191,11 +250,12 @@ def test_dry_runs():
           f"what does not fit is refused: {done.stderr.splitlines()[-1]}")
     check("not here  tokenizer-model /nowhere/DeepSeek-V3, data-path /nowhere/" in done.stdout, "    after the report")
     path = os.path.dirname(PYTHON) + os.pathsep + os.environ["PATH"]
-    done = dry_run("test_qwen3_node8", {"NODE_RANK": "3", "PRINT_ONLY": "1", "PATH": path})
-    check(done.returncode == 0 and "torchrun" in done.stdout and "--node_rank 3" in done.stdout,
-          "PRINT_ONLY=1 prints a node's command")
+    for launcher, started in (("moetron", "launch "), ("torchrun", "torchrun --no-python ")):
+        done = dry_run("test_qwen3_node8", {"NODE_RANK": "3", "PRINT_ONLY": "1", "PATH": path, "LAUNCHER": launcher})
+        check(done.returncode == 0 and started in done.stdout and "--node_rank 3" in done.stdout,
+              f"PRINT_ONLY=1 prints a node's command, by {launcher}")
     done = dry_run("test_qwen3", {}, "--dry")
-    check(done.returncode == 2 and "unknown argument --dry; there is --dry-run" in done.stderr, "another argument is refused")
+    check(done.returncode == 2 and "unknown argument --dry; there are --dry-run and --check-layout" in done.stderr, "another argument is refused")
 
 
 def test_preprocess_data():
@@ -238,5 +298,5 @@ def test_every_variable():
 
 
 if __name__ == "__main__":
-    run_tests(test_scripts, test_schedules, test_two_nodes, test_without_torchrun, test_the_guides_lists, test_missing_variables,
-              test_dry_runs, test_preprocess_data, test_every_variable)
+    run_tests(test_scripts, test_schedules, test_two_nodes, test_torchrun, test_the_guides_lists, test_missing_variables,
+              test_what_is_named_as_an_example_fits, test_wrong_variables, test_platforms, test_dry_runs, test_preprocess_data, test_every_variable)

@@ -120,6 +120,17 @@ def test_data_step():
     shutil.copytree("ws", "ws2")  # where nothing is converted for Megatron
 
 
+def test_before_anything_is_there():
+    """What a dry run and --check-layout of the scripts say without a model, conversations or a workspace."""
+    for command in ("one_click.sh --dry-run", "one_click.sh 2 --dry-run", "qwen3_30b_a3b_sft.sh --dry-run",
+                    "qwen3_30b_a3b_sft.sh --check-layout"):
+        done = shell(f"bash {SCRIPTS}/{command}", QWEN3_SFT_WORKSPACE="/nowhere", EXTRA_ARGS="", TRAIN_ITERS="", LR="",
+                     MAX_SEQ_LEN="", TP=1, TPE=1, EP=2, PP=4, NNODES=1, NODE_RANK=0, CPU_ADAM=1)
+        says = "checked     ep 2, pp 4, dp 2 on 8" if "check" in command else "30,532 M parameters"
+        check("the shape is that of the released" in done.stdout and says in done.stdout, f"    {command}: {says}")
+        check(not os.path.exists("/nowhere"), "    makes nothing")
+
+
 def test_to_megatron():
     """The files of both layouts; they hold the model's bits, and training needs none of them."""
     for layout, folder in FOLDERS.items():
@@ -285,5 +296,5 @@ def test_installed():
 
 
 if __name__ == "__main__":
-    run_tests(test_data_step, test_to_megatron, test_training, test_two_nodes, test_going_on, test_release, test_answers,
-              test_one_click, test_mistakes, test_installed)
+    run_tests(test_data_step, test_before_anything_is_there, test_to_megatron, test_training, test_two_nodes, test_going_on,
+              test_release, test_answers, test_one_click, test_mistakes, test_installed)

@@ -33,5 +33,5 @@ newest_step() {
   echo "$newest"
 }
 
-[ -d "$QWEN3_SFT_WORKSPACE" ] ||
+[ "${DRY_RUN:-0}" = 1 ] || [ "${CHECK_LAYOUT:-0}" = 1 ] || [ -d "$QWEN3_SFT_WORKSPACE" ] ||
   fail 3 "QWEN3_SFT_WORKSPACE: there is no folder $QWEN3_SFT_WORKSPACE; make it, or name another one"

@@ -1,7 +1,7 @@
 # Sourced by the scripts of this folder: what both models' pre-training shares. ../../start_ranks.sh tells most of what
 # may be set in the environment; besides, with their defaults: GLOBAL_BATCH_SIZE 4096, MICRO_BATCH_SIZE 1,
-# MAX_SEQ_LEN 4096, TRAIN_TOKENS 1000000000 or TRAIN_ITERS, WORKSPACE /workspace; without one: LOAD_PATH SAVE_PATH
-# SHARED_STORAGE.
+# MAX_SEQ_LEN 4096, TRAIN_TOKENS 1000000000 or TRAIN_ITERS, WORKSPACE /workspace, SHARE_LIMIT 3600 (seconds); without
+# one: LOAD_PATH SAVE_PATH SHARED_STORAGE. Who sources it says in start_example what a start needs, for example.
 source "$(dirname "${BASH_SOURCE[0]}")/../../start_ranks.sh"
 
 WORKSPACE=${WORKSPACE:-/workspace}
@@ -10,6 +10,7 @@ GLOBAL_BATCH_SIZE=${GLOBAL_BATCH_SIZE:-4096}
 MICRO_BATCH_SIZE=${MICRO_BATCH_SIZE:-1}
 TRAIN_TOKENS=${TRAIN_TOKENS:-1000000000}
 WARMUP_TOKENS=10000
+need_counts MAX_SEQ_LEN GLOBAL_BATCH_SIZE MICRO_BATCH_SIZE TRAIN_TOKENS
 TRAIN_ITERS=${TRAIN_ITERS:-$((TRAIN_TOKENS / GLOBAL_BATCH_SIZE / MAX_SEQ_LEN))}
 LR_WARMUP_ITERS=$((WARMUP_TOKENS / GLOBAL_BATCH_SIZE / MAX_SEQ_LEN))
 
@@ -23,15 +24,26 @@ training_arguments=(
 [ -z "${LOAD_PATH:-}" ] || training_arguments+=(--load "$LOAD_PATH")
 [ -z "${SAVE_PATH:-}" ] || training_arguments+=(--save "$SAVE_PATH")
 
-# With SHARED_STORAGE, node 0 copies the data sets there once, before a run on several nodes; the others wait for it.
+# With SHARED_STORAGE, node 0 copies the data sets there once, before a run on several nodes; the others wait for it,
+# and all read the copy. DATA_PATH names other data, which need no copy.
+datasets=${SHARED_STORAGE:-$WORKSPACE}/datasets
 share_datasets() {
-  [ -n "${SHARED_STORAGE:-}" ] || return 0
-  local done="$SHARED_STORAGE/datasets/.complete"
+  [ -n "${SHARED_STORAGE:-}" ] && [ -z "${DATA_PATH:-}" ] || return 0
+  local done="$datasets/.complete" limit=${SHARE_LIMIT:-3600} waited=0
   if [ "$NODE_RANK" = 0 ] && [ ! -e "$done" ]; then
     cp -r "$WORKSPACE/datasets" "$SHARED_STORAGE/"
     touch "$done"
   fi
-  until [ -e "$done" ]; do sleep 5; done
+  [ -e "$done" ] || echo "$(basename "$0"): waits for node 0 to copy $WORKSPACE/datasets to $SHARED_STORAGE"
+  until [ -e "$done" ]; do
+    if [ "$waited" -ge "$limit" ]; then
+      echo "$(basename "$0"): SHARED_STORAGE: node 0 has not copied the data sets to $SHARED_STORAGE within" \
+        "SHARE_LIMIT ($limit) seconds" >&2
+      exit 3
+    fi
+    sleep 1
+    waited=$((waited + 1))
+  done
 }
 
 # run_pretrain ARGUMENT...: the arguments of the model, between those of the layout and of training.

@@ -10,7 +10,7 @@ cut_down() {
   [ "$schedule" = 1f1b ] || dispatcher=overlap_deepep
   for setting in "$@" TP=1 TPE=1 SCHED="$schedule" TD="$dispatcher" GROUP_GEMM_TE=1 USE_FLASH3=1; do
     name=${setting%%=*}
-    export "$name=${!name:-${setting#*=}}"
+    export "$name=${!name-${setting#*=}}"  # one that is set to nothing stays so: HPP= goes with VPP
   done
   exec "$(dirname "${BASH_SOURCE[0]}")/$script" ${script_arguments[@]+"${script_arguments[@]}"}
 }

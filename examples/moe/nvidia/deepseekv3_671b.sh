@@ -1,6 +1,7 @@
 #!/bin/bash
 # Pre-trains DeepSeek-V3: 61 layers, 256 experts. What may be set in the environment is told in common.sh; besides:
 # NUM_LAYERS 61, NUM_EXPERTS 256, FIRST_K_DENSE_REPLACE 3, DATA_PATH, TOKENIZER_PATH.
+start_example="TP=2 TPE=1 EP=16 PP=16 NNODES=32 NODE_RANK=0 CPU_ADAM=1 MLP_RECOMPUTE=1"
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 run_pretrain --model-family deepseek \
@@ -21,4 +22,4 @@ run_pretrain --model-family deepseek \
   --num-layers "${NUM_LAYERS:-61}" --hidden-size 7168 --num-attention-heads 128 --ffn-hidden-size 18432 \
   --max-position-embeddings 163840 \
   --no-load-optim --no-load-rng --no-save-optim \
-  --data-path "${DATA_PATH:-$WORKSPACE/datasets/DeepSeek-V3/deepseekv3_text_document}"
+  --data-path "${DATA_PATH:-$datasets/DeepSeek-V3/deepseekv3_text_document}"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Pre-trains Qwen3-235B-A22B: 94 layers, 128 experts, with the released model's values. What may be set in the
 # environment is told in common.sh; besides: NUM_LAYERS 94, NUM_EXPERTS 128, DATA_PATH, TOKENIZER_PATH.
+start_example="TP=2 TPE=1 EP=16 PP=8 NNODES=32 NODE_RANK=0 MLP_RECOMPUTE=1"
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 run_pretrain --model-family qwen \
@@ -14,4 +15,4 @@ run_pretrain --model-family qwen \
   --rotary-emb-use-cache --max-position-embeddings 40960 \
   --num-layers "${NUM_LAYERS:-94}" --hidden-size 4096 --ffn-hidden-size 12288 \
   --no-load-optim --no-load-rng --no-save-optim --no-save-rng \
-  --data-path "${DATA_PATH:-$WORKSPACE/datasets/Qwen3-30B-A3B/qwen3_text_document}"
+  --data-path "${DATA_PATH:-$datasets/Qwen3-30B-A3B/qwen3_text_document}"
