@@ -147,6 +147,22 @@ def test_talk():
     check("nowhere.jinja" in done.stderr, "a template that is not there")
 
 
+def test_thinking():
+    """A model that was fine-tuned without thinking is asked as it was trained, unless something else is said."""
+    template = TEMPLATE.replace("assistant\\n' }}{% endif %}", "assistant\\n' }}{% if enable_thinking is defined and not "
+                                "enable_thinking %}{{ 'EMPTY' }}{% endif %}{% endif %}")
+    with open("spy.jinja", "w") as out:
+        out.write("{{ raise_exception('thinking: ' ~ (enable_thinking if enable_thinking is defined else 'unsaid')) }}")
+    make_model("thinker", template=template)
+    run(["sft", "--load", "thinker", "--save", "quick", *RUN, "--thinking", "off", "--train-iters", "1", "--sample-answers",
+         "0"])
+    for command in (["chat"], ["generate", "--messages", "chats.jsonl"]):
+        for more, said in (([], "thinking: False"), (["--thinking", "on"], "thinking: True")):
+            done = subprocess.run([MOETRON, *command, "--load", "quick", "--device", "cpu", "--chat-template", "spy.jinja",
+                                   *more], input="Hello?\n", capture_output=True, text=True, env=ENVIRONMENT, timeout=HANG)
+            check(said in done.stdout + done.stderr, f"{command[0]} {' '.join(more)}: {said}")
+
+
 def talk_at_a_terminal(command):
     """As a user does: at a prompt, and out by Ctrl-C."""
     process, terminal = pty.fork()
@@ -358,7 +374,8 @@ def test_mistakes():
     done = run([*base, "--strict"], code=3)
     check("line 9" in done.stderr, "strict: the first record that is refused, by its line")
     done = run(base)
-    check("3 refused" in done.stderr or "refused" in done.stderr, "else they are counted")
+    for why, line in (("bad JSON", 11), ("unknown shape", 10), ("no user turn", 9)):
+        check(f"1 refused, {why}: some_bad.jsonl line {line}" in done.stderr, f"else they are counted: {why}")
     done = run(["sft", "--load", "tiny", "--save", "short", *RUN, "--seq-length", "8", "--train-iters", "1"], code=2)
     check("longer than seq-length (8)" in done.stderr, "nothing fits: which option says so")
     for more, said in ((["--seq-length", "8"], "longer than seq-length (8)"),
@@ -366,9 +383,13 @@ def test_mistakes():
                        (["--no-packing", "--max-padding-length", "9"], "longer than max-padding-length (9)")):
         done = run(["sft", "--load", "tiny", "--save", "short", *RUN, *more], code=2)
         check(said in done.stderr, f"nothing is left, and no train-iters: {said}")
+    # Seven of the eight conversations have more than 32 tokens, and one question alone has.
     done = run(["sft", "--load", "tiny", "--save", "cut", *RUN, "--seq-length", "32", "--truncate", "--train-iters",
                 "1", "--sample-answers", "0"])
-    check("conversations of chats.jsonl" in done.stdout, "cut to the sequence, they train")
+    check(" cut to 32 tokens: chats.jsonl line " in done.stdout, "cut to the sequence, they train, and are named")
+    done = run(["sft", "--load", "tiny", "--save", "strict", *RUN, "--seq-length", "32", "--strict"], code=3)
+    check("strict: chats.jsonl line " in done.stderr and "longer than seq-length (32)" in done.stderr,
+          "strict: what is too long is refused, by its line")
     done = run(["sft", "--load", "tiny", "--save", "both", *RUN, "--train-iters", "3", "--epochs", "2"], code=2)
     check("epochs (2)" in done.stderr, "steps and epochs contradict each other")
     done = run(["sft", "--lr", "1"], code=2)
@@ -379,4 +400,4 @@ def test_mistakes():
 
 
 if __name__ == "__main__":
-    run_tests(test_facts, test_talk, test_losses_of_transformers, test_ranks, test_samples, test_resume, test_cache, test_recipes, test_mistakes)
+    run_tests(test_facts, test_talk, test_thinking, test_losses_of_transformers, test_ranks, test_samples, test_resume, test_cache, test_recipes, test_mistakes)

@@ -45,6 +45,16 @@ TEST(ChatTemplate, ErrorsNameTheTemplateAndTheLine) {
   EXPECT_EQ(mistake("{{ 'a' + 1 }}"), "1 can only concatenate str (not \"int\") to str");
 }
 
+// As jinja2 renders it: else is for a loop that no turn of which came to its end.
+TEST(ChatTemplate, WhatIsCutShortHasNotBeenRun) {
+  const std::string loop =
+      "{% for x in [1, 2] %}{% if x == 1 or y %}{% continue %}{% endif %}{{ x }}"
+      "{% else %}none{% endfor %}";
+  EXPECT_EQ(render(loop, Json::array(), {{"y", true}}), "none");
+  EXPECT_EQ(render(loop, Json::array(), {{"y", false}}), "2");
+  EXPECT_EQ(render("{% for x in [1] %}{% break %}{% else %}none{% endfor %}"), "none");
+}
+
 TEST(ChatTemplate, RefusesByNameWhatItDoesNotHave) {
   EXPECT_EQ(mistake("x\n{% include 'other' %}"), "2 the tag {% include %} is not supported");
   EXPECT_EQ(mistake("{{ 1|groupby('a') }}"), "1 the filter groupby is not supported");

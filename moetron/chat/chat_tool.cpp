@@ -76,7 +76,7 @@ class Tool {
     how.last_turn_only = settings.value("last_turn_only", false);
     how.allow_special_tokens_in_text = settings.value("allow", false);
     if (settings.contains("thinking"))
-      how.thinking = settings["thinking"].get<bool>() ? Thinking::kOn : Thinking::kOff;
+      how.thinking = settings["thinking"].get<bool>() ? ThinkingChoice::kOn : ThinkingChoice::kOff;
     encoder_ = std::make_unique<ChatEncoder>(template_, tokenizer_, how);
     encoder_key_ = key;
     return *encoder_;

@@ -197,6 +197,11 @@ ConversationRecord read_record(const Json& record, std::optional<ConversationSha
     const bool differ = result.num_shared < result.conversation.messages.size() &&
                         result.num_shared < result.rejected->messages.size();
     if (!differ) refuse(Refusal::kNothingToTrain, "chosen and rejected do not differ");
+    for (const Json* side : {&result.conversation.messages, &result.rejected->messages}) {
+      if ((*side)[result.num_shared].at("role") != "assistant")
+        refuse(Refusal::kNoPair, concat("chosen and rejected do not answer the same: message ",
+                                        result.num_shared + 1, " differs"));
+    }
   } else if (layout.answer != nullptr) {
     add_answer(*layout.answer, result.conversation.messages, result.conversation.tools);
   }

@@ -93,6 +93,10 @@ TEST(Conversation, PairsShareTheirPrompt) {
   EXPECT_EQ(read_conversation(whole, "p").record->num_shared, 1);
   EXPECT_THAT(read(R"({"prompt": "a", "chosen": "b", "rejected": "b"})"),
               HasSubstr("do not differ"));
+  EXPECT_THAT(
+      read(R"({"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+               "rejected": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "c"}]})"),
+      HasSubstr("no pair: chosen and rejected do not answer the same: message 1 differs"));
   EXPECT_THAT(read(R"({"prompt": "a", "chosen": "b"})"),
               HasSubstr("unknown shape: of chosen and rejected there is only one"));
 }

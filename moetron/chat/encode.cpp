@@ -99,7 +99,7 @@ struct ChatEncoder::Parts {
     for (Json message : messages) {
       MT_CHECK_INPUT(message.is_object(), "a message is not an object");
       message.erase("weight");
-      if (settings.thinking == Thinking::kOff)
+      if (settings.thinking == ThinkingChoice::kOff)
         for (const char* name : {"reasoning_content", "thinking", "reasoning"}) message.erase(name);
       change_arguments(message, forms);
       if (!settings.allow_special_tokens_in_text)
@@ -115,8 +115,8 @@ struct ChatEncoder::Parts {
     RenderSettings render{.now = settings.now};
     render.variables =
         settings.allow_special_tokens_in_text ? variables : mark_all.marked(variables);
-    if (settings.thinking != Thinking::kTemplate)
-      render.variables["enable_thinking"] = settings.thinking == Thinking::kOn;
+    if (settings.thinking != ThinkingChoice::kTemplate)
+      render.variables["enable_thinking"] = settings.thinking == ThinkingChoice::kOn;
     return render;
   }
 };

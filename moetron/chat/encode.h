@@ -32,18 +32,17 @@
 
 #include "moetron/chat/chat_template.h"
 #include "moetron/chat/conversation.h"
+#include "moetron/config/choices.h"
 
 namespace moetron {
 
 class Tokenizer;
 
-// kTemplate leaves it to the template. kOn and kOff set its variable enable_thinking; kOff drops
-// reasoning_content of messages, too, so that answers are trained without it.
-enum class Thinking { kTemplate, kOn, kOff };
-
 struct EncodeSettings {
   bool last_turn_only = false;  // of the assistant turns only the last is trained
-  Thinking thinking = Thinking::kTemplate;
+  // kTemplate leaves it to the template. kOn and kOff set its variable enable_thinking; kOff drops
+  // reasoning_content of messages, too, so that answers are trained without it.
+  ThinkingChoice thinking = ThinkingChoice::kTemplate;
   bool allow_special_tokens_in_text = false;
   std::optional<std::time_t> now;  // of strftime_now(); to make results repeat
 };

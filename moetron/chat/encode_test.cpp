@@ -108,8 +108,8 @@ TEST(Encode, ThinkingIsAVariableAndOffDropsReasoning) {
   const std::string text =
       "{{ enable_thinking }}{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% "
       "endfor %}";
-  EXPECT_EQ(shown(text, talk(messages), {.thinking = Thinking::kOff}), "Falsea[bb]c[dd]*");
-  EXPECT_EQ(shown(text, talk(messages), {.thinking = Thinking::kOn}), "Truea[bb]c[whydd]*");
+  EXPECT_EQ(shown(text, talk(messages), {.thinking = ThinkingChoice::kOff}), "Falsea[bb]c[dd]*");
+  EXPECT_EQ(shown(text, talk(messages), {.thinking = ThinkingChoice::kOn}), "Truea[bb]c[whydd]*");
 }
 
 TEST(Encode, ArgumentsComeInTheFormThatTheTemplateTakes) {
@@ -148,7 +148,7 @@ TEST(Encode, TheKeyOfCachesTellsSettingsAndTemplate) {
   };
   EXPECT_NE(key("a", {}), key("b", {}));
   EXPECT_NE(key("a", {}), key("a", {.last_turn_only = true}));
-  EXPECT_NE(key("a", {}), key("a", {.thinking = Thinking::kOff}));
+  EXPECT_NE(key("a", {}), key("a", {.thinking = ThinkingChoice::kOff}));
   EXPECT_EQ(key("a", {}), key("a", {}));
 }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "moetron/base/error.h"
+#include "moetron/base/json.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/adapter_files.h"
 #include "moetron/checkpoint/checkpoint.h"
+#include "moetron/checkpoint/checkpoint_folder.h"
 #include "moetron/checkpoint/load_weights.h"
 #include "moetron/checkpoint/stored_weights.h"
 #include "moetron/generate/prompt.h"
@@ -49,6 +51,18 @@ std::shared_ptr<const ChatTemplate> chat_template(const std::string& choice, con
   return ChatTemplate::named(choice, folder);
 }
 
+// Of a model that was fine-tuned here: it has seen no other prompts.
+ThinkingChoice trained_thinking(const fs::path& loaded) {
+  const fs::path file = loaded / kTrainerFile;
+  if (!path_exists(file)) return ThinkingChoice::kTemplate;
+  const Json trainer = read_json(file);
+  const Json::json_pointer place("/options/sft/thinking");
+  const Json said = trainer.is_object() && trainer.contains(place) ? trainer.at(place) : Json();
+  return said == "on"    ? ThinkingChoice::kOn
+         : said == "off" ? ThinkingChoice::kOff
+                         : ThinkingChoice::kTemplate;
+}
+
 GenerateSettings generate_settings(const Options& options) {
   const GenerateOptions& given = options.generate;
   return {.max_new_tokens = given.max_new_tokens,
@@ -84,6 +98,7 @@ TextModel::TextModel(const Options& options, Communicator& world, c10::Device de
       folder_(holds_adapter(loaded_) ? base_of_adapter(loaded_, options.tuning.base) : loaded_),
       stored_(stored_model(folder_, resolve_start(options))),
       chat_template_(options.sft.chat_template),
+      thinking_(options.sft.thinking),
       tokenizer_(model_tokenizer(options, folder_)),
       spec_(
           resolve_layout(options, facts_of(folder_, stored_, world.size()),
@@ -103,7 +118,10 @@ TextModel::TextModel(const Options& options, Communicator& world, c10::Device de
 }
 
 ChatEncoder TextModel::chat_encoder() const {
-  return {chat_template(chat_template_, loaded_, folder_), tokenizer_};
+  EncodeSettings settings;
+  settings.thinking =
+      thinking_ == ThinkingChoice::kTemplate ? trained_thinking(loaded_) : thinking_;
+  return {chat_template(chat_template_, loaded_, folder_), tokenizer_, settings};
 }
 
 void TextStream::add(int32_t token) {

@@ -31,7 +31,8 @@ class TextModel {
   int64_t longest_text() const { return spec_.model.max_position_embeddings; }  // tokens
   // Of the options, and the tokens that end a text of this model.
   const GenerateSettings& settings() const { return settings_; }
-  // By the model's chat template, or the one that --chat-template names; ConfigError without any.
+  // By the model's chat template, or the one that --chat-template names, with --thinking, or as the
+  // model was fine-tuned; ConfigError without any.
   ChatEncoder chat_encoder() const;
 
  private:
@@ -39,6 +40,7 @@ class TextModel {
   std::filesystem::path folder_;  // of the model
   StoredModel stored_;            // of that folder
   std::string chat_template_;
+  ThinkingChoice thinking_;  // that the options ask for
   std::shared_ptr<const Tokenizer> tokenizer_;
   RunSpec spec_;
   std::unique_ptr<Mesh> mesh_;

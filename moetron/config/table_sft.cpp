@@ -125,7 +125,10 @@ void declare_templates(OptionTable& table) {
   table
       .add(MT_FIELD(sft, thinking),
            "What the template's enable_thinking says; template: what the template does without it; "
-           "off drops reasoning from answers, too.")
+           "off drops reasoning from answers, too. Of generate and chat, template is as the model "
+           "was "
+           "fine-tuned.")
+      .for_commands({Command::kSft, Command::kGenerate, Command::kChat})
       .one_of({{"template", ThinkingChoice::kTemplate},
                {"on", ThinkingChoice::kOn},
                {"off", ThinkingChoice::kOff}})

@@ -66,14 +66,16 @@ ConversationSplit split_conversations(const ConversationSet& set, const SplitSet
   split.lengths = set.lengths();
   for (int64_t i = 0; i < size; ++i) {
     const int64_t first = i * num_sides;
-    bool is_useless = false;
+    bool is_useless = false, is_cut = false;
     for (int64_t one = first; one < first + num_sides; ++one) {
       int32_t& length = split.lengths[static_cast<size_t>(one)];
       if (length <= settings.sequence_length) continue;
       is_useless =
           is_useless || !settings.truncates || set.first_target(one) >= settings.sequence_length;
       length = static_cast<int32_t>(settings.sequence_length);
+      is_cut = true;
     }
+    if (is_cut && !is_useless) split.cut.push_back(first);
     const bool held = is_held[static_cast<size_t>(i)];
     (is_useless ? split.too_long : held ? split.held_out : split.training).push_back(first);
   }

@@ -64,6 +64,7 @@ struct ConversationSplit {
   std::vector<int64_t> training;  // ascending
   std::vector<int64_t> held_out;  // ascending
   std::vector<int64_t> too_long;  // in neither; with truncation those whose targets are cut off
+  std::vector<int64_t> cut;       // of the others, those that are longer than the sequence
 };
 
 // Who is held out follows from the seed and the number of records alone. A pair is too long where

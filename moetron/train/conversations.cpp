@@ -74,6 +74,9 @@ Conversations::Conversations(std::shared_ptr<const ConversationSet> set,
       choices_(std::move(choices)),
       tokenizer_(std::move(tokenizer)),
       split_(split_conversations(*set_, split_settings(choices_))) {
+  MT_CHECK_INPUT(!choices_.conversations().strict || split_.too_long.empty(),
+                 "strict: ", places(split_.too_long), ": longer than ", choices_.length_option(),
+                 " (", choices_.seq_length(), ")");
   MT_CHECK_CONFIG(!split_.training.empty(), "data-path: none of ", set_->num_records(), noun(),
                   " is left to train on: ", split_.too_long.size(), " are longer than ",
                   choices_.length_option(), " (", choices_.seq_length(), "), ",
@@ -86,17 +89,31 @@ void Conversations::introduce(std::vector<SampleQuestion>* questions_out) const 
   if (questions_out != nullptr) *questions_out = questions(kMostQuestions);
 }
 
-// "; 2 left out, longer than 512 tokens: chats.jsonl lines 3, 9"
-std::string Conversations::left_out() const {
-  if (split_.too_long.empty()) return "";
-  std::string text = concat("; ", split_.too_long.size(), " left out, longer than ",
-                            choices_.seq_length(), " tokens: ");
-  for (size_t i = 0; i < std::min(kNamedLines, split_.too_long.size()); ++i) {
-    const int64_t one = split_.too_long[i];
+// "chats.jsonl line 3, chats.jsonl line 9"
+std::string Conversations::places(const std::vector<int64_t>& conversations) const {
+  std::string text;
+  for (size_t i = 0; i < std::min(kNamedLines, conversations.size()); ++i) {
+    const int64_t one = conversations[i];
     const auto file = static_cast<size_t>(set_->place(one).file);
     text += concat(i == 0 ? "" : ", ", files_[file].place, " line ", set_->line(one));
   }
-  return text + (split_.too_long.size() > kNamedLines ? ", ..." : "");
+  return text + (conversations.size() > kNamedLines ? ", ..." : "");
+}
+
+// "; 2 left out, longer than 512 tokens: ...; 1 cut to as many: ..."
+std::string Conversations::left_out() const {
+  std::string text;
+  if (!split_.too_long.empty()) {
+    text = concat("; ", split_.too_long.size(), " left out, longer than ", choices_.seq_length(),
+                  choices_.conversations().truncate ? " tokens with nothing to train on before: "
+                                                    : " tokens: ",
+                  places(split_.too_long));
+  }
+  if (!split_.cut.empty()) {
+    text += concat("; ", split_.cut.size(), " cut to ", choices_.seq_length(),
+                   " tokens: ", places(split_.cut));
+  }
+  return text;
 }
 
 TrainingData Conversations::datasets(const RunSpec& spec, const SampleCounts& counts,

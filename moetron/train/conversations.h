@@ -56,6 +56,7 @@ class Conversations {
 
  private:
   const char* noun() const { return has_pairs() ? " pairs" : " conversations"; }
+  std::string places(const std::vector<int64_t>& conversations) const;
   std::string left_out() const;
   std::string marked(int64_t conversation, bool in_colour) const;
 

@@ -48,9 +48,7 @@ std::shared_ptr<const ChatTemplate> open_template(const std::string& asked, RunS
 EncodeSettings encode_settings(const ConversationsSpec& spec) {
   EncodeSettings settings;
   settings.last_turn_only = spec.last_turn_only;
-  settings.thinking = spec.thinking == ThinkingChoice::kOn    ? Thinking::kOn
-                      : spec.thinking == ThinkingChoice::kOff ? Thinking::kOff
-                                                              : Thinking::kTemplate;
+  settings.thinking = spec.thinking;
   settings.allow_special_tokens_in_text = spec.allow_special_tokens_in_text;
   return settings;
 }

@@ -184,7 +184,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
     start.weights = load;
     if (path_exists(load / "state" / "trainer.json")) {
       log_info(concat(
-          "takes the weights of ", load.string(), ", not its optimizer and step: --load ",
+          "takes the weights of ", load.string(), ", not its optimizer and step: --save ",
           load.has_parent_path() ? load.parent_path().string() : ".", " would continue that run"));
     }
   }

@@ -163,14 +163,16 @@ void Interpreter::execute_for(const Statement& statement, const Value& values,
     loop->scope = scope;
   }
   Value item;
+  // As in jinja2, what break or continue cut short has not been run.
   bool was_run = false;
   while (loop->advance(item)) {
-    was_run = true;
     budget_.step();
     const auto inner = std::make_shared<Scope>(scope);
     inner->set("loop", loop);
     assign(*statement.target, item, inner);
-    if (execute(statement.body, inner) == Flow::kBreak) break;
+    const Flow flow = execute(statement.body, inner);
+    if (flow == Flow::kBreak) break;
+    was_run = was_run || flow == Flow::kNext;
   }
   if (!was_run) execute(statement.other, std::make_shared<Scope>(scope));
 }
