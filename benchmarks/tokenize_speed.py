@@ -48,6 +48,7 @@ PACKAGES = [
     ("rust-src", ["src/rustc-*/**/*.rs"]),
     ("manpages-dev", ["share/man/**/*.gz"]),
 ]
+LONG_TOKEN = 200_000  # letters
 LIBRARIES = ("gigatoken", "tokenizers")
 PART = 20  # every so manieth document goes through the tokenizers library
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -243,8 +244,21 @@ def compare_speeds(name, path, records, part, sizes):
                   f"{ours / library:14.1f}  {'equal' if same else 'gigatoken differs'}", flush=True)
 
 
-def time_hostile(name, path):
-    for what, (size, make) in HOSTILE.items():
+def with_long_token(path):
+    """The same tokenizer with an added token of 200,000 letters."""
+    model = json.loads(path.read_text())
+    content = "".join(random.Random(6).choices("ab", k=LONG_TOKEN))
+    model["added_tokens"].append(dict(id=max(token["id"] for token in model["added_tokens"]) + 1, content=content,
+                                      single_word=False, lstrip=False, rstrip=False, normalized=False, special=False))
+    (OPTIONS.work / "long").mkdir(exist_ok=True)
+    (OPTIONS.work / "long/tokenizer.json").write_text(json.dumps(model))
+    begun = content[:-1].encode() + b" "
+    return OPTIONS.work / "long/tokenizer.json", {"a long token, begun": (
+        10_000_000, lambda n: begun * (n // len(begun)) + begun[:n % len(begun)])}
+
+
+def time_hostile(name, path, hostile):
+    for what, (size, make) in hostile.items():
         speeds = []
         for length in (size // 2, size):
             text = make(length)
@@ -279,7 +293,8 @@ def main():
     print(processor())
     if OPTIONS.hostile:
         for name, path in chosen.items():
-            time_hostile(name, path)
+            time_hostile(name, path, HOSTILE)
+            time_hostile(name, *with_long_token(path))
         return
     print(make_venv(OPTIONS.work / "venv"))
     files = OPTIONS.files or [path for path in sorted((OPTIONS.data / "text").rglob("*")) if path.is_file()]

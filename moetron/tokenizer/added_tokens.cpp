@@ -1,6 +1,7 @@
 #include "moetron/tokenizer/added_tokens.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "moetron/tokenizer/unicode.h"
 
@@ -47,6 +48,8 @@ AddedTokenFinder::AddedTokenFinder(std::span<const AddedToken> tokens,
   for (size_t i = 0; i < tokens_.size(); ++i)
     if (!contents[i].empty()) add_token(contents[i], static_cast<int32_t>(i));
   link_nodes(contents);
+  has_one_begin_ = std::ranges::count(begins_, true) == 1;
+  one_begin_ = static_cast<char>(std::ranges::find(begins_, true) - begins_.begin());
 }
 
 void AddedTokenFinder::add_token(std::string_view content, int32_t index) {
@@ -64,19 +67,24 @@ void AddedTokenFinder::add_token(std::string_view content, int32_t index) {
   nodes_[node].length = nodes_[node].depth;
 }
 
-// By depth: a node's `shorter` lies above it.
+// By depth: a node's `shorter` lies above it. The longest come first, so that each round ends with
+// the first token that is too short for it.
 void AddedTokenFinder::link_nodes(std::span<const std::string> contents) {
-  size_t longest = 0;
-  for (const std::string& content : contents) longest = std::max(longest, content.size());
-  std::vector<uint32_t> at(contents.size(), 0);  // the node that each token has come to
-  for (size_t depth = 0; depth < longest; ++depth) {
-    for (size_t i = 0; i < contents.size(); ++i) {
-      if (depth >= contents[i].size()) continue;
-      const char byte = contents[i][depth];
-      const uint32_t parent = at[i];
-      at[i] = edges_.at(edge_key(parent, byte));
+  struct Path {
+    const std::string* content;
+    uint32_t node;  // that it has come to
+  };
+  std::vector<Path> paths;
+  for (const std::string& content : contents) paths.push_back({&content, 0});
+  std::ranges::sort(paths, std::greater<>(), [](const Path& path) { return path.content->size(); });
+  for (size_t depth = 0; !paths.empty(); ++depth) {
+    while (!paths.empty() && paths.back().content->size() <= depth) paths.pop_back();
+    for (Path& path : paths) {
+      const char byte = (*path.content)[depth];
+      const uint32_t parent = path.node;
+      path.node = edges_.at(edge_key(parent, byte));
       if (parent == 0) continue;  // the root is shorter than any
-      Node& node = nodes_[at[i]];
+      Node& node = nodes_[path.node];
       node.shorter = step(nodes_[parent].shorter, byte);
       if (node.token < 0) {
         node.token = nodes_[node.shorter].token;
@@ -95,13 +103,21 @@ uint32_t AddedTokenFinder::step(uint32_t node, char byte) const {
   }
 }
 
+// The next place where a token may begin, or the end.
+size_t AddedTokenFinder::next_begin(std::string_view text, size_t from) const {
+  if (has_one_begin_) return std::min(text.find(one_begin_, from), text.size());
+  while (from < text.size() && !begins_[static_cast<uint8_t>(text[from])]) ++from;
+  return from;
+}
+
 AddedTokenFinder::Match AddedTokenFinder::next_match(std::string_view text, size_t from) const {
   Match best;
   uint32_t node = 0;
   for (size_t i = from; i < text.size(); ++i) {
     if (node == 0 && !begins_[static_cast<uint8_t>(text[i])]) {
       if (best.token >= 0) break;
-      continue;
+      i = next_begin(text, i + 1);
+      if (i == text.size()) break;
     }
     node = step(node, text[i]);
     const Node& read = nodes_[node];

@@ -55,10 +55,13 @@ class AddedTokenFinder {
   void add_token(std::string_view content, int32_t index);
   void link_nodes(std::span<const std::string> contents);
   uint32_t step(uint32_t node, char byte) const;
+  size_t next_begin(std::string_view text, size_t from) const;
   Match next_match(std::string_view text, size_t from) const;
 
   std::vector<AddedToken> tokens_;
-  std::array<bool, 256> begins_{};                // whether a token begins with this byte
+  std::array<bool, 256> begins_{};  // whether a token begins with this byte
+  bool has_one_begin_ = false;      // then it is this one, as it mostly is
+  char one_begin_ = 0;
   std::unordered_map<uint64_t, uint32_t> edges_;  // node * 256 + byte -> node
   std::vector<Node> nodes_;
 };

@@ -67,11 +67,11 @@ void TokenRun::truncate(size_t size) {
 }
 
 Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-         TextToId whole_words)
+         const TextToId& whole_words)
     : byte_ids_(byte_ids),
       byte_merges_(kNumBytes * kNumBytes, MergeTable::kNoRank),
       merges_(rules.size()),
-      whole_words_(std::move(whole_words)),
+      whole_words_(whole_words),
       cache_(std::make_unique<WordCache>()) {
   for (const MergeRule& rule : rules) merges_.insert(rule.left, rule.right, rule.merged);
   char_tokens_ = CharTokens(byte_ids, rules, merges_);
@@ -83,10 +83,10 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const MergeRule> ru
   }
 }
 
-Bpe::Bpe(CharUnits characters, std::span<const MergeRule> rules, TextToId whole_words)
+Bpe::Bpe(CharUnits characters, std::span<const MergeRule> rules, const TextToId& whole_words)
     : merges_(rules.size()),
       characters_(std::move(characters)),
-      whole_words_(std::move(whole_words)),
+      whole_words_(whole_words),
       cache_(std::make_unique<WordCache>()) {
   byte_ids_.fill(-1);
   for (const MergeRule& rule : rules) merges_.insert(rule.left, rule.right, rule.merged);
@@ -121,7 +121,7 @@ void Bpe::encode(std::span<const std::string_view> words, const char* readable_e
     if (count == 0) count = WordCache::find(view, word, hashes[i], ids.data() + size);
     size += count;
     if (count > 0) continue;
-    encode_new(word, scratch);
+    encode_new(word, hashes[i], scratch);
     const std::vector<int32_t>& found = scratch.tokens_.ids;
     cache_->add(view, word, hashes[i], found);
     give();
@@ -132,7 +132,7 @@ void Bpe::encode(std::span<const std::string_view> words, const char* readable_e
 
 void Bpe::encode_placed(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& out,
                         std::vector<uint32_t>& ends) const {
-  encode_new(word, scratch, true);
+  encode_new(word, word_hash(word), scratch, true);
   const TokenRun& tokens = scratch.tokens_;
   out.insert(out.end(), tokens.ids.begin(), tokens.ids.end());
   if (tokens.begins.empty()) {  // a whole word
@@ -144,12 +144,11 @@ void Bpe::encode_placed(std::string_view word, BpeScratch& scratch, std::vector<
   ends.push_back(scratch.unit_ends_.back());
 }
 
-void Bpe::encode_new(std::string_view word, BpeScratch& scratch, bool with_ends) const {
+void Bpe::encode_new(std::string_view word, uint64_t hash, BpeScratch& scratch,
+                     bool with_ends) const {
   scratch.tokens_.clear();
-  if (!whole_words_.empty()) {
-    const auto whole = whole_words_.find(word);
-    if (whole != whole_words_.end()) return scratch.tokens_.ids.push_back(whole->second);
-  }
+  const int32_t whole = whole_words_.find(word, hash);
+  if (whole >= 0) return scratch.tokens_.ids.push_back(whole);
   MT_CHECK_INPUT(word.size() < kNone, "a word of ", word.size(),
                  " bytes is too long to tokenize: the limit is 4 GiB");
   scratch.units_.clear();
@@ -171,11 +170,17 @@ void Bpe::read_bytes(std::string_view word, BpeScratch& scratch, bool with_ends)
   };
   bool is_behind_ascii = false;
   for (const char* p = word.data(); p < word_end;) {
+    if (static_cast<uint8_t>(*p) < 0x80) {
+      is_behind_ascii = true;
+      if (byte_ids_[static_cast<uint8_t>(*p)] >= 0) add(*p, p + 1);
+      ++p;
+      continue;
+    }
     const Character c = decode_utf8(p);
     const char* const end = p + c.length;
     const bool is_beside_ascii =
         is_behind_ascii || (end < word_end && static_cast<uint8_t>(*end) < 0x80);
-    is_behind_ascii = c.length == 1;
+    is_behind_ascii = false;
     const int32_t id = is_beside_ascii ? -1 : char_tokens_.find(c.value);
     if (id >= 0) add(kNumBytes + id, end);
     for (; p < end; ++p) {

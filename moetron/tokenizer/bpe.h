@@ -14,6 +14,7 @@
 #include "moetron/tokenizer/char_tokens.h"
 #include "moetron/tokenizer/char_units.h"
 #include "moetron/tokenizer/merge_table.h"
+#include "moetron/tokenizer/whole_words.h"
 #include "moetron/tokenizer/word_cache.h"
 
 namespace moetron {
@@ -53,9 +54,9 @@ class Bpe {
   // byte_ids[b] is the token of byte b, or -1: such bytes are dropped, as in the library.
   // `whole_words` (the bytes of every token, or nothing) are taken before any merge.
   Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-      TextToId whole_words);
+      const TextToId& whole_words);
   // Over characters.
-  Bpe(CharUnits characters, std::span<const MergeRule> rules, TextToId whole_words);
+  Bpe(CharUnits characters, std::span<const MergeRule> rules, const TextToId& whole_words);
 
   // Appends the tokens of at most WordBatch::kMaxWords words. Memory up to `readable_end` may be
   // read behind words that lie before it; null if they lie in different places.
@@ -68,7 +69,8 @@ class Bpe {
  private:
   int32_t unit_id(int32_t unit) const;
   uint32_t unit_rank(int32_t left, int32_t right) const;
-  void encode_new(std::string_view word, BpeScratch& scratch, bool with_ends = false) const;
+  void encode_new(std::string_view word, uint64_t hash, BpeScratch& scratch,
+                  bool with_ends = false) const;
   void read_bytes(std::string_view word, BpeScratch& scratch, bool with_ends) const;
   void merge_long(BpeScratch& scratch) const;
   void join(uint32_t end, BpeScratch& scratch) const;
@@ -83,7 +85,7 @@ class Bpe {
   MergeTable merges_;
   CharTokens char_tokens_;
   std::optional<CharUnits> characters_;
-  TextToId whole_words_;
+  WholeWords whole_words_;
   std::unique_ptr<WordCache> cache_;
 };
 

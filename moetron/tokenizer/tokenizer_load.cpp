@@ -59,7 +59,7 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
                      "\", which is not in the vocabulary");
       options.unknown = found->second;
     }
-    return {CharUnits(ids, std::move(options)), rules, std::move(whole_pieces)};
+    return {CharUnits(ids, std::move(options)), rules, whole_pieces};
   }
   std::array<int32_t, 256> byte_ids;
   for (int byte = 0; byte < 256; ++byte) {
@@ -71,7 +71,7 @@ Bpe make_bpe(const TokenizerFile& file, const TextToId& ids, const std::string& 
       if (is_alphabet_token(token)) whole_pieces.emplace(alphabet_to_bytes(token), id);
     }
   }
-  return {byte_ids, rules, std::move(whole_pieces)};
+  return {byte_ids, rules, whole_pieces};
 }
 
 // Where SentencePiece's mark of a space begins a token unless another mark is before it, no merge
@@ -196,8 +196,9 @@ fs::path Tokenizer::find(const fs::path& folder) {
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& path) {
-  const fs::path found = is_folder(path) ? find(path) : path;
-  const fs::path file_path = found.empty() ? path / "tokenizer.json" : found;
+  const fs::path file_path = is_folder(path) ? find(path) : path;
+  MT_CHECK_INPUT(!file_path.empty(), path.string(),
+                 " holds no tokenizer.json, no vocabulary of tiktoken and no tokenizer.model");
   const std::string name = file_path.string();
   TokenizerFile file = parse_file(file_path, name);
   const TokenizerConfig config = read_tokenizer_config(file_path.parent_path());

@@ -190,4 +190,10 @@ class WordCache {
   std::atomic<uint64_t> version_ = 1;
 };
 
+// The hash that a word is looked up with.
+inline uint64_t word_hash(std::string_view word) {
+  return word.size() <= ShortWord::kMaxBytes ? ShortWord(word, nullptr).hash()
+                                             : WordCache::long_hash(word);
+}
+
 }  // namespace moetron
