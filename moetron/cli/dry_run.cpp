@@ -39,9 +39,9 @@ Options chosen_options(const Options& options, RunFindings& found) {
     if (found.facts.told_model)
       start.stored = describe_stored(start.weights, spec.layers, spec.vocab_size,
                                      megatron_iteration(start.weights, spec.step));
-    start.tokenizer =
-        open_tokenizer({options.tokenizer.tokenizer, options.tokenizer.tokenizer_model});
-    start.tokenizer_folder = options.tokenizer.tokenizer_model;
+    const TokenizerSpec named{options.tokenizer.tokenizer, options.tokenizer.tokenizer_model};
+    start.tokenizer = open_tokenizer(named);
+    start.tokenizer_folder = tokenizer_folder(named);
     take_tokenizer_files(start);
     const auto conversations = open_conversations(options, start, nullptr, found.facts.world_size);
     conversations->introduce(nullptr);

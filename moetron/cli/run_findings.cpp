@@ -41,12 +41,12 @@ void find_model(Options& options, RunFindings& found) {
 
 void find_vocabulary(const Options& options, RunFindings& found) {
   const TokenizerSpec spec{options.tokenizer.tokenizer, options.tokenizer.tokenizer_model};
-  if (spec.folder.empty() || path_exists(spec.folder)) {
+  if (spec.path.empty() || path_exists(spec.path)) {
     if (const auto tokenizer = open_tokenizer(spec))
       found.facts.tokenizer = {tokenizer->vocab_size(), tokenizer->base_vocab_size()};
     return;
   }
-  found.miss("tokenizer-model", spec.folder);
+  found.miss("tokenizer-model", spec.path);
   found.facts.tokenizer = assumed_vocabulary(options, found.facts);
   if (!found.facts.tokenizer) return;
   found.assumed = concat("; the tokenizer is taken for the family's released one of ",

@@ -36,9 +36,9 @@ fs::path loaded_folder(const StartSpec& start, Communicator& world) {
 
 std::shared_ptr<const Tokenizer> model_tokenizer(const Options& options, const fs::path& folder) {
   if (auto tokenizer = open_tokenizer(resolve_start(options).tokenizer)) return tokenizer;
-  if (path_exists(folder / "tokenizer.json")) return Tokenizer::load(folder);
+  if (!Tokenizer::find(folder).empty()) return Tokenizer::load(folder);
   throw ConfigError(concat("tokenizer-model: ", folder.string(),
-                           " holds no tokenizer.json; name a folder, or --tokenizer bytes"));
+                           " holds no tokenizer; name one, or --tokenizer bytes"));
 }
 
 // --chat-template, else the adapter's or the model's own.

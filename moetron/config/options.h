@@ -202,7 +202,7 @@ struct DataOptions {
 
 struct TokenizerOptions {
   TokenizerKind tokenizer = TokenizerKind::kHf;
-  std::string tokenizer_model;  // directory with tokenizer.json
+  std::string tokenizer_model;  // its file or directory
   std::optional<PatchTokenizer> patch_tokenizer_type;
 };
 

@@ -263,14 +263,15 @@ void declare_files(OptionTable& table) {
   table.begin_group("tokenizer", "Tokenizer", all);
   table
       .add(MT_FIELD(tokenizer, tokenizer),
-           "hf: the tokenizer.json of tokenizer-model; bytes: one token per byte.")
+           "hf: that of tokenizer-model; bytes: one token per byte.")
       .ours()
       .one_of({{"hf", TokenizerKind::kHf}, {"bytes", TokenizerKind::kBytes}})
       .deciding_training();
   table
       .add(MT_FIELD(tokenizer, tokenizer_model),
-           "Directory with tokenizer.json; when generating, without it, the model's.")
-      .differs("It names a directory with tokenizer.json, not a file or a name on the Hub.")
+           "The tokenizer, a file or its directory: tokenizer.json, a vocabulary of tiktoken or a "
+           "SentencePiece model; when generating, without it, the model's.")
+      .differs("It names a file or a directory, not a name on the Hub.")
       .deciding_training();
   table
       .add(MT_FIELD(tokenizer, patch_tokenizer_type),

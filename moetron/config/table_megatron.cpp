@@ -323,28 +323,25 @@ void declare_logs_and_data(OptionTable& table) {
   declare_later(table, "steps that are left out",
                 {{"iterations-to-skip", kTexts, "Steps that are left out."}});
   table
-      .add_fieldless(
-          "tokenizer-type", ValueKind::kChoice,
-          "The kind of tokenizer: the tokenizer.json of tokenizer-model; NullTokenizer: none, and "
-          "the vocabulary is vocab-size, where Megatron's has one more.")
+      .add_fieldless("tokenizer-type", ValueKind::kChoice,
+                     "The kind of tokenizer: what tokenizer-model names, whichever it is; "
+                     "NullTokenizer: none, "
+                     "and the vocabulary is vocab-size, where Megatron's has one more.")
       .one_of({Choice("HuggingFaceTokenizer"),
+               Choice("GPTSentencePieceTokenizer"),
                Choice("NullTokenizer"),
-               {"GPT2BPETokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
+               {"GPT2BPETokenizer", Standing::kNotYet, "vocabularies of a vocab-file and merges"},
                {"Llama2Tokenizer", Standing::kNotYet,
-                "SentencePiece models: give HuggingFaceTokenizer and a directory with "
-                "tokenizer.json"},
-               {"GPTSentencePieceTokenizer", Standing::kNotYet,
-                "SentencePiece models: give HuggingFaceTokenizer and a directory with "
-                "tokenizer.json"},
+                "a token before every text: GPTSentencePieceTokenizer puts none"},
                {"SentencePieceTokenizer", Standing::kNotYet,
-                "SentencePiece models: give HuggingFaceTokenizer and a directory with "
-                "tokenizer.json"},
-               {"TikTokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
-               {"Llama3Tokenizer", Standing::kNotYet, "vocabularies without a tokenizer.json"},
+                "tokens that are added to a model: GPTSentencePieceTokenizer adds none"},
+               {"TikTokenizer", Standing::kNotYet, "vocabularies in JSON"},
+               {"Llama3Tokenizer", Standing::kNotYet,
+                "a token before every text: HuggingFaceTokenizer puts none"},
                {"MultimodalTokenizer", Standing::kNotYet, "vision towers"}});
-  declare_later(table, "vocabularies without a tokenizer.json",
+  declare_later(table, "vocabularies of a vocab-file and merges",
                 {{"vocab-file", kText, "A vocabulary."}, {"merge-file", kText, "Its merges."}});
-  declare_idle(table, "tokenizer.json says it",
+  declare_idle(table, "the tokenizer's files say it",
                {{"tiktoken-pattern", kText, "How text is cut."},
                 {"tiktoken-num-special-tokens", kInteger, "How many tokens are special."},
                 {"tiktoken-special-tokens", kTexts, "Which tokens are special."},

@@ -138,7 +138,7 @@ struct DataSpec {
 
 struct TokenizerSpec {
   TokenizerKind kind = TokenizerKind::kHf;
-  std::string folder;  // of tokenizer.json; empty: none was named
+  std::string path;  // its file or folder; empty: none was named
 };
 
 struct SaveSpec {

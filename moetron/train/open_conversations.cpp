@@ -91,7 +91,7 @@ struct Encoding {
 
 Encoding make_encoding(const ConversationsSpec& spec, RunStart& start) {
   MT_CHECK_CONFIG(start.tokenizer != nullptr,
-                  "sft needs a tokenizer: load holds no tokenizer.json; name --tokenizer-model");
+                  "sft needs a tokenizer: load holds none; name --tokenizer-model");
   auto chat_template = open_template(spec.chat_template, start);
   Encoding encoding;
   encoding.tokenizer = start.tokenizer;

@@ -60,7 +60,13 @@ void find_adapter(const StartSpec& spec, RunStart& start) {
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec) {
   if (spec.kind == TokenizerKind::kBytes) return Tokenizer::bytes();
-  return spec.folder.empty() ? nullptr : Tokenizer::load(spec.folder);
+  return spec.path.empty() ? nullptr : Tokenizer::load(spec.path);
+}
+
+fs::path tokenizer_folder(const TokenizerSpec& spec) {
+  const fs::path path = spec.path;
+  if (path.empty() || is_folder(path)) return path;
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
 namespace {
@@ -141,7 +147,7 @@ fs::path newest_weights(const fs::path& load) {
 RunStart find_start(const StartSpec& spec, Communicator& world) {
   RunStart start;
   start.tokenizer = open_tokenizer(spec.tokenizer);
-  start.tokenizer_folder = spec.tokenizer.folder;
+  start.tokenizer_folder = tokenizer_folder(spec.tokenizer);
   const fs::path save = spec.save;
   fs::path load = spec.load;
   bool is_model_given = true;  // and not a run's folder, whose checkpoint was checked
@@ -196,7 +202,7 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
 
 void take_tokenizer_files(RunStart& start) {
   const fs::path folder = start.model_folder();
-  if (start.tokenizer == nullptr && !folder.empty() && path_exists(folder / "tokenizer.json")) {
+  if (start.tokenizer == nullptr && !folder.empty() && !Tokenizer::find(folder).empty()) {
     start.tokenizer_folder = folder;
     start.tokenizer = Tokenizer::load(folder);
   }

@@ -61,5 +61,7 @@ void take_tokenizer_files(RunStart& start);
 
 // The tokenizer of --tokenizer and --tokenizer-model, or null when neither was given.
 std::shared_ptr<const Tokenizer> open_tokenizer(const TokenizerSpec& spec);
+// The folder of its files; empty if none was named.
+std::filesystem::path tokenizer_folder(const TokenizerSpec& spec);
 
 }  // namespace moetron
