@@ -14,6 +14,11 @@ bool is_quoted(std::string_view raw) {
   return raw.find_first_of("'\"\\") != std::string_view::npos;
 }
 
+bool is_comparison(const std::string& sign) {
+  return std::string_view(" -eq -ne -lt -le -gt -ge ").find(" " + sign + " ") !=
+         std::string_view::npos;
+}
+
 // "-z TEXT" and its like. Of files, only that one without a name is none.
 Decision of_one(const std::string& sign, const std::string& text) {
   if (sign == "-z") return text.empty();
@@ -24,8 +29,15 @@ Decision of_one(const std::string& sign, const std::string& text) {
   return asks_for_file && text.empty() ? Decision(false) : std::nullopt;
 }
 
-// `is_single`: of [ ], where what is no number is a mistake, which the shell takes for false; in
-// [[ ]] nothing is 0, and a word that is not quoted is a pattern.
+// Whether [ ] takes a test for a mistake, which is false with and without ! in front of it.
+bool is_mistake(const std::vector<std::string>& words, size_t num_written) {
+  if (words.size() == 2) return num_written == 3 && words[0] != "-z" && words[0] != "-n";
+  return words.size() == 3 && is_comparison(words[1]) &&
+         !(shell_number(words[0]) && shell_number(words[2]));
+}
+
+// `is_single`: of [ ], whose numbers are such; in [[ ]] nothing is 0, and a word that is not quoted
+// is a pattern.
 Decision of_two(const std::string& left, const std::string& sign, const std::string& right,
                 bool is_single, bool may_be_pattern) {
   const bool has_pattern = right.find_first_of("*?[") != std::string::npos;
@@ -42,10 +54,7 @@ Decision of_two(const std::string& left, const std::string& sign, const std::str
     return text.empty() && !is_single ? 0 : shell_number(text);
   };
   const auto a = number(left), b = number(right);
-  const bool is_comparison = std::string_view(" -eq -ne -lt -le -gt -ge ").find(" " + sign + " ") !=
-                             std::string_view::npos;
-  if (!is_comparison) return {};
-  if (!a || !b) return is_single ? Decision(false) : std::nullopt;
+  if (!is_comparison(sign) || !a || !b) return {};
   if (sign == "-eq") return *a == *b;
   if (sign == "-ne") return *a != *b;
   if (sign == "-lt") return *a < *b;
@@ -78,6 +87,7 @@ Decision ShellVariables::simple_test(const std::vector<std::string_view>& raw, b
     for (const ShellValue& part : split_into_words({{.text = *text, .splits = true}}))
       words.push_back(text_of(part));
   }
+  if (is_single && is_mistake(words, num_written)) return false;
   Decision result;
   switch (words.size()) {
     case 0:
@@ -95,9 +105,6 @@ Decision ShellVariables::simple_test(const std::vector<std::string_view>& raw, b
     default:
       return {};
   }
-  // "[ $A = 1 ]" without A is a mistake, which the shell takes for false.
-  const bool lacks_side = words.size() == 2 && is_single && num_written == 3;
-  if (!result && lacks_side) return false;
   return result ? Decision(*result != negated) : std::nullopt;
 }
 
@@ -105,7 +112,7 @@ Decision ShellVariables::test(const std::vector<std::string_view>& words) {
   std::vector<std::string_view> part;
   Decision result = true;
   bool any = false;  // joined by || to what stands before
-  bool is_single = true, is_inside = false, is_test = false;
+  bool is_single = true, is_inside = false, is_test = false, is_negated = false;
   const auto finish = [&] {
     const bool is_word = part.size() == 1 && (part[0] == "true" || part[0] == "false");
     Decision next;
@@ -115,6 +122,8 @@ Decision ShellVariables::test(const std::vector<std::string_view>& words) {
       next = part[0] == "true";
     }
     part.clear();
+    if (next && is_negated) next = !*next;
+    is_negated = false;
     if (any ? result == true || next == true : result == false || next == false) {
       result = any;
     } else {
@@ -123,7 +132,11 @@ Decision ShellVariables::test(const std::vector<std::string_view>& words) {
   };
   for (const std::string_view word : words) {
     const bool opens = word == "[" || word == "[[" || word == "test";
-    if (opens && (part.empty() || part.back() == "!")) {
+    if (word == "!" && part.empty() && !is_inside) {
+      is_negated = !is_negated;
+      continue;
+    }
+    if (opens && part.empty()) {
       is_test = true;
       is_inside = word != "test";
       is_single = word != "[[";

@@ -1,11 +1,14 @@
 #include "moetron/config/shell_words.h"
 
 #include <chrono>
+#include <cstdio>
+#include <filesystem>
 #include <gmock/gmock.h>
 
 #include <gtest/gtest.h>
 
 #include "moetron/base/error.h"
+#include "moetron/base/file.h"
 
 namespace moetron {
 namespace {
@@ -128,7 +131,6 @@ TEST(ShellWords, OfATestThatIsOpenBothBranchesAreTaken) {
               ElementsAre("x", "-a", "-b if not [ \"$(v)\" != 1 ]"));
 }
 
-// As bash 5.2 prints them.
 TEST(ShellWords, WhatNobodyHasSetIsNothingInATest) {
   const auto decided = [](const std::string& test) {
     return words_of("O=no\nif " + test + "; then O=yes; fi\nx $O").back();
@@ -154,6 +156,74 @@ TEST(ShellWords, WhatNobodyHasSetIsNothingInATest) {
       read_shell_script("x $V-$W", "run.sh", context_of({{"W", "w"}})).back().words[1];
   EXPECT_EQ(word.text, "$V-w");
   EXPECT_EQ(word.passed, "-w");
+}
+
+// What bash prints for a script, by lines.
+std::vector<std::string> run_by_bash(const std::string& script) {
+  const std::string file = testing::TempDir() + "moetron_shell_words_test.sh";
+  write_file(file, script);
+  FILE* pipe = ::popen(concat("bash ", file, " 2>/dev/null").c_str(), "r");
+  std::vector<std::string> lines(1);
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) {
+    if (c == '\n') {
+      lines.emplace_back();
+    } else {
+      lines.back() += static_cast<char>(c);
+    }
+  }
+  EXPECT_EQ(::pclose(pipe), 0);
+  lines.pop_back();
+  std::filesystem::remove(file);
+  return lines;
+}
+
+// Every test of these with every value, and what is then made of a word.
+TEST(ShellWords, DecidesAsBashDoes) {
+  const std::vector<std::string> values{"unset V", "V=", "V=1", "V=12", "V=abc", "V='a b'", "V=-n"};
+  std::vector<std::string> bodies;
+  for (const std::string& v :
+       std::vector<std::string>{"$V", "\"$V\"", "${V}", "\"${V:-1}\"", "${V+x}"}) {
+    for (const std::string& open : {std::string("["), std::string("[[")}) {
+      const std::string close = open == "[" ? " ]" : " ]]";
+      for (const std::string& test : std::vector<std::string>{
+               v, "-n " + v, "-z " + v, v + " == 1", "1 = " + v, v + " != 1", v + " -eq 1",
+               v + " -gt 1", "! -n " + v, "! " + v + " -le 1", "-f " + v + "/no"})
+        bodies.push_back(concat("if ", open, " ", test, close, "; then O=yes; else O=no; fi"));
+      bodies.push_back(
+          concat("O=no; ", open, " -n ", v, close, " && ", open, " a != ", v, close, " && O=yes"));
+      bodies.push_back(concat("O=no; ", open, " -z ", v, close, " || O=yes"));
+      bodies.push_back(concat("O=no; if ! ", open, " ", v, " -lt 5", close, "; then O=yes; fi"));
+    }
+    bodies.push_back(concat("case ", v,
+                            " in a*) O=a ;; [0-9]) O=digit ;; '') O=empty ;; 12|x) O=b ;; "
+                            "*) O=c ;; esac"));
+    bodies.push_back(concat("O=x", v, "y"));
+    bodies.push_back(concat("A=(", v, " z); O=${A[*]}"));
+  }
+  std::vector<std::string> scripts;
+  std::string all;
+  for (const std::string& value : values) {
+    for (const std::string& body : bodies) {
+      scripts.push_back(concat(value, "; ", body, "\n"));
+      all += concat("( ", value, "; ", body, "; set -f; printf '%s|' x $O; echo )\n");
+    }
+  }
+  const std::vector<std::string> wanted = run_by_bash(all);
+  ASSERT_EQ(wanted.size(), scripts.size());
+  int num_decided = 0;
+  for (size_t i = 0; i < scripts.size(); ++i) {
+    const auto commands = read_shell_script(scripts[i] + "x $O", "run.sh", context_of());
+    std::string found;
+    bool is_decided = true;
+    for (const ShellWord& word : commands.back().words) {
+      is_decided &= word.condition.empty() && word.passed.has_value();
+      found += word.passed.value_or("?") + "|";
+    }
+    if (!is_decided) continue;  // of files, for one
+    EXPECT_EQ(found, wanted[i]) << scripts[i];
+    ++num_decided;
+  }
+  EXPECT_GT(num_decided, static_cast<int>(scripts.size()) * 8 / 10);
 }
 
 TEST(ShellWords, ArgumentsAreShiftedAndSet) {
