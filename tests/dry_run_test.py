@@ -81,6 +81,9 @@ def test_the_number_of_ranks():
                               env={**ENVIRONMENT, **launcher}, timeout=HANG)
         check(done.returncode == 0 and ("4 ranks:" in done.stdout) == speaks and bool(done.stdout) == speaks,
               f"under a launcher rank {rank} {'speaks' if speaks else 'is silent'}")
+    done = subprocess.run([MOETRON, "pretrain", "--dry-run", "--world-size", "8", *SMALL], capture_output=True, text=True,
+                          env={**ENVIRONMENT, "RANK": "3", "WORLD_SIZE": "4"}, timeout=HANG)
+    check(done.returncode == 0 and "8 ranks:" in done.stdout, "where RANK counts nodes, a plan for --world-size speaks")
 
 
 def test_refusals_are_those_of_a_start():

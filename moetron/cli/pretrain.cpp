@@ -2,6 +2,7 @@
 #include "moetron/train/pretrain.h"
 
 #include <csignal>
+#include <cstdlib>
 #include <utility>
 
 #include "moetron/base/error.h"
@@ -36,12 +37,21 @@ int check_before_run(const ParsedCommandLine& parsed, const RankEnvironment& env
   return kExitDone;
 }
 
+// What is planned for --world-size ranks concerns them all; a platform whose RANK and WORLD_SIZE
+// count nodes is no launcher of ranks, which says LOCAL_RANK as well.
+bool is_planned_for_all(const RuntimeOptions& runtime) {
+  const bool is_planned = runtime.dry_run || runtime.check_layout;
+  return is_planned && runtime.world_size && std::getenv("LOCAL_RANK") == nullptr &&
+         std::getenv("RANK") != nullptr;
+}
+
 }  // namespace
 
 int run_pretrain(const ParsedCommandLine& parsed) {
   const Options& options = parsed.options;
   std::signal(SIGPIPE, SIG_IGN);  // whoever read our lines may go: the run goes on
-  const RankEnvironment environment = read_rank_environment();
+  const RankEnvironment environment =
+      is_planned_for_all(options.runtime) ? RankEnvironment{} : read_rank_environment();
   init_log(environment.rank, environment.size);
   if (!environment.found.empty()) log_info(environment.found);
   if (options.runtime.dry_run) {
