@@ -329,13 +329,10 @@ class ScriptReader {
 
   void add_words(std::string_view raw, std::vector<ShellWord>& words) {
     for (const ShellValue& value : split_into_words(variables_.expand(raw, condition()))) {
-      ShellWord word{.text = text_of(value)};
+      ShellWord word = shell_word(value);
       int depends_on = 0;
-      word.passed = shell_text(value);
-      for (const ShellPiece& piece : value) {
-        if (!piece.open.empty()) word.open.push_back(piece.open);
+      for (const ShellPiece& piece : value)
         if (depends_on == 0) depends_on = piece.condition;
-      }
       if (depends_on != 0) word.condition = conditions_[static_cast<size_t>(depends_on - 1)];
       words.push_back(std::move(word));
     }
@@ -380,6 +377,15 @@ class ScriptReader {
 };
 
 }  // namespace
+
+ShellWord shell_word(const ShellValue& value) {
+  ShellWord word{.text = text_of(value)};
+  word.passed = shell_text(value);
+  word.value = value;
+  for (const ShellPiece& piece : value)
+    if (!piece.open.empty()) word.open.push_back(piece.open);
+  return word;
+}
 
 std::vector<ShellCommand> read_shell_script(std::string_view text, const std::string& name,
                                             ShellContext context) {

@@ -20,7 +20,11 @@ struct ShellWord {
   std::string condition = {};  // the test it depends on, as written; empty: it is always there
   // As the shell would pass it, who makes nothing of what nobody has set; empty: a command decides.
   std::optional<std::string> passed = text;
+  ShellValue value = {};  // what it was made of; empty: of a list of words, as it stands
 };
+
+// Without its condition.
+ShellWord shell_word(const ShellValue& value);
 
 struct ShellCommand {
   int line = 0;

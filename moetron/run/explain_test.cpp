@@ -186,6 +186,30 @@ TEST(Explain, OptionsOfMegatronsScripts) {
   EXPECT_THAT(note_of(latent.idle, "--kv-channels"), HasSubstr("widths of its own"));
 }
 
+// As under Slurm: a shell of each node's starts the ranks.
+TEST(Explain, ACommandInOneWordKeepsWhatIsOpen) {
+  const std::string script =
+      "DIST=(--nproc_per_node 4 --nnodes ${NODES:-2} --node_rank $RANK_OF_NODE --master_addr "
+      "$(hosts | head -n 1))\n"
+      "ARGS=(--num-layers 2 --tensor-model-parallel-size $TP)\n"
+      "[[ -n ${LOAD} ]] && ARGS+=(--load $LOAD)\n";
+  for (const std::string& command :
+       {std::string("srun bash -c \"torchrun ${DIST[*]} pretrain_gpt.py ${ARGS[*]}\""),
+        std::string(
+            "srun bash -c 'torchrun --nproc_per_node 4 --nnodes 2 --node_rank $RANK_OF_NODE "
+            "--master_addr a pretrain_gpt.py --tensor-model-parallel-size $TP'")}) {
+    const Explanation explanation = explain_text(script + command);
+    EXPECT_EQ(explanation.num_ranks, 8) << command;
+    EXPECT_THAT(explanation.open, ElementsAre("TP")) << command;
+    EXPECT_THAT(explanation.contradictions, IsEmpty()) << command;
+    EXPECT_THAT(explanation.open_words, Contains("$RANK_OF_NODE")) << command;
+    EXPECT_THAT(explanation.command, Not(Contains("--load"))) << command;
+  }
+  const Explanation quoted =
+      explain_text(script + "srun bash -c \"torchrun ${DIST[*]} pretrain_gpt.py\"");
+  EXPECT_THAT(quoted.command, Contains("$(hosts | head -n 1)"));
+}
+
 TEST(Explain, WhatNobodyWroteIsNotTheUsersContradiction) {
   const Explanation explanation = explain_text(
       "torchrun --nproc_per_node 4 pretrain_gpt.py --num-experts 6 --moe-router-topk 8" +

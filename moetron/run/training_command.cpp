@@ -5,6 +5,7 @@
 #include "moetron/base/error.h"
 #include "moetron/base/parse_number.h"
 #include "moetron/config/argument_reader.h"
+#include "moetron/config/shell_tokens.h"
 
 namespace moetron {
 namespace {
@@ -29,6 +30,17 @@ bool is_our_program(const Words& words, size_t at) {
   return may_be && at + 1 < words.size() && words[at + 1].text == "pretrain";
 }
 
+// What single quotes have kept from the outer shell, the inner one expands: it is open here.
+void leave_to_inner_shell(ShellWord& word) {
+  const size_t dollar = word.text.find('$');
+  if (!word.open.empty() || dollar == std::string::npos) return;
+  size_t end = dollar + 1;
+  while (end < word.text.size() && is_in_name(word.text[end])) ++end;
+  word.open.push_back(end > dollar + 1 ? word.text.substr(dollar + 1, end - dollar - 1)
+                                       : word.text);
+  word.passed.reset();
+}
+
 // The words of a command that stands in one word, as behind "bash -c".
 Words with_inner_words(const Words& words) {
   Words all;
@@ -39,9 +51,13 @@ Words with_inner_words(const Words& words) {
       all.push_back(word);
       continue;
     }
-    ShellPiece piece{.text = word.text, .splits = true};
-    for (const ShellValue& inner : split_into_words({piece}))
-      all.push_back({.text = text_of(inner), .open = {}, .condition = word.condition});
+    ShellValue value = word.value.empty() ? ShellValue{{.text = word.text}} : word.value;
+    for (ShellPiece& piece : value) piece.splits = piece.open.empty();
+    for (const ShellValue& inner : split_into_words(value)) {
+      all.push_back(shell_word(inner));
+      leave_to_inner_shell(all.back());
+      all.back().condition = word.condition;
+    }
   }
   return all;
 }
