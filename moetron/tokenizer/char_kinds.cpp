@@ -51,12 +51,16 @@ CharKinds::CharKinds(const std::vector<CharSet>& sets, const std::string& what,
     for (const auto& [members_of, kind] : known)
       if (members_of[i]) of_set.push_back(kind);
   }
+  // Most pages are as those before them.
   std::map<std::vector<uint8_t>, uint16_t> pages;
   for (size_t i = 0; i < page_of_.size(); ++i) {
     const auto first = kinds.begin() + static_cast<ptrdiff_t>(i * kPage);
-    std::vector<uint8_t> page(first, first + kPage);
+    if (i > 0 && std::equal(first, first + kPage, first - kPage)) {
+      page_of_[i] = page_of_[i - 1];
+      continue;
+    }
     const auto number = static_cast<uint16_t>(pages.size());
-    const auto [found, is_new] = pages.emplace(std::move(page), number);
+    const auto [found, is_new] = pages.emplace(std::vector<uint8_t>(first, first + kPage), number);
     if (is_new) pages_.insert(pages_.end(), first, first + kPage);
     page_of_[i] = found->second;
   }

@@ -43,10 +43,12 @@ std::string simplified(std::string_view name) {
 
 // Of the categories whose names begin so, in small letters.
 CharSet category_set(std::string_view begin) {
+  std::array<bool, kCategoryNames.size()> is_in{};
+  for (size_t i = 0; i < is_in.size(); ++i)
+    is_in[i] = simplified(kCategoryNames[i].substr(0, begin.size())) == begin;
   std::vector<CodeRange> ranges;
   for_each_category([&](char32_t first, char32_t last, Category category) {
-    const std::string_view name = kCategoryNames[static_cast<size_t>(category)];
-    if (simplified(name.substr(0, begin.size())) == begin) ranges.push_back({first, last});
+    if (is_in[static_cast<size_t>(category)]) ranges.push_back({first, last});
   });
   return CharSet(std::move(ranges));
 }

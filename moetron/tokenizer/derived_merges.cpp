@@ -1,6 +1,7 @@
 #include "moetron/tokenizer/derived_merges.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 

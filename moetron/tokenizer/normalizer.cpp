@@ -27,8 +27,8 @@ bool is_space_at(const char* p) {
 // Writes what becomes of a text; false, and nothing written, if it stays as it is.
 class StepRun {
  public:
-  StepRun(std::string_view text, Rewriter& out, bool& lost_front)
-      : text_(text), out_(out), lost_front_(lost_front) {}
+  StepRun(std::string_view text, bool continues, Rewriter& out, bool& lost_front)
+      : text_(text), continues_(continues), out_(out), lost_front_(lost_front) {}
 
   bool operator()(NormalForm form) { return write_normal_form(form, text_, out_); }
 
@@ -79,7 +79,7 @@ class StepRun {
   }
 
   bool operator()(const PrependStep& step) {
-    if (text_.empty()) return false;
+    if (text_.empty() || continues_) return false;
     out_.put(step.text, 0);
     copy(0, text_.size());
     return true;
@@ -95,13 +95,15 @@ class StepRun {
   void copy(size_t begin, size_t end) { out_.copy(text_.substr(begin, end - begin), begin); }
 
   std::string_view text_;
+  bool continues_;
   Rewriter& out_;
   bool& lost_front_;
 };
 
 }  // namespace
 
-void Normalizer::normalize(std::string_view text, bool with_ends, NormalizedText& result) const {
+void Normalizer::normalize(std::string_view text, bool with_ends, bool continues,
+                           NormalizedText& result) const {
   result.text = text;
   result.ends.clear();
   result.lost_front = false;
@@ -109,7 +111,7 @@ void Normalizer::normalize(std::string_view text, bool with_ends, NormalizedText
   std::vector<size_t> ends;
   for (const NormalizerStep& step : steps_) {
     Rewriter out(result.buffers[buffer], with_ends ? &ends : nullptr);
-    if (!std::visit(StepRun(result.text, out, result.lost_front), step)) continue;
+    if (!std::visit(StepRun(result.text, continues, out, result.lost_front), step)) continue;
     result.text = result.buffers[buffer];
     buffer = 1 - buffer;
     if (!with_ends) continue;
@@ -121,7 +123,7 @@ void Normalizer::normalize(std::string_view text, bool with_ends, NormalizedText
 
 std::string Normalizer::normalized(std::string_view text) const {
   NormalizedText result;
-  normalize(text, false, result);
+  normalize(text, false, false, result);
   return std::string(result.text);
 }
 

@@ -47,8 +47,10 @@ class Normalizer {
   void add(NormalizerStep step) { steps_.push_back(std::move(step)); }
   bool is_empty() const { return steps_.empty(); }
 
-  // Of valid UTF-8; `ends` are made if `with_ends`. Throws InputError if a pattern gives up.
-  void normalize(std::string_view text, bool with_ends, NormalizedText& result) const;
+  // Of valid UTF-8; `ends` are made if `with_ends`. Nothing is put in front of a text that
+  // continues another. Throws InputError if a pattern gives up.
+  void normalize(std::string_view text, bool with_ends, bool continues,
+                 NormalizedText& result) const;
   std::string normalized(std::string_view text) const;
 
  private:

@@ -110,7 +110,7 @@ class StageRun : WordConsumer {
   }
 
   void operator()(const PrefixSpaceStage&) {
-    if (piece_.starts_with(' ')) return add(0, piece_.size());
+    if (piece_.starts_with(' ') || is_continued()) return add(0, piece_.size());
     std::string copy;
     Copy made(copy, context_.places);
     made.out.put(" ", 0);
@@ -122,8 +122,8 @@ class StageRun : WordConsumer {
     using Prepend = MetaspaceStage::Prepend;
     std::string copy;
     Copy made(copy, context_.places);
-    const bool may_prepend =
-        stage.prepend == Prepend::kAlways || (stage.prepend == Prepend::kFirst && is_first());
+    const bool may_prepend = !is_continued() && (stage.prepend == Prepend::kAlways ||
+                                                 (stage.prepend == Prepend::kFirst && is_first()));
     if (may_prepend && !piece_.starts_with(' ') && !piece_.starts_with(stage.replacement))
       made.out.put(stage.replacement, 0);
     size_t begin = 0;
@@ -178,6 +178,7 @@ class StageRun : WordConsumer {
   }
 
   bool is_first() const { return piece_.data() == context_.first; }
+  bool is_continued() const { return piece_.data() == context_.continued; }
 
   void add(size_t begin, size_t end) {
     if (begin < end) pre_tokenize(rest_, piece_.substr(begin, end - begin), context_, words_);
@@ -187,6 +188,7 @@ class StageRun : WordConsumer {
   void begin_copy(std::string_view copy, std::vector<size_t> ends) {
     words_.flush();
     if (is_first()) context_.first = copy.data();
+    if (is_continued()) context_.continued = copy.data();
     if (context_.places != nullptr) context_.places->begin_copy(piece_, copy, std::move(ends));
   }
   void end_copy() {

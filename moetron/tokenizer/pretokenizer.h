@@ -65,7 +65,9 @@ using PreTokenizerStage = std::variant<WordMatcher, SplitStage, FixedLengthStage
 
 // What stages know of the text around a piece.
 struct PieceContext {
-  const char* first = nullptr;    // the piece that begins here begins the whole text
+  const char* first = nullptr;  // the piece that begins here begins the whole text
+  const char* continued =
+      nullptr;                    // one that begins here continues text, and gets nothing in front
   TokenPlaces* places = nullptr;  // is told of rewritten pieces
 };
 

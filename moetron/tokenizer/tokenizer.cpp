@@ -78,19 +78,21 @@ class Tokenizer::Parts::WordEncoder : public WordConsumer {
   std::vector<uint32_t> token_ends_;  // of a word
 };
 
-void Tokenizer::Parts::encode_part(std::string_view text, bool is_first, EncodeScratch& scratch,
-                                   std::vector<int32_t>& ids_out, TokenPlaces* places,
-                                   bool finds_added) const {
+void Tokenizer::Parts::encode_part(std::string_view text, const PartContext& context,
+                                   EncodeScratch& scratch, std::vector<int32_t>& ids_out) const {
+  TokenPlaces* const places = context.places;
   NormalizedText& normalized = scratch.normalized;
-  normalizer.normalize(text, places != nullptr, normalized);
+  normalizer.normalize(text, places != nullptr, context.continues, normalized);
   if (places != nullptr) places->begin_part(text, normalized.text, normalized.ends);
   scratch.normalized_parts.clear();
-  if (finds_added) {
+  if (context.finds_added) {
     normalized_tokens.split(normalized.text, scratch.normalized_parts);
   } else if (!normalized.text.empty()) {
     scratch.normalized_parts.push_back({-1, normalized.text});
   }
-  const char* first = is_first && !normalized.lost_front ? normalized.text.data() : nullptr;
+  const char* const begin = normalized.text.data();
+  const PieceContext of_pieces{context.is_first && !normalized.lost_front ? begin : nullptr,
+                               context.continues ? begin : nullptr, places};
   for (const TextPart& part : scratch.normalized_parts) {
     if (part.id >= 0) {
       ids_out.push_back(part.id);
@@ -99,7 +101,7 @@ void Tokenizer::Parts::encode_part(std::string_view text, bool is_first, EncodeS
     }
     WordEncoder encoder(*this, part.text, scratch.bpe, ids_out, places);
     WordBatch words(encoder);
-    pre_tokenize(stages, part.text, {first, places}, words);
+    pre_tokenize(stages, part.text, of_pieces, words);
     words.flush();
   }
 }
@@ -145,7 +147,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {
-      parts_->encode_part(part.text, part.text.data() == text.data(), *scratch, ids);
+      parts_->encode_part(part.text, {.is_first = part.text.data() == text.data()}, *scratch, ids);
     }
   }
   parts_->scratches.give_back(std::move(scratch));
@@ -167,6 +169,7 @@ PlacedTokens Tokenizer::encode_pieces(std::string_view text,
   TokenPlaces places(text.data(), tokens.ends);
   std::unique_ptr<EncodeScratch> scratch = parts_->scratches.take();
   size_t begin = 0;
+  bool continues = false;
   for (const TextPiece& piece : pieces) {
     const std::string_view part_of_text = text.substr(begin, piece.end - begin);
     begin = piece.end;
@@ -179,10 +182,13 @@ PlacedTokens Tokenizer::encode_pieces(std::string_view text,
     }
     for (const TextPart& part : scratch->raw_parts) {
       if (part.id < 0) {
-        parts_->encode_part(part.text, part.text.data() == text.data(), *scratch, tokens.ids,
-                            &places, !piece.is_plain);
+        const bool is_first = part.text.data() == text.data();
+        parts_->encode_part(part.text, {is_first, continues, !piece.is_plain, &places}, *scratch,
+                            tokens.ids);
+        continues = true;
         continue;
       }
+      continues = false;
       tokens.ids.push_back(part.id);
       places.begin_part(part.text, part.text, {});
       places.add(part.text.data() + part.text.size());

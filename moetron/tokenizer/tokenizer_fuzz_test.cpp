@@ -1,6 +1,5 @@
 // Damaged tokenizer files: whatever the bytes, loading works or throws InputError.
 #include <array>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -93,10 +92,9 @@ TEST_F(TokenizerFuzzTest, MutationsAreRefusedOrWork) {
   const RandomStream random(11, 0, "tokenizer fuzz");
   uint64_t draw = 0;
   const auto below = [&](size_t n) { return static_cast<size_t>(random.uniform(draw++) * n); };
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
   int num_working = 0;
   int num_refused = 0;
-  while (std::chrono::steady_clock::now() < end) {
+  for (int i = 0; i < 500; ++i) {
     std::string text(below(2) == 0 ? kSeed : kMarkedSeed);
     for (size_t n = 1 + below(3); n > 0; --n) {
       const size_t place = below(text.size());

@@ -76,11 +76,15 @@ struct Tokenizer::Parts {
   std::optional<int32_t> eos;
   mutable ScratchPool scratches;
 
-  // `is_first`: the part begins the text. With `places`, the tokens' places too, and with
-  // `finds_added` the added tokens that are found after normalisation.
-  void encode_part(std::string_view text, bool is_first, EncodeScratch& scratch,
-                   std::vector<int32_t>& ids_out, TokenPlaces* places = nullptr,
-                   bool finds_added = true) const;
+  // How a part of a text is encoded.
+  struct PartContext {
+    bool is_first = true;     // it begins the text
+    bool continues = false;   // it follows other text of the same
+    bool finds_added = true;  // the added tokens that are found after normalisation
+    TokenPlaces* places = nullptr;
+  };
+  void encode_part(std::string_view text, const PartContext& context, EncodeScratch& scratch,
+                   std::vector<int32_t>& ids_out) const;
 };
 
 }  // namespace moetron

@@ -157,10 +157,13 @@ void use_word_matchers(std::vector<PreTokenizerStage>& stages) {
       const auto* stage = std::get_if<SplitStage>(&stages[k]);
       const auto* pattern = stage == nullptr ? nullptr : std::get_if<Pattern>(&stage->matcher);
       if (pattern == nullptr || pattern->is_literal()) break;
-      // What lies between two matches and the matches stay, whatever is called a match.
-      if (stage->behavior != SplitBehavior::kIsolated) break;
+      // Where gaps are thrown away, a pattern by itself will do: those that are known have none.
+      const bool drops_gaps =
+          k == i && stage->behavior == SplitBehavior::kRemoved && stage->is_inverted;
+      if (stage->behavior != SplitBehavior::kIsolated && !drops_gaps) break;
       patterns.push_back(pattern->text());
       matcher = find_word_matcher(patterns);
+      if (drops_gaps) break;
     }
     if (matcher) {
       used.emplace_back(*matcher);

@@ -159,6 +159,17 @@ TEST_F(TokenizerTest, PlacesOfCharactersMarksAndBytes) {
   EXPECT_EQ(tokens.ends, (std::vector<size_t>{2, 3, 4, 5, 11, 13, 16, 17, 18}));
 }
 
+// Nothing is put in front of text that continues other text.
+TEST_F(TokenizerTest, PlainPiecesContinueTheText) {
+  const auto tokenizer = load(std::string(kMarked));
+  const std::string text = "a<s>b ab";
+  const std::vector<TextPiece> pieces = {{1, false}, {4, true}, {text.size(), false}};
+  const PlacedTokens tokens = tokenizer->encode_pieces(text, pieces);
+  EXPECT_EQ(tokens.ids, (Ids{5, 1, 4, 6}));  // <s> is unknown here
+  EXPECT_EQ(tokens.ends, (std::vector<size_t>{1, 4, 5, 8}));
+  EXPECT_EQ(tokenizer->encode(text), (Ids{5, 0, 2, 4, 6}));
+}
+
 // The first piece alone gets a mark; what is stripped, replaced and put in front has its places.
 TEST_F(TokenizerTest, PlacesOfWhatIsRewritten) {
   std::string text(kMarked);

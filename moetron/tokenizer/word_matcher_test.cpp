@@ -44,7 +44,7 @@ struct PieceList : WordConsumer {
 Pieces cut(const Stages& stages, std::string_view text) {
   PieceList list;
   WordBatch words(list);
-  pre_tokenize(stages, text, {text.data(), nullptr}, words);
+  pre_tokenize(stages, text, {.first = text.data()}, words);
   words.flush();
   return list.pieces;
 }
