@@ -98,6 +98,8 @@ def test_refusals_are_those_of_a_start():
     planned = run(["pretrain", *in_fp8], code=2)
     check("fp8-format (hybrid) works on CPUs alone" in planned.stderr, "    what a GPU refuses, a plan for one does")
     run(["pretrain", *in_fp8, "--device", "cpu"])
+    planned = run(["pretrain", *in_fp8, "--fp8-format", "e4m3"], code=2)
+    check("needs sizes that are multiples of 16; model.layers.0." in planned.stderr, "    of sizes, too")
     run(["pretrain", "--dry-run", *SMALL, "--hardware", "missing.toml"], code=3)
 
 

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "moetron/arch/inventory.h"
+#include "moetron/arch/tensors.h"
 #include "moetron/base/error.h"
 #include "moetron/base/path.h"
 #include "moetron/checkpoint/checkpoint.h"
@@ -65,6 +67,17 @@ void check_planned_device(const Options& options, const RunSpec& spec, const Har
                   hardware.name, ", it must be e4m3");
   MT_CHECK_CONFIG(spec.dtype == Dtype::kBf16, "fp8-format on a GPU, as of ", hardware.name,
                   ", needs dtype (fp32) to be bf16");
+  // What is summed over; parts along it are multiples of more.
+  constexpr int64_t kMultiple = 16;
+  const std::string router = std::string(tensors::kRouter) + tensors::kRouterWeight.name;
+  for (const TensorInfo& tensor : tensor_inventory(spec.model)) {
+    const bool has_products = tensor.layer >= 0 && tensor.shape.size() > 1 && !tensor.is_buffer &&
+                              !tensor.name.ends_with(router) && spec.fp8->has_layer(tensor.layer);
+    MT_CHECK_CONFIG(!has_products || tensor.shape.back() % kMultiple == 0,
+                    "fp8-format on a GPU, as of ", hardware.name,
+                    ", needs sizes that are multiples of ", kMultiple, "; ", tensor.name, " is [",
+                    tensor.shape[0], ", ", tensor.shape.back(), "]");
+  }
 }
 
 }  // namespace moetron
