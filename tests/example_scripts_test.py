@@ -169,7 +169,8 @@ def test_what_is_named_as_an_example_fits():
         done = dry_run(script, example, "--dry-run")
         check(done.returncode == 0, f"{script}: {example} fits")
     sentence = last_line(dry_run("test_qwen3_node8", {}))
-    check("set NODE_RANK in the environment, for example: NODE_RANK=0 /" in sentence, f"only what is missing: {sentence}")
+    check(sentence == "test_qwen3_node8.sh: set NODE_RANK in the environment, for example: NODE_RANK=0 "
+          f"{SCRIPTS}/test_qwen3_node8.sh", f"only what is missing: {sentence}")
     with open(os.path.join(ROOT, "docs", "moe-tutorial.md")) as file:
         command = re.search(r"^    (TP=.*\\\n.*qwen3_235b\.sh)$", file.read(), re.M)[1]
     kept = {name: ENVIRONMENT[name] for name in ("PATH", "HOME") if name in ENVIRONMENT}
@@ -211,6 +212,8 @@ def test_platforms():
     done = dry_run("test_qwen3_node8", {**shared, "SHARE_LIMIT": "1"})
     check(done.returncode == 3 and "waits for node 0" in done.stdout and "within SHARE_LIMIT (1) seconds" in last_line(done),
           f"another node does not wait for ever: {last_line(done)}")
+    done = dry_run("test_qwen3_node8", {**shared, "NODE_RANK": "0"})
+    check(done.returncode == 3 and "there is no folder /nowhere/datasets to copy" in last_line(done), f"    {last_line(done)}")
     done = dry_run("test_qwen3_node8", {**shared, "PRINT_ONLY": "1"})
     check(f"--data-path {os.path.abspath('shared')}/datasets/" in done.stdout, "    and reads the copy")
 

@@ -10,7 +10,8 @@ GLOBAL_BATCH_SIZE=${GLOBAL_BATCH_SIZE:-4096}
 MICRO_BATCH_SIZE=${MICRO_BATCH_SIZE:-1}
 TRAIN_TOKENS=${TRAIN_TOKENS:-1000000000}
 WARMUP_TOKENS=10000
-need_counts MAX_SEQ_LEN GLOBAL_BATCH_SIZE MICRO_BATCH_SIZE TRAIN_TOKENS
+SHARE_LIMIT=${SHARE_LIMIT:-3600}
+need_counts SHARE_LIMIT MAX_SEQ_LEN GLOBAL_BATCH_SIZE MICRO_BATCH_SIZE TRAIN_TOKENS
 TRAIN_ITERS=${TRAIN_ITERS:-$((TRAIN_TOKENS / GLOBAL_BATCH_SIZE / MAX_SEQ_LEN))}
 LR_WARMUP_ITERS=$((WARMUP_TOKENS / GLOBAL_BATCH_SIZE / MAX_SEQ_LEN))
 
@@ -29,16 +30,20 @@ training_arguments=(
 datasets=${SHARED_STORAGE:-$WORKSPACE}/datasets
 share_datasets() {
   [ -n "${SHARED_STORAGE:-}" ] && [ -z "${DATA_PATH:-}" ] || return 0
-  local done="$datasets/.complete" limit=${SHARE_LIMIT:-3600} waited=0
+  local done="$datasets/.complete" waited=0
   if [ "$NODE_RANK" = 0 ] && [ ! -e "$done" ]; then
+    if [ ! -d "$WORKSPACE/datasets" ]; then
+      echo "$(basename "$0"): WORKSPACE: there is no folder $WORKSPACE/datasets to copy to SHARED_STORAGE" >&2
+      exit 3
+    fi
     cp -r "$WORKSPACE/datasets" "$SHARED_STORAGE/"
     touch "$done"
   fi
   [ -e "$done" ] || echo "$(basename "$0"): waits for node 0 to copy $WORKSPACE/datasets to $SHARED_STORAGE"
   until [ -e "$done" ]; do
-    if [ "$waited" -ge "$limit" ]; then
+    if [ "$waited" -ge "$SHARE_LIMIT" ]; then
       echo "$(basename "$0"): SHARED_STORAGE: node 0 has not copied the data sets to $SHARED_STORAGE within" \
-        "SHARE_LIMIT ($limit) seconds" >&2
+        "SHARE_LIMIT ($SHARE_LIMIT) seconds" >&2
       exit 3
     fi
     sleep 1

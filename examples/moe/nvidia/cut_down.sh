@@ -12,5 +12,6 @@ cut_down() {
     name=${setting%%=*}
     export "$name=${!name-${setting#*=}}"  # one that is set to nothing stays so: HPP= goes with VPP
   done
-  exec "$(dirname "${BASH_SOURCE[0]}")/$script" ${script_arguments[@]+"${script_arguments[@]}"}
+  set -- ${script_arguments[@]+"${script_arguments[@]}"}
+  source "$(dirname "${BASH_SOURCE[0]}")/$script"  # not exec: what it says names the script that was started
 }
