@@ -112,3 +112,22 @@ seed("conversation", "pair", {"prompt": "a", "chosen": [TALK[3]], "rejected": "c
 seed("conversation_file", "array", [{"messages": TALK}, {"prompt": "a"}])
 seed("conversation_file", "lines", b'{"a": "]}"}\r\n\n{"b": 1}\nx')
 seed("conversation_file", "gzip", gzip.compress(b'{"a": 1}\n' * 9))
+
+PARTS = [{"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}|[^\s\w&&[a-f]]+(?=x)"}, "behavior": "MergedWithNext"},
+         {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"}]
+TOKENIZER = {"added_tokens": [{"id": 4, "content": "<s>", "special": True, "lstrip": True}],
+             "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Strip"}, {
+                 "type": "Replace", "pattern": {"String": "a"}, "content": "bb"}, {"type": "Prepend", "prepend": "_"}]},
+             "pre_tokenizer": {"type": "Sequence", "pretokenizers": PARTS},
+             "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+             "model": {"type": "BPE", "byte_fallback": True, "unk_token": "a", "vocab": {"a": 0, "b": 1, "ab": 2, "<0xC3>": 3},
+                       "merges": ["a b"]}}
+seed("tokenizer", "characters", b"\0" + json.dumps(TOKENIZER).encode())
+seed("tokenizer", "bytes", b"\0" + json.dumps({**TOKENIZER, "pre_tokenizer": {"type": "ByteLevel"}, "decoder": None}).encode())
+seed("tokenizer", "tiktoken", b"\1YQ== 0\nYg== 1\nYWI= 2\n")
+PIECES = b"".join(b"\x0a" + bytes([len(p) + 9]) + b"\x0a" + bytes([len(p)]) + p + b"\x15" + struct.pack("<f", -i) + bytes([24, t])
+                  for i, (p, t) in enumerate([(b"<unk>", 2), (b"a", 1), (b"b", 1), (b"ab", 1), (b"<0x0A>", 6), (b"bb", 4)]))
+seed("tokenizer", "sentencepiece", b"\3" + PIECES + b"\x12\x05\x18\x02\x98\x02\x01")
+for number, pattern in enumerate([r"(?i:'s|k)|[^\r\n\p{L}]?\p{L}+|\p{N}{1,3}+| ?[^\s\w&&[^a-f]]+|\s+(?!\S)", r"(?<=a)\b.\z|(?m:.)*?",
+                                  r"[\p{Han}]+|\u4e2d|\x{61}{,2}|(?>a+)b++$"]):
+    seed("pattern", str(number), (pattern + "\nab 12 's\u4e2d \u00e9k\n").encode())
