@@ -202,9 +202,18 @@ RunStart find_start(const StartSpec& spec, Communicator& world) {
 
 void take_tokenizer_files(RunStart& start) {
   const fs::path folder = start.model_folder();
-  if (start.tokenizer == nullptr && !folder.empty() && !Tokenizer::find(folder).empty()) {
+  const fs::path file =
+      start.tokenizer == nullptr && !folder.empty() ? Tokenizer::find(folder) : "";
+  if (!file.empty()) {
     start.tokenizer_folder = folder;
-    start.tokenizer = Tokenizer::load(folder);
+    // Many runs do without a tokenizer, and many models have a tokenizer.model that is of a kind
+    // that is not read.
+    try {
+      start.tokenizer = Tokenizer::load(file);
+    } catch (const InputError& error) {
+      if (file.filename() == "tokenizer.json") throw;
+      log_info(concat("goes on without the model's tokenizer: ", error.what()));
+    }
   }
   if (!start.tokenizer_folder.empty()) {
     start.tokenizer_files = read_tokenizer_files(start.tokenizer_folder);
