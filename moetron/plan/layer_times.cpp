@@ -13,20 +13,41 @@ namespace {
 constexpr double kBackwardPasses = 1.5;
 constexpr double kValueBytes = 2;
 
+PartTimes sum(std::initializer_list<PartTimes> parts) {
+  PartTimes total;
+  for (const PartTimes& part : parts) {
+    total.forward += part.forward;
+    total.backward_input += part.backward_input;
+    total.backward_weight += part.backward_weight;
+  }
+  return total;
+}
+
 class Clock {
  public:
   Clock(const RunSpec& spec, const Hardware& hardware) : spec_(spec), hardware_(hardware) {}
 
-  // rows x inner times `groups` matrices of inner x outer (each for its share of the rows).
+  // rows x inner times `groups` matrices of inner x outer (each for its share of the rows). Weights
+  // that low-rank updates stand beside have no gradient; the updates cost what passes through
+  // memory for their narrow products, as if every matrix had one.
   PartTimes product(double rows, double inner, double outer, double groups = 1) const {
-    const double rate = groups > 1 ? hardware_.grouped_rate : hardware_.matrix_rate;
-    const double compute = 2 * rows * inner * outer / rate;
-    const double values = kValueBytes * rows * (inner + outer);
-    const double weights = groups * inner * outer;
-    const double read = (values + kValueBytes * weights) / hardware_.memory_rate;
-    const double accumulated = (values + 8 * weights) / hardware_.memory_rate;  // fp32, + and =
-    return slowed(
-        {std::max(compute, read), std::max(compute, read), std::max(compute, accumulated)});
+    PartTimes times = fixed_product(rows, inner, outer, groups);
+    const double values = kValueBytes * rows * (inner + outer) / hardware_.memory_rate;
+    if (!spec_.lora) {
+      const double weights = 8 * groups * inner * outer / hardware_.memory_rate;  // fp32, + and =
+      const double compute = 2 * rows * inner * outer / rate(groups);
+      return sum({times, slowed({0, 0, std::max(compute, values + weights)})});
+    }
+    const double added = kValueBytes * rows * outer / hardware_.memory_rate;  // to what is there
+    return sum({times, slowed({values + added, values + added, 2 * values})});
+  }
+
+  // Without a gradient of the matrices.
+  PartTimes fixed_product(double rows, double inner, double outer, double groups = 1) const {
+    const double compute = 2 * rows * inner * outer / rate(groups);
+    const double bytes = kValueBytes * (rows * (inner + outer) + groups * inner * outer);
+    const double one = std::max(compute, bytes / hardware_.memory_rate);
+    return slowed({one, one, 0});
   }
 
   // Values read or written by operations without a product.
@@ -60,6 +81,10 @@ class Clock {
   }
 
  private:
+  double rate(double groups) const {
+    return groups > 1 ? hardware_.grouped_rate : hardware_.matrix_rate;
+  }
+
   PartTimes slowed(const PartTimes& times) const {
     const double by = hardware_.compute_slowdown;
     return {by * times.forward, by * times.backward_input, by * times.backward_weight};
@@ -68,16 +93,6 @@ class Clock {
   const RunSpec& spec_;
   const Hardware& hardware_;
 };
-
-PartTimes sum(std::initializer_list<PartTimes> parts) {
-  PartTimes total;
-  for (const PartTimes& part : parts) {
-    total.forward += part.forward;
-    total.backward_input += part.backward_input;
-    total.backward_weight += part.backward_weight;
-  }
-  return total;
-}
 
 PartTimes attention_of(const RunSpec& spec, const Clock& clock) {
   const ModelConfig& model = spec.model;
@@ -134,6 +149,14 @@ PartTimes experts_of(const RunSpec& spec, const Clock& clock) {
               clock.passes(rows * (3 * width + 4 * hidden))});
 }
 
+// Low-rank updates leave it, and the head, alone.
+PartTimes router_of(const RunSpec& spec, const Clock& clock) {
+  const double hidden = as_double(spec.model.hidden_size);
+  const double experts = as_double(spec.model.moe->num_experts);
+  return spec.lora ? clock.fixed_product(spec.tokens_per_rank(), hidden, experts)
+                   : clock.product(spec.tokens_per_rank(), hidden, experts);
+}
+
 LayerTimes times_without_launches(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
   const Clock clock(spec, hardware);
   LayerTimes times;
@@ -144,9 +167,7 @@ LayerTimes times_without_launches(const RunSpec& spec, const Hardware& hardware,
     return times;
   }
   const MoeConfig& moe = *spec.model.moe;
-  times.attention =
-      sum({times.attention, clock.product(spec.tokens_per_rank(), as_double(spec.model.hidden_size),
-                                          as_double(moe.num_experts))});
+  times.attention = sum({times.attention, router_of(spec, clock)});
   times.experts = experts_of(spec, clock);
   if (moe.shared_intermediate_size > 0)
     times.shared = mlp_of(spec, clock, moe.shared_intermediate_size);
@@ -171,7 +192,8 @@ PartTimes embedding_times(const RunSpec& spec, const Hardware& hardware) {
   const double values = spec.tokens() * as_double(spec.model.hidden_size);
   const PartTimes passes = clock.passes(2 * values);
   const double scattered = clock.tensor_collective();
-  return {passes.forward + scattered, scattered, 4 * passes.forward};  // into fp32 accumulators
+  const double summed = spec.lora ? 0 : 4 * passes.forward;  // into fp32 accumulators
+  return {passes.forward + scattered, scattered, summed};
 }
 
 PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
@@ -181,7 +203,9 @@ PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
   const auto num_mtp = as_double(spec.model.num_mtp_layers);
   // The norm; the loss reads the logits for their maximum and their sum.
   const double gathered = clock.tensor_collective();
-  const PartTimes once = sum({clock.product(spec.tokens(), hidden, vocabulary),
+  const PartTimes logits = spec.lora ? clock.fixed_product(spec.tokens(), hidden, vocabulary)
+                                     : clock.product(spec.tokens(), hidden, vocabulary);
+  const PartTimes once = sum({logits,
                               clock.passes(spec.tokens() * 2 * vocabulary),
                               clock.passes(2 * spec.tokens_per_rank() * hidden),
                               {gathered, gathered, 0}});

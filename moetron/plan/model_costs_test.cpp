@@ -64,5 +64,20 @@ TEST(ModelCosts, LaunchesLengthenEveryPass) {
   EXPECT_EQ(after.shared.forward, 0);  // Qwen has none
 }
 
+// Weights that are only read have no gradient; updates cost a little in every pass.
+TEST(ModelCosts, LowRankUpdatesSaveTheWeightGradients) {
+  RunSpec spec = run_spec(qwen_options("--num-layers 8 --num-micro-batches 8"));
+  const Hardware hardware = built_in_hardware();
+  const LayerTimes whole = layer_times(spec, hardware, true);
+  const PartTimes whole_head = head_times(spec, hardware);
+  spec.lora = LoraConfig{.rank = 16, .alpha = 32, .targets = {}};
+  const LayerTimes updates = layer_times(spec, hardware, true);
+  EXPECT_GT(updates.attention.forward, whole.attention.forward);
+  EXPECT_LT(updates.attention.backward_weight, whole.attention.backward_weight / 2);
+  EXPECT_LT(updates.experts.backward_weight, whole.experts.backward_weight / 2);
+  EXPECT_EQ(head_times(spec, hardware).backward_weight, 0);
+  EXPECT_EQ(head_times(spec, hardware).forward, whole_head.forward);
+}
+
 }  // namespace
 }  // namespace moetron
