@@ -159,6 +159,7 @@ RankOutcome train_rank(const TrainedTask& task, const LayoutCase& layout, Commun
                               settings.options.device(), task.preferences.has_value()};
   RankOutcome outcome;
   for (int64_t step = 1; step <= task.steps; ++step) {
+    const PhaseScope phase(world, concat("step ", step));  // as pretrain(): a batch is counted, too
     StepBatch batch = load_step_batch(dataset, (step - 1) * task.global_batch_size, batches, mesh,
                                       /*training=*/true);
     if (task.change_micro_batch) {
