@@ -14,8 +14,9 @@ demo: setup ## Trains a small mixture-of-experts model on this machine, on real 
 	@scripts/build_program.sh $(JOBS)
 	@scripts/demo.sh
 
+# One test more than cores: those of launchers and faults wait more than they compute.
 test: build ## Builds everything and runs every test
-	@ctest --preset cpu --no-tests=error -j$(JOBS)
+	@ctest --preset cpu --no-tests=error -j$$(($(JOBS) + 1))
 
 build: setup ## Builds everything for CPUs into build/cpu
 	@scripts/build.sh cpu $(JOBS)
