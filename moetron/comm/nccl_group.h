@@ -41,8 +41,6 @@ class NcclGroup {
   // For the watching thread: forgets operations that are done. What is wrong with the oldest that
   // is not, if anything.
   std::optional<std::string> find_fault(std::chrono::milliseconds timeout);
-  // Whether its GPUs write to each other's memory.
-  bool has_peer_copies() const { return peers_ != nullptr; }
   // Ends all operations under way; does not throw. May take long.
   void abort();
 

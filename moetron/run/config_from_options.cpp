@@ -176,6 +176,20 @@ void fill_rope(const ModelOptions& model, ModelConfig& config, Mistakes& mistake
                  ") must be at most rotary-beta-fast (", rope.beta_fast, ")");
 }
 
+// Whether there are any; a gate asks for one too.
+bool fill_shared_experts(const MoeOptions& given, MoeConfig& moe, Mistakes& mistakes) {
+  const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value() ||
+                                                          moe.shared_expert_gate);
+  mistakes.check(shared || !given.num_shared_experts, "num-shared-experts (",
+                 given.num_shared_experts.value_or(0),
+                 ") contradicts enable-shared-expert (false)");
+  mistakes.check(shared || !moe.shared_expert_gate,
+                 "enable-shared-expert-gate (true) contradicts enable-shared-expert (false)");
+  moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
+  moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
+  return shared;
+}
+
 void fill_deepseek_router(const Options& options, MoeConfig& moe, Mistakes& mistakes) {
   const MoeOptions& given = options.moe;
   const bool v3 = given.moe_router_deepseekv3.value_or(false);
@@ -187,12 +201,7 @@ void fill_deepseek_router(const Options& options, MoeConfig& moe, Mistakes& mist
                  "moe-router-num-groups (", moe.num_groups, ") and moe-router-group-topk (",
                  moe.group_topk, ") must be given together");
   moe.first_k_dense_replace = given.first_k_dense_replace.value_or(0);
-  const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value());
-  mistakes.check(shared || !given.num_shared_experts, "num-shared-experts (",
-                 given.num_shared_experts.value_or(0),
-                 ") contradicts enable-shared-expert (false)");
-  moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
-  moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
+  fill_shared_experts(given, moe, mistakes);
   if (!v3) {
     mistakes.check(given.moe_router_pre_softmax.value_or(true),
                    "moe-router-pre-softmax (false) is not supported with DeepSeek-V2's router");
@@ -211,22 +220,6 @@ void fill_deepseek_router(const Options& options, MoeConfig& moe, Mistakes& mist
   moe.expert_bias = true;
 }
 
-void fill_gated_shared_expert(const MoeOptions& given, MoeConfig& moe, Mistakes& mistakes) {
-  moe.shared_expert_gate = given.enable_shared_expert_gate.value_or(false);
-  const bool shared = given.enable_shared_expert.value_or(given.num_shared_experts.has_value() ||
-                                                          moe.shared_expert_gate);
-  mistakes.check(!shared || moe.shared_expert_gate,
-                 "enable-shared-expert is not supported with model-family (qwen) without "
-                 "enable-shared-expert-gate");
-  mistakes.check(shared || !given.num_shared_experts, "num-shared-experts (",
-                 given.num_shared_experts.value_or(0),
-                 ") contradicts enable-shared-expert (false)");
-  mistakes.check(shared || !moe.shared_expert_gate,
-                 "enable-shared-expert-gate (true) contradicts enable-shared-expert (false)");
-  moe.num_shared_experts = shared ? given.num_shared_experts.value_or(1) : 0;
-  moe.shared_intermediate_size = moe.num_shared_experts * moe.expert_intermediate_size;
-}
-
 void fill_moe(const Options& options, ModelConfig& config, Mistakes& mistakes) {
   const MoeOptions& given = options.moe;
   MoeConfig moe;
@@ -239,7 +232,11 @@ void fill_moe(const Options& options, ModelConfig& config, Mistakes& mistakes) {
                    "enable-shared-expert-gate does not go with model-family (deepseek)");
     fill_deepseek_router(options, moe, mistakes);
   } else {
-    fill_gated_shared_expert(given, moe, mistakes);
+    moe.shared_expert_gate = given.enable_shared_expert_gate.value_or(false);
+    const bool shared = fill_shared_experts(given, moe, mistakes);
+    mistakes.check(!shared || moe.shared_expert_gate,
+                   "enable-shared-expert is not supported with model-family (qwen) without "
+                   "enable-shared-expert-gate");
     mistakes.check(!given.moe_router_num_groups && !given.moe_router_group_topk,
                    "moe-router-num-groups does not go with model-family (qwen)");
     mistakes.check(!given.moe_router_deepseekv3.value_or(false),

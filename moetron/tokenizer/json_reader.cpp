@@ -53,6 +53,13 @@ bool JsonReader::flag(std::string_view key, bool otherwise) const {
   return flag;
 }
 
+std::vector<JsonReader> JsonReader::members() const {
+  std::vector<JsonReader> members;
+  for (const simdjson::dom::element value : array())
+    members.push_back(inside(value, std::to_string(members.size())));
+  return members;
+}
+
 JsonReader JsonReader::inside(simdjson::dom::element value, std::string_view key) const {
   return {value, concat(place_, place_.ends_with(':') ? " " : ".", key)};
 }

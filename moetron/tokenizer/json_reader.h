@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <simdjson.h>
 
@@ -36,12 +37,14 @@ class JsonReader {
   bool flag(std::string_view key,
             bool otherwise) const;  // a boolean, `otherwise` if absent or null
   std::string_view type() const { return at("type").string(); }
-  // A value within an array or object.
-  JsonReader inside(simdjson::dom::element value, std::string_view key) const;
+  std::vector<JsonReader> members() const;  // of an array, each under its number from 0
 
   const std::string& place() const { return place_; }
 
  private:
+  // A value within this array or object.
+  JsonReader inside(simdjson::dom::element value, std::string_view key) const;
+
   simdjson::dom::element value_;
   std::string place_;
 };

@@ -72,8 +72,7 @@ void read_model(const JsonReader& model, TokenizerFile& file) {
 }
 
 void read_added_tokens(const JsonReader& tokens, TokenizerFile& file) {
-  for (const simdjson::dom::element element : tokens.array()) {
-    const JsonReader token = tokens.inside(element, std::to_string(file.added_tokens.size()));
+  for (const JsonReader& token : tokens.members()) {
     AddedToken& added = file.added_tokens.emplace_back();
     added.content = token.at("content").string();
     added.id = static_cast<int32_t>(token.at("id").integer(kMaxTokens));
@@ -90,19 +89,16 @@ void read_added_tokens(const JsonReader& tokens, TokenizerFile& file) {
 void read_template(const JsonReader& processor, TokenizerFile& file) {
   const JsonReader single = processor.at("single");
   bool is_behind = false;
-  for (const simdjson::dom::element element : single.array()) {
-    const JsonReader piece = single.inside(element, "member");
+  for (const JsonReader& piece : single.members()) {
     if (piece.find("Sequence")) {
       piece.require(!is_behind, "is a second sequence");
       is_behind = true;
       continue;
     }
     const std::string_view token = piece.at("SpecialToken").at("id").string();
-    const JsonReader ids = processor.at("special_tokens").at(token).at("ids");
-    for (const simdjson::dom::element id : ids.array()) {
-      const int64_t value = ids.inside(id, "member").integer(kMaxTokens);
-      (is_behind ? file.suffix : file.prefix).push_back(static_cast<int32_t>(value));
-    }
+    for (const JsonReader& id : processor.at("special_tokens").at(token).at("ids").members())
+      (is_behind ? file.suffix : file.prefix)
+          .push_back(static_cast<int32_t>(id.integer(kMaxTokens)));
   }
   single.require(is_behind, "has no sequence");
 }
@@ -110,18 +106,16 @@ void read_template(const JsonReader& processor, TokenizerFile& file) {
 // {"cls": ["<s>", 0], "sep": ["</s>", 2]}
 int32_t read_end(const JsonReader& processor, std::string_view key) {
   const JsonReader pair = processor.at(key);
-  const simdjson::dom::array values = pair.array();
+  const std::vector<JsonReader> values = pair.members();
   pair.require(values.size() == 2, "is not a token and its id");
-  return static_cast<int32_t>(pair.inside(values.at(1), "1").integer(kMaxTokens));
+  return static_cast<int32_t>(values[1].integer(kMaxTokens));
 }
 
 void read_post_processor(const JsonReader& processor, TokenizerFile& file) {
   const std::string_view type = processor.type();
   if (type == "Sequence") {
-    const JsonReader members = processor.at("processors");
-    for (const simdjson::dom::element member : members.array()) {
-      read_post_processor(members.inside(member, "member"), file);
-    }
+    for (const JsonReader& member : processor.at("processors").members())
+      read_post_processor(member, file);
     return;
   }
   if (type == "ByteLevel") return;  // it moves offsets only

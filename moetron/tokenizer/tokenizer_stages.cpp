@@ -89,10 +89,7 @@ class PreTokenizerReader {
   void read(const JsonReader& stage) {
     const std::string_view type = stage.type();
     if (type == "Sequence") {
-      const JsonReader members = stage.at("pretokenizers");
-      size_t number = 0;
-      for (const simdjson::dom::element member : members.array())
-        read(members.inside(member, std::to_string(number++)));
+      for (const JsonReader& member : stage.at("pretokenizers").members()) read(member);
     } else if (type == "Split") {
       stages_.emplace_back(SplitStage{read_pattern(stage, name_),
                                       read_behavior(stage, stage.at("behavior").string()),
@@ -194,10 +191,7 @@ class DecoderReader {
   void read(const JsonReader& decoder) {
     const std::string_view type = decoder.type();
     if (type == "Sequence") {
-      const JsonReader members = decoder.at("decoders");
-      size_t number = 0;
-      for (const simdjson::dom::element member : members.array())
-        read(members.inside(member, std::to_string(number++)));
+      for (const JsonReader& member : decoder.at("decoders").members()) read(member);
     } else if (type == "ByteLevel") {
       steps_.emplace_back(ByteLevelDecoder{});
     } else if (type == "ByteFallback") {
@@ -237,10 +231,8 @@ class DecoderReader {
 void read_normalizer(const JsonReader& reader, const std::string& name, Normalizer& normalizer) {
   const std::string_view type = reader.type();
   if (type == "Sequence") {
-    const JsonReader members = reader.at("normalizers");
-    size_t number = 0;
-    for (const simdjson::dom::element member : members.array())
-      read_normalizer(members.inside(member, std::to_string(number++)), name, normalizer);
+    for (const JsonReader& member : reader.at("normalizers").members())
+      read_normalizer(member, name, normalizer);
     return;
   }
   for (const auto& [known, form] : kNormalForms)
