@@ -1,6 +1,7 @@
 #include "moetron/formats/zip.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <string>
 #include <zlib.h>
@@ -93,12 +94,9 @@ class DirectoryReader {
 
   // So that all of them together are no more than the file.
   void check_apart(const ZipDirectory& entries) const {
-    std::map<uint64_t, uint64_t> ends;  // by beginning
-    for (const auto& [entry, place] : entries) {
-      if (place.bytes == 0) continue;
-      const bool is_new = ends.emplace(place.offset, place.offset + place.bytes).second;
-      MT_CHECK_INPUT(is_new, name_, " has a zip directory whose entries overlap");
-    }
+    std::multimap<uint64_t, uint64_t> ends;  // by beginning
+    for (const auto& [entry, place] : entries)
+      if (place.bytes > 0) ends.emplace(place.offset, place.offset + place.bytes);
     uint64_t end = 0;
     for (const auto& [begin, its_end] : ends) {
       MT_CHECK_INPUT(begin >= end, name_, " has a zip directory whose entries overlap");
@@ -181,10 +179,12 @@ uint32_t zip_crc(std::span<const std::byte> bytes, uint32_t before) {
   return static_cast<uint32_t>(crc32_z(before, data, bytes.size()));
 }
 
-std::string crc_text(uint32_t crc) {
-  char text[9];
-  std::snprintf(text, sizeof text, "%08x", crc);
-  return text;
+void check_crc(const std::filesystem::path& file, std::string_view record, uint32_t expected,
+               uint32_t found) {
+  std::array<char, 64> crcs{};
+  std::snprintf(crcs.data(), crcs.size(), "%08x expected, %08x found", expected, found);
+  MT_CHECK_INPUT(found == expected, file.string(), " is damaged in ", record, ": CRC-32 ",
+                 crcs.data());
 }
 
 bool is_zip(const FileWindow& file) {

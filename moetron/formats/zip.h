@@ -26,7 +26,9 @@ using ZipDirectory = std::map<std::string, ZipEntry, std::less<>>;
 bool has_crcs(const ZipDirectory& entries);
 // The CRC-32 of `bytes` behind those that gave `before`; 0 before the first.
 uint32_t zip_crc(std::span<const std::byte> bytes, uint32_t before = 0);
-std::string crc_text(uint32_t crc);  // "0c9e12f0"
+// Throws InputError, naming both, unless the CRC-32 of a record of `file` is the one expected.
+void check_crc(const std::filesystem::path& file, std::string_view record, uint32_t expected,
+               uint32_t found);
 
 // Data whose CRC is to be checked, and what complaints call it.
 struct ZipRecord {

@@ -44,9 +44,7 @@ void check_records(std::span<const ZipRecord> records, int num_threads) {
     for (; block != blocks.end() && block->record == &record; ++block)
       found = static_cast<uint32_t>(
           crc32_combine(found, block->crc, static_cast<z_off_t>(block->bytes())));
-    MT_CHECK_INPUT(found == record.entry.crc, record.file.string(), " is damaged in ", record.name,
-                   ": CRC-32 ", crc_text(record.entry.crc), " expected, ", crc_text(found),
-                   " found");
+    check_crc(record.file, record.name, record.entry.crc, found);
   }
 }
 

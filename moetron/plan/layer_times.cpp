@@ -50,6 +50,11 @@ class Clock {
     return slowed({one, one, 0});
   }
 
+  // Of the matrices that low-rank updates leave alone: the router's and the head's.
+  PartTimes plain_product(double rows, double inner, double outer) const {
+    return spec_.lora ? fixed_product(rows, inner, outer) : product(rows, inner, outer);
+  }
+
   // Values read or written by operations without a product.
   PartTimes passes(double values) const {
     const double forward = kValueBytes * values / hardware_.memory_rate;
@@ -149,14 +154,6 @@ PartTimes experts_of(const RunSpec& spec, const Clock& clock) {
               clock.passes(rows * (3 * width + 4 * hidden))});
 }
 
-// Low-rank updates leave it, and the head, alone.
-PartTimes router_of(const RunSpec& spec, const Clock& clock) {
-  const double hidden = as_double(spec.model.hidden_size);
-  const double experts = as_double(spec.model.moe->num_experts);
-  return spec.lora ? clock.fixed_product(spec.tokens_per_rank(), hidden, experts)
-                   : clock.product(spec.tokens_per_rank(), hidden, experts);
-}
-
 LayerTimes times_without_launches(const RunSpec& spec, const Hardware& hardware, bool has_experts) {
   const Clock clock(spec, hardware);
   LayerTimes times;
@@ -167,7 +164,9 @@ LayerTimes times_without_launches(const RunSpec& spec, const Hardware& hardware,
     return times;
   }
   const MoeConfig& moe = *spec.model.moe;
-  times.attention = sum({times.attention, router_of(spec, clock)});
+  const PartTimes router = clock.plain_product(
+      spec.tokens_per_rank(), as_double(spec.model.hidden_size), as_double(moe.num_experts));
+  times.attention = sum({times.attention, router});
   times.experts = experts_of(spec, clock);
   if (moe.shared_intermediate_size > 0)
     times.shared = mlp_of(spec, clock, moe.shared_intermediate_size);
@@ -203,9 +202,7 @@ PartTimes head_times(const RunSpec& spec, const Hardware& hardware) {
   const auto num_mtp = as_double(spec.model.num_mtp_layers);
   // The norm; the loss reads the logits for their maximum and their sum.
   const double gathered = clock.tensor_collective();
-  const PartTimes logits = spec.lora ? clock.fixed_product(spec.tokens(), hidden, vocabulary)
-                                     : clock.product(spec.tokens(), hidden, vocabulary);
-  const PartTimes once = sum({logits,
+  const PartTimes once = sum({clock.plain_product(spec.tokens(), hidden, vocabulary),
                               clock.passes(spec.tokens() * 2 * vocabulary),
                               clock.passes(2 * spec.tokens_per_rank() * hidden),
                               {gathered, gathered, 0}});
